@@ -5,8 +5,8 @@
     └── InternalError          exit status 3: our bug
 
 Codes: E1xx catalogue, E2xx layout and cluster, E3xx memory, E4xx capture, E5xx cost, E6xx planning and
-serving, E7xx numerics, E8xx porting, E9xx files and science inputs; the same hundreds with W are warnings. Each code has a
-section in ``docs/errors/<n>xx-*.md``, and a test compares the two lists.
+serving, E7xx numerics, E8xx porting, E9xx files and science inputs. Each code has a section in
+``docs/errors/<n>xx-*.md``, and a test compares the two lists.
 """
 
 from __future__ import annotations

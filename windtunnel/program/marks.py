@@ -14,7 +14,7 @@ They are ordinary ``OpSpec`` so that one list keeps the order of everything.
 | ``windtunnel.graph_launch`` | kernels | a captured graph begins; its kernels follow without host cost |
 | ``windtunnel.graph_end`` | | the captured graph ends |
 | ``windtunnel.wait_collective`` | work | the current stream waits for a collective |
-| ``c10d.<name>`` | group, work, async_op, root or peer, reduce_op | a collective; inputs and outputs hold its tensors |
+| ``c10d.<name>`` | group, work, async_op, root or peer, reduce_op | a collective over its tensors |
 """
 
 from __future__ import annotations

@@ -172,6 +172,4 @@ class RunResult:
     recorded_s: float = 0.0
     command: str = ""
     program_hash: str = ""
-    assumptions: tuple[str, ...] = field(
-        default=()
-    )  # facts of the chip that are assumed and were used
+    assumptions: tuple[str, ...] = field(default=())  # facts of the chip that are assumed and were used
