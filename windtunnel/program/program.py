@@ -32,6 +32,7 @@ class Phase(IntEnum):
     FORWARD = 1
     BACKWARD = 2
     OPTIMIZER = 3
+    RECOMPUTE = 4  # forward code run again inside backward (activation checkpointing)
 
 
 class Category(IntEnum):
