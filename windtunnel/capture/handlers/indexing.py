@@ -1,0 +1,60 @@
+"""Indexing by masks: shapes follow from the mask's values, which small masks have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from windtunnel.capture.describe import OpInfo
+from windtunnel.capture.tensor import VirtualTensor
+
+if TYPE_CHECKING:
+    from windtunnel.capture.state import State
+
+aten = torch.ops.aten
+
+
+def _index(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    source, indices = args[0], args[1]
+    expanded: list[Any] = []
+    for index in indices:
+        if index is None or index.dtype not in (torch.bool, torch.uint8):
+            expanded.append(index)
+            continue
+        mask = index.values if isinstance(index, VirtualTensor) else index
+        if mask is None:
+            raise state.policy.refusal("indexing by a boolean mask has a shape that depends on data")
+        state.wait_for_host_read(index)
+        expanded.extend(state.card_tensor(part) for part in mask.nonzero(as_tuple=True))
+    expanded = [
+        state.card_tensor(index)
+        if isinstance(index, torch.Tensor) and not isinstance(index, VirtualTensor)
+        else index
+        for index in expanded
+    ]
+    return state.dispatch.default(info.func, (source, expanded, *args[2:]), kwargs)
+
+
+def _index_put(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    indices = [
+        state.card_tensor(index)
+        if isinstance(index, torch.Tensor) and not isinstance(index, VirtualTensor)
+        else index
+        for index in args[1]
+    ]
+    return state.dispatch.default(info.func, (args[0], indices, *args[2:]), kwargs)
+
+
+def _embedding(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if state.on_embedding is not None and isinstance(args[1], torch.Tensor):
+        state.on_embedding(args[1])
+    return state.dispatch.default(info.func, args, kwargs)
+
+
+HANDLERS = {
+    aten.embedding.default: _embedding,
+    aten.index.Tensor: _index,
+    aten.index_put_.default: _index_put,
+    aten.index_put.default: _index_put,
+}

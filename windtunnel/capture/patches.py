@@ -1,0 +1,117 @@
+"""Functions of PyTorch that pure Python backends cannot serve from C++, replaced once per process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from windtunnel.capture import registrations
+from windtunnel.capture.backend import BACKEND, DEVICE
+from windtunnel.capture.module import module as card
+from windtunnel.capture.tensor import VirtualTensor
+
+
+def install() -> None:
+    """Replace them all."""
+    _patch_load()
+    _patch_generator()
+    _patch_accelerator()
+    _patch_backward()
+    _patch_autocast_cache()
+    _patch_foreach()
+
+
+def _patch_load() -> None:
+    """``torch.load(map_location="musa")``: C++ would crash the process; load on the CPU and move."""
+    load = torch.load
+
+    def load_on_card(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(map_location, (str, torch.device)):
+            if torch.device(map_location).type == BACKEND:
+                return tree_map(_to_card, load(f, "cpu", *args, **kwargs))
+        return load(f, map_location, *args, **kwargs)
+
+    torch.load = load_on_card
+
+
+def _to_card(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and not isinstance(value, VirtualTensor):
+        moved = value.to(DEVICE)
+        return torch.nn.Parameter(moved) if isinstance(value, torch.nn.Parameter) else moved
+    return value
+
+
+def _patch_generator() -> None:
+    """``torch.Generator(device="musa")`` is a CPU generator: values are drawn on the CPU."""
+    generator = torch.Generator
+
+    class GeneratorMeta(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, generator)
+
+        def __call__(cls, device: Any = "cpu") -> torch.Generator:
+            kind = torch.device(device).type
+            return generator("cpu" if kind == BACKEND else device)
+
+    class Generator(metaclass=GeneratorMeta):
+        """Stands for ``torch.Generator``."""
+
+    torch.Generator = Generator  # type: ignore[misc,assignment]
+
+
+def _patch_accelerator() -> None:
+    """``torch.accelerator``: C++ answers for device and count, Python for the rest."""
+    accelerator: Any = torch.accelerator
+    for name in (
+        "synchronize",
+        "empty_cache",
+        "memory_allocated",
+        "max_memory_allocated",
+        "memory_reserved",
+        "max_memory_reserved",
+        "memory_stats",
+        "reset_peak_memory_stats",
+        "reset_accumulated_memory_stats",
+        "current_stream",
+        "set_stream",
+    ):
+        setattr(accelerator, name, getattr(card, name))
+    accelerator.get_memory_info = card.mem_get_info
+    accelerator.device_count = card.device_count
+    accelerator.current_device_index = accelerator.current_device_idx = card.current_device
+    accelerator.set_device_index = accelerator.set_device_idx = card.set_device
+
+
+def _patch_backward() -> None:
+    """Notice where a backward pass ends: a step without an optimizer ends there."""
+    backward = torch.autograd.backward
+
+    def noticed(*args: Any, **kwargs: Any) -> None:
+        backward(*args, **kwargs)
+        _on_backward_end()
+
+    torch.autograd.backward = noticed
+
+
+def _on_backward_end() -> None:
+    state = VirtualTensor.state
+    if state.on_backward_end is not None:
+        state.on_backward_end()
+
+
+def _patch_autocast_cache() -> None:
+    clear = torch.clear_autocast_cache
+
+    def clear_both() -> None:
+        clear()
+        registrations.clear_autocast_cache()
+
+    torch.clear_autocast_cache = clear_both
+
+
+def _patch_foreach() -> None:
+    """Optimizers choose their foreach kernels for known tensor types only."""
+    optimizer: Any = torch.optim.optimizer
+    optimizer._foreach_supported_types.append(VirtualTensor)

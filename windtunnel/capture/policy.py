@@ -1,0 +1,91 @@
+"""What data-less tensors answer when the script asks for a value. All of it is listed after the run.
+
+Floats answer 1.0 (a loss that is printed), booleans False (``mask.any()`` in ``trunc_normal_``) unless a
+predicate on finite numbers says otherwise, integers are refused: they steer control flow. ``assume``
+overrides. Router indices are drawn.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from windtunnel.capture.describe import OpInfo
+from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.errors import WindtunnelError
+from windtunnel.program.program import NoticeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from windtunnel.capture.state import State
+
+Answer = bool | int | float
+
+
+class Policy:
+    """Answers for one ``State``."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._assumed: list[Answer] = []
+
+    @contextmanager
+    def assume(self, answer: Answer) -> Iterator[None]:
+        """Inside the block every data-less value reads as ``answer``."""
+        self._assumed.append(answer)
+        try:
+            yield
+        finally:
+            self._assumed.pop()
+
+    def scalar(self, tensor: VirtualTensor) -> Answer:
+        """What ``tensor.item()`` answers for a data-less tensor.
+
+        Raises:
+            WindtunnelError: E401 for integers.
+        """
+        dtype = tensor.dtype
+        if self._assumed:
+            answer = self._assumed[-1]
+            self._note(f"a {_kind(dtype)} was assumed to be {answer}")
+            if dtype.is_floating_point:
+                return float(answer)
+            return bool(answer) if dtype is torch.bool else int(answer)
+        if dtype.is_floating_point or dtype.is_complex:
+            self._note("the value of a float read as 1.0")
+            return 1.0
+        if dtype is torch.bool:
+            self._note(f"a boolean read as {tensor.store.truth}")
+            return tensor.store.truth
+        raise self.refusal("reads an integer that depends on data")
+
+    def data_dependent(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator whose result's shape depends on data that does not exist.
+
+        Raises:
+            WindtunnelError: E401 always.
+        """
+        raise self.refusal(f"`{info.name}` has a result whose shape depends on data")
+
+    def refusal(self, what: str) -> WindtunnelError:
+        """The error for a value that does not exist."""
+        where = self.state.context.current_line()
+        return WindtunnelError(
+            "E401",
+            f"{what}, and shadow tensors have none ({where})",
+            hint="`windtunnel run --values` computes with real data (small models), or wrap the line in "
+            "`with windtunnel.assume(0):`",
+            values={"line": str(where)},
+        )
+
+    def _note(self, what: str) -> None:
+        self.state.recorder.notice(NoticeKind.ASSUMED, what)
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype.is_floating_point:
+        return "float"
+    return "boolean" if dtype is torch.bool else "integer"

@@ -1,0 +1,128 @@
+"""One recording in this process: installs the card and its hooks, and hands out the program."""
+
+from __future__ import annotations
+
+import gc
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from windtunnel.capture import backend, module, patches, pinned, registrations, storage, streams
+from windtunnel.capture.module import module as card_module
+from windtunnel.capture.modules import ModuleTracker
+from windtunnel.capture.recorder import Recorder
+from windtunnel.capture.state import Mode, State
+from windtunnel.capture.steps import StepTracker
+from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.program.count import work_of
+from windtunnel.program.program import Origin, Outcome, Program
+from windtunnel.specs.schema import Chip
+
+
+class Session:
+    """Records what a script does on a virtual card.
+
+    Use as a context manager, or call ``install`` and ``remove``. The device registration itself stays in
+    the process; a later session starts with empty tables.
+
+    Args:
+        chip: the card.
+        mode: ``shadow`` (no data) or ``values``.
+        stop_after: raise ``EnoughSteps`` in the script after so many complete steps.
+        routing: how router indices are drawn, see ``handlers/drawing.py``.
+        strict: refuse instead of pretending.
+    """
+
+    def __init__(
+        self,
+        chip: Chip,
+        mode: Mode | str = Mode.SHADOW,
+        *,
+        stop_after: int | None = None,
+        routing: str = "balanced",
+        seed: int = 0,
+        strict: bool = False,
+        oom_continue: bool = False,
+    ) -> None:
+        self.chip = chip
+        self.strict = strict
+        self.state = State(chip, Mode(mode), routing, seed, strict=strict, oom_continue=oom_continue)
+        self.steps = StepTracker(self.recorder, stop_after)
+        self.modules = ModuleTracker(self.state.context, self.steps.enter_model, self.steps.leave_model)
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where everything is written."""
+        return self.state.recorder
+
+    @property
+    def clock(self) -> Any:
+        """The virtual clock."""
+        return self.state.clock
+
+    def install(self) -> Session:
+        """Make the card this process's accelerator and start recording."""
+        _register_once()
+        VirtualTensor.state = self.state
+        streams.reset()
+        module.set_device_count(1)
+        self.state.on_embedding = self.steps.note_tokens
+        self.state.on_backward_end = self.steps.note_backward
+        self.modules.install()
+        self.steps.install()
+        return self
+
+    def remove(self) -> None:
+        """Stop recording. Tensors that still live stay usable."""
+        self.modules.remove()
+        self.steps.remove()
+
+    def __enter__(self) -> Session:
+        return self.install()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def program(
+        self,
+        script: str = "",
+        argv: tuple[str, ...] = (),
+        outcome: Outcome = Outcome.COMPLETE,
+        outcome_detail: str = "",
+    ) -> Program:
+        """The recording so far."""
+        gc.collect()
+        self.recorder.steps = self.steps.marks()
+        self.steps.mark_memory()
+        origin: Origin = self.recorder.origin(
+            script=script,
+            argv=argv,
+            chip=self.chip.name,
+            mode=str(self.state.mode),
+            outcome=outcome,
+            outcome_detail=outcome_detail,
+            routing=self.state.routing,
+            parameters=self.steps.parameters,
+        )
+        return self.recorder.program(origin, work_of)
+
+
+_registered = False
+
+
+def _register_once() -> None:
+    global _registered
+    if _registered:
+        return
+    backend.register(card_module)
+    registrations.register_kernels()
+    storage.patch_untyped_storage()
+    pinned.patch_tensor()
+    patches.install()
+    _registered = True

@@ -1,0 +1,215 @@
+"""Where steps begin and end: at ``optimizer.step()``, or else at each outermost forward.
+
+Scripts with several optimizers (GANs, Muon + AdamW) step each once per iteration; the step then ends with
+the last of them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import optimizer as torch_optimizer
+
+from windtunnel.capture.recorder import Recorder
+from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.program.program import Category, StepKind, StepMark
+
+
+class EnoughSteps(BaseException):  # noqa: N818 - like SystemExit: not an error, and no `except Exception` stops it
+    """Raised in the script when the steps asked for are recorded."""
+
+
+@dataclass(slots=True)
+class _Forward:
+    """One outermost module call."""
+
+    model: str
+    begin: int
+    end: int
+    tokens: int = 0
+    per_sequence: int = 0
+    samples: int = 0
+    num_ops: int = 0
+
+
+class StepTracker:
+    """Collects forwards and optimizer steps; ``marks`` turns them into steps."""
+
+    def __init__(self, recorder: Recorder, stop_after: int | None = None) -> None:
+        self.recorder = recorder
+        self.stop_after = stop_after
+        self._forwards: list[_Forward] = []
+        self._optimizer_steps: list[tuple[int, int]] = []  # (optimizer id, event after it)
+        self._backward_ends: list[int] = []
+        self._calls: Counter[str] = Counter()
+        self._open: _Forward | None = None
+        self._handles: list[Any] = []
+        self._roots: dict[int, weakref.ref[torch.nn.Module]] = {}
+
+    # ---- called by hooks -------------------------------------------------
+
+    def enter_model(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
+        """An outermost module call begins."""
+        if self.stop_after is not None and self.complete_steps() >= self.stop_after:
+            raise EnoughSteps
+        if id(module) not in self._roots:
+            self._roots[id(module)] = weakref.ref(module)
+        leading = next((a for a in args if isinstance(a, torch.Tensor) and a.dim()), None)
+        samples = int(leading.shape[0]) if leading is not None else 0
+        begin = len(self.recorder.events)
+        self._open = _Forward(type(module).__name__, begin, begin, samples=samples)
+
+    def leave_model(self, module: torch.nn.Module) -> None:
+        """An outermost module call ends."""
+        if self._open is not None:
+            self._open.end = len(self.recorder.events)
+            self._open.num_ops = self._open.end - self._open.begin
+            self._forwards.append(self._open)
+            self._calls[self._open.model] += 1
+            self._open = None
+
+    def note_tokens(self, indices: torch.Tensor) -> None:
+        """Ids are embedded; the first embedding of a forward counts its tokens."""
+        forward = self._open
+        if forward is not None and not forward.tokens:
+            forward.tokens = indices.numel()
+            forward.per_sequence = int(indices.shape[-1]) if indices.dim() else 1
+            if indices.dim() > 1:
+                forward.samples = int(indices.shape[0])
+
+    def note_backward(self) -> None:
+        """A backward pass ended."""
+        self._backward_ends.append(len(self.recorder.events))
+
+    def install(self) -> None:
+        """Hook every optimizer of the process."""
+        register_pre = torch_optimizer.register_optimizer_step_pre_hook
+        register_post = torch_optimizer.register_optimizer_step_post_hook
+        self._handles = [register_pre(self._before_step), register_post(self._after_step)]
+
+    def remove(self) -> None:
+        """Undo ``install``."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        ledger = self.recorder.ledger
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if isinstance(parameter, VirtualTensor):
+                    ledger.mark(parameter.store, Category.PARAMETER)
+                    if isinstance(parameter.grad, VirtualTensor):
+                        ledger.mark(parameter.grad.store, Category.GRADIENT)
+        self.recorder.context.in_optimizer = True
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self.recorder.context.in_optimizer = False
+        for values in optimizer.state.values():
+            for value in values.values() if isinstance(values, dict) else ():
+                if isinstance(value, VirtualTensor):
+                    self.recorder.ledger.mark(value.store, Category.OPTIMIZER_STATE)
+        self._optimizer_steps.append((id(optimizer), len(self.recorder.events)))
+
+    def mark_memory(self) -> None:
+        """Say which storages hold parameters, also where no optimizer said so."""
+        ledger = self.recorder.ledger
+        for parameter in self._parameters():
+            ledger.mark(parameter.store, Category.PARAMETER)
+
+    def _parameters(self) -> list[VirtualTensor]:
+        roots = [root() for root in self._roots.values()]
+        return [
+            parameter
+            for root in roots
+            if root is not None
+            for parameter in root.parameters()
+            if isinstance(parameter, VirtualTensor)
+        ]
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all parameters of the outermost modules that were called."""
+        unique = {id(parameter): parameter.numel() for parameter in self._parameters()}
+        return sum(unique.values())
+
+    # ---- answers -----------------------------------------------------------
+
+    def complete_steps(self) -> int:
+        """Steps complete so far."""
+        if self._optimizer_steps:
+            return len(self._training_ends())
+        return max(self._calls.values(), default=0)
+
+    def marks(self) -> list[StepMark]:
+        """Every complete step, in order."""
+        if self._optimizer_steps:
+            return self._training_marks()
+        return self._inference_marks()
+
+    def _training_ends(self) -> list[int]:
+        """Events after which an iteration is complete: its last distinct optimizer has stepped."""
+        seen: list[int] = []
+        for optimizer, _ in self._optimizer_steps:
+            if optimizer in seen:
+                break
+            seen.append(optimizer)
+        last = seen[-1]
+        return [end for optimizer, end in self._optimizer_steps if optimizer == last]
+
+    def _training_marks(self) -> list[StepMark]:
+        result = []
+        first = self._forwards[0].begin if self._forwards else 0
+        begin = min(first, self._optimizer_steps[0][1])
+        for end in self._training_ends():
+            inside = [f for f in self._forwards if begin <= f.begin < end]
+            result.append(
+                StepMark(
+                    StepKind.TRAIN,
+                    begin,
+                    end,
+                    tokens=sum(f.tokens for f in inside),
+                    samples=_samples(inside),
+                    model=_main_model(inside),
+                )
+            )
+            begin = end
+        return result
+
+    def _inference_marks(self) -> list[StepMark]:
+        main = _main_model(self._forwards)
+        calls = [f for f in self._forwards if f.model == main]
+        result = []
+        for index, call in enumerate(calls):
+            limit = calls[index + 1].begin if index + 1 < len(calls) else len(self.recorder.events)
+            ends = [end for end in self._backward_ends if call.end <= end <= limit]
+            kind = _kind(call, trained=bool(ends))
+            result.append(
+                StepMark(kind, call.begin, ends[-1] if ends else call.end, call.tokens, call.samples, main)
+            )
+        return result
+
+
+def _kind(call: _Forward, trained: bool) -> StepKind:
+    if trained:
+        return StepKind.TRAIN
+    if call.tokens == 0:
+        return StepKind.FORWARD
+    return StepKind.PREFILL if call.per_sequence > 1 else StepKind.DECODE
+
+
+def _main_model(forwards: list[_Forward]) -> str:
+    """The class whose outermost calls issue most operations: not the loss module."""
+    weight: dict[str, int] = {}
+    for forward in forwards:
+        weight[forward.model] = weight.get(forward.model, 0) + forward.num_ops
+    return max(weight, key=lambda model: weight[model]) if weight else ""
+
+
+def _samples(forwards: list[_Forward]) -> int:
+    main = _main_model(forwards)
+    return sum(f.samples for f in forwards if f.model == main)

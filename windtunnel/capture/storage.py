@@ -1,0 +1,136 @@
+"""Device memory as the script sees it: one object per storage, alive as long as any tensor on it.
+
+Its birth and death are the allocation and free events of the recording; PyTorch's own holders (tensors
+saved for backward) keep it alive through the tensors that they hold.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from windtunnel.program.program import Category
+
+
+class Storage:
+    """The memory behind a tensor and its views.
+
+    Attributes:
+        number: position in the recording's list of allocations.
+        nbytes: current size; ``capacity`` is the size at birth.
+        valued: False once data-less data was written into a storage that held values.
+        truth: what a data-less boolean in here answers when it is asked.
+    """
+
+    __slots__ = ("__weakref__", "capacity", "ledger", "nbytes", "number", "truth", "valued")
+
+    def __init__(self, nbytes: int, ledger: Ledger) -> None:
+        self.nbytes = self.capacity = nbytes
+        self.valued = True
+        self.truth = False
+        self.ledger = ledger
+        self.number = ledger.allocate(nbytes)
+
+    def resize(self, nbytes: int) -> None:
+        """What ``untyped_storage().resize_`` does: FSDP frees and re-allocates parameters with it."""
+        if nbytes == self.nbytes:
+            return
+        self.ledger.free(self.number, self.nbytes)
+        self.nbytes = nbytes
+        self.number = self.ledger.allocate(nbytes)
+
+    def address(self) -> int:
+        """A stable, unique device address."""
+        return self.ledger.address(self.number)
+
+    # module globals are gone at interpreter exit, hence no look-ups here
+    def __del__(self) -> None:
+        self.ledger.free(self.number, self.nbytes)
+
+
+class Ledger:
+    """The order of allocations and frees, and the bytes alive. Written by ``Storage`` only.
+
+    ``on_pressure`` is called when live bytes pass ``limit_bytes``: it answers with the next limit, or
+    raises ``torch.OutOfMemoryError`` in the script, at the operation that asked.
+    """
+
+    def __init__(self, events: list[int]) -> None:
+        self.events = events
+        self.sizes: list[int] = []
+        self.categories: dict[int, Category] = {}
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        self.limit_bytes: float = float("inf")
+        self.on_pressure: Callable[[int], float] | None = None
+        self.address_of: Callable[[int], int] | None = None
+
+    def allocate(self, nbytes: int) -> int:
+        """Note an allocation and return its number. Sizes of 0 take no memory."""
+        number = len(self.sizes)
+        if self.live_bytes + nbytes > self.limit_bytes and self.on_pressure is not None:
+            self.limit_bytes = self.on_pressure(nbytes)
+        self.sizes.append(nbytes)
+        self.events.append(-2 * number - 1)
+        live = self.live_bytes = self.live_bytes + nbytes
+        if live > self.peak_bytes:
+            self.peak_bytes = live
+        return number
+
+    def free(self, number: int, nbytes: int) -> None:
+        """Note that storage ``number`` of ``nbytes`` died."""
+        self.events.append(-2 * number - 2)
+        self.live_bytes -= nbytes
+
+    def mark(self, storage: Storage, category: Category) -> None:
+        """Say what a storage holds."""
+        self.categories[storage.number] = category
+
+    def address(self, number: int) -> int:
+        """Device address of an allocation; unique per number where no allocator was asked for."""
+        if self.address_of is not None:
+            return self.address_of(number)
+        return 0x7F00_0000_0000 + 512 * number
+
+
+_by_cdata: weakref.WeakValueDictionary[int, Storage] = weakref.WeakValueDictionary()
+
+
+def register(untyped: torch.UntypedStorage, storage: Storage) -> None:
+    """Let Python's storage methods find ours (PyTorch's C++ storage has no data pointer)."""
+    _by_cdata[untyped._cdata] = storage
+
+
+def _ours(untyped: torch.UntypedStorage) -> Storage | None:
+    if untyped.device.type != torch._C._get_privateuse1_backend_name():
+        return None
+    return _by_cdata.get(untyped._cdata)
+
+
+def patch_untyped_storage() -> None:
+    """``resize_``, ``nbytes``, ``size`` and ``data_ptr`` of card storages answer from ``Storage``.
+
+    FSDP frees parameters with ``resize_(0)``; FSDP1 and safetensors compare addresses.
+    """
+    cls: Any = torch.UntypedStorage
+    resize, nbytes, data_ptr = cls.resize_, cls.nbytes, cls.data_ptr
+
+    def resize_(self: torch.UntypedStorage, size: int) -> Any:
+        storage = _ours(self)
+        if storage is None:
+            return resize(self, size)
+        storage.resize(size)
+        return self
+
+    def nbytes_(self: torch.UntypedStorage) -> int:
+        storage = _ours(self)
+        return int(nbytes(self)) if storage is None else storage.nbytes
+
+    def data_ptr_(self: torch.UntypedStorage) -> int:
+        storage = _ours(self)
+        return int(data_ptr(self)) if storage is None else storage.address()
+
+    cls.resize_, cls.nbytes, cls.size, cls.data_ptr = resize_, nbytes_, nbytes_, data_ptr_
