@@ -1,0 +1,179 @@
+"""Dense, scaled and grouped matrix products. FLOPs are 2·m·n·k, as PyTorch counts them."""
+
+from __future__ import annotations
+
+from windtunnel.program.count.shapes import (
+    Counter,
+    arguments,
+    first,
+    last_dim,
+    precision_of,
+    product,
+    read_bytes,
+    result,
+    written_bytes,
+)
+from windtunnel.program.op import OpSpec, TensorSpec
+from windtunnel.program.work import Family, Work
+
+
+def gemm(
+    spec: OpSpec, m: float, n: float, k: float, *, batch: float = 1, dtype: str, variant: str = ""
+) -> Work:
+    """``batch`` products (m, k) × (k, n) with the traffic of ``spec``."""
+    return Work(
+        family=Family.GEMM,
+        flops=2.0 * m * n * k * batch,
+        bytes_read=read_bytes(spec),
+        bytes_written=written_bytes(spec),
+        precision=precision_of(dtype),
+        variant=variant,
+        dims=(("m", float(m)), ("n", float(n)), ("k", float(k)), ("batch", float(batch))),
+    )
+
+
+def grouped(
+    spec: OpSpec, tokens: float, n: float, k: float, experts: float, *, top_k: float = 1, variant: str = ""
+) -> Work:
+    """One product per expert over ``tokens`` rows in all."""
+    return Work(
+        family=Family.GROUPED_GEMM,
+        flops=2.0 * tokens * n * k,
+        bytes_read=read_bytes(spec),
+        bytes_written=written_bytes(spec),
+        precision=precision_of(first(spec).dtype),
+        variant=variant,
+        dims=(
+            ("tokens", float(tokens)),
+            ("n", float(n)),
+            ("k", float(k)),
+            ("experts", float(experts)),
+            ("top_k", float(top_k)),
+        ),
+    )
+
+
+def _product_of(spec: OpSpec, a: TensorSpec, b: TensorSpec) -> Work:
+    return gemm(spec, a.shape[0], b.shape[1], a.shape[1], dtype=a.dtype)
+
+
+def _mm(spec: OpSpec) -> Work:
+    a, b = spec.inputs[:2]
+    return _product_of(spec, a, b)
+
+
+def _addmm(spec: OpSpec) -> Work:
+    a, b = spec.inputs[1:3]
+    return _product_of(spec, a, b)
+
+
+def _batched(spec: OpSpec, a: TensorSpec, b: TensorSpec) -> Work:
+    return gemm(spec, a.shape[1], b.shape[2], a.shape[2], batch=a.shape[0], dtype=a.dtype)
+
+
+def _bmm(spec: OpSpec) -> Work:
+    a, b = spec.inputs[:2]
+    return _batched(spec, a, b)
+
+
+def _baddbmm(spec: OpSpec) -> Work:
+    a, b = spec.inputs[1:3]
+    return _batched(spec, a, b)
+
+
+def _addbmm(spec: OpSpec) -> Work:
+    a, b = spec.inputs[1:3]  # the products of all batches are summed: one product with k · batch
+    return gemm(spec, a.shape[1], b.shape[2], a.shape[2] * a.shape[0], dtype=a.dtype)
+
+
+def _mv(spec: OpSpec) -> Work:
+    matrix, _ = spec.inputs[-2:] if len(arguments(spec)) == len(spec.inputs) else arguments(spec)[-2:]
+    return gemm(spec, matrix.shape[0], 1, matrix.shape[1], dtype=matrix.dtype)
+
+
+def _dot(spec: OpSpec) -> Work:
+    return gemm(spec, 1, 1, spec.inputs[0].numel, dtype=spec.inputs[0].dtype)
+
+
+def _outer(spec: OpSpec) -> Work:
+    a, b = arguments(spec)[-2:]
+    return gemm(spec, a.numel, b.numel, 1, dtype=a.dtype)
+
+
+def _linear(spec: OpSpec) -> Work:
+    x, weight = spec.inputs[:2]
+    k = last_dim(x)
+    return gemm(spec, x.numel // k if k else 0, weight.numel // last_dim(weight), k, dtype=x.dtype)
+
+
+def _matmul(spec: OpSpec) -> Work:
+    a, b = spec.inputs[:2]
+    k = last_dim(a)
+    m = a.shape[-2] if len(a.shape) > 1 else 1
+    n = b.shape[-1] if len(b.shape) > 1 else 1
+    out = result(spec).numel
+    return gemm(spec, m, n, k, batch=out // (m * n) if m * n else 0, dtype=a.dtype)
+
+
+def _scaled_mm(spec: OpSpec) -> Work:
+    a, b = spec.inputs[:2]
+    scale = spec.inputs[2] if len(spec.inputs) > 2 else TensorSpec("float32", (1,))
+    return gemm(spec, a.shape[0], b.shape[1], a.shape[1], dtype=a.dtype, variant=_scaling(scale, a.shape[0]))
+
+
+def _scaling(scale: TensorSpec, rows: int) -> str:
+    if scale.numel <= 1:
+        return "tensorwise"
+    return "rowwise" if scale.numel == rows else "block128"
+
+
+def _grouped_mm(spec: OpSpec) -> Work:
+    a, b = spec.inputs[:2]
+    scaled = "scaled" if "scaled" in spec.name else ""
+    if len(a.shape) == 2 and len(b.shape) == 3:  # tokens sorted by expert, one weight each
+        return grouped(spec, a.shape[0], b.shape[2], a.shape[1], b.shape[0], variant=scaled)
+    if len(a.shape) == 2:  # gradient of the weights: each expert sums over its own tokens
+        experts = result(spec).shape[0]
+        return grouped(spec, a.shape[1], b.shape[1], a.shape[0], experts, variant=scaled)
+    if len(b.shape) == 2:
+        return grouped(spec, b.shape[1], a.shape[1], a.shape[2], a.shape[0], variant=scaled)
+    return _batched(spec, a, b)
+
+
+def _foreach_mm(spec: OpSpec) -> Work:
+    half = len(spec.inputs) // 2
+    pairs = list(zip(spec.inputs[:half], spec.inputs[half:], strict=False))
+    flops = sum(2.0 * product(a.shape) * b.shape[1] for a, b in pairs)
+    a, b = pairs[0]
+    single = _product_of(spec, a, b)
+    batch = flops / single.flops if single.flops else 0.0
+    return gemm(spec, a.shape[0], b.shape[1], a.shape[1], batch=batch, dtype=a.dtype)
+
+
+COUNTERS: dict[str, Counter] = {
+    "mm": _mm,
+    "_int_mm": _mm,
+    "_sparse_mm": _mm,
+    "_weight_int8pack_mm": _linear,
+    "addmm": _addmm,
+    "_addmm_activation": _addmm,
+    "_sparse_addmm": _addmm,
+    "bmm": _bmm,
+    "baddbmm": _baddbmm,
+    "addbmm": _addbmm,
+    "mv": _mv,
+    "addmv": _mv,
+    "dot": _dot,
+    "vdot": _dot,
+    "addr": _outer,
+    "outer": _outer,
+    "ger": _outer,
+    "linear": _linear,
+    "matmul": _matmul,
+    "_scaled_mm": _scaled_mm,
+    "_scaled_mm_v2": _scaled_mm,
+    "_grouped_mm": _grouped_mm,
+    "_scaled_grouped_mm": _grouped_mm,
+    "_scaled_grouped_mm_v2": _grouped_mm,
+    "_foreach_mm": _foreach_mm,
+}

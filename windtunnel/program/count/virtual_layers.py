@@ -1,0 +1,188 @@
+"""Virtual kernels that work on each token alone: expert products, norms, rotary, gates, losses, fusions."""
+
+from __future__ import annotations
+
+from windtunnel.program import kernels as k
+from windtunnel.program.count.matmul import gemm, grouped
+from windtunnel.program.count.movement import host_direction
+from windtunnel.program.count.rowwise import (
+    NORM_BACKWARD_OPS,
+    NORM_OPS,
+    SOFTMAX_BACKWARD_OPS,
+    SOFTMAX_OPS,
+    norm,
+    softmax,
+)
+from windtunnel.program.count.shapes import (
+    ARITHMETIC,
+    SPECIAL,
+    Counter,
+    first,
+    last_dim,
+    nbytes,
+    number,
+    read_bytes,
+    result,
+    rows_columns,
+    rows_of,
+    streaming,
+    vector_precision,
+    written_bytes,
+)
+from windtunnel.program.op import OpSpec
+from windtunnel.program.work import Family, Work
+
+ROTARY_OPS = 3 * ARITHMETIC  # two multiplications and an addition
+SWIGLU_OPS = SPECIAL + 3 * ARITHMETIC
+SWIGLU_BACKWARD_OPS = SPECIAL + 8 * ARITHMETIC
+
+
+def _grouped_gemm(spec: OpSpec) -> Work:
+    a, b = spec.inputs[:2]
+    out = result(spec)
+    top_k = number(spec, "top_k", 1.0)
+    scaled = "block128" if spec.base_name == k.SCALED_GROUPED_GEMM else ""
+    if len(out.shape) == 3:  # gradient of the weights: (experts, k, n) from rows (tokens, k) and (tokens, n)
+        return grouped(
+            spec, a.shape[0], out.shape[2], out.shape[1], out.shape[0], top_k=top_k, variant="weight_gradient"
+        )
+    return grouped(
+        spec, a.numel // last_dim(a), last_dim(out), last_dim(a), b.shape[0], top_k=top_k, variant=scaled
+    )
+
+
+def _block_scaled_gemm(spec: OpSpec) -> Work:
+    a, out = spec.inputs[0], result(spec)
+    block = int(number(spec, "block", 128))
+    rows = a.numel // last_dim(a)
+    return gemm(spec, rows, last_dim(out), last_dim(a), dtype=a.dtype, variant=f"block{block}")
+
+
+def _rms_norm(spec: OpSpec) -> Work:
+    x = first(spec)
+    return norm(spec, x, last_dim(x))
+
+
+def _rms_norm_backward(spec: OpSpec) -> Work:
+    x = spec.inputs[1]
+    return norm(spec, x, last_dim(x), ops=NORM_BACKWARD_OPS, kernels=2)
+
+
+def _add_rms_norm(spec: OpSpec) -> Work:
+    x = first(spec)
+    return norm(spec, x, last_dim(x), ops=NORM_OPS + ARITHMETIC)
+
+
+def _rotary(spec: OpSpec) -> Work:
+    elements = float(sum(tensor.numel for tensor in spec.outputs) or first(spec).numel)
+    dims = (("elements", elements), ("ops", ROTARY_OPS))
+    return streaming(spec, Family.POINTWISE, ROTARY_OPS * elements, dims=dims)
+
+
+def _swiglu(spec: OpSpec) -> Work:
+    elements = float(result(spec).numel)
+    return streaming(
+        spec,
+        Family.POINTWISE,
+        SWIGLU_OPS * elements,
+        dims=(("elements", elements), ("ops", SWIGLU_OPS)),
+    )
+
+
+def _swiglu_backward(spec: OpSpec) -> Work:
+    elements = float(first(spec).numel)
+    return streaming(
+        spec,
+        Family.POINTWISE,
+        SWIGLU_BACKWARD_OPS * elements,
+        dims=(("elements", elements), ("ops", SWIGLU_BACKWARD_OPS)),
+    )
+
+
+def _cross_entropy(spec: OpSpec) -> Work:
+    logits = first(spec)
+    return softmax(spec, logits, last_dim(logits), SOFTMAX_OPS)
+
+
+def _cross_entropy_backward(spec: OpSpec) -> Work:
+    logits = spec.inputs[1]
+    return softmax(spec, logits, last_dim(logits), SOFTMAX_BACKWARD_OPS + SPECIAL)
+
+
+def _permute(spec: OpSpec) -> Work:
+    rows = result(spec)
+    columns = last_dim(rows)
+    return streaming(
+        spec,
+        Family.EMBEDDING,
+        bytes_read=nbytes((rows,)) + nbytes(spec.inputs[1:]),
+        dims=rows_columns(rows_of(rows, columns), columns),
+    )
+
+
+def _unpermute(spec: OpSpec) -> Work:
+    rows = first(spec)
+    columns = last_dim(rows)
+    return streaming(
+        spec,
+        Family.EMBEDDING,
+        2 * ARITHMETIC * rows.numel,
+        dims=rows_columns(rows_of(rows, columns), columns),
+    )
+
+
+def _fused(spec: OpSpec) -> Work:
+    """One pass over what enters and leaves the region; ``ops`` elementwise operations in between."""
+    ops = number(spec, "ops", 1.0)
+    if not number(spec, "columns"):
+        elements = float(max((t.numel for t in (*spec.inputs, *spec.outputs)), default=0))
+        sizes = (("elements", elements), ("ops", ops))
+        return streaming(spec, Family.POINTWISE, ops * elements, variant="fused", dims=sizes)
+    rows, columns = number(spec, "rows", 1.0), number(spec, "columns")
+    dims = rows_columns(rows, columns)
+    return streaming(spec, Family.REDUCTION, ops * rows * columns, variant="fused", dims=dims)
+
+
+def _host_copy(spec: OpSpec) -> Work:
+    direction = host_direction(spec) or "h2d"
+    return Work(
+        family=Family.HOST_COPY,
+        bytes_read=read_bytes(spec),
+        bytes_written=written_bytes(spec),
+        variant=direction,
+    )
+
+
+def _custom(spec: OpSpec) -> Work:
+    precision = spec.attribute("precision")
+    return Work(
+        family=Family.UNKNOWN,
+        flops=number(spec, "flops"),
+        vector_flops=number(spec, "vector_flops"),
+        bytes_read=number(spec, "bytes_read", read_bytes(spec)),
+        bytes_written=number(spec, "bytes_written", written_bytes(spec)),
+        precision=precision if isinstance(precision, str) else vector_precision(spec.inputs),
+        kernels=max(1, int(number(spec, "kernels", 1))),
+        variant=str(spec.attribute("kernel", "")),
+    )
+
+
+COUNTERS: dict[str, Counter] = {
+    k.GROUPED_GEMM: _grouped_gemm,
+    k.SCALED_GROUPED_GEMM: _grouped_gemm,
+    k.BLOCK_SCALED_GEMM: _block_scaled_gemm,
+    k.RMS_NORM: _rms_norm,
+    k.RMS_NORM_BACKWARD: _rms_norm_backward,
+    k.FUSED_ADD_RMS_NORM: _add_rms_norm,
+    k.ROTARY: _rotary,
+    k.ROTARY_BACKWARD: _rotary,
+    k.SWIGLU: _swiglu,
+    k.SWIGLU_BACKWARD: _swiglu_backward,
+    k.CROSS_ENTROPY: _cross_entropy,
+    k.CROSS_ENTROPY_BACKWARD: _cross_entropy_backward,
+    k.MOE_PERMUTE: _permute,
+    k.MOE_UNPERMUTE: _unpermute,
+    k.FUSED: _fused,
+    k.HOST_COPY: _host_copy,
+    k.CUSTOM: _custom,
+}
