@@ -1,0 +1,67 @@
+"""Gated DeltaNet and its relatives: chunked form (prefill, training) and recurrent form (decode).
+
+Chunked (chunk c, heads h, lengths T, dims dk and dv), per token and head:
+
+    flops   = 2 × c × (2 dk + dv) + 4 × dk × dv     in the chunk (scores, solve, output); state
+    memory  = inputs, outputs and chunk states ÷ (dram × bandwidth)
+    chain   = T ÷ c × step                              the state passes from chunk to chunk
+    time    = kernels × floor + max(flops ÷ (compute × peak), memory) + chain
+
+Recurrent: the state (dk × dv FP32 a head) is read and written once a call; each token is a dependent step.
+Backward is 2.5 times the arithmetic and twice the traffic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from windtunnel.cost.batch import Batch
+from windtunnel.cost.fit import Fit
+from windtunnel.cost.kernel_time import Limit, Times
+from windtunnel.cost.peaks import matrix_peak
+from windtunnel.specs.schema import Chip
+
+CHUNK_KERNELS = 6.0  # cumulative gate, scores, solve, recompute w and u, state pass, output
+STATE_BYTES = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeltanetParameters:
+    """Fractions of peak and bandwidth, and seconds (one dependent step, one kernel's floor)."""
+
+    compute: float
+    dram: float
+    step_s: float
+    floor_s: float
+
+    @classmethod
+    def of(cls, fit: Fit) -> DeltanetParameters:
+        """The parameters of a fit."""
+        return cls(*(fit.value(name) for name in cls.__slots__))
+
+
+def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
+    """Times of DeltaNet works; dims batch, heads, q_len, qk_dim, v_dim, chunk, backward."""
+    p = DeltanetParameters.of(fit)
+    chunk, length = batch.dim("chunk"), np.maximum(batch.dim("q_len", 1), 1.0)
+    chunked = chunk > 0
+    step_tokens = np.where(chunked, np.maximum(chunk, 1.0), 1.0)
+    heads = batch.dim("batch", 1) * batch.dim("heads", 1)
+    dk, dv = batch.dim("qk_dim", 1), batch.dim("v_dim", 1)
+    backward = np.where(batch.dim("backward") > 0, 1.0, 0.0)
+    inside = 2.0 * step_tokens * (2.0 * dk + dv) * chunked
+    flops = heads * length * (inside + 4.0 * dk * dv) * (1.0 + 1.5 * backward)
+    steps = np.ceil(length / step_tokens)
+    states = heads * dk * dv * np.where(chunked, steps * 2.0 * 2.0, 2.0 * STATE_BYTES)
+    intermediates = np.where(chunked, 2.0 * batch.bytes_moved, batch.bytes_moved)
+    moved = (intermediates + states) * (1.0 + backward)
+    memory = moved / (p.dram * chip.memory_bytes_per_s.value)
+    compute = flops / (p.compute * matrix_peak(chip, batch.precision).value)
+    waves = np.ceil(heads / chip.multiprocessors.value)
+    kernels = np.where(chunked, CHUNK_KERNELS * (1.0 + backward), 1.0)
+    fixed = kernels * p.floor_s + p.step_s * steps * np.minimum(waves, 2.0)
+    body = np.maximum(memory, compute)
+    limit = np.where(compute > memory, int(Limit.COMPUTE), int(Limit.MEMORY))
+    return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))

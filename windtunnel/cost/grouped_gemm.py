@@ -1,0 +1,42 @@
+"""Grouped matrix products: one weight matrix per expert, rows sorted by expert (mixture-of-experts layers).
+
+    rows     = tokens spread over the active experts (balanced unless ``imbalance`` says otherwise)
+    active   = experts × (1 − (1 − 1 ÷ experts)^tokens)        experts that receive a row at all
+    tiles    = active × ⌈rows ÷ tm⌉ × ⌈n ÷ tn⌉
+    memory   = (active × n × k weights + tokens × (n + k)) × element ÷ (dram × bandwidth)
+
+then waves, feed, fill and floor as in ``gemm.py``; the tile height is the one that suits ``rows``. The most
+loaded expert does not bound the kernel, since tiles of all experts share the waves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from windtunnel.cost.batch import ELEMENT_BYTES, Batch
+from windtunnel.cost.fit import Fit
+from windtunnel.cost.gemm import GemmParameters, Products, product_times
+from windtunnel.cost.kernel_time import Times
+from windtunnel.cost.peaks import matrix_peak
+from windtunnel.specs.schema import Chip
+
+
+def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
+    """Times of grouped GEMM works; dims tokens, n, k, experts, top_k."""
+    tokens = np.maximum(batch.dim("tokens", 1), 1.0)
+    experts = np.maximum(batch.dim("experts", 1), 1.0)
+    active = np.clip(
+        experts * -np.expm1(tokens * np.log1p(-np.minimum(1.0 / experts, 1 - 1e-9))), 1.0, experts
+    )
+    weights = batch.dim("experts", 1) * batch.dim("n", 1) * batch.dim("k", 1) * ELEMENT_BYTES[batch.precision]
+    idle = weights * (1.0 - active / experts)
+    moved = np.maximum(batch.bytes_moved - np.minimum(idle, batch.bytes_read), 1.0)
+    products = Products(
+        np.ceil(tokens / active),
+        batch.dim("n", 1),
+        batch.dim("k", 1),
+        active,
+        moved,
+        ELEMENT_BYTES[batch.precision],
+    )
+    return product_times(products, matrix_peak(chip, batch.precision).value, chip, GemmParameters.of(fit))
