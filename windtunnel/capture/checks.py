@@ -48,7 +48,7 @@ def check_call(info: OpInfo, args: tuple[Any, ...], call: Call) -> None:
     if info.name in _MATRIX_PRODUCTS and len(call.tensors) > 1:
         first = call.tensors[0].dtype
         for other in call.tensors[1:]:
-            if other.dtype is not first:
+            if other.dtype is not first and other.dtype.is_floating_point:
                 raise RuntimeError(
                     f"expected mat1 and mat2 to have the same dtype, but got: {_spoken(first)} != "
                     f"{_spoken(other.dtype)}"

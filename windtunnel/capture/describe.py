@@ -12,6 +12,9 @@ from windtunnel.program.op import Attribute, OpSpec, TensorSpec
 
 _TAG = torch.Tag
 
+_SHAPES_KNOWN = ("aten.index.Tensor",)
+"""Tagged as data-dependent, but their handler leaves only cases in which shapes follow from shapes."""
+
 
 class OpInfo:
     """Schema facts of one operator.
@@ -39,7 +42,8 @@ class OpInfo:
             for position, argument in enumerate(schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
-        self.dynamic = _TAG.data_dependent_output in func.tags or _TAG.dynamic_output_shape in func.tags
+        dynamic = _TAG.data_dependent_output in func.tags or _TAG.dynamic_output_shape in func.tags
+        self.dynamic = dynamic and self.name not in _SHAPES_KNOWN
         self.cacheable = not self.dynamic and _TAG.inplace_view not in func.tags
 
 

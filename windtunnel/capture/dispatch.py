@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from windtunnel.capture import plans
+from windtunnel.capture import plans, widened
 from windtunnel.capture.checks import check_call
 from windtunnel.capture.describe import OpInfo, op_spec
 from windtunnel.capture.keys import Call
@@ -155,7 +155,10 @@ class Dispatcher:
         plain_args, plain_kwargs = tree_map(strip, args), tree_map(strip, kwargs)
         plain_kwargs.pop("pin_memory", None)
         function = self.arithmetic.get(id(info.func), info.func)
-        out = function(*plain_args, **plain_kwargs)
+        try:
+            out = function(*plain_args, **plain_kwargs)
+        except NotImplementedError:  # the card has kernels for dtypes that the CPU lacks
+            out = widened.call(function, plain_args, plain_kwargs)
         if info.writes:
             self._follow(held, by_inner, by_storage)
             written = [args[p] if p < len(args) else kwargs.get(n) for p, n in info.writes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.optim import optimizer as torch_optimizer
 from torch.utils._pytree import tree_map
 
 from windtunnel.capture import registrations
@@ -28,9 +29,9 @@ def _patch_load() -> None:
     load = torch.load
 
     def load_on_card(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(map_location, (str, torch.device)):
-            if torch.device(map_location).type == BACKEND:
-                return tree_map(_to_card, load(f, "cpu", *args, **kwargs))
+        named = isinstance(map_location, (str, torch.device))
+        if named and torch.device(map_location).type == BACKEND:
+            return tree_map(_to_card, load(f, "cpu", *args, **kwargs))
         return load(f, map_location, *args, **kwargs)
 
     torch.load = load_on_card
@@ -113,5 +114,5 @@ def _patch_autocast_cache() -> None:
 
 def _patch_foreach() -> None:
     """Optimizers choose their foreach kernels for known tensor types only."""
-    optimizer: Any = torch.optim.optimizer
-    optimizer._foreach_supported_types.append(VirtualTensor)
+    types: Any = torch_optimizer._foreach_supported_types
+    types.append(VirtualTensor)

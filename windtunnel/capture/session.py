@@ -6,8 +6,6 @@ import gc
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from windtunnel.capture import backend, module, patches, pinned, registrations, storage, streams
 from windtunnel.capture.module import module as card_module
 from windtunnel.capture.modules import ModuleTracker

@@ -13,11 +13,11 @@ from windtunnel.capture.clock import Clock
 from windtunnel.capture.context import Context
 from windtunnel.capture.describe import OpInfo, op_spec
 from windtunnel.capture.dispatch import Dispatcher
-from windtunnel.capture.policy import Policy
 from windtunnel.capture.live_memory import LiveMemory
+from windtunnel.capture.meta import meta_of
+from windtunnel.capture.policy import Policy
 from windtunnel.capture.recorder import Recorder
 from windtunnel.capture.tensor import VirtualTensor, fresh, wrap
-from windtunnel.capture.meta import meta_of
 from windtunnel.program import marks
 from windtunnel.specs.schema import Chip
 

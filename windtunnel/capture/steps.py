@@ -19,7 +19,7 @@ from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program.program import Category, StepKind, StepMark
 
 
-class EnoughSteps(BaseException):  # noqa: N818 - like SystemExit: not an error, and no `except Exception` stops it
+class EnoughSteps(BaseException):
     """Raised in the script when the steps asked for are recorded."""
 
 

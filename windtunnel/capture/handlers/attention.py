@@ -69,7 +69,7 @@ def _forward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _backward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    grad, query, key, value, bias, wanted, out, logsumexp = args[:8]
+    grad, query, key, value, bias, wanted = args[:6]
     place = state.recorder.reserve()
     if all(t is None or t.values is not None for t in (grad, query, key, value, bias)):
         grads = _backward_values(args, kwargs)

@@ -9,7 +9,7 @@ import torch
 from windtunnel.capture import pinned
 from windtunnel.capture.describe import OpInfo
 from windtunnel.capture.meta import Meta, meta_of
-from windtunnel.capture.tensor import VirtualTensor, fresh, inner, shape_only
+from windtunnel.capture.tensor import VirtualTensor, inner, shape_only
 from windtunnel.program import marks
 from windtunnel.program.program import NoticeKind
 
