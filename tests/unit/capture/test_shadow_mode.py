@@ -1,0 +1,168 @@
+"""Without data: shapes, small integers with values, and answers by policy."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from windtunnel.capture.session import Session
+from windtunnel.errors import WindtunnelError
+from windtunnel.program.program import Category, NoticeKind, Phase, StepKind
+
+
+def test_a_trillion_parameters_take_no_memory(shadow: Session) -> None:
+    shadow.state.ledger.limit_bytes = float("inf")
+    x = torch.empty(1_000_000, 1_000_000, device="musa", dtype=torch.bfloat16)
+    assert (x @ x).shape == (1_000_000, 1_000_000)
+    assert x.values is None  # type: ignore[attr-defined]
+
+
+def test_small_integers_keep_values(shadow: Session) -> None:
+    positions = torch.arange(10, device="musa")
+    assert (positions * 2 + 1)[3].item() == 7
+    mask = positions > 6
+    assert positions[mask].tolist() == [7, 8, 9]
+    assert mask.sum().item() == 3
+
+
+def test_values_overwritten_by_data_less_data_are_gone_for_all_views(shadow: Session) -> None:
+    x = torch.zeros(8, device="musa")
+    view = x[2:4]
+    assert view.tolist() == [0.0, 0.0]
+    x.copy_(torch.empty(100_000, device="musa")[:8])
+    assert view.values is None  # type: ignore[attr-defined]
+
+
+def test_floats_read_as_one_booleans_by_truth_integers_are_refused(shadow: Session) -> None:
+    x = torch.empty(100, 100, device="musa")
+    assert x.sum().item() == 1.0
+    assert not (x > 3).any().item()
+    assert torch.isfinite(x).all().item()
+    assert not torch.isnan(x).any().item()
+    with pytest.raises(WindtunnelError, match="E401"):
+        int(x.sum().to(torch.int64).item())
+    kinds = {notice.kind for notice in shadow.recorder.notices()}
+    assert NoticeKind.ASSUMED in kinds
+
+
+def test_assume_answers(shadow: Session) -> None:
+    x = torch.empty(100, 100, device="musa")
+    with shadow.state.policy.assume(5):
+        assert x.sum().to(torch.int64).item() == 5
+
+
+def test_router_indices_are_balanced_and_distinct(shadow: Session) -> None:
+    scores = torch.empty(4096, 64, device="musa").softmax(-1)
+    indices = scores.topk(4, dim=-1).indices
+    counts = torch.bincount(indices.flatten(), minlength=64)
+    assert counts.tolist() == [4096 * 4 // 64] * 64
+    assert all(len(set(row)) == 4 for row in indices[:50].tolist())
+
+
+def test_a_training_step_is_recorded_with_places_and_phases(shadow: Session) -> None:
+    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 10)).to("musa")
+    optimizer = torch.optim.AdamW(model.parameters())
+    for _ in range(2):
+        x = torch.randn(32, 256, device="musa")
+        functional.cross_entropy(model(x), torch.zeros(32, dtype=torch.long, device="musa")).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    program = shadow.program("test")
+    assert [step.kind for step in program.steps] == [StepKind.TRAIN] * 2
+    assert program.steps[0].samples == 32
+    sites = {}
+    for event in program.events[program.steps[1].begin : program.steps[1].end]:
+        if event >= 0:
+            site = program.site(event)
+            sites.setdefault(program.specs[site.spec].name, []).append(site)
+    forward = sites["aten.addmm.default"][0]
+    assert program.scopes[forward.scope] == "Sequential.0"
+    assert forward.phase == Phase.FORWARD
+    assert program.lines[forward.line].file.endswith("test_shadow_mode.py")
+    backward = sites["aten.mm.default"][0]
+    assert program.scopes[backward.scope] == "Sequential.2"
+    assert backward.phase == Phase.BACKWARD
+    assert any(s.phase == Phase.OPTIMIZER for s in sites["aten._foreach_lerp_.Scalar"])
+    categories = set(program.storage_category.tolist())
+    assert {Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE} <= categories
+
+
+def test_memory_is_what_one_counts_by_hand(shadow: Session) -> None:
+    ledger = shadow.state.ledger
+    model = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(256, 256, bias=False), nn.ReLU())])
+    model.to("musa")
+    before = ledger.live_bytes
+    x = torch.randn(1024, 256, device="musa")
+    out = model(x)
+    mebibyte = 1024 * 256 * 4
+    assert ledger.live_bytes - before == mebibyte * 5  # the input and four ReLU results
+    out.sum().backward()
+    del out, x
+    weights = 4 * 256 * 256 * 4
+    assert ledger.live_bytes - before == weights  # only the gradients are left
+
+
+def test_mixed_devices_and_dtypes_raise_as_on_a_real_card(shadow: Session) -> None:
+    x = torch.randn(4, 4, device="musa")
+    with pytest.raises(RuntimeError, match="same device"):
+        x + torch.randn(4, 4)
+    assert (x + torch.tensor(1.0)).shape == (4, 4)  # scalars may stay on the host
+    with pytest.raises(RuntimeError, match="same dtype"):
+        x @ torch.randn(4, 4, device="musa", dtype=torch.bfloat16)
+
+
+def test_deepcopy_state_dict_and_casts(shadow: Session) -> None:
+    model = nn.Linear(300, 300).to("musa")
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(model.state_dict())
+    assert isinstance(twin.weight, nn.Parameter)
+    assert twin.half().weight.dtype is torch.float16
+    assert twin.cpu().weight.device.type == "cpu"
+
+
+def test_storage_resize_frees_and_takes_memory(shadow: Session) -> None:
+    x = torch.empty(1 << 20, device="musa")
+    live = shadow.state.ledger.live_bytes
+    storage = x.untyped_storage()
+    storage.resize_(0)
+    assert shadow.state.ledger.live_bytes == live - (4 << 20)
+    assert storage.nbytes() == 0
+    storage.resize_(4 << 20)
+    assert shadow.state.ledger.live_bytes == live
+
+
+def test_gradient_accumulation_is_one_step(shadow: Session) -> None:
+    model = nn.Linear(64, 64).to("musa")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        for _ in range(3):
+            model(torch.randn(8, 64, device="musa")).sum().backward()
+        optimizer.step()
+    steps = shadow.program().steps
+    assert [step.samples for step in steps] == [24, 24]
+
+
+def test_two_optimizers_make_one_step(shadow: Session) -> None:
+    a, b = nn.Linear(64, 64).to("musa"), nn.Linear(64, 64).to("musa")
+    one = torch.optim.SGD(a.parameters(), lr=0.1)
+    two = torch.optim.SGD(b.parameters(), lr=0.1)
+    for _ in range(3):
+        a(torch.randn(4, 64, device="musa")).sum().backward()
+        one.step()
+        b(torch.randn(4, 64, device="musa")).sum().backward()
+        two.step()
+    assert len(shadow.program().steps) == 3
+
+
+def test_recomputation_has_its_own_phase(shadow: Session) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    layer = nn.Sequential(nn.Linear(64, 64), nn.ReLU()).to("musa")
+    x = torch.randn(4, 64, device="musa", requires_grad=True)
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    phases = {place[3] for place in shadow.state.context.places}
+    assert Phase.RECOMPUTE in phases

@@ -1,0 +1,178 @@
+"""In values mode the card computes what the CPU computes, bit for bit, where the arithmetic is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from windtunnel.capture.session import Session
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(64, 32)
+        self.norm = nn.LayerNorm(32)
+        self.qkv = nn.Linear(32, 96)
+        self.out = nn.Linear(32, 32)
+        self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+        self.head = nn.Linear(32, 64)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.embed(ids)
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        with sdpa_kernel(SDPBackend.MATH):  # what the S5000 takes for float32
+            attention = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(attention.transpose(1, 2).flatten(-2))
+        return self.head(x + self.down(functional.silu(self.up(x))))
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2),
+    "adamw-single": lambda p: torch.optim.AdamW(p, lr=1e-2, foreach=False),
+    "adamw-foreach": lambda p: torch.optim.AdamW(p, lr=1e-2, foreach=True),
+    "adamw-fused": lambda p: torch.optim.AdamW(p, lr=1e-2, fused=True),
+    "adam-capturable": lambda p: torch.optim.Adam(p, lr=1e-2),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-2, foreach=False),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-2, foreach=False),
+}
+
+
+def train(device: str, dtype: torch.dtype, make: Callable[..., torch.optim.Optimizer]) -> list[float]:
+    torch.manual_seed(0)
+    model = Block().to(dtype).to(device)
+    optimizer = make(model.parameters())
+    ids = torch.randint(0, 64, (2, 12)).to(device)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        logits = model(ids)
+        loss = functional.cross_entropy(logits.flatten(0, 1).float(), ids.flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_equals_the_cpu_bit_for_bit(values: Session, name: str) -> None:
+    expected = train("cpu", torch.float32, OPTIMIZERS[name])
+    assert train("musa", torch.float32, OPTIMIZERS[name]) == expected
+    assert expected[-1] < expected[0]
+
+
+def test_random_numbers_are_the_cpus(values: Session) -> None:
+    torch.manual_seed(3)
+    expected = torch.randn(5), torch.rand(3), torch.randint(9, (4,)), torch.randperm(7)
+    torch.manual_seed(3)
+    card = (
+        torch.randn(5, device="musa"),
+        torch.rand(3, device="musa"),
+        torch.randint(9, (4,), device="musa"),
+        torch.randperm(7, device="musa"),
+    )
+    for a, b in zip(expected, card, strict=True):
+        assert torch.equal(a, b.cpu())
+
+
+def test_dropout_draws_as_the_cpu_does(values: Session) -> None:
+    torch.manual_seed(1)
+    expected = functional.dropout(torch.ones(64), 0.5)
+    torch.manual_seed(1)
+    assert torch.equal(functional.dropout(torch.ones(64, device="musa"), 0.5).cpu(), expected)
+
+
+def test_views_share_memory(values: Session) -> None:
+    x = torch.zeros(4, 4, device="musa")
+    x[1].add_(1)
+    x.t()[0, 2] = 7.0
+    x.view(-1)[15] = 3.0
+    expected = torch.zeros(4, 4)
+    expected[1] = 1
+    expected[2, 0] = 7
+    expected[3, 3] = 3
+    assert torch.equal(x.cpu(), expected)
+
+
+@pytest.mark.parametrize("mask_kind", ["none", "causal", "bool", "float"])
+def test_attention_forward_and_backward(values: Session, mask_kind: str) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 6, 8, dtype=torch.bfloat16) for _ in range(3))
+    mask = {
+        "none": None,
+        "causal": None,
+        "bool": torch.rand(2, 1, 6, 6) > 0.3,
+        "float": torch.randn(2, 1, 6, 6, dtype=torch.bfloat16),
+    }[mask_kind]
+    if mask is not None and mask.dtype is torch.bool:
+        mask[..., 0] = True
+
+    def run(device: str) -> list[torch.Tensor]:
+        inputs = [t.detach().clone().to(device).requires_grad_() for t in (q, k, v)]
+        placed = None if mask is None else mask.to(device)
+        out = functional.scaled_dot_product_attention(
+            *inputs, attn_mask=placed, is_causal=mask_kind == "causal"
+        )
+        out.float().square().sum().backward()
+        return [out.detach().cpu(), *(t.grad.cpu() for t in inputs if t.grad is not None)]
+
+    for a, b in zip(run("cpu"), run("musa"), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_grouped_query_attention(values: Session) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 8, 5, 16), torch.randn(1, 2, 5, 16), torch.randn(1, 2, 5, 16)
+    expected = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    half = [t.bfloat16().to("musa") for t in (q, k, v)]
+    out = functional.scaled_dot_product_attention(*half, is_causal=True, enable_gqa=True)
+    torch.testing.assert_close(out.float().cpu(), expected, rtol=0.05, atol=0.02)
+
+
+def test_autocast_trains_and_casts_weights_once_a_region(values: Session) -> None:
+    layer = nn.Linear(8, 8).to("musa")
+    x = torch.randn(2, 8, device="musa")
+    with torch.autocast("musa", dtype=torch.bfloat16):
+        begin = len(values.recorder.contexts)
+        first = layer(x)
+        middle = len(values.recorder.contexts)
+        second = layer(x)
+    assert first.dtype is torch.bfloat16
+    assert len(values.recorder.contexts) - middle < middle - begin  # the weight's cast was kept
+    (first + second).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype is torch.float32
+
+
+def test_grad_scaler_follows_infinities(values: Session) -> None:
+    weight = nn.Parameter(torch.ones(3, device="musa"))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scaler = torch.amp.GradScaler("musa", init_scale=4.0, enabled=True)
+    scaler.scale((weight * torch.tensor([1.0, float("inf"), 1.0], device="musa")).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert weight.tolist() == [1.0, 1.0, 1.0]
+    assert scaler.get_scale() == 2.0
+
+
+def test_checkpointing_gives_the_same_gradients(values: Session) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.GELU()).to("musa")
+    x = torch.randn(4, 6, device="musa", requires_grad=True)
+    torch.manual_seed(5)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    expected, x.grad = x.grad.clone(), None
+    torch.manual_seed(5)
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad.cpu(), expected.cpu())
