@@ -8,9 +8,9 @@ the window, so the main loop runs at ``compute`` of a dense product's efficiency
 
 from __future__ import annotations
 
-from windtunnel.cost.batch import ELEMENT_BYTES, Batch
+from windtunnel.cost.batch import Batch
 from windtunnel.cost.fit import Fit
-from windtunnel.cost.gemm import GemmParameters, Products, product_times
+from windtunnel.cost.gemm import GemmParameters, product_times, products
 from windtunnel.cost.kernel_time import Limit, Times, largest
 from windtunnel.cost.memory_path import memory_seconds
 from windtunnel.cost.peaks import matrix_peak, vector_peak
@@ -26,8 +26,5 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
         )
         memory = memory_seconds(batch.bytes_moved, chip, dram=p.dram)
         return largest(((Limit.VECTOR, arithmetic), (Limit.MEMORY, memory)), p.floor_s)
-    products = Products(
-        batch.dim("m", 1), batch.dim("n", 1), batch.dim("k", 1), batch.dim("batch", 1),
-        batch.bytes_moved, ELEMENT_BYTES[batch.precision],
-    )  # fmt: skip
-    return product_times(products, matrix_peak(chip, batch.precision).value, chip, p)
+    peak = matrix_peak(chip, batch.precision).value
+    return product_times(products(batch), peak, chip, p)

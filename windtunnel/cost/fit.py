@@ -63,12 +63,14 @@ class Fit:
     error_p90: float = float("nan")
     source: str = ""
 
-    def value(self, name: str) -> float:
-        """The parameter called ``name``."""
+    def value(self, name: str, default: float | None = None) -> float:
+        """The parameter called ``name``; KeyError where there is neither it nor a default."""
         for key, value in self.values:
             if key == name:
                 return value
-        raise KeyError(name)
+        if default is None:
+            raise KeyError(f"{self.family}: parameter {name}")
+        return default
 
     def inside(self, batch: Batch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which kernels lie inside the fitted range, in every dimension."""

@@ -5,14 +5,21 @@ The library picks, from a few tile shapes and split-K factors, the fastest. For 
     tiles    = batch × ⌈m ÷ tm⌉ × ⌈n ÷ tn⌉ × s              waves = ⌈tiles ÷ multiprocessors⌉
     compute  = waves × ⌈k ÷ s⌉ × 2 × tm × tn × feed ÷ (compute × peak ÷ multiprocessors)
     feed     = 1 + edge × (1 ÷ tm + 1 ÷ tn)
-    cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (l2 × cache bandwidth)
+    cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (cache × cache bandwidth)
     stream   = waves × ⌈k ÷ s⌉ × (min(tm, m) + min(tn, n)) × element ÷ (stream × bandwidth ÷ multiprocessors)
     memory   = bytes ÷ (dram × bandwidth)                    (with a fast path for what fits the cache)
-    time     = floor + waves × fill + max(compute, cache, stream, memory) [+ split-K reduction]
+    time     = floor + waves × fill + |compute, cache, stream, memory| [+ split-K reduction]
 
-``edge`` is the cost of feeding small tiles; ``fill`` is one tile's prologue and epilogue; ``stream`` is how
-much more than its fair share of memory bandwidth one multiprocessor can draw when few are busy. Time never
-falls when m, n, k or batch grow. Parameters, ranges and errors on shapes left out: ``parameters/gemm.json``.
+``|…|`` is the norm of order ``sharp``: 1 adds up, large takes the largest. ``edge`` is the cost of feeding
+small tiles, ``fill`` one tile's prologue and epilogue, ``stream`` how much more than its fair share of memory
+bandwidth one multiprocessor can draw when few are busy, ``cache`` counts reuse that multicast adds. Products
+that keep the chip busy for long run at the clock that the power limit sustains:
+
+    time × (1 + throttle × time ÷ (time + throttle_s))
+
+Time never falls when m, n, k or batch grow. Libraries that quantise their input inside the measured call pay
+``quantise`` passes over A and ``quantise_s``; only rows of that library are priced so. Parameters, ranges and
+errors on shapes left out: ``parameters/gemm.json``.
 """
 
 from __future__ import annotations
@@ -23,17 +30,29 @@ import numpy as np
 
 from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
-from windtunnel.cost.kernel_time import Floats, Limit, Times
+from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
 from windtunnel.cost.memory_path import memory_seconds
 from windtunnel.cost.peaks import matrix_peak
 from windtunnel.specs.schema import Chip
 
 TILES = (
-    (256, 128), (128, 256), (128, 128), (128, 64), (64, 256), (64, 128), (64, 64), (32, 128), (16, 64),
-)  # fmt: skip
+    (256, 256),
+    (256, 128),
+    (128, 256),
+    (128, 128),
+    (128, 64),
+    (64, 256),
+    (64, 128),
+    (64, 64),
+    (32, 128),
+    (32, 64),
+    (16, 128),
+    (16, 64),
+    (16, 32),
+)
 """(rows, columns) of output tiles that libraries ship for tensor cores."""
 
-SPLITS = (1, 2, 4, 8)
+SPLITS = (1, 2, 4, 8, 16)
 """Split-K factors."""
 
 TILE_K = 64
@@ -42,16 +61,21 @@ TILE_K = 64
 
 @dataclass(frozen=True, slots=True)
 class GemmParameters:
-    """Fractions of data sheet quantities, rows (edge) and seconds (fill, floor); see the module."""
+    """Fractions of data sheet quantities, rows (edge), an order (sharp) and seconds; see the module."""
 
     compute: float
     edge: float
-    l2: float
-    dram: float
+    cache: float
     stream: float
+    dram: float
+    l2: float
+    resident: float
+    sharp: float
     fill_s: float
     floor_s: float
-    resident: float
+    split_s: float
+    throttle: float
+    throttle_s: float
 
     @classmethod
     def of(cls, fit: Fit) -> GemmParameters:
@@ -61,57 +85,94 @@ class GemmParameters:
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """Shapes of matrix products as arrays, and the least bytes each moves."""
+    """Shapes of matrix products as arrays, the least bytes each moves, and bytes of an element of A and B."""
 
     m: Floats
     n: Floats
     k: Floats
     batch: Floats
     bytes_moved: Floats
-    element_bytes: float
+    a_bytes: float
+    b_bytes: float
+
+
+WEIGHT_ONLY_BYTES = {"int8_wo": 1.0, "int4_wo": 0.5}
+"""Bytes of a weight that is widened on its way into the tile, by kernel path."""
 
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     """Times of a batch of GEMM works; dims m, n, k, batch."""
-    products = Products(
-        batch.dim("m", 1), batch.dim("n", 1), batch.dim("k", 1), batch.dim("batch", 1),
-        batch.bytes_moved, ELEMENT_BYTES[batch.precision],
-    )  # fmt: skip
-    return product_times(products, matrix_peak(chip, batch.precision).value, chip, GemmParameters.of(fit))
+    peak = matrix_peak(chip, batch.precision).value
+    inner = product_times(products(batch), peak, chip, GemmParameters.of(fit))
+    passes, fixed_s = fit.value("quantise", 0.0), fit.value("quantise_s", 0.0)
+    if passes == 0 and fixed_s == 0:
+        return inner
+    a_bytes = 2.0 * batch.dim("m", 1) * batch.dim("k", 1) * batch.dim("batch", 1)
+    quantise = memory_seconds(
+        passes * a_bytes, chip, dram=fit.value("dram"), l2=fit.value("l2"), resident=fit.value("resident")
+    )
+    return Times(inner.seconds + quantise + fixed_s, inner.limit)
 
 
-def product_times(products: Products, peak_flops: float, chip: Chip, p: GemmParameters) -> Times:
-    """The fastest tile and split of each product."""
-    best = np.full(len(products.m), np.inf)
+def products(batch: Batch) -> Products:
+    """The shapes of a batch of GEMM or convolution works."""
+    element = ELEMENT_BYTES[batch.precision]
+    return Products(
+        m=batch.dim("m", 1),
+        n=batch.dim("n", 1),
+        k=batch.dim("k", 1),
+        batch=batch.dim("batch", 1),
+        bytes_moved=batch.bytes_moved,
+        a_bytes=element,
+        b_bytes=WEIGHT_ONLY_BYTES.get(batch.variant, element),
+    )
+
+
+def product_times(x: Products, peak_flops: float, chip: Chip, p: GemmParameters) -> Times:
+    """The fastest tile and split of each product, at the sustained clock."""
+    best = np.full(len(x.m), np.inf)
     limit = np.zeros(len(best), dtype=np.int64)
+    memory = memory_seconds(x.bytes_moved, chip, dram=p.dram, l2=p.l2, resident=p.resident)
     for tile_m, tile_n in TILES:
         for split in SPLITS:
-            seconds, which = _with_tile(products, peak_flops, chip, p, tile_m, tile_n, split)
+            seconds, which = _with_tile(x, memory, peak_flops, chip, p, (tile_m, tile_n, split))
             better = seconds < best
             best = np.where(better, seconds, best)
             limit = np.where(better, which, limit)
-    return Times(best, limit)
+    return Times(best * (1.0 + p.throttle * best / (best + p.throttle_s)), limit)
 
 
 def _with_tile(
-    x: Products, peak_flops: float, chip: Chip, p: GemmParameters, tile_m: int, tile_n: int, split: int
-) -> tuple[Floats, Floats]:
+    x: Products,
+    memory: Floats,
+    peak_flops: float,
+    chip: Chip,
+    p: GemmParameters,
+    choice: tuple[int, int, int],
+) -> tuple[Floats, Ints]:
+    tile_m, tile_n, split = choice
     units = chip.multiprocessors.value
     tiles = x.batch * np.ceil(x.m / tile_m) * np.ceil(x.n / tile_n) * split
     waves = np.ceil(tiles / units)
     depth = np.ceil(x.k / (split * TILE_K)) * TILE_K
     feed = 1.0 + p.edge * (1.0 / tile_m + 1.0 / tile_n)
     compute = waves * depth * (2.0 * tile_m * tile_n * feed * units / (peak_flops * p.compute))
-    cache = tiles * depth * ((tile_m + tile_n) * x.element_bytes / (p.l2 * chip.l2_bytes_per_s.value))
-    memory = memory_seconds(x.bytes_moved, chip, dram=p.dram, l2=p.l2, resident=p.resident)
-    rows = np.minimum(x.m, tile_m) + np.minimum(x.n, tile_n)
-    stream = waves * depth * rows * (x.element_bytes * units / (p.stream * chip.memory_bytes_per_s.value))
-    memory = np.maximum(memory, stream)
-    body = np.maximum(np.maximum(compute, cache), memory)
+    tile_bytes = tile_m * x.a_bytes + tile_n * x.b_bytes
+    cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
+    drawn = np.minimum(x.m, tile_m) * x.a_bytes + np.minimum(x.n, tile_n) * x.b_bytes
+    stream = waves * depth * drawn * (units / (p.stream * chip.memory_bytes_per_s.value))
+    body, which = _norm(compute, cache, np.maximum(memory, stream), p.sharp)
     fixed = p.floor_s + waves * p.fill_s
     if split > 1:
-        partial_bytes = 2.0 * 4.0 * split * x.m * x.n * x.batch  # FP32 partial sums written and read once
-        fixed = fixed + p.fill_s + partial_bytes / (p.l2 * chip.l2_bytes_per_s.value)
-    which = np.where(cache > memory, int(Limit.CACHE), int(Limit.MEMORY))
-    which = np.where(compute >= np.maximum(cache, memory), int(Limit.COMPUTE), which)
+        partial_bytes = 2.0 * 4.0 * split * x.m * x.n * x.batch  # FP32 partial sums, written and read once
+        fixed = fixed + p.split_s + partial_bytes / (p.l2 * chip.l2_bytes_per_s.value)
     return body + fixed, np.where(body >= fixed, which, int(Limit.LATENCY))
+
+
+def _norm(compute: Floats, cache: Floats, memory: Floats, order: float) -> tuple[Floats, Ints]:
+    largest = np.maximum(np.maximum(compute, cache), memory)
+    body = largest * (
+        (compute / largest) ** order + (cache / largest) ** order + (memory / largest) ** order
+    ) ** (1.0 / order)
+    which = np.where(cache > memory, int(Limit.CACHE), int(Limit.MEMORY))
+    return body, np.where(compute >= largest, int(Limit.COMPUTE), which)

@@ -15,7 +15,7 @@ import numpy as np
 
 from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
-from windtunnel.cost.gemm import GemmParameters, Products, product_times
+from windtunnel.cost.gemm import WEIGHT_ONLY_BYTES, GemmParameters, Products, product_times
 from windtunnel.cost.kernel_time import Times
 from windtunnel.cost.peaks import matrix_peak
 from windtunnel.specs.schema import Chip
@@ -28,15 +28,18 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     active = np.clip(
         experts * -np.expm1(tokens * np.log1p(-np.minimum(1.0 / experts, 1 - 1e-9))), 1.0, experts
     )
-    weights = batch.dim("experts", 1) * batch.dim("n", 1) * batch.dim("k", 1) * ELEMENT_BYTES[batch.precision]
+    element = ELEMENT_BYTES[batch.precision]
+    weight_bytes = WEIGHT_ONLY_BYTES.get(batch.variant, element)
+    weights = experts * batch.dim("n", 1) * batch.dim("k", 1) * weight_bytes
     idle = weights * (1.0 - active / experts)
     moved = np.maximum(batch.bytes_moved - np.minimum(idle, batch.bytes_read), 1.0)
-    products = Products(
-        np.ceil(tokens / active),
-        batch.dim("n", 1),
-        batch.dim("k", 1),
-        active,
-        moved,
-        ELEMENT_BYTES[batch.precision],
+    x = Products(
+        m=np.ceil(tokens / active),
+        n=batch.dim("n", 1),
+        k=batch.dim("k", 1),
+        batch=active,
+        bytes_moved=moved,
+        a_bytes=element,
+        b_bytes=weight_bytes,
     )
-    return product_times(products, matrix_peak(chip, batch.precision).value, chip, GemmParameters.of(fit))
+    return product_times(x, matrix_peak(chip, batch.precision).value, chip, GemmParameters.of(fit))
