@@ -8,16 +8,17 @@ PyTorch allows one name per process and refuses ``cuda``. For NVIDIA chips ``fac
 from __future__ import annotations
 
 import types
+from typing import Any
 
 import torch
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 BACKEND = "musa"
-PRIVATE_USE_1 = torch._C._autograd.DeviceType.PrivateUse1
+PRIVATE_USE_1: Any = torch._C._autograd.DeviceType.PrivateUse1
 
 
 class _Guard(torch._C._acc.DeviceGuard):
-    def type_(self) -> torch._C._autograd.DeviceType:
+    def type_(self) -> Any:
         return PRIVATE_USE_1
 
 

@@ -18,8 +18,8 @@ import torch
 from windtunnel.program.program import Phase, SourceLine
 
 _graph_task_id = torch._C._current_graph_task_id
-_current_node = torch._C._current_autograd_node
-_sequence_number = torch._C._autograd._get_sequence_nr  # type: ignore[attr-defined]
+_current_node: Any = torch._C._current_autograd_node
+_sequence_number = torch._C._autograd._get_sequence_nr
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _CAPTURE = os.path.dirname(__file__) + os.sep

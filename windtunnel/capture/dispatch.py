@@ -119,7 +119,7 @@ class Dispatcher:
     def _compute(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         def host(tensor: torch.Tensor) -> torch.Tensor:
             if isinstance(tensor, VirtualTensor):
-                values = tensor.values
+                values = tensor.host_values
                 assert values is not None
                 return values
             return tensor

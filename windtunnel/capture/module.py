@@ -18,7 +18,6 @@ from windtunnel.capture import memory_stats as memory
 from windtunnel.capture import streams
 from windtunnel.capture.backend import BACKEND, DEVICE
 from windtunnel.capture.state import State
-from windtunnel.capture.streams import Event, Stream
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program import marks
 
@@ -56,9 +55,9 @@ def _state() -> State:
 class CardModule(types.ModuleType):
     """The backend module. Device arguments are accepted everywhere; there is one card per process."""
 
-    Stream = Stream
-    Event = Event
-    ExternalStream = Stream
+    Stream = streams.Stream
+    Event = streams.Event
+    ExternalStream = streams.Stream
     default_generators = (torch.default_generator,)
 
     # ---- devices -----------------------------------------------------------
@@ -172,11 +171,11 @@ class CardModule(types.ModuleType):
     # ---- streams -----------------------------------------------------------
 
     @staticmethod
-    def current_stream(device: Any = None) -> Stream:
+    def current_stream(device: Any = None) -> streams.Stream:
         return streams.current()
 
     @staticmethod
-    def default_stream(device: Any = None) -> Stream:
+    def default_stream(device: Any = None) -> streams.Stream:
         return streams.default()
 
     @staticmethod

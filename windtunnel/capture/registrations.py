@@ -21,7 +21,7 @@ from windtunnel.capture.tensor import VirtualTensor, wrap
 from windtunnel.program.program import NoticeKind
 
 aten = torch.ops.aten
-_keys = torch._C.DispatchKey
+_keys: Any = torch._C.DispatchKey
 
 _WHOLE_OPS = ("silu_backward", "mish_backward", "native_channel_shuffle", "isfinite", "isinf")
 """Composite operators that a real card implements: any kernel of ours brings them to dispatch whole."""

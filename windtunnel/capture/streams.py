@@ -44,7 +44,8 @@ class Stream(torch.Stream):
     def record_event(self, event: Any = None) -> Event:
         event = event if event is not None else Event()
         event.record(self)
-        return event  # type: ignore[no-any-return]
+        recorded: Event = event
+        return recorded
 
     def wait_event(self, event: Any) -> None:
         event.wait(self)
@@ -66,7 +67,7 @@ class Stream(torch.Stream):
 
     musa_stream = cuda_stream
 
-    def __enter__(self) -> Stream:  # type: ignore[override]
+    def __enter__(self) -> Stream:
         self._previous.append(current())
         set_current(self)
         return self
@@ -149,9 +150,7 @@ def _number_of(stream_id: int) -> int:
 
 class _DefaultStream(Stream):
     def __new__(cls) -> _DefaultStream:
-        return torch.Stream.__new__(  # type: ignore[return-value]
-            cls, stream_id=0, device_index=0, device_type=int(PRIVATE_USE_1)
-        )
+        return torch.Stream.__new__(cls, stream_id=0, device_index=0, device_type=int(PRIVATE_USE_1))
 
     def __init__(self) -> None:
         self.number = 0

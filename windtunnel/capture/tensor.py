@@ -19,7 +19,7 @@ from windtunnel.capture.storage import Storage, register
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
 
-_make_wrapper = torch.Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
+_make_wrapper: Any = torch.Tensor._make_wrapper_subclass
 _make_subclass = torch.Tensor._make_subclass
 _key = torch._C.DispatchKey
 _AUTOGRAD_KEYS = (
@@ -36,7 +36,7 @@ class VirtualTensor(torch.Tensor):
 
     Attributes:
         meta: interned shape, stride, offset and dtype.
-        elem: CPU tensor with the values, or None. Only true while ``store.valued``: see ``values``.
+        elem: CPU tensor with the values, or None. Only true while ``store.valued``: see ``host_values``.
         store: the memory, shared with every view.
     """
 
@@ -44,23 +44,23 @@ class VirtualTensor(torch.Tensor):
     elem: torch.Tensor | None
     store: Storage
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     state: State  # set once by capture.state: dispatch, ledger and policies of this process
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return cls.state.dispatch(func, args, kwargs or {})
 
     @property
-    def values(self) -> torch.Tensor | None:
+    def host_values(self) -> torch.Tensor | None:
         """The CPU tensor with this tensor's values, or None when it is data-less."""
         return self.elem if self.elem is not None and self.store.valued else None
 
-    def __repr__(self, **_: Any) -> str:
-        values = self.values
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        values = self.host_values
         if values is None:
             grad = ", requires_grad=True" if self.requires_grad else ""
             return f"tensor(..., device='{self.device}', size={tuple(self.shape)}, dtype={self.dtype}{grad})"
@@ -101,7 +101,7 @@ class VirtualTensor(torch.Tensor):
         )
 
     def data_ptr(self) -> int:
-        return self.store.address() + self.storage_offset() * self.element_size()
+        return self.store.address() + self.meta.offset * self.meta.dtype.itemsize
 
     def untyped_storage(self) -> torch.UntypedStorage:
         untyped = super().untyped_storage()
@@ -147,7 +147,7 @@ def view_of(base: VirtualTensor, meta: Meta, elem: torch.Tensor | None = None) -
         return fresh(meta, elem, base.store)  # view(dtype): C++ storages of one dtype each
     # without the guard as_strided_ would bump the base's version: "modified by an inplace operation"
     with torch._C._ExcludeDispatchKeyGuard(_AUTOGRAD_KEYS):
-        view: VirtualTensor = _make_subclass(VirtualTensor, base)  # type: ignore[assignment]
+        view: VirtualTensor = _make_subclass(VirtualTensor, base)
         if meta is not base.meta:
             view.as_strided_(meta.shape, meta.stride, meta.offset)
     view.meta, view.elem, view.store = meta, elem, base.store
@@ -168,7 +168,7 @@ def become(target: VirtualTensor, source: VirtualTensor) -> None:
 
 def inner(tensor: VirtualTensor) -> torch.Tensor:
     """What a kernel gets: the values, or a meta tensor made on demand."""
-    values = tensor.values
+    values = tensor.host_values
     return metas.to_meta_tensor(tensor.meta) if values is None else values
 
 

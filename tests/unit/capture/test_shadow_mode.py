@@ -18,7 +18,7 @@ def test_a_trillion_parameters_take_no_memory(shadow: Session) -> None:
     shadow.state.ledger.limit_bytes = float("inf")
     x = torch.empty(1_000_000, 1_000_000, device="musa", dtype=torch.bfloat16)
     assert (x @ x).shape == (1_000_000, 1_000_000)
-    assert x.values is None  # type: ignore[attr-defined]
+    assert x.host_values is None  # type: ignore[attr-defined]
 
 
 def test_small_integers_keep_values(shadow: Session) -> None:
@@ -34,7 +34,7 @@ def test_values_overwritten_by_data_less_data_are_gone_for_all_views(shadow: Ses
     view = x[2:4]
     assert view.tolist() == [0.0, 0.0]
     x.copy_(torch.empty(100_000, device="musa")[:8])
-    assert view.values is None  # type: ignore[attr-defined]
+    assert view.host_values is None  # type: ignore[attr-defined]
 
 
 def test_floats_read_as_one_booleans_by_truth_integers_are_refused(shadow: Session) -> None:

@@ -138,7 +138,7 @@ def test_printing_and_reading(values: Session) -> None:
     assert "musa" in repr(x)
     assert x.tolist() == [1.0, 2.0]
     assert f"{x.sum():.2f}" == "3.00"
-    with pytest.raises(TypeError, match="Use Tensor.cpu"):
+    with pytest.raises(TypeError, match=r"Use Tensor\.cpu"):
         x.numpy()
 
 

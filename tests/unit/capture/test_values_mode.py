@@ -65,7 +65,7 @@ def train(device: str, dtype: torch.dtype, make: Callable[..., torch.optim.Optim
 def test_training_equals_the_cpu_bit_for_bit(values: Session, name: str) -> None:
     expected = train("cpu", torch.float32, OPTIMIZERS[name])
     assert train("musa", torch.float32, OPTIMIZERS[name]) == expected
-    assert expected[-1] < expected[0]
+    assert len(set(expected)) == 4
 
 
 def test_random_numbers_are_the_cpus(values: Session) -> None:

@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 def _unscale(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     gradients, found_inf = args[0], args[1]
-    if all(gradient.values is not None for gradient in gradients):
+    if all(gradient.host_values is not None for gradient in gradients):
         state.dispatch.default(info.func, args, kwargs)
         return
     state.recorder.op(state.recorder.spec_number(op_spec(info, args, kwargs, None)))
@@ -27,7 +27,7 @@ def _unscale(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _update_scale(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if all(tensor.values is not None for tensor in args[:3]):
+    if all(tensor.host_values is not None for tensor in args[:3]):
         return state.dispatch.default(info.func, args, kwargs)
     state.recorder.op(state.recorder.spec_number(op_spec(info, args, kwargs, args[0])))
     return args[0]

@@ -25,7 +25,7 @@ def _additive(bias: VirtualTensor | None, query: VirtualTensor) -> torch.Tensor 
     """The CPU kernel wants an additive mask."""
     if bias is None:
         return None
-    values = bias.values
+    values = bias.host_values
     assert values is not None
     if values.dtype is not torch.bool:
         return values
@@ -39,15 +39,15 @@ def _forward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
     causal = bool(args[5]) if len(args) > 5 else False
     place = state.recorder.reserve()
     batch, heads, length = query.shape[:3]
-    if all(t is None or t.values is not None for t in (query, key, value, bias)):
+    if all(t is None or t.host_values is not None for t in (query, key, value, bias)):
         if key.shape[1] != heads:
             groups = heads // key.shape[1]
-            key_values = key.values.repeat_interleave(groups, 1)
-            value_values = value.values.repeat_interleave(groups, 1)
+            key_values = key.host_values.repeat_interleave(groups, 1)
+            value_values = value.host_values.repeat_interleave(groups, 1)
         else:
-            key_values, value_values = key.values, value.values
+            key_values, value_values = key.host_values, value.host_values
         plain, lse = aten._scaled_dot_product_flash_attention_for_cpu(
-            query.values,
+            query.host_values,
             key_values,
             value_values,
             dropout,
@@ -71,7 +71,7 @@ def _forward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
 def _backward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     grad, query, key, value, bias, wanted = args[:6]
     place = state.recorder.reserve()
-    if all(t is None or t.values is not None for t in (grad, query, key, value, bias)):
+    if all(t is None or t.host_values is not None for t in (grad, query, key, value, bias)):
         grads = _backward_values(args, kwargs)
     else:
         grads = tuple(fresh(intern(t.dtype, t.meta.shape, t.meta.stride)) for t in (query, key, value))
@@ -86,15 +86,15 @@ def _backward_values(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Vir
     grad, query, key, value, bias, _, out, logsumexp = args[:8]
     heads, kv_heads = query.shape[1], key.shape[1]
     groups = heads // kv_heads
-    key_values = key.values.repeat_interleave(groups, 1) if groups > 1 else key.values
-    value_values = value.values.repeat_interleave(groups, 1) if groups > 1 else value.values
+    key_values = key.host_values.repeat_interleave(groups, 1) if groups > 1 else key.host_values
+    value_values = value.host_values.repeat_interleave(groups, 1) if groups > 1 else value.host_values
     plain = aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad.values,
-        query.values,
+        grad.host_values,
+        query.host_values,
         key_values,
         value_values,
-        out.values,
-        logsumexp.values,
+        out.host_values,
+        logsumexp.host_values,
         args[12],
         args[13],
         attn_mask=_additive(bias, query),

@@ -32,7 +32,7 @@ def _copy(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, A
         _device_to_host(state, source, target, non_blocking)
         return target
     out = state.dispatch.default(info.func, args, kwargs)
-    values = source.values
+    values = source.host_values
     if values is not None:
         _take_values(state, target, values)
     return out
@@ -40,8 +40,8 @@ def _copy(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, A
 
 def _take_values(state: State, target: VirtualTensor, values: torch.Tensor) -> None:
     """A whole storage overwritten by values holds values again."""
-    if target.values is not None:
-        target.values.copy_(values)
+    if target.host_values is not None:
+        target.host_values.copy_(values)
         return
     whole = target.meta.storage_bytes == target.store.nbytes
     if whole and target.meta.offset == 0 and state.keeps(target.dtype, target.meta.numel):
@@ -69,7 +69,7 @@ def _host_to_device(state: State, target: VirtualTensor, source: torch.Tensor, n
 
 def _device_to_host(state: State, source: VirtualTensor, target: torch.Tensor, non_blocking: bool) -> None:
     _record_to_host(state, source.meta, meta_of(target), non_blocking)
-    values = source.values
+    values = source.host_values
     if values is not None:
         target.copy_(values)
     else:
@@ -106,7 +106,7 @@ def _to_copy(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
         kwargs = {name: value for name, value in kwargs.items() if name != "device"}
         return state.dispatch.default(info.func, args, kwargs)
     plain = {name: value for name, value in kwargs.items() if name not in ("non_blocking", "pin_memory")}
-    values = source.values
+    values = source.host_values
     if values is not None:
         out = info.func(values, **plain)
         out = out.clone() if out.data_ptr() == values.data_ptr() else out

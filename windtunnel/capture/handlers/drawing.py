@@ -85,7 +85,7 @@ def _fill_indices(state: State, indices: VirtualTensor, choices: int, dim: int, 
 def _topk(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     source: VirtualTensor = args[0]
     values, indices = state.dispatch.default(info.func, args, kwargs)
-    if source.values is None and source.dim():
+    if source.host_values is None and source.dim():
         k = int(args[1])
         dim = (int(args[2]) if len(args) > 2 else -1) % source.dim()
         _fill_indices(state, indices, source.shape[dim], dim, k)
@@ -95,7 +95,7 @@ def _topk(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, A
 def _argument(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     source: VirtualTensor = args[0]
     out = state.dispatch.default(info.func, args, kwargs)
-    if source.values is None:
+    if source.host_values is None:
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
         keepdim = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
         choices = source.meta.numel if dim is None else source.shape[dim]
@@ -117,7 +117,7 @@ def _draw_one(state: State, indices: VirtualTensor, choices: int, keepdim: Any) 
 def _extreme(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     source: VirtualTensor = args[0]
     values, indices = state.dispatch.default(info.func, args, kwargs)
-    if source.values is None and source.dim():
+    if source.host_values is None and source.dim():
         dim = int(args[1]) if len(args) > 1 else int(kwargs.get("dim", 0))
         _draw_one(state, indices, source.shape[dim], None)
     return values, indices
@@ -127,7 +127,7 @@ def _sort(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, A
     source: VirtualTensor = args[0]
     values, indices = state.dispatch.default(info.func, args, kwargs)
     meta = indices.meta
-    if source.values is None and source.dim() and state.keeps(meta.dtype, meta.numel):
+    if source.host_values is None and source.dim() and state.keeps(meta.dtype, meta.numel):
         dim = int(kwargs.get("dim", args[-2] if len(args) > 2 else (args[1] if len(args) > 1 else -1)))
         dim %= source.dim()
         order = torch.arange(source.shape[dim])
@@ -142,7 +142,7 @@ def _sort(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, A
 
 def _multinomial(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     source: VirtualTensor = args[0]
-    if source.values is not None:
+    if source.host_values is not None:
         return state.dispatch.default(info.func, args, kwargs)
     samples = int(args[1])
     rows = source.shape[0] if source.dim() == 2 else 1

@@ -22,7 +22,7 @@ def _index(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, 
         if index is None or index.dtype not in (torch.bool, torch.uint8):
             expanded.append(index)
             continue
-        mask = index.values if isinstance(index, VirtualTensor) else index
+        mask = index.host_values if isinstance(index, VirtualTensor) else index
         if mask is None:
             raise state.policy.refusal("indexing by a boolean mask has a shape that depends on data")
         state.wait_for_host_read(index)

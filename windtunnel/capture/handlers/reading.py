@@ -19,7 +19,7 @@ aten = torch.ops.aten
 def _item(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     tensor: VirtualTensor = args[0]
     state.recorder.emit(marks.ITEM, (tensor.meta,))
-    values = tensor.values
+    values = tensor.host_values
     return state.policy.scalar(tensor) if values is None else values.item()
 
 
@@ -28,8 +28,8 @@ def _equal(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, 
     state.recorder.emit(marks.ITEM, (first.meta,))
     if first.shape != second.shape:
         return False
-    a = first.values if isinstance(first, VirtualTensor) else first
-    b = second.values if isinstance(second, VirtualTensor) else second
+    a = first.host_values if isinstance(first, VirtualTensor) else first
+    b = second.host_values if isinstance(second, VirtualTensor) else second
     if a is not None and b is not None:
         return bool(torch.equal(a, b))
     return first is second

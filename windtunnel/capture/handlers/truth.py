@@ -20,7 +20,7 @@ def _answers(rule: Callable[[tuple[Any, ...]], bool]) -> Any:
     def handler(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         truth = rule(args)
         out = state.dispatch.default(info.func, args, kwargs)
-        if isinstance(out, VirtualTensor) and out.values is None:
+        if isinstance(out, VirtualTensor) and out.host_values is None:
             out.store.truth = truth
         return out
 
