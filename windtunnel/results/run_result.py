@@ -133,6 +133,27 @@ class Sensitivity:
     step_time_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A limit of the chip, drawn in the roofline: a compute peak (FLOP/s) or a bandwidth (B/s)."""
+
+    label: str  # "bf16", "HBM", "L2"
+    value: float
+    per_byte: bool  # True: B/s, a slope; False: FLOP/s, a flat roof
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearestMeasured:
+    """A public measurement close to what was predicted, and what the model says about it."""
+
+    what: str
+    where: str  # publication, and the place in it
+    measured: float
+    predicted: float
+    unit: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """The prediction for one program on one chip (or cluster of them)."""
@@ -173,3 +194,6 @@ class RunResult:
     command: str = ""
     program_hash: str = ""
     assumptions: tuple[str, ...] = field(default=())  # facts of the chip that are assumed and were used
+    ceilings: tuple[Ceiling, ...] = ()  # of the chip, for the roofline
+    nearest_measured: tuple[NearestMeasured, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()  # (what, version): windtunnel, torch, chip data, fitted tables
