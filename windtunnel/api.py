@@ -1,0 +1,66 @@
+"""The public functions: load a recorded program, look up a chip, predict. Each is one call into its part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from windtunnel.program import file
+from windtunnel.program.program import Program
+from windtunnel.results.run_result import RunResult
+from windtunnel.specs.catalogue import chip as _chip
+from windtunnel.specs.schema import Chip
+from windtunnel.timeline.predict import predict as _predict
+
+__all__ = ["chip", "load", "predict", "save"]
+
+
+def chip(name: str, overrides: Sequence[str] = ()) -> Chip:
+    """The chip called ``name`` (an id or an alias, as ``windtunnel chips`` lists them).
+
+    Args:
+        overrides: numbers to replace, as ``memory_bytes_per_s=2e12``.
+
+    Raises:
+        WindtunnelError: E101, no such chip; the hint names the nearest.
+    """
+    return _chip(name, overrides)
+
+
+def load(path: str | Path) -> Program:
+    """A recorded program from a ``.wt`` file. Safe with files from strangers.
+
+    Raises:
+        WindtunnelError: E900 to E906, the file cannot be read or is not a sound program file.
+    """
+    return file.load(path)
+
+
+def save(program: Program, path: str | Path) -> str:
+    """Write a program to a ``.wt`` file and answer its content hash (SHA-256, hexadecimal).
+
+    Raises:
+        WindtunnelError: E905, the file cannot be written.
+    """
+    return file.save(program, path)
+
+
+def predict(
+    program: Program | str | Path, on: str | Chip = "mtt-s5000", *, step: int | None = None
+) -> RunResult:
+    """How long a step of a recorded program takes on one card, where the time goes, and whether it fits.
+
+    Args:
+        program: a program or the path of its file.
+        on: a chip or its name.
+        step: which recorded step, counted from 0; the last when None.
+
+    Returns:
+        Times in seconds, sizes in bytes; estimates carry an 80 % interval and their sources.
+
+    Raises:
+        WindtunnelError: as ``load`` and ``chip``; E5xx, an operation that the chip cannot run.
+    """
+    recorded = program if isinstance(program, Program) else file.load(program)
+    card = on if isinstance(on, Chip) else _chip(on)
+    return _predict(recorded, card, step=step)

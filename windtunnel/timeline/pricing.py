@@ -1,0 +1,164 @@
+"""A program priced on a chip: one price for each distinct operation, a site table, and what-if variants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from windtunnel.cost.model import CostModel
+from windtunnel.estimate import Estimate, Source, normalised_shares, total
+from windtunnel.program.program import Program, StepKind
+from windtunnel.results.run_result import Sensitivity
+from windtunnel.specs.schema import Chip, Quantity
+from windtunnel.timeline.prices import CollectiveTime, OpPrice, PriceModel, price_ops
+from windtunnel.timeline.sites import SiteTable
+from windtunnel.timeline.step import step_seconds
+
+ModelFor = Callable[[Chip], PriceModel]
+
+# Eager PyTorch is known to take 5 to 10 µs an operation on server processors (``cost/host.py``): the middle,
+# times and divided by the root of two.
+HOST_FACTOR = math.sqrt(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """Prices of a program's operations, by spec number, and the table that a card replays."""
+
+    prices: list[OpPrice]
+    table: SiteTable
+    graph_launch_s: float
+
+
+def default_model(chip: Chip) -> PriceModel:
+    """The project's own cost model."""
+    return CostModel(chip)
+
+
+def price_program(
+    program: Program, chip: Chip, model_for: ModelFor, collective_time: CollectiveTime | None
+) -> Priced:
+    """Price every distinct operation on ``chip``. Raises what ``price_ops`` raises."""
+    prices = price_ops(program.specs, program.works, model_for(chip), program.groups, collective_time)
+    hosts = np.array([price.host_s for price in prices])
+    devices = np.array([price.seconds for price in prices])
+    table = SiteTable.of_sites(prices, program.sites, hosts, devices)
+    return Priced(prices, table, chip.graph_launch_s.value)
+
+
+def step_estimate(
+    priced: Priced,
+    program: Program,
+    sites: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    kind: StepKind,
+    seconds: float,
+    host_gap_s: float,
+) -> Estimate:
+    """The step's length with its 80 % interval and what it rests on.
+
+    Device times move to their low and high ends, less what correlation takes off their sum
+    (``estimate.total``), host times by ``HOST_FACTOR``; the step is replayed at both ends, so that overlap
+    and waiting count.
+    """
+    uses = np.bincount(program.sites[:, 0], weights=counts, minlength=len(priced.prices))
+    parts = [
+        Estimate(price.seconds, price.low_s, price.high_s, ((price.source, 1.0),)).scaled(float(times))
+        for price, times in zip(priced.prices, uses.tolist())
+        if times and price.seconds
+    ]
+    device = total(parts)
+    lower = _shrink(device.value - device.low, (part.value - part.low for part in parts))
+    upper = _shrink(device.high - device.value, (part.high - part.value for part in parts))
+    middle = np.array([price.seconds for price in priced.prices])
+    low = middle - lower * (middle - np.array([price.low_s for price in priced.prices]))
+    high = middle + upper * (np.array([price.high_s for price in priced.prices]) - middle)
+    specs = program.sites[:, 0]
+    hosts = priced.table.floats[0]
+    low_s = step_seconds(
+        priced.table.with_times(hosts / HOST_FACTOR, low[specs]), sites, kind, priced.graph_launch_s
+    )
+    high_s = step_seconds(
+        priced.table.with_times(hosts * HOST_FACTOR, high[specs]), sites, kind, priced.graph_launch_s
+    )
+    return Estimate(seconds, min(low_s, seconds), max(high_s, seconds), _shares(device, seconds, host_gap_s))
+
+
+def _shrink(combined: float, widths: Iterable[float]) -> float:
+    whole = math.fsum(widths)
+    return combined / whole if whole > 0 else 0.0
+
+
+def _shares(device: Estimate, seconds: float, host_gap_s: float) -> tuple[tuple[Source, float], ...]:
+    """Time on the device rests on its prices, waiting for the host on the assumed dispatch time."""
+    if seconds <= 0:
+        return device.shares
+    waiting = min(1.0, host_gap_s / seconds)
+    weights = {source: share * (1 - waiting) for source, share in device.shares}
+    weights[Source.ASSUMED] = weights.get(Source.ASSUMED, 0.0) + waiting
+    return normalised_shares(weights)
+
+
+@dataclass(frozen=True, slots=True)
+class _WhatIf:
+    what: str
+    change: str
+    chip: Callable[[Chip], Chip]
+    host_factor: float = 1.0
+
+
+def _scaled(quantity: Quantity, factor: float) -> Quantity:
+    return replace(quantity, value=quantity.value * factor)
+
+
+def _faster_compute(chip: Chip) -> Chip:
+    return replace(chip, peak_flops={name: _scaled(peak, 1.1) for name, peak in chip.peak_flops.items()})
+
+
+_WHAT_IFS = (
+    _WhatIf("compute peaks", "+10 %", _faster_compute),
+    _WhatIf(
+        "memory bandwidth",
+        "+10 %",
+        lambda chip: replace(chip, memory_bytes_per_s=_scaled(chip.memory_bytes_per_s, 1.1)),
+    ),
+    _WhatIf(
+        "L2 bandwidth", "+10 %", lambda chip: replace(chip, l2_bytes_per_s=_scaled(chip.l2_bytes_per_s, 1.1))
+    ),
+    _WhatIf("kernel launch", "−50 %", lambda chip: replace(chip, launch_s=_scaled(chip.launch_s, 0.5))),
+    _WhatIf("host time of every operation", "−50 %", lambda chip: chip, 0.5),
+    _WhatIf(
+        "kernel floor", "−50 %", lambda chip: replace(chip, kernel_floor_s=_scaled(chip.kernel_floor_s, 0.5))
+    ),
+)
+
+
+def sensitivities(
+    priced: Priced,
+    program: Program,
+    chip: Chip,
+    model_for: ModelFor,
+    sites: npt.NDArray[np.int64],
+    kind: StepKind,
+    collective_time: CollectiveTime | None,
+) -> tuple[Sensitivity, ...]:
+    """The step's length if one number of the chip were another, everything priced again."""
+    specs = program.sites[:, 0]
+    answers = []
+    for what_if in _WHAT_IFS:
+        changed = what_if.chip(chip)
+        prices = priced.prices
+        if changed is not chip:
+            prices = price_ops(
+                program.specs, program.works, model_for(changed), program.groups, collective_time
+            )
+        hosts = np.array([price.host_s for price in prices]) * what_if.host_factor
+        devices = np.array([price.seconds for price in prices])
+        table = priced.table.with_times(hosts[specs], devices[specs])
+        seconds = step_seconds(table, sites, kind, priced.graph_launch_s)
+        answers.append(Sensitivity(what_if.what, what_if.change, seconds))
+    return tuple(answers)
