@@ -3,7 +3,7 @@
     GPIPE          all forwards, then all backwards
     ONE_F_ONE_B    warm up, then one forward, one backward (PipeDream-flush, arXiv 2104.04473)
     INTERLEAVED    the same over ``chunks`` model chunks per stage (arXiv 2104.04473, section 2.2)
-    ZERO_BUBBLE    backward split into input and weight gradient; weights fill the bubble (ZB-H1, arXiv 2401.10241)
+    ZERO_BUBBLE    backward split in two; weight gradients fill the bubble (ZB-H1, arXiv 2401.10241)
     DUALPIPE       both directions at once, two chunks per stage (DeepSeek-V3, arXiv 2412.19437)
 
 A schedule fixes the order only. Times come from the replay (``pipeline.py``), or here from ``makespan`` with

@@ -15,13 +15,19 @@ from windtunnel.timeline.schedule import Chunk, ChunkKind, PipelineOrder, Schedu
 FORWARD_S, BACKWARD_S = 1.0, 2.0
 
 
-def run(schedule: Schedule, stages: int, micro_batches: int, chunks: int = 1, **times: float) -> PipelineTiming:
+def run(
+    schedule: Schedule, stages: int, micro_batches: int, chunks: int = 1, **times: float
+) -> PipelineTiming:
     """Replay with one time per kind; a chunk of ``v`` per stage takes 1/v of it."""
     plan = order(schedule, stages, micro_batches, chunks)
     forward, transfer = times.get("forward", FORWARD_S), times.get("transfer", 0.0)
     backward = times.get("backward", BACKWARD_S)
     if plan.splits_backward:
-        seconds = {ChunkKind.FORWARD: forward, ChunkKind.BACKWARD: backward / 2, ChunkKind.WEIGHT: backward / 2}
+        seconds = {
+            ChunkKind.FORWARD: forward,
+            ChunkKind.BACKWARD: backward / 2,
+            ChunkKind.WEIGHT: backward / 2,
+        }
     else:
         seconds = {ChunkKind.FORWARD: forward, ChunkKind.BACKWARD: backward}
     return replay(plan, lambda chunk, stage: seconds[chunk.kind] / chunks, lambda a, b: transfer)
@@ -34,7 +40,9 @@ def test_flush_bubble_is_p_minus_1_micro_batches(schedule: Schedule, stages: int
     assert timing.total_s == pytest.approx((micro_batches + stages - 1) * (FORWARD_S + BACKWARD_S))
 
 
-@pytest.mark.parametrize(("stages", "micro_batches", "chunks"), [(2, 4, 2), (4, 8, 2), (4, 16, 5), (8, 32, 4)])
+@pytest.mark.parametrize(
+    ("stages", "micro_batches", "chunks"), [(2, 4, 2), (4, 8, 2), (4, 16, 5), (8, 32, 4)]
+)
 def test_interleaving_divides_the_bubble_by_the_chunks(stages: int, micro_batches: int, chunks: int) -> None:
     timing = run(Schedule.INTERLEAVED, stages, micro_batches, chunks)
     bubble = (stages - 1) * (FORWARD_S + BACKWARD_S) / chunks
@@ -50,7 +58,7 @@ def test_zero_bubble_h1_leaves_a_third(stages: int, micro_batches: int) -> None:
 
 @pytest.mark.parametrize(("stages", "micro_batches"), [(2, 4), (4, 8), (8, 20), (8, 32), (16, 64)])
 def test_dualpipe_beats_1f1b_and_keeps_within_its_published_bubble(stages: int, micro_batches: int) -> None:
-    """Table 2 of arXiv 2412.19437: (PP/2 - 1)(F&B + B - 3W); without overlap F&B = F + B, here 1 + 2 + 2 - 3."""
+    """Table 2 of arXiv 2412.19437: (PP/2 - 1)(F&B + B - 3W), here (1 + 2) + 2 - 3 = 2."""
     timing = run(Schedule.DUALPIPE, stages, micro_batches, forward=1.0, backward=2.0)
     work = micro_batches * 3.0
     one_f_one_b = run(Schedule.ONE_F_ONE_B, stages, micro_batches, forward=1.0, backward=2.0).total_s
@@ -63,7 +71,9 @@ SIZES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
 
 def all_orders(stages: int, rounds: int, chunks: int) -> list[PipelineOrder]:
     micro_batches = 2 * stages * rounds
-    plans = [order(s, stages, micro_batches) for s in (Schedule.GPIPE, Schedule.ONE_F_ONE_B, Schedule.ZERO_BUBBLE)]
+    plans = [
+        order(s, stages, micro_batches) for s in (Schedule.GPIPE, Schedule.ONE_F_ONE_B, Schedule.ZERO_BUBBLE)
+    ]
     plans.append(order(Schedule.INTERLEAVED, stages, micro_batches, chunks))
     if stages % 2 == 0:
         plans.append(order(Schedule.DUALPIPE, stages, micro_batches))
@@ -88,8 +98,8 @@ def test_parts_sum_and_slower_transfers_never_help(
 ) -> None:
     for plan in all_orders(*sizes):
         seconds = {ChunkKind.FORWARD: forward, ChunkKind.BACKWARD: backward, ChunkKind.WEIGHT: backward}
-        quick = replay(plan, lambda c, s: seconds[c.kind], lambda a, b: 0.0)
-        slow = replay(plan, lambda c, s: seconds[c.kind], lambda a, b: transfer)
+        quick = replay(plan, lambda c, s, t=seconds: t[c.kind], lambda a, b: 0.0)
+        slow = replay(plan, lambda c, s, t=seconds: t[c.kind], lambda a, b: transfer)
         assert slow.total_s >= quick.total_s - 1e-9
         for busy, bubble in zip(slow.busy_s, slow.bubble_s, strict=True):
             assert busy + bubble == pytest.approx(slow.total_s)

@@ -1,0 +1,193 @@
+"""Laws that hold for every chip and collective, and the published figures the models stand on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.network.chips import A100, B200, H100, L40S, S5000, network
+from windtunnel.errors import WindtunnelError
+from windtunnel.network.collective import Collective, bus_factor, kind_of, message_bytes
+from windtunnel.network.contention import sharing
+from windtunnel.network.expert import ExpertTraffic
+from windtunnel.network.links import Links
+from windtunnel.network.model import NetworkModel
+from windtunnel.program.op import OpSpec, TensorSpec
+from windtunnel.program.program import ProcessGroup
+from windtunnel.specs.schema import Chip
+
+CHIPS = [H100, A100, B200, S5000, L40S]
+MODELS = {(chip.name, cards): network(chip, cards) for chip in CHIPS for cards in (8, 64)}
+KINDS = [
+    Collective.ALL_REDUCE,
+    Collective.ALL_GATHER,
+    Collective.REDUCE_SCATTER,
+    Collective.ALL_TO_ALL,
+    Collective.BROADCAST,
+]
+models = st.sampled_from(sorted(MODELS)).map(lambda key: MODELS[key])
+kinds = st.sampled_from(KINDS)
+sizes = st.floats(1, 1e10)
+
+
+def bus(model: NetworkModel, kind: Collective, nbytes: float, ranks: int) -> float:
+    time = model.collective_time(kind, nbytes, tuple(range(ranks)))
+    return bus_factor(kind, ranks) * nbytes / time.seconds
+
+
+@given(models, kinds, sizes, st.floats(1, 10), st.sampled_from([2, 4, 8]))
+def test_more_bytes_are_never_faster(
+    model: NetworkModel, kind: Collective, nbytes: float, factor: float, ranks: int
+) -> None:
+    group = tuple(range(ranks))
+    less = model.collective_time(kind, nbytes, group).seconds
+    assert model.collective_time(kind, nbytes * factor, group).seconds >= less * (1 - 1e-12)
+
+
+@given(st.sampled_from([H100, A100, B200]), st.sampled_from(KINDS[1:3]), sizes, st.integers(2, 7))
+def test_a_ring_with_more_ranks_is_never_cheaper(
+    chip: Chip, kind: Collective, nbytes: float, ranks: int
+) -> None:
+    """For the same share per rank: the buffer of a gather grows with the ranks."""
+    model = MODELS[(chip.name, 8)]
+    few = model.collective_time(kind, nbytes * ranks, tuple(range(ranks))).seconds
+    many = model.collective_time(kind, nbytes * (ranks + 1), tuple(range(ranks + 1))).seconds
+    assert many >= few
+
+
+@given(models, kinds, sizes, st.floats(1, 8), st.sampled_from([2, 4, 8]))
+def test_contention_never_helps(
+    model: NetworkModel, kind: Collective, nbytes: float, shared: float, ranks: int
+) -> None:
+    alone = model.collective_time(kind, nbytes, tuple(range(ranks)))
+    crowded = model.collective_time(kind, nbytes, tuple(range(ranks)), sharing=shared)
+    assert crowded.seconds >= alone.seconds * (1 - 1e-12)
+
+
+@given(models, kinds, sizes, st.sampled_from([2, 4, 8]))
+def test_the_interval_holds_the_value(
+    model: NetworkModel, kind: Collective, nbytes: float, ranks: int
+) -> None:
+    time = model.collective_time(kind, nbytes, tuple(range(ranks)))
+    assert 0 < time.low_s <= time.seconds <= time.high_s
+    assert 0 <= time.sm_share < 1
+
+
+@given(st.sampled_from(CHIPS), kinds, st.floats(1e6, 1e10), st.sampled_from([2, 4, 8]))
+def test_bus_bandwidth_stays_below_the_links(chip: Chip, kind: Collective, nbytes: float, ranks: int) -> None:
+    """NVLS halves what an all-reduce sends, so its bus bandwidth may pass the link; twice never."""
+    links = MODELS[(chip.name, 8)].links
+    rate = links.link_bytes_per_s or links.pcie_bytes_per_s
+    limit = rate * (2 if kind is Collective.ALL_REDUCE and links.switch_generation else 1)
+    assert bus(MODELS[(chip.name, 8)], kind, nbytes, ranks) <= limit
+
+
+def test_leaving_the_node_costs() -> None:
+    for chip in CHIPS:
+        model = MODELS[(chip.name, 64)]
+        inside = model.collective_time(Collective.ALL_GATHER, 1e8, tuple(range(8))).seconds
+        across = model.collective_time(Collective.ALL_GATHER, 1e8, tuple(range(0, 64, 8))).seconds
+        if chip is not L40S:  # its slots are no faster than its network card
+            assert across > inside
+
+
+@pytest.mark.parametrize(("ranks", "measured"), [(2, 31.4e9), (4, 100.36e9), (8, 234.28e9)])
+def test_s5000_mesh_follows_the_measured_law(ranks: int, measured: float) -> None:
+    """MCCL, 1 GiB: busbw = (N-1) x 33.5 GB/s within 10 %."""
+    assert bus(MODELS[("mtt-s5000", 8)], Collective.ALL_REDUCE, 2**30, ranks) == pytest.approx(
+        measured, rel=0.1
+    )
+
+
+@pytest.mark.parametrize(("chip", "measured"), [(H100, 480e9), (B200, 845e9), (A100, 232e9)])
+def test_large_all_reduce_over_eight_cards(chip: Chip, measured: float) -> None:
+    assert bus(MODELS[(chip.name, 8)], Collective.ALL_REDUCE, 2**34, 8) == pytest.approx(measured, rel=0.15)
+
+
+def test_32_h100_reach_the_published_rates() -> None:
+    model = MODELS[("h100-sxm", 64)]
+    group = tuple(range(32))
+    reduce_s = model.collective_time(Collective.ALL_REDUCE, 2**33, group).seconds
+    assert bus_factor(Collective.ALL_REDUCE, 32) * 2**33 / reduce_s == pytest.approx(370e9, rel=0.1)
+    exchange_s = model.collective_time(Collective.ALL_TO_ALL, 2**33, group).seconds
+    assert bus_factor(Collective.ALL_TO_ALL, 32) * 2**33 / exchange_s == pytest.approx(48e9, rel=0.1)
+
+
+def test_ace_takes_no_multiprocessors_and_nccl_does() -> None:
+    group = tuple(range(8))
+    assert MODELS[("mtt-s5000", 8)].collective_time(Collective.ALL_REDUCE, 1e8, group).sm_share == 0
+    assert 0.1 < MODELS[("h100-sxm", 8)].collective_time(Collective.ALL_REDUCE, 1e8, group).sm_share < 0.3
+
+
+def test_oversubscription_slows_only_groups_that_leave_the_pod() -> None:
+    links = replace(Links.of_chip(H100, 64), nodes_per_pod=4, oversubscription=2.0)
+    near, far = tuple(range(0, 32, 8)), tuple(range(0, 64, 16))
+    plain, thin = network(H100, 64), NetworkModel(links)
+    assert thin.collective_time(Collective.ALL_GATHER, 1e9, near) == plain.collective_time(
+        Collective.ALL_GATHER, 1e9, near
+    )
+    slow = thin.collective_time(Collective.ALL_GATHER, 1e9, far).seconds
+    fast = plain.collective_time(Collective.ALL_GATHER, 1e9, far).seconds
+    assert slow == pytest.approx(2 * fast, rel=0.05)
+
+
+def test_dispatch_grows_with_tokens_and_respects_the_node_limit() -> None:
+    model = MODELS[("h100-sxm", 64)]
+    group = tuple(range(64))
+    traffic = ExpertTraffic(tokens=4096, token_bytes=7168, top_k=8)
+    free = model.collective_time(Collective.DISPATCH, 0, group, traffic=traffic).seconds
+    limited = replace(traffic, node_limit=4)
+    assert model.collective_time(Collective.DISPATCH, 0, group, traffic=limited).seconds < free
+    more = replace(traffic, tokens=8192)
+    assert model.collective_time(Collective.DISPATCH, 0, group, traffic=more).seconds > free
+
+
+def test_groups_sharing_cards_are_counted() -> None:
+    links = Links.of_chip(H100, 16)
+    assert sharing([(0, 1, 2, 3), (4, 5, 6, 7)], links) == [1.0, 1.0]
+    assert sharing([(0, 1), (0, 2), (3, 4)], links) == [2.0, 2.0, 1.0]
+    assert sharing([(0, 8), (0, 1)], links) == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("group", [(0, 8), (0, 0), (-1, 1), ()])
+def test_ranks_outside_the_cluster_are_named(group: tuple[int, ...]) -> None:
+    with pytest.raises(WindtunnelError) as caught:
+        network(H100).collective_time(Collective.ALL_REDUCE, 1.0, group)
+    assert caught.value.code == "E201"
+
+
+def test_impossible_links_are_refused() -> None:
+    with pytest.raises(WindtunnelError) as caught:
+        replace(Links.of_chip(H100, 64), nic_bytes_per_s=0.0)
+    assert caught.value.code == "E204"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("c10d._allgather_base_.default", Collective.ALL_GATHER),
+        ("c10d.all_gather_into_tensor", Collective.ALL_GATHER),
+        ("c10d.reduce_scatter_tensor_coalesced", Collective.REDUCE_SCATTER),
+        ("c10d.allreduce_.default", Collective.ALL_REDUCE),
+        ("c10d.alltoall_base_", Collective.ALL_TO_ALL),
+        ("c10d.all_to_all_single", Collective.ALL_TO_ALL),
+        ("c10d.recv_any_source_", Collective.RECV),
+        ("c10d.send", Collective.SEND),
+        ("c10d.barrier", Collective.BARRIER),
+    ],
+)
+def test_recorded_names(name: str, kind: Collective) -> None:
+    assert kind_of(name) is kind
+
+
+def test_a_recorded_gather_counts_its_output() -> None:
+    shard, whole = TensorSpec("bfloat16", (1024,)), TensorSpec("bfloat16", (8192,))
+    spec = OpSpec("c10d._allgather_base_", (shard,), (whole,), (("group", 0),))
+    assert message_bytes(spec) == 16384
+    time = network(H100).recorded_time(spec, ProcessGroup(tuple(range(8))))
+    assert (
+        time.seconds == network(H100).collective_time(Collective.ALL_GATHER, 16384, tuple(range(8))).seconds
+    )

@@ -1,0 +1,83 @@
+"""MoE dispatch and combine as DeepEP runs them.
+
+Normal mode: a token is sent once to every *node* that holds one of its experts, over the NIC, and forwarded
+inside that node over the scale-up links; ``sms`` multiprocessors pack and copy, each at a fixed rate.
+Low-latency mode: every (token, expert) pair is written straight to its rank. Within one node only the
+scale-up links are used. Balanced routing; imbalance is a factor on the most loaded rank, given by callers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.network.parameters import ExpertParameters
+from windtunnel.network.topology import GroupShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertTraffic:
+    """One dispatch or combine of one rank.
+
+    Attributes:
+        tokens: tokens of this rank. token_bytes: payload of one token (hidden size times element size).
+        node_limit: most nodes that one token may reach (group-limited routing); 0: no limit.
+        imbalance: load of the busiest rank over the mean, at least 1.
+    """
+
+    tokens: float
+    token_bytes: float
+    top_k: int
+    node_limit: int = 0
+    low_latency: bool = False
+    sms: int = 0
+    imbalance: float = 1.0
+
+
+def distinct(places: int, draws: int) -> float:
+    """Expected number of distinct places hit by ``draws`` uniform draws among ``places``."""
+    return float(places * (1 - (1 - 1 / places) ** draws)) if places else 0.0
+
+
+def expert_s(
+    traffic: ExpertTraffic,
+    shape: GroupShape,
+    link_bytes_per_s: float,
+    nic_bytes_per_s: float,
+    occupies_sms: bool,
+    parameters: ExpertParameters,
+) -> tuple[float, str]:
+    """Seconds and limit of one dispatch or combine; ``link_bytes_per_s``: scale-up rate of one card."""
+    load = traffic.tokens * traffic.token_bytes * traffic.imbalance
+    if traffic.low_latency:
+        return _low_latency_s(traffic, load, shape, link_bytes_per_s, nic_bytes_per_s, parameters)
+    nodes_hit = distinct(shape.nodes, traffic.top_k)
+    if traffic.node_limit:
+        nodes_hit = min(nodes_hit, traffic.node_limit)
+    over_nic = load * nodes_hit * (shape.nodes - 1) / shape.nodes
+    over_links = load * distinct(shape.ranks, traffic.top_k) * (shape.ranks - 1) / shape.ranks
+    link_rate = link_bytes_per_s * parameters.link_efficiency
+    if occupies_sms:
+        link_rate = min(link_rate, (traffic.sms or parameters.default_sms) * parameters.rate_per_sm)
+    parts = {
+        "links": over_links / link_rate,
+        "nic": over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0,
+    }
+    limit = max(parts, key=lambda name: parts[name])
+    return parameters.launch_s + parts[limit], f"DeepEP normal, {limit}"
+
+
+def _low_latency_s(
+    traffic: ExpertTraffic,
+    load: float,
+    shape: GroupShape,
+    link_bytes_per_s: float,
+    nic_bytes_per_s: float,
+    parameters: ExpertParameters,
+) -> tuple[float, str]:
+    messages = load * traffic.top_k
+    inside = messages * (shape.per_node - 1) / shape.ranks
+    away = messages * (shape.ranks - shape.per_node) / shape.ranks
+    over_links = inside / (link_bytes_per_s * parameters.low_latency_link_efficiency)
+    over_nic = away / (nic_bytes_per_s * parameters.low_latency_nic_efficiency)
+    limit = "links" if over_links > over_nic else "nic"
+    return parameters.low_latency_launch_s + max(over_links, over_nic), f"DeepEP low latency, {limit}"

@@ -1,0 +1,76 @@
+"""The few link figures that the algorithms need, taken from a cluster's data sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.specs.schema import Chip, ScaleUp, Vendor
+
+NVLS_CAPABILITY = 9
+"""The third-generation NVSwitch, which came with Hopper, reduces in the switch (NVLink SHARP)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Rates are bytes per second of one card, one direction.
+
+    Attributes:
+        link_bytes_per_s: all scale-up links of a card together; 0 without a scale-up fabric.
+        nodes_per_pod: nodes that meet below the oversubscribed tier. oversubscription: of that tier.
+    """
+
+    chip: Chip
+    cards: int
+    cards_per_node: int
+    scale_up: ScaleUp
+    link_bytes_per_s: float
+    pcie_bytes_per_s: float
+    nic_bytes_per_s: float
+    nodes_per_pod: int = 1 << 30
+    oversubscription: float = 1.0
+
+    def __post_init__(self) -> None:
+        rates = {
+            "pcie_bytes_per_s": self.pcie_bytes_per_s,
+            "oversubscription": self.oversubscription,
+            "cards": self.cards,
+            "cards_per_node": self.cards_per_node,
+        }
+        if self.scale_up is not ScaleUp.PCIE:
+            rates["link_bytes_per_s"] = self.link_bytes_per_s
+        if self.cards > self.cards_per_node:
+            rates["nic_bytes_per_s"] = self.nic_bytes_per_s
+        bad = {name: value for name, value in rates.items() if not value > 0}
+        if bad or self.oversubscription < 1:
+            raise WindtunnelError(
+                "E204",
+                "the cluster has impossible links",
+                hint="rates are bytes per second above zero, oversubscription is 1 or more",
+                values=bad or {"oversubscription": self.oversubscription},
+            )
+
+    @classmethod
+    def of_chip(cls, chip: Chip, cards: int) -> Links:
+        """Nodes as the chip's own, one network card each, no oversubscription."""
+        return cls(
+            chip=chip,
+            cards=cards,
+            cards_per_node=min(cards, chip.cards_per_node),
+            scale_up=chip.scale_up,
+            link_bytes_per_s=chip.link_bytes_per_s.value,
+            pcie_bytes_per_s=chip.pcie_bytes_per_s.value,
+            nic_bytes_per_s=chip.nic_bytes_per_s.value,
+        )
+
+    @property
+    def switch_generation(self) -> int:
+        """Of switches that can reduce: the cards' major compute capability; 0 where all-reduce is a ring."""
+        major = self.chip.compute_capability[0]
+        capable = self.chip.vendor is Vendor.NVIDIA and major >= NVLS_CAPABILITY
+        return major if capable and self.scale_up is ScaleUp.SWITCH else 0
+
+    @property
+    def pair_bytes_per_s(self) -> float:
+        """One direction between two cards of a mesh: the card's links, spread over all its peers."""
+        return self.link_bytes_per_s / max(1, self.chip.cards_per_node - 1)

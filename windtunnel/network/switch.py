@@ -1,0 +1,101 @@
+"""Collectives inside one node whose cards meet in a crossbar (NVLink switch), and between pairs.
+
+NCCL runs a ring in the low-latency or the Simple protocol, whichever is faster for the size; on Hopper and
+later an all-reduce over six or more cards may also be reduced in the switch (NVLS). Model of the ring:
+every rank sends ``f S`` over its link (``f = (N-1)/N``, twice that for all-reduce) and handles its own
+``S/N`` locally. Not here: several nodes (``fabric.py``), MoE dispatch (``expert.py``).
+"""
+
+from __future__ import annotations
+
+from windtunnel.network.collective import POINT_TO_POINT, Collective, bus_factor
+from windtunnel.network.parameters import Regime, RingParameters, SwitchParameters
+from windtunnel.network.transfer import flagged_s, pipelined_s
+
+IN_SWITCH_MIN_RANKS = 6
+"""NCCL 2.27's tables: below six cards the ring wins (measured with NVLS on and off on eight B200)."""
+
+_RING_OF = {
+    Collective.ALL_REDUCE: "all_reduce",
+    Collective.ALL_GATHER: "all_gather",
+    Collective.REDUCE_SCATTER: "reduce_scatter",
+    Collective.ALL_TO_ALL: "all_to_all",
+    Collective.GATHER: "all_to_all",
+    Collective.SCATTER: "all_to_all",
+    Collective.BROADCAST: "all_gather",
+    Collective.REDUCE: "reduce_scatter",
+    Collective.SEND: "send",
+    Collective.RECV: "send",
+}
+
+
+def _hops(kind: Collective, ranks: int) -> int:
+    if kind is Collective.ALL_REDUCE:
+        return 2 * (ranks - 1)
+    if kind in POINT_TO_POINT or kind in (Collective.ALL_TO_ALL, Collective.GATHER, Collective.SCATTER):
+        return 1
+    return ranks - 1
+
+
+def _wire_s(kind: Collective, message_bytes: float, ranks: int, rate: float, local_rate: float) -> float:
+    local = 0.0 if kind in POINT_TO_POINT else message_bytes / ranks / local_rate
+    return bus_factor(kind, ranks) * message_bytes / rate + local
+
+
+def ring_s(
+    kind: Collective,
+    message_bytes: float,
+    ranks: int,
+    link_bytes_per_s: float,
+    launch_s: float,
+    parameters: RingParameters,
+) -> tuple[float, str]:
+    """Seconds and protocol of a ring or pairwise exchange over a crossbar."""
+    hops = _hops(kind, ranks)
+    local = link_bytes_per_s * parameters.local_efficiency
+    slow, fast = parameters.low_latency, parameters.simple
+    low = flagged_s(
+        hops * slow.hop_s, _wire_s(kind, message_bytes, ranks, link_bytes_per_s * slow.efficiency, local)
+    )
+    simple = pipelined_s(
+        hops * fast.hop_s, _wire_s(kind, message_bytes, ranks, link_bytes_per_s * fast.efficiency, local)
+    )
+    return (launch_s + low, "ring LL") if low <= simple else (launch_s + simple, "ring Simple")
+
+
+def in_switch_s(message_bytes: float, link_bytes_per_s: float, launch_s: float, regime: Regime) -> float:
+    """Seconds of an all-reduce done by the switch: each rank sends and receives its message once."""
+    return launch_s + pipelined_s(regime.hop_s, message_bytes / (link_bytes_per_s * regime.efficiency))
+
+
+def custom_all_reduce_s(
+    message_bytes: float, ranks: int, link_bytes_per_s: float, parameters: SwitchParameters
+) -> tuple[float, str]:
+    """The inference engines' own all-reduce: one shot (read all peers) or two (scatter, gather)."""
+    one, two = parameters.custom_one_shot, parameters.custom_two_shot
+    read_all = one.hop_s + (ranks - 1) * message_bytes / (link_bytes_per_s * one.efficiency)
+    halves = two.hop_s + 2 * (ranks - 1) / ranks * message_bytes / (link_bytes_per_s * two.efficiency)
+    name = "one-shot" if read_all <= halves else "two-shot"
+    return parameters.custom_launch_s + min(read_all, halves), name
+
+
+def switch_s(
+    kind: Collective,
+    message_bytes: float,
+    ranks: int,
+    link_bytes_per_s: float,
+    chip: str,
+    generation: int,
+    parameters: SwitchParameters,
+) -> tuple[float, str]:
+    """Seconds and algorithm of ``kind`` over ``ranks`` cards of one crossbar.
+
+    ``generation``: of switches that reduce (9 Hopper, 10 Blackwell); 0 where they cannot.
+    """
+    launch_s = parameters.launch_s.get(chip, parameters.default_launch_s)
+    ring = parameters.rings[_RING_OF[kind]]
+    best = ring_s(kind, message_bytes, ranks, link_bytes_per_s, launch_s, ring)
+    if kind is Collective.ALL_REDUCE and generation and ranks >= IN_SWITCH_MIN_RANKS:
+        regime = parameters.in_switch[min(generation, max(parameters.in_switch))]
+        best = min(best, (in_switch_s(message_bytes, link_bytes_per_s, launch_s, regime), "NVLS"))
+    return best
