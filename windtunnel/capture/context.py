@@ -55,6 +55,7 @@ class Context:
         self.scope = 0
         self.module_depth = 0
         self.in_optimizer = False
+        self.override: tuple[int, int | None] | None = None  # (scope, line) of compiled code
         self._numbers: dict[tuple[int, int, int, int], int] = {}
         self._scope_numbers: dict[str, int] = {"": 0}
         self._line_numbers: dict[SourceLine, int] = {NO_LINE: 0}
@@ -66,6 +67,8 @@ class Context:
 
     def number(self) -> int:
         """The interned number of the current place."""
+        if self.override is not None:
+            return self._override_number(self.override)
         if _graph_task_id() != -1:
             return self._backward_number()
         sequence = _sequence_number()
@@ -113,6 +116,15 @@ class Context:
         """The innermost line of user code on the stack."""
         return self.lines[self.line()]
 
+    def line_at(self, filename: str, line: int, function: str) -> int:
+        """The interned number of a known line."""
+        return self._intern_line(SourceLine(_short(filename), line, function))
+
+    def _override_number(self, place: tuple[int, int | None]) -> int:
+        scope, line = place
+        phase = Phase.FORWARD if _graph_task_id() == -1 else Phase.BACKWARD
+        return self._intern((self.stream, scope, self.line() if line is None else line, phase))
+
     def _backward_number(self) -> int:
         if self.module_depth:  # forward code inside backward: activation checkpointing
             sequence = _sequence_number()
@@ -138,7 +150,9 @@ class Context:
         return number
 
     def _line_number(self, code: CodeType, line: int) -> int:
-        where = SourceLine(_short(code.co_filename), line, code.co_name)
+        return self._intern_line(SourceLine(_short(code.co_filename), line, code.co_name))
+
+    def _intern_line(self, where: SourceLine) -> int:
         number = self._line_numbers.get(where)
         if number is None:
             number = self._line_numbers[where] = len(self.lines)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn.modules import module as nn_module
 
+from windtunnel.capture import hooks
 from windtunnel.capture.context import Context
 
 
@@ -33,10 +33,7 @@ class ModuleTracker:
 
     def install(self) -> None:
         """Hook every module call of the process."""
-        self._handles = [
-            nn_module.register_module_forward_pre_hook(self._enter),
-            nn_module.register_module_forward_hook(self._leave, with_kwargs=False, always_call=True),
-        ]
+        self._handles = hooks.install(self._enter, self._leave)
 
     def remove(self) -> None:
         """Undo ``install``."""
@@ -61,7 +58,7 @@ class ModuleTracker:
         context.scope = context.scope_number(path)
         context.module_depth = len(self._stack)
 
-    def _leave(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+    def _leave(self, module: torch.nn.Module) -> None:
         if not self._stack:
             return
         context = self.context

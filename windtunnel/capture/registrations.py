@@ -47,6 +47,7 @@ def register_kernels() -> None:
     _register_whole_ops(library)
     for key in ("AutogradPrivateUse1", "PrivateUse1"):
         library.impl("scaled_dot_product_attention", _attention, key)
+        library.impl("rms_norm", _rms_norm, key)
     _register_autocast(library)
 
 
@@ -152,6 +153,11 @@ def _attention(
     return aten._scaled_dot_product_attention_math(
         query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
     )[0]
+
+
+def _rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    """One kernel, as on CUDA; PyTorch would decompose it for a device that it does not know."""
+    return aten._fused_rms_norm(x, normalized_shape, weight, eps)[0]
 
 
 def _register_autocast(library: torch.library.Library) -> None:

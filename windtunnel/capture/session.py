@@ -6,7 +6,7 @@ import gc
 from types import TracebackType
 from typing import Any
 
-from windtunnel.capture import backend, module, patches, pinned, registrations, storage, streams
+from windtunnel.capture import backend, compile, module, patches, pinned, registrations, storage, streams
 from windtunnel.capture.module import module as card_module
 from windtunnel.capture.modules import ModuleTracker
 from windtunnel.capture.recorder import Recorder
@@ -123,4 +123,5 @@ def _register_once() -> None:
     storage.patch_untyped_storage()
     pinned.patch_tensor()
     patches.install()
+    compile.install()
     _registered = True
