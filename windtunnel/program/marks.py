@@ -14,8 +14,6 @@ They are ordinary ``OpSpec`` so that one list keeps the order of everything.
 | ``windtunnel.graph_launch`` | kernels | a captured graph begins; its kernels follow without host cost |
 | ``windtunnel.graph_end`` | | the captured graph ends |
 | ``windtunnel.nothing`` | | an operation that raised: it costs nothing |
-| ``windtunnel.host_to_device`` | pinned, non_blocking | a copy over PCIe; its input is on the host |
-| ``windtunnel.device_to_host`` | pinned, non_blocking | likewise; when blocking a mark to wait follows |
 | ``windtunnel.wait_collective`` | work | the current stream waits for a collective |
 | ``c10d.<name>`` | group, work, async_op, root or peer, reduce_op | a collective over its tensors |
 """
@@ -33,8 +31,6 @@ GRAPH_LAUNCH = "windtunnel.graph_launch"
 GRAPH_END = "windtunnel.graph_end"
 WAIT_COLLECTIVE = "windtunnel.wait_collective"
 NOTHING = "windtunnel.nothing"
-HOST_TO_DEVICE = "windtunnel.host_to_device"
-DEVICE_TO_HOST = "windtunnel.device_to_host"
 COLLECTIVE_PREFIX = "c10d."
 
 HOST_MARKS = frozenset(

@@ -130,7 +130,9 @@ class Card:
             ends = done + np.maximum(before, self._free[stream])
             starts = ends - lengths
             self._free[stream] = float(ends[-1])
-            self._busy[stream] = (float(starts[-1]), float(ends[-1]))
+            full = np.flatnonzero(acts[kernels] == Act.KERNEL)
+            if len(full):
+                self._busy[stream] = (float(starts[full[-1]]), float(ends[full[-1]]))
             self._note(self.issued + kernels, starts, ends)
         self.issued += len(numbers)
 
@@ -153,9 +155,8 @@ class Card:
                     start = free[stream]
                     start = max(start, host)
                     if act == 0:
-                        for other, (begun, done) in busy.items():
-                            if other != stream and begun <= start < done:
-                                start = done
+                        if len(busy) > 1 or stream not in busy:
+                            start = _when_free(busy, stream, start)
                         busy[stream] = (start, start + devices[number])
                     free[stream] = end = start + devices[number]
                     positions.append(position)
@@ -242,6 +243,14 @@ class Card:
         if self.trace is not None:
             self.trace.delays.append((self.host_s, self.host_s + seconds))
         self.host_s += seconds
+
+
+def _when_free(busy: dict[int, tuple[float, float]], stream: int, start_s: float) -> float:
+    """The first time from ``start_s`` at which no other stream's latest full kernel is running."""
+    for begun, done in sorted(interval for other, interval in busy.items() if other != stream):
+        if begun <= start_s < done:
+            start_s = done
+    return start_s
 
 
 def _run_ends(acts: npt.NDArray[np.int64], streams: npt.NDArray[np.int64]) -> list[int]:

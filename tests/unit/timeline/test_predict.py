@@ -18,9 +18,9 @@ from windtunnel.program.program import NoticeKind, Phase, ProcessGroup, Program,
 from windtunnel.results.run_result import RunResult
 from windtunnel.timeline.predict import predict
 
-F, B, O, R = Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.RECOMPUTE
+F, B, OPT, R = Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.RECOMPUTE
 BIG = mm(8192, 8192, 8192)
-BIG_S = BIG_FLOPS = 2 * 8192**3
+BIG_FLOPS = 2 * 8192**3
 BIG_S = BIG_FLOPS / 1e15 + 3 * 8192 * 8192 * 2 / 1e12
 SMALL = add(8)
 
@@ -33,7 +33,7 @@ def ask(program: Program, **options: Any) -> RunResult:
 
 
 def test_device_bound_step_is_the_sum_of_its_kernels() -> None:
-    result = ask(make_program([(BIG, 0, F)] * 3 + [(BIG, 0, O)], tokens=100))
+    result = ask(make_program([(BIG, 0, F)] * 3 + [(BIG, 0, OPT)], tokens=100))
     assert result.step_time_s.value == pytest.approx(4 * BIG_S)
     assert result.parts.compute_s == pytest.approx(3 * BIG_S)
     assert result.parts.optimizer_s == pytest.approx(BIG_S)
@@ -43,7 +43,7 @@ def test_device_bound_step_is_the_sum_of_its_kernels() -> None:
 
 
 def test_parts_sum_to_the_step() -> None:
-    result = ask(make_program([(BIG, 0, F), (mark("item"), 0, F), (SMALL, 0, B), (SMALL, 0, O)] * 5))
+    result = ask(make_program([(BIG, 0, F), (mark("item"), 0, F), (SMALL, 0, B), (SMALL, 0, OPT)] * 5))
     assert result.parts.total_s == result.step_time_s.value
 
 
@@ -66,7 +66,7 @@ def test_interval_holds_the_value_and_narrows_with_many_kernels() -> None:
 
 
 def test_recomputation_counts_for_hardware_not_for_the_model() -> None:
-    result = ask(make_program([(BIG, 0, F), (BIG, 0, R), (BIG, 0, B), (BIG, 0, B), (BIG, 0, O)]))
+    result = ask(make_program([(BIG, 0, F), (BIG, 0, R), (BIG, 0, B), (BIG, 0, B), (BIG, 0, OPT)]))
     assert result.hardware_flops_per_step == 5 * BIG_FLOPS
     assert result.model_flops_per_step == 3 * BIG_FLOPS
     assert result.hfu is not None
@@ -128,7 +128,7 @@ def test_collective_needs_a_network() -> None:
     x = tensor(1 << 20)
     reduce = OpSpec("c10d.allreduce_.default", (x,), (x,), (("group", 0), ("work", 1), ("async_op", True)))
     wait = mark("wait_collective", work=1)
-    issued = [(BIG, 0, F), (reduce, 0, B), (BIG, 0, B), (wait, 0, B), (SMALL, 0, O)]
+    issued = [(BIG, 0, F), (reduce, 0, B), (BIG, 0, B), (wait, 0, B), (SMALL, 0, OPT)]
     alone = ask(make_program(issued, groups=[ProcessGroup((0,))]))
     program = make_program(issued, groups=[ProcessGroup((0, 1))])
     with pytest.raises(WindtunnelError) as refused:
@@ -171,7 +171,7 @@ OPS = st.sampled_from([BIG, SMALL, mm(512, 512, 512), add(1 << 22), mark("item")
 
 
 @settings(max_examples=25, deadline=None)
-@given(ops=st.lists(st.tuples(OPS, st.sampled_from([F, B, O])), min_size=1, max_size=30))
+@given(ops=st.lists(st.tuples(OPS, st.sampled_from([F, B, OPT])), min_size=1, max_size=30))
 def test_the_same_program_gives_the_same_answer_and_parts_sum(ops: list[tuple[OpSpec, Phase]]) -> None:
     program = make_program([(spec, 0, phase) for spec, phase in ops])
     first, second = ask(program), ask(program)

@@ -1,4 +1,4 @@
-"""Shared by the tests of this folder: a chip with round numbers, a price model of two lines, small programs."""
+"""Shared by these tests: a chip with round numbers, a price model of two lines, small programs."""
 
 from __future__ import annotations
 

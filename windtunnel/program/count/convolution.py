@@ -1,8 +1,8 @@
 """Convolutions as implicit matrix products.
 
 ``flops`` follows PyTorch's counter to the letter, which for the weight gradient of a *grouped* convolution
-counts every channel pair, ``groups`` times what is computed. The dims hold what is computed:
-2 · m · n · k · batch · gemms, with ``gemms`` 2 for a backward that makes both gradients.
+counts every channel pair, ``groups`` times what is computed. The dims hold what is computed,
+2 · m · n · k · batch: ``batch`` is the number of groups, twice that for a backward that makes both gradients.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def _work(
             ("m", float(m)),
             ("n", float(n)),
             ("k", float(k)),
-            ("batch", float(groups)),
-            ("gemms", float(gemms)),
+            ("batch", float(groups * gemms)),
         ),
     )
 

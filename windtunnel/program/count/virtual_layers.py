@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from windtunnel.program import kernels as k
 from windtunnel.program.count.matmul import gemm, grouped
-from windtunnel.program.count.movement import host_direction
 from windtunnel.program.count.rowwise import (
     NORM_BACKWARD_OPS,
     NORM_OPS,
@@ -144,12 +143,11 @@ def _fused(spec: OpSpec) -> Work:
 
 
 def _host_copy(spec: OpSpec) -> Work:
-    direction = host_direction(spec) or "h2d"
     return Work(
         family=Family.HOST_COPY,
         bytes_read=read_bytes(spec),
         bytes_written=written_bytes(spec),
-        variant=direction,
+        variant="pinned" if spec.attribute("pinned") else "pageable",
     )
 
 
