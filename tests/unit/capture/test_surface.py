@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from windtunnel.capture.session import Session
-from windtunnel.program import marks
+from windtunnel.program import kernels, marks
 
 
 def test_save_and_load_both_ways(values: Session, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_loader_with_pinned_memory_copies_without_blocking(shadow: Session) -> N
         assert x.is_pinned()
         x.to("musa", non_blocking=True)
         y.to("musa")
-    copies = [spec for spec in shadow.recorder.specs if spec.name == marks.HOST_TO_DEVICE]
+    copies = [spec for spec in shadow.recorder.specs if spec.name == kernels.HOST_COPY]
     assert {spec.attribute("pinned") for spec in copies} == {True}
     assert {spec.attribute("non_blocking") for spec in copies} == {True, False}
 
@@ -149,3 +149,24 @@ def test_transforms_and_einsum(values: Session) -> None:
     gradient = torch.func.grad(lambda v: (v * v).sum())(x)
     assert torch.equal(gradient.cpu(), (2 * x).cpu())
     assert torch.einsum("ij,kj->ik", x, x).shape == (3, 3)
+
+
+def test_events_measure_what_the_chip_would(shadow: Session) -> None:
+    x = torch.empty(4096, 4096, device="musa", dtype=torch.bfloat16)
+    start, middle, end = (torch.musa.Event(enable_timing=True) for _ in range(3))
+    start.record()
+    x @ x
+    middle.record()
+    for _ in range(10):
+        x @ x
+    end.record()
+    torch.musa.synchronize()
+    one, ten = start.elapsed_time(middle), middle.elapsed_time(end)
+    flops = 2 * 4096**3
+    assert 1e3 * flops / shadow.chip.peak("bf16").value < one < 2.0
+    assert ten == pytest.approx(10 * one, rel=0.2)
+    before = shadow.clock.now_s()
+    x @ x
+    assert shadow.clock.now_s() > before
+    with pytest.raises(RuntimeError, match="enable_timing"):
+        torch.musa.Event().elapsed_time(end)

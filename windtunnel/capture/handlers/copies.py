@@ -10,7 +10,7 @@ from windtunnel.capture import pinned
 from windtunnel.capture.describe import OpInfo
 from windtunnel.capture.meta import Meta, meta_of
 from windtunnel.capture.tensor import VirtualTensor, inner, shape_only
-from windtunnel.program import marks
+from windtunnel.program import kernels, marks
 from windtunnel.program.program import NoticeKind
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ def _take_values(state: State, target: VirtualTensor, values: torch.Tensor) -> N
 def _host_to_device(state: State, target: VirtualTensor, source: torch.Tensor, non_blocking: bool) -> None:
     is_pinned = pinned.is_pinned(source)
     state.recorder.emit(
-        marks.HOST_TO_DEVICE,
+        kernels.HOST_COPY,
         (meta_of(source),),
         (target.meta,),
+        direction="h2d",
         pinned=is_pinned,
         non_blocking=non_blocking,
     )
@@ -77,7 +78,9 @@ def _device_to_host(state: State, source: VirtualTensor, target: torch.Tensor, n
 
 
 def _record_to_host(state: State, source: Meta, target: Meta, non_blocking: bool) -> None:
-    state.recorder.emit(marks.DEVICE_TO_HOST, (source,), (target,), pinned=False, non_blocking=non_blocking)
+    state.recorder.emit(
+        kernels.HOST_COPY, (source,), (target,), direction="d2h", pinned=False, non_blocking=non_blocking
+    )
     if not non_blocking:
         state.recorder.emit(marks.STREAM_SYNCHRONIZE)
 
