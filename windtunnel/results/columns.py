@@ -25,6 +25,7 @@ class Unit(StrEnum):
     TERAFLOP_PER_S_PER_GPU = "TFLOP/s/GPU"
     TOKENS_PER_S_PER_GPU = "tokens/s/GPU"
     TOKENS_PER_S = "tokens/s"
+    SAMPLES_PER_S_PER_GPU = "samples/s/GPU"
     COUNT = "count"
     TEXT = ""
 
@@ -47,6 +48,12 @@ COLUMNS: tuple[Column, ...] = (
         "Throughput",
         Unit.TOKENS_PER_S_PER_GPU,
         "tokens of the global batch ÷ step time ÷ cards",
+    ),
+    Column(
+        "samples_per_s_per_gpu",
+        "Throughput",
+        Unit.SAMPLES_PER_S_PER_GPU,
+        "samples of the global batch ÷ step time ÷ cards; where the model takes no tokens",
     ),
     Column("tokens_per_s", "Throughput, all", Unit.TOKENS_PER_S, "tokens of the global batch ÷ step time"),
     Column("model_flops_per_token", "Model FLOPs", Unit.FLOP, "per token, without recomputation"),

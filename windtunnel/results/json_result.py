@@ -6,6 +6,7 @@ What this is not: a file to load again; ``results/file.py`` is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from windtunnel.errors import WindtunnelError
@@ -51,7 +52,7 @@ def run(result: RunResult) -> Json:
         "outcome_detail": result.outcome_detail,
         "fits": result.memory.fits,
         "step_kind": str(result.step_kind),
-        "step_time_s": result.step_time_s.to_dict(),
+        "step_time_s": estimate(result.step_time_s),
         "tokens_per_step": result.tokens_per_step,
         "samples_per_step": result.samples_per_step,
         "tokens_per_s_per_gpu": estimate(result.tokens_per_s_per_gpu),
@@ -67,8 +68,8 @@ def run(result: RunResult) -> Json:
         "mfu_peak": result.mfu_peak,
         "mbu": estimate(result.mbu),
         **{key: getattr(result.parts, key) for key in PART_KEYS},
-        "peak_reserved_bytes": result.memory.peak_reserved_bytes.to_dict(),
-        "peak_active_bytes": result.memory.peak_active_bytes.to_dict(),
+        "peak_reserved_bytes": estimate(result.memory.peak_reserved_bytes),
+        "peak_active_bytes": estimate(result.memory.peak_active_bytes),
         "memory": _memory(result.memory),
         "communication": [_communication(row) for row in result.communication],
         "ops": [_op(row) for row in sorted(result.ops, key=_slowest_first)[:TOP_OPS]],
@@ -92,8 +93,11 @@ def run(result: RunResult) -> Json:
 
 
 def estimate(value: Estimate | None) -> Json | None:
-    """An estimate as JSON; null where it does not apply."""
-    return None if value is None else value.to_dict()
+    """An estimate as JSON; null where it does not apply. An unbounded end is null: JSON has no infinity."""
+    if value is None:
+        return None
+    object_ = value.to_dict()
+    return object_ if math.isfinite(value.high) else {**object_, "high": None}
 
 
 def _saved(path: str) -> Json:

@@ -1,0 +1,54 @@
+"""Columns: one definition per key, and text that keeps values and their intervals in one scale."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from windtunnel.results import columns
+from windtunnel.results.columns import COLUMNS, PART_KEYS, Unit
+from windtunnel.results.run_result import StepParts
+
+
+def test_keys_are_defined_once() -> None:
+    keys = [column.key for column in COLUMNS]
+    assert len(keys) == len(set(keys))
+
+
+def test_part_keys_are_the_fields_of_a_step() -> None:
+    assert set(PART_KEYS) == {field.name for field in fields(StepParts)}
+    assert all(columns.column(key).unit is Unit.SECONDS for key in PART_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [
+        (Unit.SECONDS, 1.39, "1.39 s"),
+        (Unit.SECONDS, 0.00139, "1.39 ms"),
+        (Unit.SECONDS, 7300.0, "2.03 h"),
+        (Unit.FRACTION, 0.345, "34.5 %"),
+        (Unit.BYTES, 50.8 * 1024**3, "50.8 GiB"),
+        (Unit.FLOP, 57.9e9, "57.9 GFLOP"),
+        (Unit.BYTES_PER_S, 3.35e12, "3.35 TB/s"),
+        (Unit.COUNT, 41312, "41,312"),
+        (Unit.TOKENS_PER_S_PER_GPU, 5893.2, "5,893 tokens/s/GPU"),
+    ],
+)
+def test_text(unit: Unit, value: float, text: str) -> None:
+    assert columns.text(unit, value) == text
+
+
+def test_interval_shares_the_scale_of_its_value() -> None:
+    assert columns.numbers(Unit.SECONDS, (1.0, 0.95, 1.05)) == (("1.00", "0.95", "1.05"), "s")
+    assert columns.numbers(Unit.SECONDS, (0.0012, 0.0009, 0.0015)) == (("1.20", "0.90", "1.50"), "ms")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(1e-9, 1e6))
+def test_text_keeps_three_digits(value: float) -> None:
+    (number,), _ = columns.numbers(Unit.SECONDS, (value,))
+    factor, _ = columns.scale(Unit.SECONDS, value)
+    assert float(number.replace(",", "")) * factor == pytest.approx(value, rel=6e-3)
