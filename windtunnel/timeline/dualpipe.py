@@ -3,8 +3,8 @@
 Stage ``s`` holds model chunks ``s`` and ``P-1-s``. Half of the micro-batches enter at stage 0, half at the
 last stage. Virtual chunks 0..P-1 are the first direction, P..2P-1 the second (virtual P+k is model chunk k,
 on stage P-1-k). A stage at distance ``d`` from its end of the pipeline goes through eight phases; their
-lengths are the published ones (deepseek-ai/DualPipe), counted in micro-batches of direction 0 (entering at the near
-end) and direction 1 (at the far end).
+lengths are the published ones (deepseek-ai/DualPipe), counted in micro-batches of direction 0 (entering at
+the near end) and direction 1 (at the far end).
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""Several ranks together: meetings, deadlocks that are named, overlap, contention, bubbles."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.network.chips import H100, S5000, network
+from tests.unit.timeline.ranks_program import collective, mm, program, wait
+from windtunnel.cost.kernel_time import KernelTime
+from windtunnel.errors import WindtunnelError
+from windtunnel.estimate import Source
+from windtunnel.network.collective import Collective
+from windtunnel.program.program import ProcessGroup
+from windtunnel.program.work import Family, Work
+from windtunnel.specs.schema import Chip
+from windtunnel.timeline.cluster_predict import ClusterTiming, communication, replay_cluster
+
+MM_S = 1e-3
+
+
+class FixedCost:
+    """Every kernel takes a millisecond, dispatch nothing."""
+
+    def kernel_times(self, works: list[Work]) -> list[KernelTime]:
+        return [
+            KernelTime(MM_S if w.family is Family.GEMM else 0.0, 0.0, 1.0, Source.MEASURED, "compute", "")
+            for w in works
+        ]
+
+    def host_time_s(self, work: Work) -> float:
+        return 0.0
+
+
+def run(
+    *ranks: list, world: int = 2, chip: Chip = H100, groups: list[ProcessGroup] | None = None
+) -> ClusterTiming:
+    programs = [program(ops, rank=i, world=world, groups=groups) for i, ops in enumerate(ranks)]
+    return replay_cluster(programs, chip, network(chip), model_for=lambda chip: FixedCost())
+
+
+def reduce_s(chip: Chip = H100, ranks: int = 2) -> float:
+    return network(chip).collective_time(Collective.ALL_REDUCE, 2 << 24, tuple(range(ranks))).seconds
+
+
+def test_the_later_rank_decides_when_a_collective_starts() -> None:
+    timing = run([mm(), collective("allreduce_")], [mm(), mm(), mm(), collective("allreduce_")])
+    assert timing.seconds == pytest.approx(3 * MM_S + reduce_s())
+    early, late = timing.ranks
+    assert early.parts.bubble_s == pytest.approx(2 * MM_S)
+    assert late.parts.bubble_s == pytest.approx(0.0, abs=1e-12)
+    for rank in timing.ranks:
+        assert rank.parts.total_s == pytest.approx(timing.seconds)
+
+
+def test_one_recorded_rank_stands_for_all() -> None:
+    timing = run([mm(), collective("allreduce_"), mm()], world=8)
+    assert timing.seconds == pytest.approx(2 * MM_S + reduce_s(ranks=8))
+
+
+def test_send_meets_receive_and_a_pipeline_fills() -> None:
+    first = [mm(), collective("send", peer=1), mm(), collective("send", peer=1)]
+    second = [collective("recv_", peer=0), mm(), collective("recv_", peer=0), mm()]
+    timing = run(first, second)
+    send_s = network(H100).collective_time(Collective.SEND, 2 << 24, (0, 1)).seconds
+    # the first rank sends the second micro-batch while the second still works on the first
+    assert timing.seconds == pytest.approx(3 * MM_S + 2 * send_s, rel=0.2)
+
+
+def test_a_rank_that_never_joins_is_named_with_its_line() -> None:
+    with pytest.raises(WindtunnelError) as caught:
+        run([mm(), collective("allreduce_")], [mm()])
+    assert caught.value.code == "E211"
+    text = str(caught.value)
+    assert "rank 1" in text
+    assert "train.py:2" in text
+    assert "has ended" in text
+
+
+def test_crossed_collectives_are_a_deadlock_that_is_named() -> None:
+    groups = [ProcessGroup((0, 1), "nccl", "a"), ProcessGroup((0, 1), "nccl", "b")]
+    one = [collective("allreduce_", 0), collective("allreduce_", 1)]
+    with pytest.raises(WindtunnelError) as caught:
+        run(one, one[::-1], groups=groups)
+    assert caught.value.code == "E211"
+    assert "waits in all_reduce" in str(caught.value)
+
+
+def test_different_sizes_are_a_disagreement() -> None:
+    with pytest.raises(WindtunnelError) as caught:
+        run([collective("allreduce_", numel=64)], [collective("allreduce_", numel=128)])
+    assert caught.value.code == "E212"
+    assert caught.value.values == {"rank 0": "all_reduce of 128 bytes", "rank 1": "all_reduce of 256 bytes"}
+
+
+def test_ranks_that_nobody_stands_for_are_refused() -> None:
+    programs = [program([mm()], rank=r, world=8) for r in (0, 4)]
+    with pytest.raises(WindtunnelError) as caught:
+        replay_cluster(programs, H100, network(H100), model_for=lambda chip: FixedCost())
+    assert caught.value.code == "E210"
+
+
+def test_asynchronous_collectives_overlap_and_take_multiprocessors_on_nvidia_only() -> None:
+    ops = [collective("allreduce_", async_op=True, work=1), mm(), mm(), wait(1)]
+    for chip, slower in ((H100, True), (S5000, False)):
+        timing = run(ops, world=8, chip=chip)
+        alone = max(2 * MM_S, reduce_s(chip, 8))
+        assert timing.seconds < 2 * MM_S + reduce_s(chip, 8)
+        assert (timing.seconds > alone * 1.001) is slower
+
+
+def test_transfers_of_one_rank_share_its_links() -> None:
+    groups = [ProcessGroup((0, 1), "nccl", "a"), ProcessGroup((0, 1), "nccl", "b")]
+    both = [
+        collective("allreduce_", 0, async_op=True, work=1),
+        collective("allreduce_", 1, async_op=True, work=2),
+        wait(1),
+        wait(2),
+    ]
+    timing = run(both, list(both), groups=groups)
+    assert reduce_s() * 1.4 < timing.seconds <= reduce_s() * 2.001
+
+
+def test_communication_rows_add_up() -> None:
+    ops = [mm(), collective("allreduce_"), collective("allreduce_")]
+    rows = communication(program(ops, world=8), network(H100), 1e-3)
+    assert [(row.collective, row.count, row.ranks) for row in rows] == [("all_reduce", 2, 8)]
+    assert sum(row.exposed_s for row in rows) == pytest.approx(1e-3)
+    assert rows[0].busbw_bytes_per_s == pytest.approx(rows[0].algbw_bytes_per_s * 14 / 8)
+
+
+def test_the_same_input_gives_the_same_output() -> None:
+    first = [mm(), collective("send", peer=1), collective("allreduce_")]
+    second = [collective("recv_", peer=0), mm(), collective("allreduce_")]
+    once, twice = run(first, second), run(first, second)
+    assert once.seconds == twice.seconds
+    assert once.ranks == twice.ranks
