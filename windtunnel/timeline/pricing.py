@@ -108,6 +108,7 @@ class _WhatIf:
     what: str
     change: str
     chip: Callable[[Chip], Chip]
+    moves_device: bool = True
     host_factor: float = 1.0
 
 
@@ -129,8 +130,13 @@ _WHAT_IFS = (
     _WhatIf(
         "L2 bandwidth", "+10 %", lambda chip: replace(chip, l2_bytes_per_s=_scaled(chip.l2_bytes_per_s, 1.1))
     ),
-    _WhatIf("kernel launch", "−50 %", lambda chip: replace(chip, launch_s=_scaled(chip.launch_s, 0.5))),
-    _WhatIf("host time of every operation", "−50 %", lambda chip: chip, 0.5),
+    _WhatIf(
+        "kernel launch",
+        "−50 %",
+        lambda chip: replace(chip, launch_s=_scaled(chip.launch_s, 0.5)),
+        moves_device=False,
+    ),
+    _WhatIf("host time of every operation", "−50 %", lambda chip: chip, moves_device=False, host_factor=0.5),
     _WhatIf(
         "kernel floor", "−50 %", lambda chip: replace(chip, kernel_floor_s=_scaled(chip.kernel_floor_s, 0.5))
     ),
@@ -147,18 +153,21 @@ def sensitivities(
     collective_time: CollectiveTime | None,
 ) -> tuple[Sensitivity, ...]:
     """The step's length if one number of the chip were another, everything priced again."""
-    specs = program.sites[:, 0]
+    numbers = program.sites[:, 0]
+    used = np.unique(numbers[sites]).tolist()
+    specs, works = [program.specs[n] for n in used], [program.works[n] for n in used]
+    known_hosts = np.array([price.host_s for price in priced.prices])
+    known_devices = np.array([price.seconds for price in priced.prices])
     answers = []
     for what_if in _WHAT_IFS:
-        changed = what_if.chip(chip)
-        prices = priced.prices
-        if changed is not chip:
-            prices = price_ops(
-                program.specs, program.works, model_for(changed), program.groups, collective_time
-            )
-        hosts = np.array([price.host_s for price in prices]) * what_if.host_factor
-        devices = np.array([price.seconds for price in prices])
-        table = priced.table.with_times(hosts[specs], devices[specs])
+        hosts, devices = known_hosts * what_if.host_factor, known_devices.copy()
+        model = model_for(what_if.chip(chip))
+        if what_if.moves_device:
+            prices = price_ops(specs, works, model, program.groups, collective_time)
+            devices[used] = [price.seconds for price in prices]
+        else:
+            hosts[used] = [model.host_time_s(work) * what_if.host_factor for work in works]
+        table = priced.table.with_times(hosts[numbers], devices[numbers])
         seconds = step_seconds(table, sites, kind, priced.graph_launch_s)
         answers.append(Sensitivity(what_if.what, what_if.change, seconds))
     return tuple(answers)

@@ -53,40 +53,34 @@ def critical_path(timeline: StepTimeline) -> npt.NDArray[np.bool_]:
     if not len(start):
         return critical
     order = np.argsort(end, kind="stable")
-    sorted_end = end[order]
+    before = _ended_at(order, end[order], start, np.arange(len(start))).tolist()
     waits = sorted(timeline.waits)
+    awaited = _ended_at(order, end[order], np.array([until for _, _, until in waits]), None).tolist()
+    positions = timeline.position.tolist()
     current = int(order[-1])
-    while not critical[current]:
+    while current >= 0 and not critical[current]:
         critical[current] = True
-        found = _ended_at(order, sorted_end, float(start[current]), current)
-        if found is None:
-            found = _waited_for(order, sorted_end, waits, int(timeline.position[current]))
-        if found is None:
-            break
+        found = before[current]
+        if found < 0:
+            place = bisect.bisect_left(waits, (positions[current],)) - 1
+            found = awaited[place] if place >= 0 else -1
         current = found
     return critical
 
 
 def _ended_at(
-    order: npt.NDArray[np.int64], sorted_end: npt.NDArray[np.float64], time_s: float, current: int
-) -> int | None:
-    tolerance = 1e-12 + 1e-9 * time_s  # sums of the same times in another order
-    low = int(np.searchsorted(sorted_end, time_s - tolerance))
-    high = int(np.searchsorted(sorted_end, time_s + tolerance, side="right"))
-    for place in range(high - 1, low - 1, -1):
-        if int(order[place]) != current:
-            return int(order[place])
-    return None
-
-
-def _waited_for(
     order: npt.NDArray[np.int64],
     sorted_end: npt.NDArray[np.float64],
-    waits: list[tuple[int, float, float]],
-    position: int,
-) -> int | None:
-    place = bisect.bisect_left(waits, (position,)) - 1
-    return _ended_at(order, sorted_end, waits[place][2], -1) if place >= 0 else None
+    times_s: npt.NDArray[np.float64],
+    own: npt.NDArray[np.int64] | None,
+) -> npt.NDArray[np.int64]:
+    """For each time an interval that ends then, other than its ``own``; -1 where there is none."""
+    tolerance = 1e-12 + 1e-9 * times_s  # sums of the same times in another order
+    place = np.searchsorted(sorted_end, times_s + tolerance, side="right") - 1
+    if own is not None:  # an interval without length ends where it starts
+        place -= (place >= 0) & (order[place] == own)
+    hits = (place >= 0) & (sorted_end[place] >= times_s - tolerance)
+    return np.where(hits, order[place], -1)
 
 
 Columns = tuple[

@@ -45,6 +45,7 @@ _SYNONYMS = {
     "torch_attn._varlen_attn": "_flash_attention_forward",
     "torch_attn._varlen_attn_backward": "_flash_attention_backward",
 }
+_HOST_ONLY = ("profiler.",)
 _COLLECTIVES = ("c10d.", "_c10d_functional.", "_c10d_functional_autograd.", "symm_mem.")
 
 
@@ -58,7 +59,7 @@ def work_of(spec: OpSpec) -> Work:
         WindtunnelError: E520, a dtype whose size is not known.
     """
     base = spec.base_name
-    if base in marks.HOST_MARKS:
+    if base in marks.HOST_MARKS or base.startswith(_HOST_ONLY):
         return Work(family=Family.HOST, kernels=0, bytes_read=nbytes(spec.inputs))
     if base.startswith(_COLLECTIVES):
         return _collective(spec)
@@ -71,7 +72,8 @@ def work_of(spec: OpSpec) -> Work:
 def is_counted(name: str) -> bool:
     """Whether an operation has a counter of its own."""
     base = ".".join(name.split(".")[:2])
-    return base in marks.HOST_MARKS or base.startswith(_COLLECTIVES) or _counter(base) is not None
+    known = base in marks.HOST_MARKS or base.startswith((*_COLLECTIVES, *_HOST_ONLY))
+    return known or _counter(base) is not None
 
 
 def _counter(base: str) -> Counter | None:
