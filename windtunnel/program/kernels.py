@@ -35,7 +35,7 @@ dimension, ``t`` tokens of all sequences end to end, ``e`` experts.
 | ``moe_permute`` | tokens (t,d), indices | rows (t·top_k,d) | |
 | ``moe_unpermute`` | rows (t·top_k,d), indices, [weights] | tokens (t,d) | |
 | ``fused`` | external reads of the region | external writes | ops: elementwise operations; names; rows, columns when it reduces |
-| ``host_copy`` | source | destination | direction: h2d or d2h |
+| ``host_copy`` | source | destination | direction: h2d or d2h; pinned; non_blocking |
 | ``custom`` | any | any | kernel: its name; [flops, vector_flops, bytes_read, bytes_written, precision, kernels] |
 
 Everything left out of ``custom`` is taken from its tensors. Causal FLOPs are those of full attention, as

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timeline_programs import TwoLineModel, add, mark, mm, round_chip
 
 from windtunnel.timeline.card import Card, Trace
-from windtunnel.timeline.live import LiveClock
 from windtunnel.timeline.prices import Act, OpPrice
 from windtunnel.timeline.sites import SiteTable
 
@@ -159,19 +157,3 @@ def test_the_state_is_kept_between_calls(issued: list[tuple[OpPrice, int]], cut:
     card.advance(numbers[cut:])
     whole, _ = replay(issued)
     assert (card.host_s, card.finish_s, card.issued) == (whole.host_s, whole.finish_s, whole.issued)
-
-
-def test_a_live_clock_prices_what_a_recorder_adds() -> None:
-    chip = round_chip()
-    specs = [add(8), mark("item")]
-    clock = LiveClock(chip, specs, model=TwoLineModel(chip))
-    clock.advance([0, 0], [0, 0])
-    assert clock.now_s == pytest.approx(10e-6)
-    specs += [mm(4096, 4096, 4096), mark("event_record", event=3)]
-    clock.advance([2, 3, 1], [1, 1, 1])
-    finished = clock.event_time_s(3)
-    assert finished is not None
-    assert finished > 1e-4
-    assert clock.now_s >= finished
-    clock.wait_until(5.0)
-    assert clock.now_s == clock.finish_s == 5.0

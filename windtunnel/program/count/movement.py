@@ -74,7 +74,6 @@ def view(spec: OpSpec) -> Work:
 
 
 def _copy(spec: OpSpec) -> Work:
-    direction = host_direction(spec)
     source = arguments(spec)
     read = read_bytes(spec)
     base = spec.base_name
@@ -84,12 +83,9 @@ def _copy(spec: OpSpec) -> Work:
         read = nbytes(source[len(source) // 2 :])
     elif base in ("aten._copy_from", "aten._copy_from_and_resize") and source:
         read = nbytes(source[:1])
-    if direction:
+    if _to_host(spec):
         return Work(
-            family=Family.HOST_COPY,
-            bytes_read=written_bytes(spec) if direction == "h2d" else read,
-            bytes_written=written_bytes(spec),
-            variant=direction,
+            family=Family.HOST_COPY, bytes_read=read, bytes_written=written_bytes(spec), variant="pageable"
         )
     joined = any(word in base for word in ("cat", "stack"))
     kernels = max(1, -(-len(source) // CAT_TENSORS_PER_KERNEL)) if joined else 1
@@ -98,18 +94,10 @@ def _copy(spec: OpSpec) -> Work:
     return streaming(spec, Family.COPY, bytes_read=read, kernels=kernels)
 
 
-def host_direction(spec: OpSpec) -> str:
-    """``h2d`` or ``d2h`` for a copy between host and device, else empty.
-
-    Said by the attribute ``direction``; a cast to device ``cpu`` is ``d2h`` without being told.
-    """
-    said = spec.attribute("direction")
-    if isinstance(said, str) and said in ("h2d", "d2h"):
-        return said
-    target = spec.attribute("device")
-    if spec.base_name in ("aten._to_copy", "aten.to", "aten._to_cpu") and str(target).startswith("cpu"):
-        return "d2h"
-    return ""
+def _to_host(spec: OpSpec) -> bool:
+    """A cast to device ``cpu``. Other copies over PCIe are recorded as ``windtunnel.host_copy``."""
+    casts = ("aten._to_copy", "aten.to", "aten._to_cpu")
+    return spec.base_name in casts and str(spec.attribute("device")).startswith("cpu")
 
 
 def _fill(spec: OpSpec) -> Work:

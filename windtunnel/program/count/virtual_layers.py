@@ -147,7 +147,7 @@ def _host_copy(spec: OpSpec) -> Work:
         family=Family.HOST_COPY,
         bytes_read=read_bytes(spec),
         bytes_written=written_bytes(spec),
-        variant="pinned" if spec.attribute("pinned") else "pageable",
+        variant="pinned" if spec.attribute("pinned") is True else "pageable",
     )
 
 
