@@ -46,7 +46,11 @@ def save(program: Program, path: str | Path) -> str:
 
 
 def predict(
-    program: Program | str | Path, on: str | Chip = "mtt-s5000", *, step: int | None = None
+    program: Program | str | Path,
+    on: str | Chip = "mtt-s5000",
+    *,
+    step: int | None = None,
+    strict: bool = False,
 ) -> RunResult:
     """How long a step of a recorded program takes on one card, where the time goes, and whether it fits.
 
@@ -54,6 +58,7 @@ def predict(
         program: a program or the path of its file.
         on: a chip or its name.
         step: which recorded step, counted from 0; the last when None.
+        strict: refuse operations without a cost model (E512) instead of pricing them from their bytes.
 
     Returns:
         Times in seconds, sizes in bytes; estimates carry an 80 % interval and their sources.
@@ -63,4 +68,4 @@ def predict(
     """
     recorded = program if isinstance(program, Program) else file.load(program)
     card = on if isinstance(on, Chip) else _chip(on)
-    return _predict(recorded, card, step=step)
+    return _predict(recorded, card, step=step, strict=strict)

@@ -45,6 +45,7 @@ def predict(
     collective_time: CollectiveTime | None = None,
     model_for: ModelFor = default_model,
     memory: MemoryResult | None = None,
+    strict: bool = False,
     command: str = "",
 ) -> RunResult:
     """Predict one step of a program on a chip.
@@ -56,15 +57,19 @@ def predict(
         collective_time: seconds of a collective, from the network part; needed when groups span cards.
         model_for: the cost model of a chip.
         memory: the memory part when it is already known; else it is replayed here.
+        strict: refuse operations that have no cost model instead of pricing them from their bytes.
 
     Raises:
         WindtunnelError: E110 or E5xx, an operation that the chip cannot run; E510, a collective without a
-            network; E511, a step that was not recorded.
+            network; E511, a step that was not recorded; E512, an operation without a cost model (``strict``).
     """
     mark = _choose(program, step)
     priced = price_program(program, chip, model_for, collective_time)
     sites = step_sites(program, mark)
     counts = np.bincount(sites, minlength=len(program.sites))
+    unpriced = _unpriced(program, counts)
+    if strict and unpriced:
+        raise _not_priced(unpriced)
     timeline = replay_step(priced.table, sites, mark.kind, priced.graph_launch_s)
     kinds = np.array([kind_of(work.family) for work in program.works], np.int64)[program.sites[:, 0]]
     parts = step_parts(timeline, kinds, program.sites[:, 4])
@@ -99,7 +104,7 @@ def predict(
         tracks=tracks(program),
         sensitivities=sensitivities(priced, program, chip, model_for, sites, mark.kind, collective_time),
         steps=_all_steps(program, priced),
-        notices=(*program.notices, *_unpriced(program, counts)),
+        notices=(*program.notices, *unpriced),
         warnings=_warnings(parts, table.rows, mark),
         outcome=program.origin.outcome,
         outcome_detail=program.origin.outcome_detail,
@@ -184,6 +189,15 @@ def _unpriced(program: Program, counts: npt.NDArray[np.int64]) -> list[Notice]:
         Notice(NoticeKind.UNPRICED, f"{name}: no cost model, priced from its bytes", count=times)
         for name, times in found.items()
     ]
+
+
+def _not_priced(unpriced: Sequence[Notice]) -> WindtunnelError:
+    return WindtunnelError(
+        "E512",
+        f"{len(unpriced)} of the step's operations have no cost model",
+        hint="register a cost for each of them, or leave out --strict to price them from their bytes",
+        values={f"operation {n}": notice.what for n, notice in enumerate(unpriced, 1)},
+    )
 
 
 def _warnings(parts: StepParts, rows: Sequence[OpRow], mark: StepMark) -> tuple[str, ...]:

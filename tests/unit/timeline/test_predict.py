@@ -148,6 +148,10 @@ def test_unknown_operation_is_listed() -> None:
     assert notice.count == 2
     assert "mylib.mystery" in notice.what
     assert any("without a cost model" in warning for warning in result.warnings)
+    with pytest.raises(WindtunnelError) as refused:
+        ask(make_program([(odd, 0, F)] * 2), strict=True)
+    assert refused.value.code == "E512"
+    assert "mylib.mystery" in str(refused.value)
 
 
 def test_unrecorded_step_is_refused() -> None:
