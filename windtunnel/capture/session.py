@@ -6,7 +6,17 @@ import gc
 from types import TracebackType
 from typing import Any
 
-from windtunnel.capture import backend, compile, module, patches, pinned, registrations, storage, streams
+from windtunnel.capture import (
+    backend,
+    compile,
+    import_path,
+    module,
+    patches,
+    pinned,
+    registrations,
+    storage,
+    streams,
+)
 from windtunnel.capture.module import module as card_module
 from windtunnel.capture.modules import ModuleTracker
 from windtunnel.capture.recorder import Recorder
@@ -30,6 +40,7 @@ class Session:
         stop_after: raise ``EnoughSteps`` in the script after so many complete steps.
         routing: how router indices are drawn, see ``handlers/drawing.py``.
         strict: refuse instead of pretending.
+        kernels: offer virtual kernels under the names of packages that are not installed.
     """
 
     def __init__(
@@ -42,9 +53,11 @@ class Session:
         seed: int = 0,
         strict: bool = False,
         oom_continue: bool = False,
+        kernels: bool = True,
     ) -> None:
         self.chip = chip
         self.strict = strict
+        self.kernels = kernels
         self.state = State(chip, Mode(mode), routing, seed, strict=strict, oom_continue=oom_continue)
         self.steps = StepTracker(self.recorder, stop_after)
         self.modules = ModuleTracker(self.state.context, self.steps.enter_model, self.steps.leave_model)
@@ -67,12 +80,15 @@ class Session:
         module.set_device_count(1)
         self.state.on_embedding = self.steps.note_tokens
         self.state.on_backward_end = self.steps.note_backward
+        if self.kernels:
+            import_path.install()
         self.modules.install()
         self.steps.install()
         return self
 
     def remove(self) -> None:
         """Stop recording. Tensors that still live stay usable."""
+        import_path.remove()
         self.modules.remove()
         self.steps.remove()
 
