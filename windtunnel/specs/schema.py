@@ -38,6 +38,16 @@ class Quantity:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a group of plain facts comes from that are not quantities: counts, rules, flags."""
+
+    source: str
+    date: str
+    trust: Trust
+    note: str = ""
+
+
 class Vendor(StrEnum):
     """Whose software stack the card speaks."""
 
@@ -64,6 +74,7 @@ class AttentionRules:
     head_dim_max: int
     head_dims_extra: tuple[tuple[int, int], ...] = ()
     mask_gradient: bool = True
+    provenance: Provenance | None = None
 
     def supports(self, dtype: str, qk_head_dim: int, v_head_dim: int) -> bool:
         """Whether the fused kernel takes this shape."""
@@ -123,6 +134,7 @@ class Chip:
     cards_per_node: int = 8
     note: str = ""
     overrides: tuple[str, ...] = field(default=())  # `--set` overrides applied, for the report
+    properties: Provenance | None = None  # of the plain counts above: capability, warp, registers, links
 
     def peak(self, precision: str) -> Quantity:
         """The dense peak of ``precision``; KeyError where the chip lacks it (callers code the error)."""

@@ -1,0 +1,161 @@
+"""A chip's file, ``chips/<name>/chip.toml``: read, completed from the chip it is based on, and checked.
+
+What this is not: the search for names (``catalogue.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from windtunnel.specs.schema import AttentionRules, Chip, Provenance, Quantity, ScaleUp, Vendor
+from windtunnel.specs.table import PROVENANCE_KEYS, Table, read_toml
+
+FILE_NAME = "chip.toml"
+
+UNITS: Mapping[str, str] = {
+    "multiprocessors": "1",
+    "clock_hz": "Hz",
+    "memory_bytes": "B",
+    "memory_bytes_per_s": "B/s",
+    "l2_bytes": "B",
+    "l2_bytes_per_s": "B/s",
+    "shared_memory_bytes": "B",
+    "link_bytes_per_s": "B/s",
+    "pcie_bytes_per_s": "B/s",
+    "nic_bytes_per_s": "B/s",
+    "launch_s": "s",
+    "graph_launch_s": "s",
+    "kernel_floor_s": "s",
+    "tdp_w": "W",
+}
+"""The quantities of a chip and the SI base unit of each."""
+
+PRECISIONS = ("fp4", "fp8", "int8", "bf16", "fp16", "tf32", "fp32", "fp64", "fp64_tensor")
+PEAK_UNIT = "FLOP/s"
+
+FASTER = (("fp4", "fp8"), ("fp8", "bf16"), ("bf16", "tf32"), ("fp32", "fp64"), ("fp64_tensor", "fp64"))
+"""Pairs of precisions: the first is never slower than the second on a real chip."""
+
+DEVICE_TYPES = ("cuda", "musa")
+_TEXTS = ("title", "vendor", "architecture", "device_type", "device_name", "scale_up", "note", "based_on")
+_PROPERTIES = (
+    "compute_capability",
+    "warp_size",
+    "registers_per_block",
+    "threads_per_multiprocessor",
+    "links",
+    "cards_per_node",
+)
+_ATTENTION = ("dtypes", "head_dim_max", "head_dims_extra", "mask_gradient")
+_KEYS = (*_TEXTS, "aliases", "relatives", "tf32_default", "properties", "attention", "peak_flops", *UNITS)
+
+Base = Callable[[str], Mapping[str, object]]
+
+
+def chip_of_folder(folder: Path, base: Base) -> Chip:
+    """The chip that ``folder`` describes; its name is the folder's.
+
+    Args:
+        base: finds the completed data of the chip named by ``based_on``.
+
+    Raises:
+        WindtunnelError: E102 to E106 and E109, naming the file and the path inside it.
+    """
+    return _chip(folder.name, completed(folder, base))
+
+
+def completed(folder: Path, base: Base) -> Table:
+    """The file's data on top of those of the chip it is based on: what it states replaces, whole numbers only."""
+    own = read_toml(folder / FILE_NAME)
+    own.only(_KEYS)
+    if not own.has("based_on"):
+        return own
+    below = base(own.text("based_on"))
+    return Table(_over(own.data, below), own.file)
+
+
+def aliases_of(folder: Path) -> tuple[str, ...]:
+    """The other names of the chip in ``folder``."""
+    return read_toml(folder / FILE_NAME).texts("aliases", ())
+
+
+def _over(own: Mapping[str, object], below: Mapping[str, object]) -> dict[str, object]:
+    """``own`` replaces ``below``; the groups are joined, a number is replaced with its source."""
+    merged = {key: value for key, value in below.items() if key not in ("aliases", "based_on")}
+    for key, value in own.items():
+        old = merged.get(key)
+        joined = key == "peak_flops" and isinstance(value, dict) and isinstance(old, dict)
+        merged[key] = {**old, **value} if joined else value  # type: ignore[dict-item]
+    return merged
+
+
+def _chip(name: str, table: Table) -> Chip:
+    counts, counts_from = _properties(table)
+    scale_up = table.choice("scale_up", ScaleUp)
+    if table.text("device_type") not in DEVICE_TYPES:
+        raise table.wrong("device_type", table.text("device_type"), "one of " + ", ".join(DEVICE_TYPES))
+    numbers = {
+        key: table.quantity(key, unit, zero=key == "link_bytes_per_s" and scale_up is ScaleUp.PCIE)
+        for key, unit in UNITS.items()
+    }
+    return Chip(
+        name=name,
+        title=table.text("title"),
+        vendor=table.choice("vendor", Vendor),
+        architecture=table.text("architecture"),
+        device_type=table.text("device_type"),
+        device_name=table.text("device_name"),
+        compute_capability=counts.pair("compute_capability"),
+        warp_size=counts.integer("warp_size"),
+        aliases=table.texts("aliases", ()),
+        registers_per_block=counts.integer("registers_per_block"),
+        threads_per_multiprocessor=counts.integer("threads_per_multiprocessor"),
+        links=counts.integer("links", least=0 if scale_up is ScaleUp.PCIE else 1),
+        cards_per_node=counts.integer("cards_per_node", 8),
+        properties=counts_from,
+        peak_flops=_peaks(table),
+        scale_up=scale_up,
+        attention=_attention(table),
+        tf32_default=table.flag("tf32_default"),
+        relatives=table.texts("relatives", ()),
+        note=table.text("note", ""),
+        **numbers,
+    )
+
+
+def _properties(table: Table) -> tuple[Table, Provenance]:
+    properties = table.table("properties")
+    properties.only((*_PROPERTIES, *PROVENANCE_KEYS))
+    return properties, properties.provenance()
+
+
+def _peaks(table: Table) -> dict[str, Quantity]:
+    peaks = table.table("peak_flops")
+    peaks.only(PRECISIONS)
+    found = {key: peaks.quantity(key, PEAK_UNIT) for key in PRECISIONS if peaks.has(key)}
+    if "fp32" not in found:
+        raise peaks.error(
+            "E103", "`peak_flops.fp32` is missing", hint="every chip needs the peak of its FP32 vector units"
+        )
+    for fast, slow in FASTER:
+        if fast in found and slow in found and found[fast].value < found[slow].value:
+            raise peaks.error(
+                "E109",
+                f"`peak_flops.{fast}` is below `peak_flops.{slow}`",
+                hint="state dense peaks in FLOP/s; one of the two is probably in another unit or sparse",
+                values={fast: found[fast].value, slow: found[slow].value},
+            )
+    return found
+
+
+def _attention(table: Table) -> AttentionRules:
+    rules = table.table("attention")
+    rules.only((*_ATTENTION, *PROVENANCE_KEYS))
+    return AttentionRules(
+        dtypes=rules.texts("dtypes"),
+        head_dim_max=rules.integer("head_dim_max"),
+        head_dims_extra=rules.pairs("head_dims_extra"),
+        mask_gradient=rules.flag("mask_gradient", True),
+        provenance=rules.provenance(),
+    )
