@@ -14,7 +14,7 @@ dimension, ``t`` tokens of all sequences end to end, ``e`` experts.
 | ``paged_attention`` | q (b,s,h,d), k pages (blocks,page,kv_h,d), v pages, [tables] | out | causal, kv_lens; or kv_len (mean) |
 | ``mla_decode`` | q (b,s,h,latent+rope), cache (..., latent+rope) | out (b,s,h,latent) | kv_lens; or kv_len |
 | ``gated_delta_chunk`` | q, k (b,s,kh,dk), v (b,s,h,dv), g, beta, [state] | out, [state] | chunk (64) |
-| ``gated_delta_chunk_backward`` | grad, q, k, v, g, beta, ... | gradients | chunk (64) |
+| ``gated_delta_chunk_backward`` | grad, [grad_state], q, k, v, g, beta, [state] | gradients | chunk (64) |
 | ``gated_delta_recurrent`` | q, k, v, g, beta, state (b,h,dk,dv) | out, state | |
 | ``causal_conv1d`` | x (b,channels,s), weight (channels,width), [bias] | out | |
 | ``causal_conv1d_backward`` | grad, x, weight, [bias] | dx, dweight, [dbias] | |
@@ -34,7 +34,7 @@ dimension, ``t`` tokens of all sequences end to end, ``e`` experts.
 | ``flex_attention_backward`` | grad, q, k, v, out, [lse], ... | dq, dk, dv | density |
 | ``moe_permute`` | tokens (t,d), indices | rows (t·top_k,d) | |
 | ``moe_unpermute`` | rows (t·top_k,d), indices, [weights] | tokens (t,d) | |
-| ``fused`` | external reads of the region | external writes | ops: elementwise operations; names; rows, columns when it reduces |
+| ``fused`` | external reads of the region | external writes | names: its operations, or ops: how many; rows, columns when it reduces |
 | ``host_copy`` | source | destination | direction: h2d or d2h; pinned; non_blocking |
 | ``custom`` | any | any | kernel: its name; [flops, vector_flops, bytes_read, bytes_written, precision, kernels] |
 

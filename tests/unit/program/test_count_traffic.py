@@ -208,6 +208,36 @@ def test_deltanet_is_linear_in_length_and_backward_costs_three_times() -> None:
     assert chunk(1024, "gated_delta_chunk_backward", (t(1, 1024, 8, 128),)) == 3 * chunk(1024)
 
 
+def test_a_fused_region_counts_its_operations_and_reads_only_the_rows_it_gathers() -> None:
+    pointwise = work_of(op("windtunnel.fused", (X, X), (X,), names=("add.Tensor", "exp.default")))
+    assert pointwise.dim("ops") == 9
+    table, rows = t(50_000, 64), t(8, 64)
+    gathering = work_of(
+        op("windtunnel.fused", (table, ids(8)), (rows,), names=("embedding.default", "mul.Tensor"))
+    )
+    assert gathering.bytes_read == 8 * 64 * 4 + 64
+    assert gathering.dim("elements") == 512
+
+
+def test_deltanet_backward_finds_its_tensors_behind_a_state_gradient() -> None:
+    q, v, g, state = t(1, 512, 4, 128), t(1, 512, 8, 64), t(1, 512, 8), t(1, 8, 128, 64)
+    name = "windtunnel.gated_delta_chunk_backward.default"
+    without = work_of(op(name, (v, q, q, v, g, g), (q,)))
+    behind = work_of(op(name, (v, state, q, q, v, g, g, state), (q,)))
+    assert without.dims == behind.dims
+    assert (behind.dim("qk_dim"), behind.dim("v_dim"), behind.dim("heads")) == (128, 64, 8)
+
+
+def test_a_window_counts_the_query_itself() -> None:
+    q = t(1, 256, 4, 64)
+    assert (
+        work_of(op("windtunnel.flash_attention", (q, q, q), (q,), causal=True, window=63)).dim("window") == 64
+    )
+    assert (
+        work_of(op("windtunnel.flash_attention", (q, q, q), (q,), causal=True, window=-1)).dim("window") == 0
+    )
+
+
 def test_a_custom_kernel_says_its_own_cost() -> None:
     told = work_of(
         op("windtunnel.custom", (X,), (X,), kernel="mine", flops=1e9, precision="bf16", bytes_read=10)

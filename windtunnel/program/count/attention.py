@@ -172,7 +172,7 @@ def is_causal(spec: OpSpec) -> bool:
 def window_of(spec: OpSpec) -> float:
     """Keys that a query sees to its left, itself included; 0 without a window."""
     left = number(spec, "window_size_left", number(spec, "window", -1.0))
-    return left + 1 if left > 0 else 0.0
+    return left + 1 if left >= 0 else 0.0
 
 
 def _sequences(spec: OpSpec) -> int:

@@ -7,6 +7,7 @@ from windtunnel.program.count.shapes import (
     SPECIAL,
     Counter,
     first,
+    names,
     result,
     results,
     streaming,
@@ -60,6 +61,15 @@ def _arithmetic(spec: OpSpec) -> Work:
 def special(spec: OpSpec) -> Work:
     """One transcendental function of each element."""
     return pointwise(spec, SPECIAL)
+
+
+_SPECIAL_NAMES = frozenset(names(_SPECIAL))
+
+
+def ops_of(name: str) -> float:
+    """Vector operations of one element of ``aten.<name>``, an overload allowed."""
+    base = name.partition(".")[0].removesuffix("_")
+    return SPECIAL if base in _SPECIAL_NAMES or base.startswith(SPECIAL_PREFIX) else ARITHMETIC
 
 
 def _grid(spec: OpSpec) -> Work:

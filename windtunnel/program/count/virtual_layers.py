@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from windtunnel.program import kernels as k
 from windtunnel.program.count.matmul import gemm, grouped
+from windtunnel.program.count.pointwise import ops_of
 from windtunnel.program.count.rowwise import (
     NORM_BACKWARD_OPS,
     NORM_OPS,
@@ -130,16 +131,31 @@ def _unpermute(spec: OpSpec) -> Work:
     )
 
 
+_GATHERS = ("embedding", "index", "gather", "take")
+
+
 def _fused(spec: OpSpec) -> Work:
-    """One pass over what enters and leaves the region; ``ops`` elementwise operations in between."""
-    ops = number(spec, "ops", 1.0)
-    if not number(spec, "columns"):
+    """One pass over what enters and leaves the region, all its operations on each element."""
+    operations = spec.attribute("names")
+    inside = [str(name) for name in operations] if isinstance(operations, tuple) else []
+    ops = sum(ops_of(name) for name in inside) if inside else number(spec, "ops", 1.0)
+    read = _gathered_bytes(spec) if any(name.startswith(_GATHERS) for name in inside) else read_bytes(spec)
+    if number(spec, "columns"):
+        rows, columns = number(spec, "rows", 1.0), number(spec, "columns")
+        family, elements, dims = Family.REDUCTION, rows * columns, rows_columns(rows, columns)
+    else:
+        family = Family.POINTWISE
         elements = float(max((t.numel for t in (*spec.inputs, *spec.outputs)), default=0))
-        sizes = (("elements", elements), ("ops", ops))
-        return streaming(spec, Family.POINTWISE, ops * elements, variant="fused", dims=sizes)
-    rows, columns = number(spec, "rows", 1.0), number(spec, "columns")
-    dims = rows_columns(rows, columns)
-    return streaming(spec, Family.REDUCTION, ops * rows * columns, variant="fused", dims=dims)
+        if read < read_bytes(spec):
+            elements = float(max((t.numel for t in spec.outputs), default=0))
+        dims = (("elements", elements), ("ops", ops))
+    return streaming(spec, family, ops * elements, bytes_read=read, variant="fused", dims=dims)
+
+
+def _gathered_bytes(spec: OpSpec) -> float:
+    """Reads of a region that gathers: of a table larger than any result, as much as a result holds."""
+    most = max((tensor.numel for tensor in spec.outputs), default=0)
+    return sum(nbytes((t,)) * min(1.0, most / t.numel) for t in spec.inputs if t.numel)
 
 
 def _host_copy(spec: OpSpec) -> Work:

@@ -151,7 +151,9 @@ def _delta_chunk(spec: OpSpec) -> Work:
 
 
 def _delta_chunk_backward(spec: OpSpec) -> Work:
-    return _delta(spec, spec.inputs[1], spec.inputs[3], chunk=_chunk(spec), backward=True)
+    q, key = spec.inputs[1:3]
+    lead = 1 if q.shape == key.shape else 2  # a gradient of the final state may come before q
+    return _delta(spec, spec.inputs[lead], spec.inputs[lead + 2], chunk=_chunk(spec), backward=True)
 
 
 def _delta_recurrent(spec: OpSpec) -> Work:
