@@ -76,7 +76,8 @@ def _backward(
     chunk: int,
 ) -> tuple[torch.Tensor | None, ...]:
     def function(*tensors: Any) -> Any:
-        return _recurrence(*tensors[:6], scale, normalise, chunk)
+        query, key, value, decay, weight, memory = tensors
+        return _recurrence(query, key, value, decay, weight, memory, scale, normalise, chunk)
 
     inputs = (q, k, v, g, beta, state)
     if grad_state is None:
