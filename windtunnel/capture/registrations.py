@@ -184,15 +184,23 @@ def _autocast(op: Any, cast: Callable[[Any], Any] | None) -> Callable[..., Any]:
     return run
 
 
+def _on_card(value: Any) -> bool:
+    """A card tensor, or the compiler's stand-in for one."""
+    if isinstance(value, VirtualTensor):
+        return True
+    return isinstance(value, torch.Tensor) and value.device.type == BACKEND
+
+
 _weight_casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
 
 def _lower(value: Any) -> Any:
     """To the autocast dtype. A parameter is cast once per region, as PyTorch's weight cache does."""
-    if not isinstance(value, VirtualTensor) or value.dtype is not torch.float32:
+    if not _on_card(value) or value.dtype is not torch.float32:
         return value
     dtype = torch.get_autocast_dtype(BACKEND)
     cacheable = value.requires_grad and value.is_leaf and torch.is_autocast_cache_enabled()
+    cacheable = cacheable and isinstance(value, VirtualTensor)
     if not cacheable:
         return value.to(dtype)
     cached = _weight_casts.get(id(value))
@@ -207,13 +215,13 @@ def clear_autocast_cache() -> None:
 
 
 def _to_float32(value: Any) -> Any:
-    if isinstance(value, VirtualTensor) and value.dtype in (torch.bfloat16, torch.float16):
+    if _on_card(value) and value.dtype in (torch.bfloat16, torch.float16):
         return value.float()
     return value
 
 
 def _widest_of(args: Any, kwargs: Any) -> Callable[[Any], Any]:
-    tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, VirtualTensor)]
+    tensors = [a for a in (*args, *kwargs.values()) if _on_card(a)]
     if any(t.dtype is torch.float32 for t in tensors):
         return _to_float32
     return lambda value: value
