@@ -66,7 +66,7 @@ def chip_of_folder(folder: Path, base: Base) -> Chip:
 
 
 def completed(folder: Path, base: Base) -> Table:
-    """The file's data on top of those of the chip it is based on: what it states replaces, whole numbers only."""
+    """The file's data on top of those of the chip it is based on. A number is replaced with all it states."""
     own = read_toml(folder / FILE_NAME)
     own.only(_KEYS)
     if not own.has("based_on"):
@@ -120,7 +120,20 @@ def _chip(name: str, table: Table) -> Chip:
         tf32_default=table.flag("tf32_default"),
         relatives=table.texts("relatives", ()),
         note=table.text("note", ""),
-        **numbers,
+        multiprocessors=numbers["multiprocessors"],
+        clock_hz=numbers["clock_hz"],
+        memory_bytes=numbers["memory_bytes"],
+        memory_bytes_per_s=numbers["memory_bytes_per_s"],
+        l2_bytes=numbers["l2_bytes"],
+        l2_bytes_per_s=numbers["l2_bytes_per_s"],
+        shared_memory_bytes=numbers["shared_memory_bytes"],
+        link_bytes_per_s=numbers["link_bytes_per_s"],
+        pcie_bytes_per_s=numbers["pcie_bytes_per_s"],
+        nic_bytes_per_s=numbers["nic_bytes_per_s"],
+        launch_s=numbers["launch_s"],
+        graph_launch_s=numbers["graph_launch_s"],
+        kernel_floor_s=numbers["kernel_floor_s"],
+        tdp_w=numbers["tdp_w"],
     )
 
 

@@ -1,0 +1,131 @@
+"""What ``--on`` means: ``mtt-s5000``, ``mtt-s5000:64,h100-sxm``, ``kuae-10240`` or ``my-cluster.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.specs.catalogue import chip as chip_called
+from windtunnel.specs.catalogue import chip_names
+from windtunnel.specs.cluster import Cluster
+from windtunnel.specs.cluster_files import ClusterFile, all_in, read_cluster
+from windtunnel.specs.schema import Chip
+from windtunnel.specs.table import did_you_mean
+
+CLUSTERS = Path(__file__).parent / "clusters"
+CARDS_MAX = 1_000_000
+
+
+def cluster_names() -> list[str]:
+    """The shipped clusters, in alphabetical order."""
+    return [preset.name for preset in _presets()]
+
+
+def cluster_of(chip: str | Chip, cards: int = 1) -> Cluster:
+    """``cards`` cards of ``chip`` in the kind of node that chip is sold in.
+
+    Raises:
+        WindtunnelError: E101, no such chip; E220, the number of cards is not sensible; E222, no node is
+            known for this chip.
+    """
+    card = chip if isinstance(chip, Chip) else chip_called(chip)
+    _check_cards(cards, card.name)
+    preset = _preset_for(card)
+    return preset.cluster(card, cards)
+
+
+def parse_target(
+    text: str, overrides: Sequence[str] = (), folders: Sequence[Path] = ()
+) -> tuple[Cluster, ...]:
+    """The clusters that a comma-separated ``--on`` names, in its order; a chip alone is one card.
+
+    Args:
+        overrides, folders: as ``catalogue.chip`` takes them.
+
+    Raises:
+        WindtunnelError: E220, a part cannot be read; E101, neither a chip nor a cluster has the name; E102
+            to E109, a file or override is not sound.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(_parse_one(part, text, overrides, folders) for part in parts)
+
+
+def _parse_one(part: str, text: str, overrides: Sequence[str], folders: Sequence[Path]) -> Cluster:
+    name, colon, count = part.partition(":")
+    name = name.strip()
+    if not name or (colon and not count.strip()):
+        raise _unreadable(text, part)
+    cards = _cards(count, text, part) if colon else None
+    if name.endswith(".toml"):
+        file = read_cluster(Path(name))
+    else:
+        found = [preset for preset in _presets() if preset.name == name.lower()]
+        if not found:
+            return _of_chip(name, cards or 1, overrides, folders)
+        file = found[0]
+    return file.cluster(chip_called(file.chips[0], overrides, folders), cards)
+
+
+def _of_chip(name: str, cards: int, overrides: Sequence[str], folders: Sequence[Path]) -> Cluster:
+    try:
+        return cluster_of(chip_called(name, overrides, folders), cards)
+    except WindtunnelError as error:
+        if error.code != "E101":
+            raise
+        known = [*chip_names(folders), *cluster_names()]
+        raise WindtunnelError(
+            "E101",
+            f"no chip or cluster is called `{name}`",
+            hint=f"{did_you_mean(name, known)}list the chips: windtunnel chips",
+            values={"known": ", ".join(known)},
+        ) from None
+
+
+def _cards(count: str, text: str, part: str) -> int:
+    digits = count.strip().replace("_", "")
+    if not (digits.isascii() and digits.isdigit()):
+        raise _unreadable(text, part)
+    cards = int(digits[:12])
+    _check_cards(cards, part)
+    return cards
+
+
+def _check_cards(cards: int, name: str) -> None:
+    if not 1 <= cards <= CARDS_MAX:
+        raise WindtunnelError(
+            "E220",
+            f"`{name}` asks for {cards:,} cards",
+            hint=f"ask for 1 to {CARDS_MAX:,} cards, as mtt-s5000:64",
+        )
+
+
+def _unreadable(text: str, part: str) -> WindtunnelError:
+    return WindtunnelError(
+        "E220",
+        f"cannot read `{part}` in `{text}`" if part != text else f"cannot read the target `{text}`",
+        hint="name chips and cards, as --on mtt-s5000:64 or --on mtt-s5000:8,h100-sxm:8, or a cluster file",
+    )
+
+
+def _preset_for(card: Chip) -> ClusterFile:
+    """The preset that lists the chip; for a user's own chip the first one with the same scale-up."""
+    presets = _presets()
+    for preset in presets:
+        if card.name in preset.chips:
+            return preset
+    for preset in presets:
+        if chip_called(preset.chips[0]).scale_up is card.scale_up:
+            return preset
+    raise WindtunnelError(
+        "E222",
+        f"no node is known for {card.title}",
+        hint="describe its node in a cluster file: docs/adding-a-chip.md",
+        values={"chip": card.name, "scale_up": str(card.scale_up)},
+    )
+
+
+@cache
+def _presets() -> tuple[ClusterFile, ...]:
+    return all_in(CLUSTERS)
