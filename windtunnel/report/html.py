@@ -1,0 +1,101 @@
+"""One offline page: everything inline, no network, readable without JavaScript, printable.
+
+Text is escaped by Jinja; what the script draws travels as compressed, base64-coded JSON and reaches the page
+as text nodes only. A content security policy allows the page's own script and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+
+from windtunnel import units
+from windtunnel.errors import WindtunnelError
+from windtunnel.report import comparison, difference, page, words
+from windtunnel.results import columns
+from windtunnel.results.columns import Unit
+from windtunnel.results.run_result import RunResult
+
+
+def render(results: Sequence[RunResult]) -> str:
+    """The page for one result, or the comparison of several."""
+    script, style = _asset("page.js"), _asset("page.css")
+    shared = {
+        "style": style,
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    if len(results) == 1:
+        view = page.view(results[0])
+        return _template("report.html.j2").render(
+            **shared, view=view, result=results[0], data=_packed(view.timeline)
+        )
+    return _template("compare.html.j2").render(
+        **shared,
+        results=results,
+        names=comparison.names(results),
+        rows=comparison.rows(results),
+        verdicts=[words.verdict(result) for result in results],
+        bars=page.compared_bars(results),
+        differences=difference.rows(results[0], results[1]) if len(results) == 2 else [],
+        data="",
+    )
+
+
+def write(results: Sequence[RunResult], path: str | Path) -> None:
+    """Write the page.
+
+    Raises:
+        WindtunnelError: E925, the file cannot be written.
+    """
+    try:
+        Path(path).write_text(render(results), encoding="utf-8")
+    except OSError as error:
+        raise WindtunnelError(
+            "E925",
+            f"cannot write `{path}`: {error.strerror}",
+            hint="choose a folder that exists and that you may write to",
+            values={"path": path},
+        ) from None
+
+
+def _packed(columns_: dict[str, object]) -> str:
+    plain = json.dumps(columns_, ensure_ascii=False, separators=(",", ":")).encode()
+    return base64.b64encode(zlib.compress(plain, 9)).decode()
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("windtunnel.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("windtunnel.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        seconds=units.seconds,
+        gib=units.gib,
+        percent=lambda fraction: f"{100 * fraction:.1f} %",
+        place=lambda fraction: f"{100 * fraction:.3f}%",
+        count=units.count,
+        rate=lambda value: columns.text(Unit.FLOP_PER_S, value) if value > 0 else "",
+        bandwidth=lambda value: columns.text(Unit.BYTES_PER_S, value) if value > 0 else "",
+        label=columns.label,
+        definition=lambda key: columns.column(key).definition,
+        category=lambda name: name.replace("_", " "),
+    )
+    return environment.get_template(name)
