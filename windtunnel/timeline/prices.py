@@ -6,6 +6,7 @@ A site is priced once; the replay then only adds. Collectives get their time fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -166,7 +167,7 @@ def _mark(spec: OpSpec, work: Work, time: KernelPrice, model: PriceModel) -> OpP
             time.formula,
         )
     argument = spec.attribute(_MARK_ARGUMENT.get(act, ""), -1)
-    number = float(argument) if isinstance(argument, (int, float)) else -1.0
+    number = float(argument) if isinstance(argument, (int, float)) and math.isfinite(argument) else -1.0
     return OpPrice(act, model.host_time_s(work), argument=number)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch_specs import record
 
+from tests.unit.program.torch_specs import record
 from windtunnel.program.count import work_of
 from windtunnel.program.work import Family
 
@@ -106,8 +106,7 @@ def _count(packet: object, args: tuple[object, ...]) -> int:
 def test_attention(
     heads: tuple[int, int], lengths: tuple[int, int], dims: tuple[int, int], kind: str
 ) -> None:
-    from torch_specs import tensor_spec
-
+    from tests.unit.program.torch_specs import tensor_spec
     from windtunnel.program.op import OpSpec
 
     q = meta(2, heads[0], lengths[0], dims[0], dtype=torch.bfloat16)
@@ -138,8 +137,7 @@ def test_attention(
 
 @pytest.mark.parametrize("lens", [(8, 8), (3, 17, 44), (100,)])
 def test_packed_attention_counts_its_true_lengths(lens: tuple[int, ...]) -> None:
-    from torch_specs import tensor_spec
-
+    from tests.unit.program.torch_specs import tensor_spec
     from windtunnel.program.op import OpSpec
 
     tokens = sum(lens)

@@ -210,6 +210,7 @@ BAD = {
     "size": {"specs": [OpSpec("aten.mm.default", (TensorSpec("float32", (-2,)),))] * 3},
     "name": {"specs": [OpSpec("")] * 3},
     "flops": {"works": [replace(work_of(OpSpec("aten.view.default")), flops=float("nan"))] * 3},
+    "huge": {"works": [replace(work_of(OpSpec("aten.view.default")), bytes_read=1e300)] * 3},
     "group": {"groups": [ProcessGroup(())]},
 }
 

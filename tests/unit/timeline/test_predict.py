@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timeline_programs import TwoLineModel, add, make_program, mark, mm, no_memory, round_chip, tensor
 
+from tests.unit.timeline.timeline_programs import (
+    TwoLineModel,
+    add,
+    make_program,
+    mark,
+    mm,
+    no_memory,
+    round_chip,
+    tensor,
+)
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate, Source
 from windtunnel.program.op import OpSpec
