@@ -1,15 +1,19 @@
 """Fused attention over many queries (prefill, training), forward and backward, and its fall back to math.
 
-    fraction = part of the score matrix inside the causal triangle and the window, in tiles of 128 × 128
-    products = 2 × batch × heads × q × kv × (qk_dim + v_dim) × fraction          (backward: 2.5 times)
-    matrix   = products ÷ (compute × peak × dims ÷ (dims + narrow))
-    exps     = batch × heads × q × kv × fraction ÷ (exp × multiprocessors × clock)
-    time     = floor + fill × waves + quantised max(matrix + serial × exps, memory)
+    keys    = mean keys that a tile of 128 queries visits: causal triangle and window, in whole tiles
+    unit    = seconds that one multiprocessor takes for a tile of queries and one key:
+              products × 2 × 128 × (qk_dim + v_dim + 2 × narrow) ÷ (compute × peak ÷ multiprocessors)
+              + serial × 128 ÷ (exp × clock)
+    total   = tiles × keys × unit ÷ multiprocessors,     longest = most keys of one tile × unit
+    time    = floor + fill × waves + max(longest, total + tail × longest) + bytes ÷ (dram × bandwidth)
 
-Tiles of 128 queries of one head occupy one multiprocessor; the last wave is quantised. ``narrow`` is the loss
-of small head dimensions, ``serial`` the part of the exponentials that is not hidden behind the products.
-Where the chip's fused kernel does not take the shape (``Chip.attention``), or the variant is ``math``: two
-batched products, and the score matrix written and read in between for scale, mask and softmax.
+with the sustained clock of ``gemm.py``. ``products`` is 1 forward and 2.5 backward; ``narrow`` is the loss of
+small head dimensions; ``serial`` the part of the exponentials that the products do not hide; ``tail`` how much
+of the longest tile is left over when the others are done. Bytes are added, since serving libraries also write
+the cache, and reading hides only in part.
+
+Where the chip's own fused kernel does not take the shape (``Chip.attention``, for PyTorch's paths), or the
+variant is ``math``: two batched products, and the score matrix written and read in between.
 """
 
 from __future__ import annotations
@@ -26,7 +30,6 @@ from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 
 QUERY_TILE = 128.0
-KEY_TILE = 128.0
 BACKWARD_PRODUCTS = 2.5  # five products instead of two
 MATH_PASSES = 6.0  # scores: written, scaled and masked, softmax, read (each pass read or write)
 
@@ -39,7 +42,9 @@ class AttentionParameters:
     narrow: float
     exp: float
     serial: float
+    tail: float
     dram: float
+    throttle: float
     fill_s: float
     floor_s: float
 
@@ -49,32 +54,41 @@ class AttentionParameters:
         return cls(*(fit.value(name) for name in cls.__slots__))
 
 
-def fraction_computed(batch: Batch) -> Floats:
-    """Part of the full score matrix that a fused kernel computes, in whole tiles."""
+THROTTLE_S = 2e-3
+"""Duration at which half of the throttling of long kernels has set in."""
+
+RULED = ("flash", "efficient", "cudnn")
+"""Paths of PyTorch that the chip's rules govern; other kernels were called by name and take what they take."""
+
+
+def keys_visited(batch: Batch) -> tuple[Floats, Floats]:
+    """Mean and largest number of keys that a tile of queries visits; block masks through ``flops``."""
     q, kv = np.maximum(batch.dim("q_len", 1), 1.0), np.maximum(batch.dim("kv_len", 1), 1.0)
-    causal, window = batch.dim("causal") > 0, batch.dim("window")
+    tile = np.minimum(QUERY_TILE, q)
     past = np.maximum(kv - q, 0.0)
-    seen = np.minimum(kv, past + (q + np.minimum(KEY_TILE, q)) / 2.0)  # mean keys per query, whole tiles
-    keys = np.where(causal, seen, kv)
-    keys = np.where(window > 0, np.minimum(keys, window + np.minimum(KEY_TILE, q)), keys)
-    full = 2.0 * _heads(batch) * q * kv * (batch.dim("qk_dim", 1) + batch.dim("v_dim", 1))
-    products = BACKWARD_PRODUCTS if batch.family is Family.ATTENTION_BACKWARD else 1.0
-    density = np.where(batch.flops > 0, np.minimum(1.0, batch.flops / (full * products)), 1.0)
-    sparse = density < 0.8  # flops below the dense count: a block mask, already counted
-    return np.asarray(np.where(sparse, density, keys / kv))
+    mean = np.where(batch.dim("causal") > 0, np.minimum(kv, past + (q + tile) / 2.0), kv)
+    window = batch.dim("window")
+    reach = np.where(window > 0, np.minimum(kv, window + tile), kv)
+    full = 2.0 * _heads(batch) * q * kv * (batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)) * _products(batch)
+    density = np.where(batch.flops > 0, np.minimum(1.0, batch.flops / full), 1.0)
+    masked = density < 0.8  # flops below the dense count: a block mask, already counted
+    return (
+        np.where(masked, density * kv, np.minimum(mean, reach)),
+        np.where(masked, np.minimum(kv, 2.0 * density * kv), reach),
+    )
 
 
 def supported(batch: Batch, chip: Chip) -> Floats:
-    """1 where the chip's fused kernel takes the shape, else 0."""
-    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp8": "float8_e4m3fn"}.get(batch.precision, "float32")
+    """1 where a fused kernel takes the shape, else 0."""
     if batch.variant == "math":
         return np.zeros(len(batch))
+    if batch.variant not in RULED:
+        return np.ones(len(batch))
+    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp8": "float8_e4m3fn"}.get(batch.precision, "float32")
     pairs = np.stack([batch.dim("qk_dim"), batch.dim("v_dim")], axis=1)
     distinct, inverse = np.unique(pairs, axis=0, return_inverse=True)
-    answers = np.array(
-        [chip.attention.supports(dtype, int(qk), int(v)) for qk, v in distinct], dtype=np.float64
-    )
-    return np.asarray(answers[inverse.reshape(-1)])
+    answers = [chip.attention.supports(dtype, int(qk), int(v)) for qk, v in distinct]
+    return np.asarray(np.array(answers, dtype=np.float64)[inverse.reshape(-1)])
 
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
@@ -93,33 +107,32 @@ def _scores(batch: Batch) -> Floats:
     return np.asarray(_heads(batch) * batch.dim("q_len", 1) * batch.dim("kv_len", 1))
 
 
+def _products(batch: Batch) -> float:
+    return BACKWARD_PRODUCTS if batch.family is Family.ATTENTION_BACKWARD else 1.0
+
+
 def _fused(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
-    products = BACKWARD_PRODUCTS if batch.family is Family.ATTENTION_BACKWARD else 1.0
     units = chip.multiprocessors.value
-    dims = (batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)) / 2.0
-    q_tiles = np.ceil(batch.dim("q_len", 1) / QUERY_TILE)
-    padded = q_tiles * QUERY_TILE / np.maximum(batch.dim("q_len", 1), 1.0)
-    scores = _scores(batch) * fraction_computed(batch) * padded
-    peak = matrix_peak(chip, batch.precision).value
-    matrix = 4.0 * products * scores * (dims + p.narrow) / (p.compute * peak)
-    exps = scores * p.serial / (p.exp * units * chip.clock_hz.value)
-    blocks = _heads(batch) * q_tiles
-    waves = np.ceil(blocks / units)
-    uneven = waves * units / blocks
-    compute = (matrix + exps) * np.where(
-        waves > 4.0, 1.0 + (uneven - 1.0) / 2.0, uneven
-    )  # causal tiles even out
-    memory = batch.bytes_moved * products / (p.dram * chip.memory_bytes_per_s.value)
-    fixed = p.floor_s * np.maximum(batch.kernels, 1.0) + p.fill_s * waves
-    body = np.maximum(compute, memory)
+    dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1) + 2.0 * p.narrow
+    rate = p.compute * matrix_peak(chip, batch.precision).value / units
+    matrix = _products(batch) * 2.0 * QUERY_TILE * dims / rate
+    exps = p.serial * QUERY_TILE / (p.exp * chip.clock_hz.value)
+    tiles = _heads(batch) * np.ceil(batch.dim("q_len", 1) / QUERY_TILE)
+    keys, most = keys_visited(batch)
+    longest = most * (matrix + exps)
+    compute = np.maximum(longest, tiles * keys * (matrix + exps) / units + p.tail * longest)
+    memory = batch.bytes_moved * _products(batch) / (p.dram * chip.memory_bytes_per_s.value)
+    fixed = p.floor_s * np.maximum(batch.kernels, 1.0) + p.fill_s * np.ceil(tiles / units)
+    seconds = compute + memory + fixed
     limit = np.where(
         compute >= memory, np.where(exps > matrix, int(Limit.VECTOR), int(Limit.COMPUTE)), int(Limit.MEMORY)
     )
-    return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))
+    throttled = seconds * (1.0 + p.throttle * seconds / (seconds + THROTTLE_S))
+    return Times(throttled, np.where(compute + memory >= fixed, limit, int(Limit.LATENCY)))
 
 
 def _math(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
-    products = BACKWARD_PRODUCTS if batch.family is Family.ATTENTION_BACKWARD else 1.0
+    products = _products(batch)
     peak = matrix_peak(chip, _math_precision(batch, chip)).value
     dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
     matrix = 2.0 * products * _scores(batch) * dims / (p.compute * peak)

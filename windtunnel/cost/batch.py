@@ -71,3 +71,29 @@ class Batch:
     def with_precision(self, precision: str) -> Batch:
         """The same kernels computed in another precision."""
         return self if precision == self.precision else replace(self, precision=precision)
+
+    def where(self, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Batch:
+        """The kernels that ``mask`` selects."""
+        return replace(
+            self,
+            flops=self.flops[mask],
+            vector_flops=self.vector_flops[mask],
+            bytes_read=self.bytes_read[mask],
+            bytes_written=self.bytes_written[mask],
+            kernels=self.kernels[mask],
+            dims={name: values[mask] for name, values in self.dims.items()},
+        )
+
+    def joined(self, others: Sequence[Batch]) -> Batch:
+        """This batch followed by others of the same family; dimensions that one lacks are zero."""
+        names = sorted({name for item in (self, *others) for name in item.dims})
+        every = (self, *others)
+        return replace(
+            self,
+            flops=np.concatenate([item.flops for item in every]),
+            vector_flops=np.concatenate([item.vector_flops for item in every]),
+            bytes_read=np.concatenate([item.bytes_read for item in every]),
+            bytes_written=np.concatenate([item.bytes_written for item in every]),
+            kernels=np.concatenate([item.kernels for item in every]),
+            dims={name: np.concatenate([item.dim(name) for item in every]) for name in names},
+        )

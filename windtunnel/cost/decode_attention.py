@@ -1,12 +1,17 @@
 """Attention of few queries over a long cache (decode), grouped-query and latent (MLA).
 
-    memory  = (cache + queries + outputs) bytes ÷ (dram × bandwidth)
-    compute = 2 × batch × ⌈queries of one KV head⌉ × kv × (qk_dim + v_dim) ÷ (compute × peak)
-    latency = kv ÷ splits × step                        keys that one block walks in sequence
-    time    = floor + max(memory, compute) + latency
+    cache   = sequences × min(kv, window) × bytes per token ÷ (dram × bandwidth)
+    compute = 2 × sequences × KV heads × rows × keys × (qk_dim + v_dim) ÷ (compute × peak)
+    latency = keys ÷ splits × step                       keys that one block walks in sequence
+    queries = passes × (queries + outputs) ÷ (dram × bandwidth)
+    blocks  = ⌈sequences × KV heads × ⌈rows ÷ 64⌉ ÷ multiprocessors⌉ × fill
+    time    = floor + max(cache, compute) + latency + queries + blocks
 
-Queries that share a KV head are padded to the 16 rows of one matrix instruction. Keys are split over blocks
-until every multiprocessor has work. MLA is the case of one KV head whose value is part of its key.
+Queries that share a KV head are padded to the 16 ``rows`` of one matrix instruction, keys to blocks of 64. Keys
+are split over blocks until every multiprocessor has work. ``passes`` counts what serving libraries do to the
+new token beside attention (rotary, cache write, sum over splits). Where more than ``group_max`` heads share a
+KV head, the library's kernel takes every head by itself and reads the cache for each. MLA is one KV head whose value is part of its
+key.
 """
 
 from __future__ import annotations
@@ -22,15 +27,20 @@ from windtunnel.cost.peaks import matrix_peak
 from windtunnel.specs.schema import Chip
 
 INSTRUCTION_ROWS = 16.0
+BLOCK_ROWS = 64.0
+BLOCK_KEYS = 64.0
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeParameters:
-    """Fractions of peak and bandwidth, and seconds (per key walked in sequence, and fixed)."""
+    """Fractions of peak and bandwidth, numbers of passes and heads, and seconds (a key in sequence, a wave, fixed)."""
 
     compute: float
     dram: float
+    passes: float
+    group_max: float
     step_s: float
+    fill_s: float
     floor_s: float
 
     @classmethod
@@ -42,19 +52,23 @@ class DecodeParameters:
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     """Times of decode attention works; dims as for attention plus kv_bytes_per_token."""
     p = DecodeParameters.of(fit)
+    units, bandwidth = chip.multiprocessors.value, p.dram * chip.memory_bytes_per_s.value
     kv_heads = np.maximum(batch.dim("kv_heads", 1), 1.0)
     sequences, kv = batch.dim("batch", 1), batch.dim("kv_len", 1)
     keys = np.where(batch.dim("window") > 0, np.minimum(kv, batch.dim("window")), kv)
-    cached = sequences * keys * batch.dim("kv_bytes_per_token")
-    moved = np.where(cached > 0, cached + batch.bytes_written, batch.bytes_moved)
-    memory = moved / (p.dram * chip.memory_bytes_per_s.value)
-    queries = batch.dim("q_len", 1) * batch.dim("heads", 1) / kv_heads
-    padded = np.ceil(queries / INSTRUCTION_ROWS) * INSTRUCTION_ROWS
+    group = batch.dim("heads", 1) / kv_heads
+    apart = np.where(group > p.group_max, group, 1.0)
+    cache = sequences * keys * batch.dim("kv_bytes_per_token") * apart / bandwidth
+    rows = batch.dim("q_len", 1) * batch.dim("heads", 1) / kv_heads
+    padded_rows = np.ceil(rows / INSTRUCTION_ROWS) * INSTRUCTION_ROWS
+    padded_keys = np.ceil(keys / BLOCK_KEYS) * BLOCK_KEYS
     dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
-    flops = 2.0 * sequences * kv_heads * padded * keys * dims
+    flops = 2.0 * sequences * kv_heads * padded_rows * padded_keys * dims
     compute = flops / (p.compute * matrix_peak(chip, batch.precision).value)
-    splits = np.maximum(1.0, chip.multiprocessors.value / (sequences * kv_heads))
-    fixed = p.floor_s + p.step_s * keys / splits
-    body = np.maximum(memory, compute)
-    limit = np.where(compute > memory, int(Limit.COMPUTE), int(Limit.MEMORY))
-    return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))
+    blocks = sequences * kv_heads * np.ceil(rows / BLOCK_ROWS)
+    latency = p.step_s * keys / np.maximum(1.0, units / blocks)
+    queries = p.passes * 2.0 * sequences * kv_heads * rows * dims / bandwidth
+    fixed = p.floor_s + p.fill_s * np.ceil(blocks / units)
+    body = np.maximum(cache, compute) + queries
+    limit = np.where(compute > cache, int(Limit.COMPUTE), int(Limit.MEMORY))
+    return Times(body + latency + fixed, np.where(body >= fixed + latency, limit, int(Limit.LATENCY)))

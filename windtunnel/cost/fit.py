@@ -4,14 +4,14 @@ Each file holds the fits of one family. A fit carries the physical parameters (f
 quantities, and seconds), the range of shapes they were fitted on, their source, their error on shapes left
 out of the fit, and the interval of their residuals. ``windtunnel calibrate`` writes the files.
 
-Choice for a chip: its own fit; else that of the nearest relative; else the fit pooled over all chips
-(``chip = ""``). Inside a chip: the library asked for, else the first of ``LIBRARIES``.
+Choice for a chip: ``choose``. Fits pooled over chips have ``chip = ""``.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -23,8 +23,25 @@ from windtunnel.cost.kernel_time import Floats
 from windtunnel.estimate import Source
 from windtunnel.specs.schema import Chip
 
-LIBRARIES = ("torch", "trtllm", "sglang", "vllm", "")
+LIBRARIES = ("torch", "fa2", "fa2@vllm", "fa3@vllm", "sglang", "trtllm", "deepgemm", "")
 """Order in which libraries stand in for each other when none is asked for: what PyTorch calls comes first."""
+
+PRECISION_KIN = {
+    "fp16": ("bf16",),
+    "bf16": ("fp16",),
+    "tf32": ("bf16",),
+    "int8": ("fp8", "bf16"),
+    "fp8": ("bf16",),
+    "fp4": ("fp8", "bf16"),
+    "fp64": ("fp32",),
+}
+"""Precisions whose fractions of peak stand in where a precision has no fit of its own."""
+
+SCALES = frozenset({"compute", "dram"})
+"""Parameters that carry over between chips as a ratio: what a chip sustains of its data sheet."""
+
+EXTRAS = frozenset({"quantise", "quantise_s", "host_s"})
+"""Parameters of what a benchmark does beside the kernel; dropped unless its library was asked for."""
 
 POOLED = ""
 """The chip name of fits over all chips."""
@@ -72,6 +89,10 @@ class Fit:
             raise KeyError(f"{self.family}: parameter {name}")
         return default
 
+    def without_extras(self) -> Fit:
+        """The kernel alone."""
+        return replace(self, values=tuple(pair for pair in self.values if pair[0] not in EXTRAS))
+
     def inside(self, batch: Batch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which kernels lie inside the fitted range, in every dimension."""
         within = np.ones(len(batch), dtype=np.bool_)
@@ -91,31 +112,78 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The fit chosen for a kernel family on a chip, and how it relates to that chip."""
+    """The fit chosen for a kernel path on a chip, and how it relates to that chip."""
 
     fit: Fit
     own: bool  # the chip's own measurements; False: a relative's, or pooled
+    exact: bool  # the library asked for (or none was asked for), in this precision and variant
 
     def source(self) -> Source:
         """What a time inside the fitted range may call itself."""
-        if self.own:
+        if self.own and self.exact:
             return Source.CALIBRATED
         return Source.ANALYTIC if self.fit.rows else Source.DATASHEET
 
 
 def choose(family: str, chip: Chip, *, library: str = "", precision: str = "", variant: str = "") -> Choice:
-    """The best fit there is; KeyError when the family has no file."""
-    fits = load(family)
-    paths = ((precision, variant), (precision, ""), ("", variant), ("", ""))
-    libraries = (library, *LIBRARIES)
-    for name in (chip.name, *chip.relatives, POOLED):
-        on_chip = [fit for fit in fits if fit.chip == name]
-        for path in paths:
-            for candidate in libraries:
-                for fit in on_chip:
-                    if (fit.precision, fit.variant) == path and fit.library == candidate:
-                        return Choice(fit, own=name == chip.name)
+    """The best fit there is; KeyError when the family has no file.
+
+    For each kernel path from near to far (this precision and variant, this precision, its kin, anything):
+    the chip's own fit by the library asked for; that library on a relative or pooled, its peak fractions
+    rescaled to the chip; the same kernel timed by another harness (``kernel@harness``); the chip's own fit by
+    another library; a relative's; the pooled one.
+    """
+    for path in _paths(precision, variant):
+        fits = [fit for fit in load(family) if (fit.precision, fit.variant) == path]
+        found = _on_path(fits, load(family), chip, library)
+        if found is not None:
+            fit, own = found
+            exact = path == (precision, variant) and library in ("", fit.library)
+            return Choice(fit if library == fit.library else fit.without_extras(), own, exact)
     raise KeyError(family)
+
+
+def _paths(precision: str, variant: str) -> list[tuple[str, str]]:
+    names = (precision, *PRECISION_KIN.get(precision, ()))
+    paths = [(name, kind) for name in names for kind in dict.fromkeys((variant, ""))]
+    return [*paths, ("", variant), ("", "")]
+
+
+def _on_path(fits: Sequence[Fit], family: Sequence[Fit], chip: Chip, library: str) -> tuple[Fit, bool] | None:
+    for same_harness in (True, False):
+        for name in (chip.name, *chip.relatives, POOLED) if library else ():
+            for fit in fits:
+                if fit.chip == name and _is_by(fit, library, same_harness):
+                    own = name == chip.name
+                    return (fit, True) if own else (_rescaled(fit, family, chip.name), False)
+    for name in (chip.name, *chip.relatives, POOLED):
+        on_chip = {fit.library: fit for fit in fits if fit.chip == name}
+        for candidate in (*LIBRARIES, *sorted(on_chip)):
+            if candidate in on_chip:
+                return on_chip[candidate], name == chip.name
+    return None
+
+
+def _is_by(fit: Fit, library: str, same_harness: bool) -> bool:
+    """Whether a fit is of ``library``, a kernel or ``kernel@harness``."""
+    return fit.library == library if same_harness else fit.library.split("@")[0] == library.split("@")[0]
+
+
+def _rescaled(fit: Fit, family: Sequence[Fit], chip: str) -> Fit:
+    """The shape of ``fit``, its peak fractions scaled as another kernel path scales between the two chips."""
+    here = {(other.library, other.precision, other.variant): other for other in family if other.chip == chip}
+    there = {(o.library, o.precision, o.variant): o for o in family if o.chip == fit.chip}
+    shared = sorted(
+        set(here) & set(there), key=lambda key: (key[1] != fit.precision, key[0] != fit.library, key)
+    )
+    if not shared:
+        return fit
+    mine, theirs = here[shared[0]], there[shared[0]]
+    values = tuple(
+        (name, value * mine.value(name) / theirs.value(name) if name in SCALES else value)
+        for name, value in fit.values
+    )
+    return replace(fit, values=values)
 
 
 @cache

@@ -23,6 +23,6 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     rows = batch.dim("rows", np.inf)  # unknown: many
     share = fit.value("single") * chip.memory_bytes_per_s.value / chip.multiprocessors.value
     row_s = batch.bytes_moved / np.maximum(rows, 1.0) / share
-    one_row = row_s + np.maximum(batch.kernels, 1.0) * fit.value("floor_s")
+    one_row = row_s + np.maximum(batch.kernels, 1.0) * fit.value("floor_s") + fit.value("host_s", 0.0)
     slower = one_row > base.seconds
     return Times(np.where(slower, one_row, base.seconds), np.where(slower, int(Limit.LATENCY), base.limit))

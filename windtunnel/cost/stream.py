@@ -43,5 +43,5 @@ def times(batch: Batch, chip: Chip, fit: Fit, extra_bytes: Floats | float = 0.0)
     p = StreamParameters.of(fit)
     memory = memory_seconds(batch.bytes_moved + extra_bytes, chip, dram=p.dram, l2=p.l2, resident=p.resident)
     vector = batch.vector_flops / (p.vector * vector_peak(chip, batch.precision).value)
-    fixed = np.maximum(batch.kernels, 1.0) * p.floor_s
+    fixed = np.maximum(batch.kernels, 1.0) * p.floor_s + fit.value("host_s", 0.0)
     return largest(((Limit.MEMORY, memory), (Limit.VECTOR, vector)), fixed)

@@ -1,0 +1,113 @@
+"""Robust least squares of a family model on measured rows: few physical parameters, in logarithms.
+
+    minimise  Σ w soft(ln(predicted ÷ measured) ÷ NOISE) + Σ (ln(parameter ÷ start) ÷ PRIOR)²
+
+``w`` grows slowly with the measured time, since long kernels decide steps and short ones are many. The prior
+keeps parameters that the rows say nothing about at their start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from windtunnel.cost.batch import Batch
+from windtunnel.cost.fit import Fit, Regime
+from windtunnel.cost.kernel_time import Floats
+from windtunnel.cost.model import MODELS
+from windtunnel.program.work import Family
+from windtunnel.specs.schema import Chip
+
+NOISE = 0.1  # logarithmic scatter of a good kernel benchmark
+PRIOR = 0.7  # logarithmic width of a parameter's prior
+TIME_WEIGHT = 0.2  # exponent of the measured time in the weight
+ROWS_MAX = 1500  # rows of one chip that a fit looks at, drawn with a fixed seed
+EVALUATIONS_MAX = 30
+
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """One parameter that a fit may move, between bounds, from a start."""
+
+    name: str
+    start: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Rows of one chip: the parts that the family under fit prices, and the seconds of everything else."""
+
+    chip: Chip
+    parts: tuple[Batch, ...]
+    other_s: Floats
+    seconds: Floats
+    shape_group: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def where(self, mask: Mask) -> Points:
+        """The rows that ``mask`` selects."""
+        return Points(
+            self.chip,
+            tuple(part.where(mask) for part in self.parts),
+            self.other_s[mask],
+            self.seconds[mask],
+            self.shape_group[mask],
+        )
+
+
+def predict(points: Points, family: Family, values: dict[str, float]) -> Floats:
+    """Seconds of every row under ``values``."""
+    fit = Fit(family=str(family), chip="", values=tuple(values.items()), regimes=(Regime(np.inf, 1.0, 1.0),))
+    model = MODELS[family][0]
+    return np.asarray(sum((model(part, points.chip, fit).seconds for part in points.parts), points.other_s))
+
+
+def fit_values(
+    chips: Sequence[Points], family: Family, free: Sequence[Free], fixed: dict[str, float]
+) -> dict[str, float]:
+    """The parameters that explain the rows of all ``chips`` together best; every chip weighs the same."""
+    sample = [_thinned(points) for points in chips]
+    weights = [np.sqrt(_weights(points)) for points in sample]
+    start = np.log([item.start for item in free])
+    largest = max(len(points) for points in sample)
+
+    def residuals(x: Floats) -> Floats:
+        values = {**fixed, **dict(zip((item.name for item in free), np.exp(x).tolist()))}
+        errors = [
+            weight * _soft(np.log(predict(points, family, values) / points.seconds) / NOISE)
+            for points, weight in zip(sample, weights)
+        ]
+        return np.concatenate([*errors, (x - start) / PRIOR * np.sqrt(1.0 + largest / 500.0)])
+
+    bounds = (np.log([item.low for item in free]), np.log([item.high for item in free]))
+    answer = least_squares(
+        residuals, start, bounds=bounds, diff_step=0.01, max_nfev=EVALUATIONS_MAX, x_scale=0.3
+    )
+    return {**fixed, **{item.name: float(value) for item, value in zip(free, np.exp(answer.x))}}
+
+
+def _soft(error: Floats) -> Floats:
+    """Quadratic near zero, linear in the square root beyond: outliers pull, but weakly."""
+    return np.asarray(np.sign(error) * np.sqrt(2.0 * (np.sqrt(1.0 + error**2) - 1.0)))
+
+
+def _weights(points: Points) -> Floats:
+    weight = points.seconds**TIME_WEIGHT
+    return np.asarray(weight / weight.mean())
+
+
+def _thinned(points: Points) -> Points:
+    if len(points) <= ROWS_MAX:
+        return points
+    chosen = np.zeros(len(points), dtype=np.bool_)
+    chosen[np.random.default_rng(0).choice(len(points), ROWS_MAX, replace=False)] = True
+    return points.where(chosen)

@@ -1,0 +1,118 @@
+"""Which parameters of each kernel family are fitted, where they start and how far they may go.
+
+Starts are the physics textbook values that the data sheet tier uses; bounds keep a fit from explaining one
+effect by another. Fractions are of data sheet quantities, so that fits carry over to chips not measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.program.work import Family
+from windtunnel.validation.calibrate.fitting import Free
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One parameter file: the families it prices, the tables it learns from, and its parameters.
+
+    ``extras`` are parameters of benchmarks that do more than the kernel, by (library, precision).
+    """
+
+    file: str
+    families: tuple[Family, ...]
+    tables: tuple[str, ...]
+    free: tuple[Free, ...]
+    dims: tuple[str, ...]
+    fixed: tuple[tuple[str, float], ...] = ()
+    extras: tuple[tuple[tuple[str, str], tuple[Free, ...]], ...] = ()
+    known: tuple[
+        tuple[str, str, float], ...
+    ] = ()  # (kernel, parameter, value): limits of a library, not fitted
+
+
+_PRODUCT = (
+    Free("compute", 0.85, 0.3, 1.0),
+    Free("edge", 5.0, 0.05, 60.0),
+    Free("cache", 3.0, 0.3, 12.0),
+    Free("stream", 3.0, 0.8, 12.0),
+    Free("dram", 0.83, 0.3, 1.0),
+    Free("l2", 0.6, 0.15, 3.0),
+    Free("resident", 0.3, 0.02, 2.0),
+    Free("sharp", 4.0, 1.2, 12.0),
+    Free("fill_s", 5e-7, 5e-8, 1e-5),
+    Free("floor_s", 3e-6, 1e-6, 5e-5),
+    Free("split_s", 2.5e-6, 5e-7, 1e-3),
+    Free("throttle", 0.1, 0.005, 0.6),
+    Free("throttle_s", 2e-3, 3e-4, 3e-2),
+)
+_QUANTISE = (Free("quantise", 1.5, 0.1, 6.0), Free("quantise_s", 5e-6, 5e-7, 4e-5))
+_STREAM = (
+    Free("dram", 0.83, 0.2, 1.0),
+    Free("l2", 0.6, 0.1, 3.0),
+    Free("resident", 0.3, 0.02, 3.0),
+    Free("floor_s", 2.5e-6, 5e-7, 2e-5),
+)
+_ATTENTION = (
+    Free("compute", 0.75, 0.1, 1.0),
+    Free("narrow", 16.0, 0.5, 120.0),
+    Free("serial", 0.3, 0.02, 2.0),
+    Free("tail", 0.5, 0.05, 1.5),
+    Free("dram", 0.8, 0.05, 2.0),
+    Free("throttle", 0.05, 0.005, 0.5),
+    Free("fill_s", 5e-7, 5e-8, 3e-5),
+    Free("floor_s", 5e-6, 1e-6, 5e-5),
+)
+_DECODE = (
+    Free("compute", 0.5, 0.01, 1.0),
+    Free("dram", 0.75, 0.1, 1.0),
+    Free("passes", 1.0, 0.1, 30.0),
+    Free("step_s", 5e-10, 1e-11, 1e-6),
+    Free("fill_s", 5e-7, 1e-8, 2e-5),
+    Free("floor_s", 5e-6, 1e-6, 4e-4),
+)
+_DELTANET = (
+    Free("compute", 0.25, 0.01, 1.0),
+    Free("dram", 0.6, 0.05, 1.0),
+    Free("step_s", 6e-7, 2e-8, 2e-5),
+    Free("floor_s", 4e-6, 3e-7, 3e-5),
+)
+_TORCH_LOOP = ((("torch", "bf16"), (Free("host_s", 1e-5, 1e-7, 5e-5),)),)  # timed with its launch
+_EXP_PER_CLOCK = (
+    ("exp", 16.0),
+)  # special-function results a clock and multiprocessor (CUDA programming guide)
+
+STAGES = (
+    Stage("pointwise", (Family.POINTWISE, Family.RANDOM), ("kernel_vidur_mlp_ops", "kernel_aic_gated_deltanet", "kernel_llmcompass_a100"),
+          _STREAM, ("bytes",), (("vector", 0.5),), _TORCH_LOOP),
+    Stage("norm", (Family.NORM,), ("kernel_vidur_mlp_ops", "kernel_llmcompass_a100"),
+          (*_STREAM, Free("single", 1.5, 0.2, 20.0)), ("rows", "columns"), (("vector", 0.5),), _TORCH_LOOP),
+    Stage("softmax", (Family.SOFTMAX,), ("kernel_llmcompass_a100",),
+          (*_STREAM, Free("single", 1.5, 0.2, 20.0)), ("rows", "columns"), (("vector", 0.5),), _TORCH_LOOP),
+    Stage("indexing", (Family.EMBEDDING,), ("kernel_vidur_mlp_ops",), (Free("dram", 0.3, 0.03, 1.0), *_STREAM[1:]), ("rows", "columns"), (("vector", 0.5),)),
+    Stage("gemm", (Family.GEMM,),
+          ("kernel_aic_gemm", "kernel_infersim_gemm", "kernel_deepgemm_h800", "kernel_simumax_efficiency",
+           "kernel_vidur_mlp_ops"),
+          _PRODUCT, ("m", "n", "k"),
+          extras=((("trtllm", "fp8"), _QUANTISE), (("trtllm", "fp4"), _QUANTISE), (("vllm", "fp8"), _QUANTISE),
+                  (("vllm", "fp4"), _QUANTISE), (("trtllm", "int8"), _QUANTISE))),
+    Stage("grouped_gemm", (Family.GROUPED_GEMM,),
+          ("kernel_aic_moe", "kernel_infersim_grouped_gemm", "kernel_deepgemm_h800"), _PRODUCT, ("tokens", "n", "k")),
+    Stage("attention", (Family.ATTENTION,),
+          ("kernel_aic_context_attention", "kernel_infersim_attention", "kernel_flash_attention", "kernel_aic_mla"),
+          _ATTENTION, ("q_len", "kv_len", "qk_dim"), _EXP_PER_CLOCK),
+    Stage("attention_backward", (Family.ATTENTION_BACKWARD,), ("kernel_flash_attention",),
+          _ATTENTION, ("q_len", "kv_len", "qk_dim"), _EXP_PER_CLOCK),
+    Stage("decode_attention", (Family.DECODE_ATTENTION,),
+          ("kernel_aic_generation_attention", "kernel_infersim_attention", "kernel_aic_mla"),
+          _DECODE, ("batch", "kv_len", "qk_dim"), (("group_max", 1e6),),
+          known=(("trtllm", "group_max", 32.0),)),  # XQA kernels are built for groups of up to 32 heads
+    Stage("deltanet", (Family.DELTANET,), ("kernel_aic_gated_deltanet",), _DELTANET, ("batch", "heads", "q_len")),
+)  # fmt: skip
+"""In the order in which they are fitted: later stages price parts of earlier families."""
+
+LATER = {
+    stage.file: frozenset(family for later in STAGES[number + 1 :] for family in later.families)
+    for number, stage in enumerate(STAGES)
+}
+"""Families that are not fitted yet when a stage is; rows that need them are left to their own stage."""

@@ -1,0 +1,256 @@
+"""Fit the parameters of one kernel family on measured tables and write them with their errors.
+
+Per kernel path (library, precision, variant): first pooled over chips, each chip weighing the same; then for
+every chip with its prior at the pooled values, so that a chip with few points borrows the shape. Errors and
+intervals come from shape groups left out of the fit (three in ten), and for pooled fits from whole chips left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from windtunnel.cost.fit import POOLED
+from windtunnel.cost.kernel_time import Floats
+from windtunnel.cost.model import CostModel, Settings
+from windtunnel.program.work import Family
+from windtunnel.specs.schema import Chip
+from windtunnel.validation.calibrate.fitting import Free, Points, fit_values, predict
+from windtunnel.validation.calibrate.kernel_families import LATER, Stage
+from windtunnel.validation.measured import MeasuredRows
+from windtunnel.validation.score import weighted_quantile
+
+FEW_ROWS = 12
+"""Below this a chip only moves what a fit may rescale: peak fractions and the floor."""
+FEW_FREE = frozenset({"compute", "dram", "floor_s"})
+REGIME_ENDS_S = (1e-5, 3e-5, 1e-4, 1e-3)
+REGIME_ROWS = 60
+
+Entry = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Path_:
+    """A kernel path: what a fit is for."""
+
+    library: str
+    precision: str
+    variant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """Predicted and measured seconds of rows that the fit did not see."""
+
+    predicted_s: Floats
+    measured_s: Floats
+
+
+def fit_stage(stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]) -> list[Entry]:
+    """All fits of one parameter file."""
+    paths = _by_path(stage, rows, chips)
+    entries: list[Entry] = []
+    for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
+        points = paths[path]
+        free = _free(stage, path)
+        fixed = _fixed(stage, free, path)
+        pooled = fit_values(list(points.values()), _family(points), free, fixed)
+        entries.append(
+            _entry(stage, POOLED, path, pooled, list(points.values()), _chips_left_out(points, free, fixed))
+        )
+        for name in sorted(points):
+            few = len(points[name]) < FEW_ROWS
+            moved = tuple(
+                replace(item, start=float(np.clip(pooled[item.name], item.low, item.high)))
+                for item in free
+                if not few or item.name in FEW_FREE
+            )
+            values = fit_values([points[name]], _family(points), moved, pooled)
+            left_out = _shapes_left_out(points[name], _family(points), moved, pooled)
+            entries.append(_entry(stage, name, path, values, [points[name]], left_out))
+    return entries + _generic(stage, paths)
+
+
+def write_entries(path: Path, entries: Sequence[Entry]) -> None:
+    """Write a parameter file; equal fits give equal bytes."""
+    path.write_text(json.dumps({"fits": list(entries)}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _generic(stage: Stage, paths: Mapping[Path_, Mapping[str, Points]]) -> list[Entry]:
+    """One fit over everything, for kernel paths that nobody measured."""
+    together: dict[str, list[Points]] = {}
+    for path, points in paths.items():
+        if path.variant == "" and not _extras(stage, path):
+            for name, item in points.items():
+                together.setdefault(name, []).append(item)
+    if not together:
+        together = {name: [item] for points in paths.values() for name, item in points.items()}
+    flat = [item for name in sorted(together) for item in together[name]]
+    family = flat[0].parts[0].family
+    values = fit_values(flat, family, stage.free, dict(stage.fixed))
+    residuals = [Residuals(predict(item, family, values), item.seconds) for item in flat]
+    return [_entry(stage, POOLED, Path_("", "", ""), values, flat, _joined(residuals))]
+
+
+def _by_path(
+    stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]
+) -> dict[Path_, dict[str, Points]]:
+    gathered: dict[Path_, dict[str, list[Points]]] = {}
+    for item in rows:
+        mine = tuple(part for part in item.parts if part.family in stage.families)
+        others = tuple(part for part in item.parts if part.family not in stage.families)
+        later = any(part.family in LATER[stage.file] for part in others)
+        if not mine or later or item.chip not in chips or "+" in item.library:
+            continue
+        good = np.isfinite(item.seconds) & (item.seconds > 0)
+        for part in mine:
+            good &= np.all([np.isfinite(column) for column in part.dims.values()], axis=0)
+        if not good.any():
+            continue
+        model = CostModel(chips[item.chip], Settings(library=item.library))
+        other_s = sum((model.price(part.where(good)).seconds for part in others), np.zeros(int(good.sum())))
+        path = Path_(item.library, mine[0].precision, mine[0].variant)
+        points = Points(
+            chips[item.chip],
+            tuple(part.where(good) for part in mine),
+            np.asarray(other_s),
+            item.seconds[good],
+            item.shape_group[good],
+        )
+        gathered.setdefault(path, {}).setdefault(item.chip, []).append(points)
+    return {
+        path: {name: _merged(parts) for name, parts in by_chip.items()} for path, by_chip in gathered.items()
+    }
+
+
+def _merged(points: Sequence[Points]) -> Points:
+    """Rows of several tables as one; batches are joined dimension by dimension."""
+    if len(points) == 1:
+        return points[0]
+    most = max(len(item.parts) for item in points)
+    same = [item for item in points if len(item.parts) == most]
+    offset = np.cumsum([0, *(int(item.shape_group.max()) + 1 for item in same[:-1])])
+    return Points(
+        same[0].chip,
+        tuple(same[0].parts[i].joined([item.parts[i] for item in same[1:]]) for i in range(most)),
+        np.concatenate([item.other_s for item in same]),
+        np.concatenate([item.seconds for item in same]),
+        np.concatenate([item.shape_group + shift for item, shift in zip(same, offset)]),
+    )
+
+
+def _family(points: Mapping[str, Points]) -> Family:
+    return next(iter(points.values())).parts[0].family
+
+
+def _extras(stage: Stage, path: Path_) -> tuple[Free, ...]:
+    return dict(stage.extras).get((path.library, path.precision), ()) if not path.variant else ()
+
+
+def _fixed(stage: Stage, free: Sequence[Free], path: Path_) -> dict[str, float]:
+    """Parameters that a fit leaves alone."""
+    moved = {item.name for item in free}
+    known = {name: value for kernel, name, value in stage.known if kernel == path.library.split("@")[0]}
+    known = {} if path.variant.startswith("mla") else known
+    return {
+        **dict(stage.fixed),
+        **known,
+        **{item.name: item.start for item in stage.free if item.name not in moved},
+    }
+
+
+def _free(stage: Stage, path: Path_) -> tuple[Free, ...]:
+    """Its parameters; where the launch was timed too, the floor cannot be told from it and stays at its start."""
+    extras = _extras(stage, path)
+    timed_launch = any(item.name == "host_s" for item in extras)
+    return tuple(item for item in stage.free if not (timed_launch and item.name == "floor_s")) + extras
+
+
+def _shapes_left_out(
+    points: Points, family: Family, free: Sequence[Free], fixed: dict[str, float]
+) -> Residuals:
+    """Residuals of shape groups left out: three in ten, or each in turn where there are few."""
+    groups = np.unique(points.shape_group)
+    if len(points) < FEW_ROWS:
+        folds = [points.shape_group == group for group in groups]
+    else:
+        drawn = np.random.default_rng(1).permutation(groups)
+        folds = [np.isin(points.shape_group, drawn[: max(1, round(0.3 * len(groups)))])]
+    found = []
+    for fold in folds:
+        if fold.all():
+            found.append(Residuals(predict(points, family, fixed), points.seconds))
+            break
+        values = fit_values([points.where(~fold)], family, free, fixed)
+        found.append(Residuals(predict(points.where(fold), family, values), points.seconds[fold]))
+    return _joined(found)
+
+
+def _chips_left_out(points: Mapping[str, Points], free: Sequence[Free], fixed: dict[str, float]) -> Residuals:
+    """Residuals of each chip predicted from the others; of the fit itself where only one chip was measured."""
+    found = []
+    for name in sorted(points):
+        rest = [item for other, item in points.items() if other != name]
+        values = fit_values(rest or [points[name]], _family(points), free, fixed)
+        found.append(Residuals(predict(points[name], _family(points), values), points[name].seconds))
+    return _joined(found)
+
+
+def _joined(found: Sequence[Residuals]) -> Residuals:
+    return Residuals(
+        np.concatenate([item.predicted_s for item in found]),
+        np.concatenate([item.measured_s for item in found]),
+    )
+
+
+def _entry(
+    stage: Stage,
+    chip: str,
+    path: Path_,
+    values: Mapping[str, float],
+    points: Sequence[Points],
+    left_out: Residuals,
+) -> Entry:
+    error = np.abs(left_out.predicted_s / left_out.measured_s - 1.0)
+    return {
+        "chip": chip,
+        "library": path.library,
+        "precision": path.precision,
+        "variant": path.variant,
+        "values": {name: float(f"{value:.4g}") for name, value in values.items()},
+        "ranges": {name: _range(name, points) for name in stage.dims if name != "bytes"},
+        "regimes": _regimes(left_out),
+        "rows": sum(len(item) for item in points),
+        "error_median": float(f"{weighted_quantile(error, left_out.measured_s, 0.5):.3g}"),
+        "error_p90": float(f"{weighted_quantile(error, left_out.measured_s, 0.9):.3g}"),
+        "source": ", ".join(stage.tables),
+    }
+
+
+def _range(name: str, points: Sequence[Points]) -> list[float]:
+    columns = [part.dim(name) for item in points for part in item.parts]
+    return [float(min(column.min() for column in columns)), float(max(column.max() for column in columns))]
+
+
+def _regimes(left_out: Residuals) -> list[list[float | None]]:
+    """Intervals by predicted duration; neighbours with few rows are merged."""
+    ratio = left_out.measured_s / left_out.predicted_s
+    regimes: list[list[float | None]] = []
+    start = 0.0
+    for end in (*REGIME_ENDS_S, np.inf):
+        inside = (left_out.predicted_s >= start) & (left_out.predicted_s < end)
+        last = end == np.inf
+        if inside.sum() < REGIME_ROWS and not last:
+            continue
+        if inside.sum() < min(REGIME_ROWS, len(ratio)) and last and regimes:
+            regimes[-1][0] = None
+            break
+        rows = ratio[inside] if inside.any() else ratio
+        low, high = (float(f"{value:.3g}") for value in np.quantile(rows, [0.1, 0.9]))
+        regimes.append([None if last else end, min(low, 1.0), max(high, 1.0)])
+        start = end
+    return regimes

@@ -1,0 +1,85 @@
+"""Rows of dense GEMM tables: aiconfigurator, InferSim, DeepGEMM, best-GEMM searches, SimuMax, LLMCompass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from windtunnel.cost.kernel_time import Floats
+from windtunnel.validation.aliases import chip_name, precision_of
+from windtunnel.validation.measured import MeasuredRows, gemm, shape_groups
+from windtunnel.validation.tables import Table
+
+_WEIGHT_BYTES = {"int8_wo": 1.0, "int4_wo": 0.5}
+
+
+def _rows(
+    table: Table,
+    gpu: str,
+    precision: str,
+    library: str,
+    seconds: Floats,
+    *,
+    count: Floats | float = 1.0,
+    output_bytes: float = 2.0,
+) -> Iterator[MeasuredRows]:
+    chip, path = chip_name(gpu), precision_of(precision)
+    if chip is None or path is None:
+        return
+    m, n, k = table.number("m"), table.number("n"), table.number("k")
+    part = gemm(
+        m, n, k, path[0],
+        variant=path[1], count=count, weight_bytes=_WEIGHT_BYTES.get(path[1]), output_bytes=output_bytes,
+    )  # fmt: skip
+    yield MeasuredRows(table.file, chip, library, table.index, (part,), seconds, shape_groups(n, k))
+
+
+def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
+    """``kernel_aic_gemm``."""
+    for (gpu, library, dtype), rows in table.groups("gpu_system", "library", "dtype"):
+        yield from _rows(rows, gpu, dtype, library, rows.number("latency_seconds"))
+
+
+def infersim(table: Table) -> Iterator[MeasuredRows]:
+    """``kernel_infersim_gemm``."""
+    for (gpu, precision), rows in table.groups("gpu", "precision"):
+        library = "deepgemm" if "DeepGEMM" in precision else "torch"
+        yield from _rows(rows, gpu, precision, library, rows.number("latency_seconds"))
+
+
+def best_gemm(table: Table) -> Iterator[MeasuredRows]:
+    """``micro_mamf_best_gemm``: the fastest shape of a search, so an upper end by construction."""
+    for (gpu, precision), rows in table.groups("gpu", "dtype"):
+        yield from _rows(rows, gpu, precision, "torch", rows.number("latency_seconds"))
+
+
+def deepgemm_dense(table: Table) -> Iterator[MeasuredRows]:
+    """``kernel_deepgemm_h800``, dense rows; the grouped ones are in ``moe``."""
+    dense = table.where(table.text("op") == "dense")
+    named = Table(dense.file, {**dense.columns, "m": dense.columns["m_per_group"]}, dense.index)
+    for (gpu, precision), rows in named.groups("gpu", "precision"):
+        yield from _rows(rows, gpu, precision, "deepgemm", rows.number("derived_seconds"))
+
+
+def simumax(table: Table) -> Iterator[MeasuredRows]:
+    """``kernel_simumax_efficiency``, matmul rows: training GEMMs, with FP32 accumulation into gradients."""
+    for (gpu, output), rows in table.where(table.text("op") == "matmul").groups("gpu", "output_dtype"):
+        yield from _rows(
+            rows, gpu, "bf16", "torch", rows.number("derived_seconds"),
+            count=rows.number("batch", 1.0), output_bytes=8.0 if output == "fp32" else 2.0,
+        )  # fmt: skip
+
+
+def llmcompass(table: Table) -> Iterator[MeasuredRows]:
+    """``kernel_llmcompass_a100``, matmul rows."""
+    rows = table.where(table.text("op") == "matmul")
+    m, n, k = rows.number("dim_m"), rows.number("dim_n"), rows.number("dim_k")
+    for number, gpu in enumerate(np.unique(rows.text("gpu"))):
+        mask = rows.text("gpu") == gpu
+        chip = chip_name(str(gpu))
+        if chip is not None:
+            part = gemm(m[mask], n[mask], k[mask], "fp16")
+            groups = shape_groups(n[mask], k[mask]) + number
+            seconds = rows.number("latency_seconds")[mask]
+            yield MeasuredRows(rows.file, chip, "torch", rows.index[mask], (part,), seconds, groups)
