@@ -11,6 +11,7 @@ import numpy.typing as npt
 from windtunnel import units
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
+from windtunnel.memory.replay import memory_result
 from windtunnel.program.file import content_hash
 from windtunnel.program.program import Notice, NoticeKind, Program, StepKind, StepMark
 from windtunnel.program.work import Family
@@ -98,7 +99,7 @@ def predict(
         hfu=_rate(step_time, flops.hardware / peak) if peak else None,
         mbu=_rate(step_time, _device_bytes(table.rows) / chip.memory_bytes_per_s.value),
         mfu_peak=_peak_name(chip, flops, peak),
-        memory=memory if memory is not None else _replayed_memory(program, chip),
+        memory=memory if memory is not None else memory_result(program, chip),
         ops=table.rows,
         spans=spans(program, timeline, table.row_of_site, _tracks_of_sites(program, priced)),
         tracks=tracks(program),
@@ -128,12 +129,6 @@ def _choose(program: Program, step: int | None) -> StepMark:
         hint="leave the step out to take the last one, or record more with --steps",
         values={"step": step, "recorded": len(program.steps)},
     )
-
-
-def _replayed_memory(program: Program, chip: Chip) -> MemoryResult:
-    from windtunnel.memory.replay import memory_result
-
-    return memory_result(program, chip)
 
 
 def _rate(time: Estimate, amount: float) -> Estimate | None:
