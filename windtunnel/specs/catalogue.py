@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.specs.files import FILE_NAME, aliases_of, chip_of_folder, completed
+from windtunnel.specs.files import FILE_NAME, Base, aliases_of, chip_of_folder, completed
 from windtunnel.specs.overrides import overridden
 from windtunnel.specs.schema import Chip
 from windtunnel.specs.table import did_you_mean
@@ -86,26 +86,27 @@ def _find(name: str, places: Mapping[str, Path]) -> Path:
 
 
 def _read(folder: Path, folders: tuple[Path, ...]) -> Chip:
-    return _shipped_chip(folder) if folder.parent == CHIPS else _chip_in(folder, folders)
+    shipped = folder.parent == CHIPS
+    return _shipped_chip(folder) if shipped else chip_of_folder(folder, _bases(folder, folders))
 
 
 @cache
 def _shipped_chip(folder: Path) -> Chip:
-    return _chip_in(folder, ())
+    return chip_of_folder(folder, _bases(folder, ()))
 
 
-def _chip_in(folder: Path, folders: tuple[Path, ...]) -> Chip:
-    return chip_of_folder(folder, lambda name: _base(name, folders, (folder.name,)))
+def _bases(folder: Path, folders: tuple[Path, ...]) -> Base:
+    """Finds the data that the chip in ``folder`` is based on; a circle is refused."""
 
+    def find(name: str, seen: tuple[str, ...] = (folder.name,)) -> Mapping[str, object]:
+        below = _find(name.lower(), _places(folders))
+        if below.name in seen:
+            raise WindtunnelError(
+                "E109",
+                f"chips are based on each other in a circle: {' → '.join((*seen, below.name))}",
+                hint="one of them must state all its numbers",
+                values={"file": below / FILE_NAME},
+            )
+        return completed(below, lambda next_name: find(next_name, (*seen, below.name))).data
 
-def _base(name: str, folders: tuple[Path, ...], seen: tuple[str, ...]) -> Mapping[str, object]:
-    """Completed data of the chip that another is based on; a circle is refused."""
-    folder = _find(name.lower(), _places(folders))
-    if folder.name in seen:
-        raise WindtunnelError(
-            "E109",
-            f"chips are based on each other in a circle: {' → '.join((*seen, folder.name))}",
-            hint="one of them must state all its numbers",
-            values={"file": folder / FILE_NAME},
-        )
-    return completed(folder, lambda below: _base(below, folders, (*seen, folder.name))).data
+    return find

@@ -6,6 +6,7 @@ What this is not: the search for names (``catalogue.py``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from windtunnel.specs.schema import AttentionRules, Chip, Provenance, Quantity, ScaleUp, Vendor
@@ -67,7 +68,7 @@ def chip_of_folder(folder: Path, base: Base) -> Chip:
 
 def completed(folder: Path, base: Base) -> Table:
     """The file's data on top of those of the chip it is based on. A number is replaced with all it states."""
-    own = read_toml(folder / FILE_NAME)
+    own = _read(folder)
     own.only(_KEYS)
     if not own.has("based_on"):
         return own
@@ -77,7 +78,18 @@ def completed(folder: Path, base: Base) -> Table:
 
 def aliases_of(folder: Path) -> tuple[str, ...]:
     """The other names of the chip in ``folder``."""
-    return read_toml(folder / FILE_NAME).texts("aliases", ())
+    return _read(folder).texts("aliases", ())
+
+
+def _read(folder: Path) -> Table:
+    """The file as it is on disk now; parsed once as long as it stays the same."""
+    file = folder / FILE_NAME
+    return _parsed(file, file.stat().st_mtime_ns) if file.is_file() else read_toml(file)
+
+
+@cache
+def _parsed(file: Path, _changed_ns: int) -> Table:
+    return read_toml(file)
 
 
 def _over(own: Mapping[str, object], below: Mapping[str, object]) -> dict[str, object]:
