@@ -174,6 +174,7 @@ class Recorder:
         outcome_detail: str = "",
         routing: str = "",
         parameters: int = 0,
+        allow_tf32: bool | None = None,
         world_size: int = 1,
         rank: int = 0,
     ) -> Origin:
@@ -190,6 +191,7 @@ class Recorder:
             outcome_detail=outcome_detail,
             routing=routing,
             parameters=parameters,
+            allow_tf32=allow_tf32,
             world_size=world_size,
             rank=rank,
         )

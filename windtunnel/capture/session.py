@@ -123,6 +123,7 @@ class Session:
             outcome_detail=outcome_detail,
             routing=self.state.routing,
             parameters=self.steps.parameters,
+            allow_tf32=self.state.allow_tf32,
         )
         return self.recorder.program(origin, work_of)
 

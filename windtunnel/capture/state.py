@@ -63,6 +63,7 @@ class State:
         self.host_device = torch.device("cpu")
         self.draws = torch.Generator().manual_seed(seed)
         self.strict = strict
+        self.allow_tf32: bool | None = None  # set by the script's switches; None leaves it to the chip
         self.clock = Clock(self)
         self.memory = LiveMemory(self, oom_continue)
         self.on_embedding: Callable[[torch.Tensor], None] | None = None

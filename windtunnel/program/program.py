@@ -155,6 +155,7 @@ class Origin:
     # one number per figure that the script's own model reveals; 0 where unknown
     parameters: int = 0
     model_flops_per_token: float = 0.0
+    allow_tf32: bool | None = None  # whether FP32 products may run in TF32, where the script said so
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,11 +1,12 @@
 """``torch.backends.cuda`` and ``cudnn``: flags are kept as PyTorch keeps them; questions are answered.
 
-The TF32 switches are PyTorch's own state, which a CPU build keeps too: what they say at each matrix product
-is recorded by the core.
+The TF32 switches are PyTorch's own state, which a CPU build keeps too. Once the script touches one, what
+they say goes into the recording and decides how FP32 products are priced.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.backends.cudnn
 
 from windtunnel.capture.cuda_names.patching import Patches
 from windtunnel.capture.cuda_names.pretence import Pretence
+from windtunnel.capture.state import State
 
 CUDNN_VERSION = 91002  # cuDNN 9.10.2, as PyTorch's CUDA builds carry
 
@@ -32,8 +34,29 @@ def install(patches: Patches, pretence: Pretence) -> None:
     module: Any = getattr(cudnn, "m", cudnn)
     version = pretence.function("torch.backends.cudnn.version", lambda: CUDNN_VERSION)
     patches.set(module, "version", version)
+    _watch_tf32(patches, pretence)
     name = "torch.backends.cudnn.is_available"
     patches.set(module, "is_available", pretence.question(name, lambda: True, module.is_available))
+
+
+_TF32_SWITCHES = ("_set_cublas_allow_tf32", "_set_float32_matmul_precision", "_set_fp32_precision_setter")
+
+
+def _watch_tf32(patches: Patches, pretence: Pretence) -> None:
+    before = torch.get_float32_matmul_precision()
+    patches.later(lambda: torch.set_float32_matmul_precision(before))
+    state = pretence.session.state
+    for name in _TF32_SWITCHES:
+        patches.set(torch._C, name, _switch(getattr(torch._C, name), state))
+
+
+def _switch(setter: Callable[..., Any], state: State) -> Callable[..., Any]:
+    def switch(*args: Any) -> Any:
+        result = setter(*args)
+        state.allow_tf32 = bool(torch._C._get_cublas_allow_tf32())
+        return result
+
+    return switch
 
 
 def _fused_attention(pretence: Pretence) -> Any:

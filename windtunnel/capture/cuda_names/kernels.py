@@ -1,8 +1,8 @@
 """Factories asked for a ``cuda`` device: kernels at PyTorch's CUDA key that make card tensors.
 
 A CPU build has no CUDA kernels, so the key is free. Serving it in the dispatcher reaches every way to
-say ``cuda``: ``torch.zeros(device="cuda")``, names imported earlier, ``torch.ops``, calls from C++, at no cost
-to other calls. Composite factories (``zeros``, ``randn``) come down to these.
+say ``cuda``: ``torch.zeros(device="cuda")``, names imported earlier, ``torch.ops``, calls from C++, at no
+cost to other calls. Composite factories (``zeros``, ``randn``) come down to these.
 """
 
 from __future__ import annotations

@@ -1,0 +1,203 @@
+"""Runs a script on the card as ``python`` would: as ``__main__``, with its own arguments and folder.
+
+What the script raises is shown as Python shows it, less our own frames; whatever was recorded until then is
+kept. What this is not: choosing chips, pricing or printing results (``cli/run.py``).
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.machinery
+import io
+import os
+import runpy
+import sys
+import traceback
+import types
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from windtunnel.capture.cuda_names import CudaNames
+from windtunnel.capture.session import Session
+from windtunnel.capture.steps import EnoughSteps
+from windtunnel.capture.virtual_time import virtual_time
+from windtunnel.errors import WindtunnelError
+from windtunnel.program.program import Outcome, Program
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_OURS = (_PACKAGE + "capture" + os.sep, _PACKAGE + "cli" + os.sep, "<frozen runpy>", runpy.__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to run: a script file, or a module as ``python -m`` runs it."""
+
+    name: str
+    argv: tuple[str, ...] = ()
+    is_module: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the script ended.
+
+    Attributes:
+        exit_status: what ``python`` would have exited with; 0 when it ended well or was stopped by us.
+        shown: text for stderr: the script's own traceback or message.
+        error: the coded error, if one ended it.
+    """
+
+    outcome: Outcome = Outcome.COMPLETE
+    detail: str = ""
+    exit_status: int = 0
+    shown: str = ""
+    error: WindtunnelError | None = None
+
+
+def launch(session: Session, target: Target, *, virtual_clock: bool = False) -> tuple[Ending, Program]:
+    """Run ``target`` under ``session`` until it ends, raises or has recorded enough steps.
+
+    Never raises what the script raised: see ``Ending``. The program holds everything recorded until then.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(session)
+        stack.enter_context(CudaNames(session))
+        if virtual_clock:
+            stack.enter_context(virtual_time(session))
+        ending = _run(target)
+        _flush()
+    program = session.program(target.name, target.argv, ending.outcome, ending.detail)
+    return ending, program
+
+
+def _run(target: Target) -> Ending:
+    try:
+        if target.is_module:
+            _run_module(target)
+        else:
+            _run_file(target)
+    except EnoughSteps:
+        return Ending()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as stop:
+        return _exited(stop)
+    except BaseException as error:  # everything a script can raise ends here
+        return _raised(error)
+    return Ending()
+
+
+def _run_file(target: Target) -> None:
+    path = target.name
+    main = types.ModuleType("__main__")
+    main.__dict__.update(
+        __file__=path,
+        __builtins__=builtins,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
+        __cached__=None,
+    )
+    with io.open_code(os.path.abspath(path)) as file:
+        source = file.read()
+    with _as_main(main, path, target.argv, os.path.dirname(os.path.abspath(path))):
+        exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
+
+
+def _run_module(target: Target) -> None:
+    with _as_main(None, target.name, target.argv, os.getcwd()):
+        runpy.run_module(target.name, run_name="__main__", alter_sys=True)
+
+
+@contextmanager
+def _as_main(main: types.ModuleType | None, name: str, argv: tuple[str, ...], folder: str) -> Iterator[None]:
+    """``sys`` as the script expects it; put back afterwards."""
+    before = sys.modules["__main__"], sys.argv, sys.path[:]
+    if main is not None:
+        sys.modules["__main__"] = main
+    sys.argv = [name, *argv]
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"], sys.argv, sys.path[:] = before
+
+
+def _interrupted() -> Ending:
+    error = WindtunnelError(
+        "E442",
+        "interrupted; what was recorded until then is kept",
+        hint="record fewer steps: windtunnel run --steps 1 SCRIPT",
+    )
+    return Ending(Outcome.INTERRUPTED, "interrupted", error.exit_status, error=error)
+
+
+def _exited(stop: SystemExit) -> Ending:
+    code = stop.code
+    if code is None or code == 0:
+        return Ending()
+    if isinstance(code, int):
+        return Ending(Outcome.SCRIPT_ERROR, f"exit status {code}", code)
+    return Ending(Outcome.SCRIPT_ERROR, str(code), 1, shown=f"{code}\n")
+
+
+def _raised(error: BaseException) -> Ending:
+    coded = coded_error_behind(error)
+    if coded is not None:
+        return Ending(Outcome.SCRIPT_ERROR, coded.what, coded.exit_status, error=coded)
+    text = script_traceback(error)
+    summary = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    if isinstance(error, torch.OutOfMemoryError):
+        return Ending(Outcome.OUT_OF_MEMORY, summary, 1, text)
+    where = last_line(error)
+    raised = WindtunnelError(
+        "E440",
+        f"the script raised {summary}",
+        hint="the traceback above is the script's own; does it run on a CPU with small sizes?",
+        values={"line": where} if where else {},
+    )
+    return Ending(Outcome.SCRIPT_ERROR, summary, 2, text, raised)
+
+
+def coded_error_behind(error: BaseException) -> WindtunnelError | None:
+    """The coded error that ``error`` is or was raised from: compilers and engines wrap what they meet."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, WindtunnelError):
+            return current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def script_traceback(error: BaseException) -> str:
+    """The traceback as Python prints it, without our frames."""
+    shown = traceback.TracebackException.from_exception(error)
+    _trim(shown)
+    return "".join(shown.format())
+
+
+def last_line(error: BaseException) -> str:
+    """``file:line`` of the innermost frame that is not ours."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _trim(shown: Any) -> None:
+    shown.stack = traceback.StackSummary.from_list(
+        [frame for frame in shown.stack if not frame.filename.startswith(_OURS)]
+    )
+    for behind in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+        if behind is not None:
+            _trim(behind)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the script closed it
+            continue
