@@ -118,17 +118,8 @@ class CachingAllocator:
         block.live = True
         block.requested = nbytes
         self._live[block.address] = block
-        size = block.size
-        for counters in (self._all, pool.counters):
-            counters.active += 1
-            counters.active_bytes += size
-            counters.requested_bytes += nbytes
-            if counters.active > counters.active_peak:
-                counters.active_peak = counters.active
-            if counters.active_bytes > counters.active_bytes_peak:
-                counters.active_bytes_peak = counters.active_bytes
-            if counters.requested_bytes > counters.requested_bytes_peak:
-                counters.requested_bytes_peak = counters.requested_bytes
+        self._all.hand_out(block.size, nbytes)
+        pool.counters.hand_out(block.size, nbytes)
         return block.address
 
     def free(self, address: int) -> None:
@@ -141,14 +132,8 @@ class CachingAllocator:
             return
         block = self._live.pop(address)
         pool = block.pool
-        size, requested = block.size, block.requested
-        for counters in (self._all, pool.counters):
-            counters.active -= 1
-            counters.active_freed += 1
-            counters.active_bytes -= size
-            counters.active_bytes_freed += size
-            counters.requested_bytes -= requested
-            counters.requested_bytes_freed += requested
+        self._all.take_back(block.size, block.requested)
+        pool.counters.take_back(block.size, block.requested)
         block.live = False
         block.requested = 0
         before, after = block.previous, block.next

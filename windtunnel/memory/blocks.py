@@ -35,6 +35,27 @@ class Counters:
     reserved_bytes_peak: int = 0
     reserved_bytes_freed: int = 0
 
+    def hand_out(self, nbytes: int, requested: int) -> None:
+        """A block went to the program."""
+        count = self.active = self.active + 1
+        if count > self.active_peak:
+            self.active_peak = count
+        held = self.active_bytes = self.active_bytes + nbytes
+        if held > self.active_bytes_peak:
+            self.active_bytes_peak = held
+        held = self.requested_bytes = self.requested_bytes + requested
+        if held > self.requested_bytes_peak:
+            self.requested_bytes_peak = held
+
+    def take_back(self, nbytes: int, requested: int) -> None:
+        """A block came back from the program."""
+        self.active -= 1
+        self.active_freed += 1
+        self.active_bytes -= nbytes
+        self.active_bytes_freed += nbytes
+        self.requested_bytes -= requested
+        self.requested_bytes_freed += requested
+
     def reserve(self, nbytes: int, segments: int) -> None:
         """Memory came from the driver."""
         self.reserved_bytes += nbytes
