@@ -1,6 +1,6 @@
 """The program file (``.wt``): a recorded program on disk, safe to open from strangers.
 
-    magic (8) | schema version (2) | content hash (32) | body length (8) | body
+    magic (8) | schema version (2) | SHA-256 of the body (32) | body length (8) | body
 
 The body is a MessagePack table of everything but the arrays, then the arrays as columns of the narrowest
 integers that hold them, each part compressed with zlib. Nothing in it is ever executed. Reading checks the
@@ -98,12 +98,16 @@ def save(program: Program, path: str | Path) -> str:
             hint="choose a folder that exists and that you may write to",
             values={"path": target},
         ) from None
-    return hashlib.sha256(data[_HEAD.size :]).hexdigest()
+    return content_hash(program)
 
 
 def content_hash(program: Program) -> str:
-    """SHA-256 of the content, in hexadecimal: the identity of a program."""
-    return hashlib.sha256(_body(program)).hexdigest()
+    """SHA-256 of the content before compression, in hexadecimal: the identity of a program."""
+    digest = hashlib.sha256()
+    for part in _parts(program):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def load(path: str | Path) -> Program:
@@ -178,6 +182,11 @@ def _refuse(code: str, what: str, name: str) -> NoReturn:
 
 
 def _body(program: Program) -> bytes:
+    return b"".join(_compressed(part) for part in _parts(program))
+
+
+def _parts(program: Program) -> list[bytes]:
+    """The tables, then the columns, uncompressed."""
     arrays = [_narrow(getattr(program, name)) for name in _COLUMNS]
     tables = _Tables(
         origin=program.origin,
@@ -191,13 +200,14 @@ def _body(program: Program) -> bytes:
         notices=program.notices,
         columns=[_Column(array.dtype.str.replace("|", "<"), array.shape[0]) for array in arrays],
     )
-    parts = [_part(msgspec.msgpack.encode(tables))]
     # column by column: neighbours are alike, which is what compression finds
-    parts += [_part(np.ascontiguousarray(array.T).tobytes()) for array in arrays]
-    return b"".join(parts)
+    return [
+        msgspec.msgpack.encode(tables),
+        *(np.ascontiguousarray(array.T).tobytes() for array in arrays),
+    ]
 
 
-def _part(data: bytes) -> bytes:
+def _compressed(data: bytes) -> bytes:
     compressed = zlib.compress(data, _COMPRESSION)
     return _SIZE.pack(len(compressed), len(data)) + compressed
 

@@ -24,6 +24,8 @@ ModelFor = Callable[[Chip], PriceModel]
 # times and divided by the root of two.
 HOST_FACTOR = math.sqrt(2.0)
 
+REPRICED = 0.999  # part of the device time that what-ifs price again
+
 
 @dataclass(frozen=True, slots=True)
 class Priced:
@@ -143,6 +145,15 @@ _WHAT_IFS = (
 )
 
 
+def _heaviest(priced: Priced, uses: npt.NDArray[np.int64]) -> list[int]:
+    """Spec numbers that together make up ``REPRICED`` of the device time, heaviest first."""
+    amounts = np.array([price.seconds for price in priced.prices]) * uses
+    order = np.argsort(-amounts, kind="stable")
+    reached = np.cumsum(amounts[order])
+    count = int(np.searchsorted(reached, REPRICED * reached[-1])) + 1 if len(reached) else 0
+    return [int(number) for number in order[:count] if amounts[number] > 0]
+
+
 def sensitivities(
     priced: Priced,
     program: Program,
@@ -152,9 +163,12 @@ def sensitivities(
     kind: StepKind,
     collective_time: CollectiveTime | None,
 ) -> tuple[Sensitivity, ...]:
-    """The step's length if one number of the chip were another, everything priced again."""
+    """The step's length if one number of the chip were another.
+
+    Operations that make up ``REPRICED`` of the device time are priced again; the rest keep their time.
+    """
     numbers = program.sites[:, 0]
-    used = np.unique(numbers[sites]).tolist()
+    used = _heaviest(priced, np.bincount(numbers[sites], minlength=len(priced.prices)))
     specs, works = [program.specs[n] for n in used], [program.works[n] for n in used]
     known_hosts = np.array([price.host_s for price in priced.prices])
     known_devices = np.array([price.seconds for price in priced.prices])
@@ -166,7 +180,7 @@ def sensitivities(
             prices = price_ops(specs, works, model, program.groups, collective_time)
             devices[used] = [price.seconds for price in prices]
         else:
-            hosts[used] = [model.host_time_s(work) * what_if.host_factor for work in works]
+            hosts = np.array([model.host_time_s(work) for work in program.works]) * what_if.host_factor
         table = priced.table.with_times(hosts[numbers], devices[numbers])
         seconds = step_seconds(table, sites, kind, priced.graph_launch_s)
         answers.append(Sensitivity(what_if.what, what_if.change, seconds))

@@ -36,14 +36,20 @@ class Table:
 
 def op_table(program: Program, prices: Sequence[OpPrice], counts: npt.NDArray[np.int64], chip: Chip) -> Table:
     """The table of a step in which site ``i`` ran ``counts[i]`` times."""
-    members = _group(program, prices, counts)
-    rows = [_row(program, prices, sites, counts, chip) for sites in members]
+    used, group = _groups(program, prices, counts)
+    row_of_site = np.full(len(program.sites), -1, dtype=np.int64)
+    if not len(used):
+        return Table((), row_of_site)
+    sums = _sums(program, prices, counts, used, group)
+    first = np.full(len(sums.count), -1, dtype=np.int64)
+    first[group[::-1]] = used[::-1]  # the site that stands for each group: its first
+    rows = [_row(program, prices, site, sums, number, chip) for number, site in enumerate(first.tolist())]
     order = sorted(
         range(len(rows)), key=lambda i: (-rows[i].seconds, rows[i].name, rows[i].module, rows[i].line)
     )
-    row_of_site = np.full(len(program.sites), -1, dtype=np.int64)
-    for place, index in enumerate(order):
-        row_of_site[members[index]] = place
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    row_of_site[used] = place[group]
     return Table(tuple(rows[index] for index in order), row_of_site)
 
 
@@ -63,53 +69,70 @@ def _shape(tensor: TensorSpec) -> str:
     return "×".join(str(size) for size in tensor.shape) if tensor.shape else "scalar"
 
 
-def _group(program: Program, prices: Sequence[OpPrice], counts: npt.NDArray[np.int64]) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Sums over the sites of each group."""
+
+    count: list[float]
+    seconds: list[float]
+    low_s: list[float]
+    high_s: list[float]
+    flops: list[float]
+    bytes_moved: list[float]
+
+
+def _groups(
+    program: Program, prices: Sequence[OpPrice], counts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Sites of the step that work on the device, and the group of each."""
     patterns: dict[str, int] = {}
     scope_group = [patterns.setdefault(module_pattern(scope), len(patterns)) for scope in program.scopes]
     kinds: dict[tuple[str, str, str], int] = {}
     spec_group = [
         kinds.setdefault((spec.name, shapes_text(spec), work.precision), len(kinds))
-        if price.act is not Act.HOST
-        and (price.act <= Act.HOST or price.seconds or price.act is Act.COLLECTIVE)
+        if price.act <= Act.SMALL_KERNEL or price.act is Act.COLLECTIVE or price.seconds
         else -1
         for spec, work, price in zip(program.specs, program.works, prices)
     ]
     sites = program.sites
-    keys = np.stack(
-        [
-            np.array(spec_group, np.int64)[sites[:, 0]],
-            sites[:, 1],
-            np.array(scope_group, np.int64)[sites[:, 2]],
-            sites[:, 3],
-            sites[:, 4],
-        ],
-        axis=1,
+    kind = np.array(spec_group, np.int64)[sites[:, 0]]
+    used = np.flatnonzero((counts > 0) & (kind >= 0))
+    key = kind[used]
+    columns = (sites[:, 1], np.array(scope_group, np.int64)[sites[:, 2]], sites[:, 3], sites[:, 4])
+    for column in columns:  # one number for each group, built column by column
+        key = np.unique(key * (int(column.max(initial=0)) + 1) + column[used], return_inverse=True)[1]
+    return used, key
+
+
+def _sums(
+    program: Program,
+    prices: Sequence[OpPrice],
+    counts: npt.NDArray[np.int64],
+    used: npt.NDArray[np.int64],
+    group: npt.NDArray[np.int64],
+) -> _Sums:
+    spec = program.sites[used, 0]
+    ran = counts[used].astype(np.float64)
+
+    def by_group(values: list[float]) -> list[float]:
+        summed: list[float] = np.bincount(group, weights=ran * np.array(values)[spec]).tolist()
+        return summed
+
+    return _Sums(
+        count=np.bincount(group, weights=ran).tolist(),
+        seconds=by_group([price.seconds for price in prices]),
+        low_s=by_group([price.low_s for price in prices]),
+        high_s=by_group([price.high_s for price in prices]),
+        flops=by_group([work.flops for work in program.works]),
+        bytes_moved=by_group([work.bytes_moved for work in program.works]),
     )
-    used = np.flatnonzero((counts > 0) & (keys[:, 0] >= 0))
-    if not len(used):
-        return []
-    _, inverse = np.unique(keys[used], axis=0, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    cuts = np.flatnonzero(np.diff(inverse[order])) + 1
-    return [part.tolist() for part in np.split(used[order], cuts)]
 
 
 def _row(
-    program: Program,
-    prices: Sequence[OpPrice],
-    sites: list[int],
-    counts: npt.NDArray[np.int64],
-    chip: Chip,
+    program: Program, prices: Sequence[OpPrice], site: int, sums: _Sums, number: int, chip: Chip
 ) -> OpRow:
-    number, stream, scope, line, phase = (int(value) for value in program.sites[sites[0]])
-    spec, work, price = program.specs[number], program.works[number], prices[number]
-    ran = counts[sites]
-    numbers = program.sites[sites, 0].tolist()
-    times = int(ran.sum())
-
-    def summed(values: Sequence[float]) -> float:
-        return float(np.dot(ran, np.array(values)))
-
+    spec_number, stream, scope, line, phase = (int(value) for value in program.sites[site])
+    spec, work, price = program.specs[spec_number], program.works[spec_number], prices[spec_number]
     return OpRow(
         name=spec.name,
         family=str(work.family),
@@ -118,12 +141,12 @@ def _row(
         line=str(program.lines[line]),
         stream=program.streams[stream],
         shapes=shapes_text(spec),
-        count=times,
-        seconds=summed([prices[n].seconds for n in numbers]),
-        low_s=summed([prices[n].low_s for n in numbers]),
-        high_s=summed([prices[n].high_s for n in numbers]),
-        flops=summed([program.works[n].flops for n in numbers]),
-        bytes_moved=summed([program.works[n].bytes_moved for n in numbers]),
+        count=int(sums.count[number]),
+        seconds=sums.seconds[number],
+        low_s=sums.low_s[number],
+        high_s=sums.high_s[number],
+        flops=sums.flops[number],
+        bytes_moved=sums.bytes_moved[number],
         precision=work.precision,
         limit=_LIMIT_WORDS.get(price.limit, price.limit),
         source=price.source if price.seconds else Source.ANALYTIC,
