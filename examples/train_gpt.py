@@ -1,4 +1,4 @@
-"""A plain CUDA training script: GPT-2 (124 M) on the bytes of this file. Nothing in it knows of Windtunnel."""
+"""A plain CUDA training script: GPT-2 (124 M) on the bytes of this file. It knows nothing of Windtunnel."""
 
 import argparse
 import time

@@ -28,6 +28,7 @@ from windtunnel.capture.virtual_time import virtual_time
 from windtunnel.errors import WindtunnelError
 from windtunnel.program.program import Outcome, Program
 
+EXIT_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _OURS = (_PACKAGE + "capture" + os.sep, _PACKAGE + "cli" + os.sep, "<frozen runpy>", runpy.__file__)
 
@@ -131,7 +132,7 @@ def _interrupted() -> Ending:
         "interrupted; what was recorded until then is kept",
         hint="record fewer steps: windtunnel run --steps 1 SCRIPT",
     )
-    return Ending(Outcome.INTERRUPTED, "interrupted", error.exit_status, error=error)
+    return Ending(Outcome.INTERRUPTED, "interrupted", EXIT_INTERRUPTED, error=error)
 
 
 def _exited(stop: SystemExit) -> Ending:

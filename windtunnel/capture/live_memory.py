@@ -10,72 +10,98 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from windtunnel.memory.allocator import CachingAllocator
+from windtunnel.memory.live import MemoryReplay
+from windtunnel.memory.oom import OutOfMemory
+from windtunnel.memory.overhead import usable_bytes
 from windtunnel.program.program import NoticeKind
+from windtunnel.specs.schema import Vendor
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
 
-_NEAR = 0.80
-"""Part of the card's memory below which live bytes cannot run out: fragmentation and caching are
-given back before PyTorch's allocator gives up."""
+_NEAR = 0.7
+"""Part of usable memory below which live bytes cannot run out: PyTorch's allocator gives back all that it
+caches before it gives up, and what then is lost to splitting is less than this leaves."""
+
+_BOUNDLESS = 1 << 46
 
 
 class LiveMemory:
-    """Answers ``torch.cuda.memory_*`` and raises ``torch.OutOfMemoryError`` at the operation that asks."""
+    """Answers ``torch.cuda.memory_*`` and raises ``torch.OutOfMemoryError`` at the operation that asks.
+
+    Attributes:
+        out_of_memory: where the first allocation failed; empty when all fitted.
+    """
 
     def __init__(self, state: State, oom_continue: bool) -> None:
         self.state = state
         self.oom_continue = oom_continue
         self.total_bytes = int(state.chip.memory_bytes.value)
-        self._base_peak = 0
-        state.ledger.limit_bytes = self.total_bytes
-        state.ledger.on_pressure = self._pressure
+        self.usable_bytes = usable_bytes(state.chip)
         self.out_of_memory = ""
+        self._replay = self._new_replay(self.usable_bytes)
+        ledger = state.ledger
+        ledger.limit_bytes = _NEAR * self.usable_bytes
+        ledger.on_pressure = self._pressure
+        ledger.address_of = self._address
 
-    def active_bytes(self) -> int:
-        return self.state.ledger.live_bytes
+    def _new_replay(self, capacity_bytes: int) -> MemoryReplay:
+        recorder = self.state.recorder
+        places, contexts = self.state.context.places, recorder.contexts
+        return MemoryReplay(
+            recorder.events,
+            self.state.ledger.sizes,
+            CachingAllocator(capacity_bytes, total_bytes=max(capacity_bytes, self.total_bytes)),
+            lambda operation: places[contexts[operation]][0],
+        )
 
-    def peak_active_bytes(self) -> int:
-        return self.state.ledger.peak_bytes
-
-    def reserved_bytes(self) -> int:
-        return self.state.ledger.live_bytes
-
-    def peak_reserved_bytes(self) -> int:
-        return self.state.ledger.peak_bytes
+    @property
+    def allocator(self) -> CachingAllocator:
+        """The allocator, caught up with the recording."""
+        return self._replay.catch_up()
 
     def used_on_card_bytes(self) -> int:
-        return self.reserved_bytes()
+        """Reserved bytes and what driver and libraries take."""
+        return self.allocator.reserved_bytes + self.total_bytes - self.usable_bytes
 
     def stats(self) -> dict[str, int]:
-        return {
-            "allocated_bytes.all.current": self.active_bytes(),
-            "allocated_bytes.all.peak": self.peak_active_bytes(),
-            "reserved_bytes.all.current": self.reserved_bytes(),
-            "reserved_bytes.all.peak": self.peak_reserved_bytes(),
-            "num_alloc_retries": 0,
-            "num_ooms": 0,
-        }
+        """Flat statistics with PyTorch's key names."""
+        return self.allocator.stats()
 
     def snapshot(self) -> list[dict[str, Any]]:
-        return []
-
-    def reset_peak(self) -> None:
-        self.state.ledger.peak_bytes = self.state.ledger.live_bytes
-
-    def reset_accumulated(self) -> None:
-        return None
-
-    def empty_cache(self) -> None:
-        return None
+        """Segments and their blocks, as ``torch.cuda.memory_snapshot`` lists them."""
+        return [segment.to_dict() for segment in self.allocator.snapshot()]
 
     def set_fraction(self, fraction: float) -> None:
-        self.state.ledger.limit_bytes = self.total_bytes * fraction
+        """Cap this process at a part of the card's memory."""
+        self.allocator.set_fraction(fraction)
+        self.state.ledger.limit_bytes = _NEAR * fraction * self.usable_bytes
 
-    def _pressure(self, nbytes: int) -> float:
-        where = self.state.context.current_line()
-        self.out_of_memory = str(where)
-        if self.oom_continue:
-            self.state.recorder.notice(NoticeKind.SKIPPED, "ran out of memory here and went on")
-            return float("inf")
-        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {nbytes} bytes.")
+    def _address(self, storage: int) -> int:
+        try:
+            return self._replay.address(storage)
+        except KeyError:
+            return 0
+
+    def _pressure(self) -> None:
+        """Live bytes are near the card's memory: let the allocator decide about the last allocation.
+
+        Raises:
+            torch.OutOfMemoryError: it does not fit.
+        """
+        try:
+            self._replay.catch_up()
+        except OutOfMemory as error:
+            where = str(self.state.context.current_line())
+            first, self.out_of_memory = not self.out_of_memory, self.out_of_memory or where
+            if not self.oom_continue:
+                self._replay.position -= 1
+                self.state.ledger.take_back()
+                platform = "CUDA" if self.state.chip.vendor is Vendor.NVIDIA else "MUSA"
+                raise torch.OutOfMemoryError(error.message(0, platform)) from None
+            if first:
+                what = f"ran out of memory here and went on (--oom continue): {error.message(0)}"
+                self.state.recorder.notice(NoticeKind.SKIPPED, what)
+            self.state.ledger.limit_bytes = float("inf")
+            self._replay = self._new_replay(_BOUNDLESS)

@@ -14,22 +14,22 @@ def _state() -> State:
 
 def allocated(device: Any = None) -> int:
     """Bytes held by tensors, each rounded as the allocator rounds."""
-    return _state().memory.active_bytes()
+    return _state().memory.allocator.active_bytes
 
 
 def max_allocated(device: Any = None) -> int:
     """The most ``allocated`` since the last reset."""
-    return _state().memory.peak_active_bytes()
+    return _state().memory.allocator.peak_active_bytes
 
 
 def reserved(device: Any = None) -> int:
     """Bytes held from the driver."""
-    return _state().memory.reserved_bytes()
+    return _state().memory.allocator.reserved_bytes
 
 
 def max_reserved(device: Any = None) -> int:
     """The most ``reserved`` since the last reset."""
-    return _state().memory.peak_reserved_bytes()
+    return _state().memory.allocator.peak_reserved_bytes
 
 
 def stats(device: Any = None) -> dict[str, int]:
@@ -68,17 +68,17 @@ def get_info(device: Any = None) -> tuple[int, int]:
 
 def reset_peak(device: Any = None) -> None:
     """Forget peaks."""
-    _state().memory.reset_peak()
+    _state().memory.allocator.reset_peaks()
 
 
 def reset_accumulated(device: Any = None) -> None:
     """Forget counts of events."""
-    _state().memory.reset_accumulated()
+    _state().memory.allocator.reset_accumulated()
 
 
 def empty_cache() -> None:
     """Give cached segments back to the driver."""
-    _state().memory.empty_cache()
+    _state().memory.allocator.empty_cache()
 
 
 def set_fraction(fraction: float) -> None:

@@ -32,6 +32,7 @@ class Storage:
         self.valued = True
         self.truth = False
         self.ledger = ledger
+        self.number = -1  # until the allocation succeeded
         self.number = ledger.allocate(nbytes)
 
     def resize(self, nbytes: int) -> None:
@@ -39,8 +40,9 @@ class Storage:
         if nbytes == self.nbytes:
             return
         self.ledger.free(self.number, self.nbytes)
-        self.nbytes = nbytes
+        self.number = -1
         self.number = self.ledger.allocate(nbytes)
+        self.nbytes = nbytes
 
     def address(self) -> int:
         """A stable, unique device address."""
@@ -48,14 +50,15 @@ class Storage:
 
     # module globals are gone at interpreter exit, hence no look-ups here
     def __del__(self) -> None:
-        self.ledger.free(self.number, self.nbytes)
+        if self.number >= 0:
+            self.ledger.free(self.number, self.nbytes)
 
 
 class Ledger:
     """The order of allocations and frees, and the bytes alive. Written by ``Storage`` only.
 
-    ``on_pressure`` is called when live bytes pass ``limit_bytes``: it answers with the next limit, or
-    raises ``torch.OutOfMemoryError`` in the script, at the operation that asked.
+    ``on_pressure`` is called after an allocation while live bytes are above ``limit_bytes``; it may take the
+    allocation back and raise ``torch.OutOfMemoryError`` in the script, at the operation that asked.
     """
 
     def __init__(self, events: list[int]) -> None:
@@ -65,20 +68,25 @@ class Ledger:
         self.live_bytes = 0
         self.peak_bytes = 0
         self.limit_bytes: float = float("inf")
-        self.on_pressure: Callable[[int], float] | None = None
+        self.on_pressure: Callable[[], None] | None = None
         self.address_of: Callable[[int], int] | None = None
 
     def allocate(self, nbytes: int) -> int:
         """Note an allocation and return its number. Sizes of 0 take no memory."""
         number = len(self.sizes)
-        if self.live_bytes + nbytes > self.limit_bytes and self.on_pressure is not None:
-            self.limit_bytes = self.on_pressure(nbytes)
         self.sizes.append(nbytes)
         self.events.append(-2 * number - 1)
         live = self.live_bytes = self.live_bytes + nbytes
         if live > self.peak_bytes:
             self.peak_bytes = live
+        if live > self.limit_bytes and self.on_pressure is not None:
+            self.on_pressure()
         return number
+
+    def take_back(self) -> None:
+        """The last allocation did not happen."""
+        self.events.pop()
+        self.live_bytes -= self.sizes.pop()
 
     def free(self, number: int, nbytes: int) -> None:
         """Note that storage ``number`` of ``nbytes`` died."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 from windtunnel.capture.session import Session
 from windtunnel.errors import WindtunnelError
 from windtunnel.program.program import Category, NoticeKind, Phase, StepKind
+from windtunnel.specs.catalogue import chip
 
 
 def test_a_trillion_parameters_take_no_memory(shadow: Session) -> None:
@@ -166,3 +167,24 @@ def test_recomputation_has_its_own_phase(shadow: Session) -> None:
     checkpoint(layer, x, use_reentrant=False).sum().backward()
     phases = {place[3] for place in shadow.state.context.places}
     assert Phase.RECOMPUTE in phases
+
+
+def test_out_of_memory_is_raised_at_the_operation_and_can_be_survived(shadow: Session) -> None:
+    card = shadow.chip.memory_bytes.value
+    kept = torch.empty(int(0.6 * card), dtype=torch.uint8, device="musa")
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        torch.empty(int(0.6 * card), dtype=torch.uint8, device="musa")
+    again = torch.empty(int(0.2 * card), dtype=torch.uint8, device="musa")
+    del kept
+    torch.empty(int(0.6 * card), dtype=torch.uint8, device="musa")
+    assert again.device.type == "musa"
+    assert shadow.state.memory.out_of_memory.split(":")[0].endswith("test_shadow_mode.py")
+
+
+def test_oom_continue_notes_the_place_and_goes_on() -> None:
+    with Session(chip("mtt-s5000"), oom_continue=True) as session:
+        kept = [torch.empty(50 << 30, dtype=torch.uint8, device="musa") for _ in range(4)]
+        assert torch.musa.memory_allocated() == 200 << 30
+        assert len(kept) == 4
+        notices = [n for n in session.recorder.notices() if n.kind is NoticeKind.SKIPPED]
+        assert len(notices) == 1
