@@ -50,9 +50,9 @@ def part(row: OpRow) -> str:
     """The key of the step part that an operation belongs to."""
     if row.family == Family.COLLECTIVE:
         return "exposed_comm_s"
-    if row.phase == "optimizer":
-        return "optimizer_s"
-    return "io_s" if row.family == Family.HOST_COPY else "compute_s"
+    if row.family in (Family.HOST_COPY, Family.HOST):
+        return "io_s"
+    return "optimizer_s" if row.phase == "optimizer" else "compute_s"
 
 
 def generic_module(path: str) -> str:

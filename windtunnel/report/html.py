@@ -18,8 +18,8 @@ from pathlib import Path
 import jinja2
 
 from windtunnel import units
-from windtunnel.errors import WindtunnelError
 from windtunnel.report import comparison, difference, page, words
+from windtunnel.report.files import write_bytes
 from windtunnel.results import columns
 from windtunnel.results.columns import Unit
 from windtunnel.results.run_result import RunResult
@@ -51,20 +51,8 @@ def render(results: Sequence[RunResult]) -> str:
 
 
 def write(results: Sequence[RunResult], path: str | Path) -> None:
-    """Write the page.
-
-    Raises:
-        WindtunnelError: E925, the file cannot be written.
-    """
-    try:
-        Path(path).write_text(render(results), encoding="utf-8")
-    except OSError as error:
-        raise WindtunnelError(
-            "E925",
-            f"cannot write `{path}`: {error.strerror}",
-            hint="choose a folder that exists and that you may write to",
-            values={"path": path},
-        ) from None
+    """Write the page. Raises E925 where that cannot be done."""
+    write_bytes(path, render(results).encode())
 
 
 def _packed(columns_: dict[str, object]) -> str:
@@ -89,6 +77,7 @@ def _template(name: str) -> jinja2.Template:
     environment.filters.update(
         seconds=units.seconds,
         gib=units.gib,
+        gib2=lambda size_bytes: f"{size_bytes / units.GIB:,.2f}",
         percent=lambda fraction: f"{100 * fraction:.1f} %",
         place=lambda fraction: f"{100 * fraction:.3f}%",
         count=units.count,

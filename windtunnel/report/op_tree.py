@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from windtunnel.report import grouping, words
 from windtunnel.report.grouping import Group
+from windtunnel.results import columns
+from windtunnel.results.columns import Unit
 from windtunnel.results.run_result import OpRow
 
 MAX_NODES = 1500
@@ -32,8 +34,7 @@ class Node:
     name: str
     detail: str
     seconds: float
-    low_s: float
-    high_s: float
+    interval: str  # in the unit that the time is printed in
     share: float  # of device time
     count: int
     flops_per_s: float
@@ -85,8 +86,7 @@ def _node(number: int, parent: int, level: int, group: Group, whole_s: float, na
         name=name or group.name,
         detail=detail if is_leaf and not name else "",
         seconds=group.seconds,
-        low_s=group.low_s,
-        high_s=group.high_s,
+        interval=_interval(group),
         share=group.seconds / whole_s,
         count=group.count,
         flops_per_s=group.flops / group.seconds,
@@ -95,3 +95,8 @@ def _node(number: int, parent: int, level: int, group: Group, whole_s: float, na
         sources=", ".join(sorted({str(row.source) for row in group.rows})),
         has_children=not is_leaf,
     )
+
+
+def _interval(group: Group) -> str:
+    (_, low, high), unit = columns.numbers(Unit.SECONDS, (group.seconds, group.low_s, group.high_s))
+    return f"{low} – {high} {unit}"

@@ -19,6 +19,7 @@ from windtunnel.results.run_result import Ceiling, MemoryResult, OpRow, RunResul
 BOX = 1000
 MAX_POINTS = 500
 MAX_DOTS = 160
+LEAST_DECADES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class _LogAxis:
 
 def _decades(values: Sequence[float]) -> _LogAxis:
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return _LogAxis(low, max(high, low + 1))
+    return _LogAxis(min(low, high - LEAST_DECADES), high)
 
 
 def _power(power: int, unit: str) -> str:

@@ -11,6 +11,7 @@ from windtunnel.results.run_result import RunResult, Span
 MAX_SPANS = 120_000
 BUCKETS = 250
 NANO = 1e9
+HOST = "host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ def columns(result: RunResult) -> dict[str, object]:
         "ops": ops,
         "strings": list(strings),
     }
+
+
+def unnamed(track: str) -> str:
+    """What an interval without an operation is: on the host a wait or the script's own work."""
+    return "host waits or works" if track == HOST else "small operations"
 
 
 def busy(result: RunResult) -> list[Busy]:
@@ -96,6 +102,7 @@ def _track(name: str, spans: Sequence[Span], number: dict[int, int]) -> dict[str
     starts = [round(span.start_s * NANO) for span in spans]
     return {
         "name": name,
+        "unnamed": unnamed(name),
         "starts": [start - before for start, before in zip(starts, [0, *starts])],
         "durations": [round(span.duration_s * NANO) for span in spans],
         "ops": [number.get(span.op, -1) for span in spans],

@@ -151,7 +151,7 @@ async function unpacked() {
 }
 
 const duration = (ns) => {
-  for (const [scale, unit] of [[1e9, "s"], [1e6, "ms"], [1e3, "µs"]]) if (ns >= scale) return (ns / scale).toPrecision(4) + " " + unit;
+  for (const [scale, unit] of [[1e9, "s"], [1e6, "ms"], [1e3, "µs"]]) if (ns >= scale) return Number((ns / scale).toPrecision(4)) + " " + unit;
   return ns.toFixed(0) + " ns";
 };
 
@@ -184,7 +184,7 @@ function timeline(data) {
 
   function draw() {
     const width = canvas.clientWidth, height = TOP + LANE * tracks.length + 6, ratio = devicePixelRatio || 1;
-    margin = width < 560 ? 76 : 130;
+    margin = width < 560 ? 96 : 150;
     canvas.style.height = height + "px";
     canvas.width = width * ratio;
     canvas.height = height * ratio;
@@ -235,13 +235,13 @@ function timeline(data) {
       if (chosen && chosen.lane === lane && chosen.index === i) { pen.strokeStyle = ink; pen.lineWidth = 2; pen.strokeRect(left, y, wide, BAR); pen.lineWidth = 1; }
       if (wide > 46) {
         pen.fillStyle = "#fff"; pen.textAlign = "left";
-        pen.fillText(fitted(op < 0 ? "small operations" : string(data.ops[op][0]), wide - 8), left + 4, y + BAR / 2);
+        pen.fillText(fitted(op < 0 ? track.unnamed : string(data.ops[op][0]), wide - 8), left + 4, y + BAR / 2);
       }
     }
   }
   function describe(lane, index) {
     const track = tracks[lane], op = track.ops[index];
-    const [name, module, line, shapes] = op < 0 ? ["several small operations", "", "", ""] : data.ops[op].map(string);
+    const [name, module, line, shapes] = op < 0 ? [track.unnamed, "", "", ""] : data.ops[op].map(string);
     const when = duration(track.durations[index]) + " from " + duration(track.starts[index]) + (track.critical[index] ? ", on the critical path" : "");
     return [name, when, module, line, shapes].filter(Boolean).join("\n");
   }
