@@ -35,10 +35,21 @@ class StepFlops:
     precision: str
 
 
+def computed_flops(work: Work) -> float:
+    """FLOPs that a chip computes for one operation.
+
+    They are ``Work.flops``, but for the weight gradient of a grouped convolution: there PyTorch's counter
+    counts ``groups`` times what is computed (``program/count/convolution.py``), and the dims hold the truth.
+    """
+    if work.family is not Family.CONVOLUTION:
+        return work.flops
+    return min(work.flops, 2.0 * work.dim("m") * work.dim("n") * work.dim("k") * work.dim("batch"))
+
+
 def model_flops(work: Work) -> float:
     """FLOPs of one operation without what a fused backward computes again."""
     if work.family is not Family.ATTENTION_BACKWARD:
-        return work.flops
+        return computed_flops(work)
     qk_dim, v_dim = work.dim("qk_dim"), work.dim("v_dim")
     five_products = 3 * qk_dim + 2 * v_dim
     return work.flops * (2 * qk_dim + 2 * v_dim) / five_products if five_products else work.flops
@@ -50,7 +61,7 @@ def step_flops(
     """FLOPs of a step in which site ``i`` ran ``counts[i]`` times."""
     model = np.array([model_flops(work) for work in works])
     inside = np.array([computed_fraction(work) if work.family in _ATTENTION else 1.0 for work in works])
-    hardware = np.array([work.flops for work in works])
+    hardware = np.array([computed_flops(work) for work in works])
     times = np.bincount(sites[:, 0], weights=counts, minlength=len(works))
     kept = counts * ((sites[:, 4] != Phase.RECOMPUTE) & (sites[:, 4] != Phase.OPTIMIZER))
     model_times = np.bincount(sites[:, 0], weights=kept, minlength=len(works))

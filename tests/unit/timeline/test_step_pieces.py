@@ -25,7 +25,7 @@ from windtunnel.program.count.attention import computed_fraction
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Phase, Program, StepKind
 from windtunnel.program.work import Family, Work
-from windtunnel.timeline.flops import model_flops
+from windtunnel.timeline.flops import computed_flops, model_flops
 from windtunnel.timeline.parts import covered_s
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.prices import Act, OpPrice
@@ -138,6 +138,18 @@ def test_model_flops_of_unequal_head_dimensions() -> None:
     assert model_flops(forward) == forward.flops
     assert model_flops(backward) == pytest.approx(2 * forward.flops)
     assert backward.flops > 2 * forward.flops
+
+
+def test_a_grouped_convolution_counts_what_it_computes() -> None:
+    x, weight, out = tensor(2, 64, 16, 16), tensor(64, 1, 3, 3), tensor(2, 64, 14, 14)
+    common = (("transposed", False), ("groups", 64))
+    forward = work_of(OpSpec("aten.convolution.default", (x, weight), (out,), common))
+    mask = (("output_mask", (True, True, False)),)
+    backward = work_of(
+        OpSpec("aten.convolution_backward.default", (out, x, weight), (x, weight), (*common, *mask))
+    )
+    assert computed_flops(backward) == 2 * computed_flops(forward) == 2 * forward.flops
+    assert backward.flops == forward.flops * (1 + 64)  # PyTorch's count
 
 
 def test_a_program_that_did_nothing_takes_no_time() -> None:
