@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.schema import Chip, ScaleUp, Vendor
 
 NVLS_CAPABILITY = 9
@@ -56,11 +57,27 @@ class Links:
         return cls(
             chip=chip,
             cards=cards,
-            cards_per_node=min(cards, chip.cards_per_node),
+            cards_per_node=chip.cards_per_node,
             scale_up=chip.scale_up,
             link_bytes_per_s=chip.link_bytes_per_s.value,
             pcie_bytes_per_s=chip.pcie_bytes_per_s.value,
             nic_bytes_per_s=chip.nic_bytes_per_s.value,
+        )
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Links:
+        """The figures of a cluster. Raises E204 where they cannot be."""
+        node, fabric = cluster.node, cluster.fabric
+        return cls(
+            chip=cluster.chip,
+            cards=cluster.cards,
+            cards_per_node=node.cards,
+            scale_up=node.scale_up,
+            link_bytes_per_s=node.link_bytes_per_s.value,
+            pcie_bytes_per_s=cluster.chip.pcie_bytes_per_s.value,
+            nic_bytes_per_s=node.nic_bytes_per_s.value,
+            nodes_per_pod=max(1, int(fabric.nodes_per_leaf.value)),
+            oversubscription=fabric.oversubscription.value,
         )
 
     @property
@@ -73,4 +90,4 @@ class Links:
     @property
     def pair_bytes_per_s(self) -> float:
         """One direction between two cards of a mesh: the card's links, spread over all its peers."""
-        return self.link_bytes_per_s / max(1, self.chip.cards_per_node - 1)
+        return self.link_bytes_per_s / max(1, self.cards_per_node - 1)

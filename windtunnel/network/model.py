@@ -31,6 +31,7 @@ from windtunnel.network.topology import GroupShape, shape_of
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import ProcessGroup
 from windtunnel.program.work import Work
+from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.schema import ScaleUp
 
 BARRIER_BYTES = 4.0
@@ -70,8 +71,8 @@ _FREE = NetworkTime(0.0, 0.0, 0.0, Source.ANALYTIC, "latency", "one rank")
 class NetworkModel:
     """Times of collectives on one cluster. Results are kept: a program repeats few distinct ones."""
 
-    def __init__(self, links: Links) -> None:
-        self.links = links
+    def __init__(self, cluster: Cluster | Links) -> None:
+        self.links = cluster if isinstance(cluster, Links) else Links.of(cluster)
         self._shape = lru_cache(maxsize=4096)(self._shape_of)
         self._cached = lru_cache(maxsize=65536)(self._time)
 

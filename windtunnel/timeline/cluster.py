@@ -122,7 +122,7 @@ class ClusterReplay:
         """Replay all ranks to their ends; the answer is when the last one is done.
 
         Raises:
-            WindtunnelError: E211, a collective that some rank never joins; E212, ranks that disagree about one.
+            WindtunnelError: E211, a collective that some rank never joins; E212, one that ranks disagree about.
         """
         for number in range(len(self.ranks)):
             self._advance(number)

@@ -1,4 +1,4 @@
-"""The prediction for a cluster: recorded ranks replayed together, told as the result of the rank that ends last."""
+"""The prediction for a cluster: recorded ranks replayed together, told as the rank that ends last."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Effective training time over days: stragglers, failures, checkpoints and restarts, seeded.
 
 A job of many cards is as fast as its slowest rank, stops when any card fails, loses the work since the last
-checkpoint, and pays for saving and for coming back. Failures are a Poisson process per card (constant hazard),
-as published histories of large jobs are summarised (Llama 3, arXiv 2407.21783: 419 unexpected interruptions
-in 54 days on 16,384 cards, so 50,700 card-hours each). Every other number is the caller's: none is assumed here.
+checkpoint, and pays for saving and for coming back. Failures are a Poisson process per card (constant
+hazard), as published histories of large jobs are summarised (Llama 3, arXiv 2407.21783: 419 unexpected
+interruptions in 54 days on 16,384 cards, so 50,700 card-hours each). All numbers are the caller's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kernels that run beside a collective get fewer multiprocessors: by how much that lengthens them.
 
 NCCL and DeepEP hold some multiprocessors while they run (``network/overlap.py``; none with the S5000's ACE).
-A first replay shows how much of each kernel lies beside a collective; kernels are then lengthened by the share
+A first replay shows how much of each kernel lies beside a collective; kernels are then lengthened by what
 they lose in that part, and the ranks replayed again. Sites that repeat get the mean over their repetitions.
 """
 

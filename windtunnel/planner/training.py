@@ -1,0 +1,164 @@
+"""Step time of a training configuration, end to end: recipe, prices, pipeline replay.
+
+Each distinct chunk program is replayed once on a card of its own stage (kernels, collectives beside them,
+multiprocessors that communication holds); the pipeline replay then places all chunks of all stages; gradient
+exchange that is left over and the optimizer follow. The cost does not grow with the number of cards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from windtunnel.estimate import Estimate
+from windtunnel.network.collective import Collective
+from windtunnel.network.model import NetworkModel
+from windtunnel.program.program import Program
+from windtunnel.program.work import Family
+from windtunnel.recipes.chunk import Part
+from windtunnel.recipes.training import TrainingRecipe
+from windtunnel.results.run_result import StepParts
+from windtunnel.specs.schema import Chip
+from windtunnel.timeline.card import Card, Trace
+from windtunnel.timeline.interference import stretched
+from windtunnel.timeline.parts import kind_of, step_parts
+from windtunnel.timeline.pipeline import PipelineTiming, replay
+from windtunnel.timeline.prices import price_ops
+from windtunnel.timeline.pricing import ModelFor, default_model
+from windtunnel.timeline.schedule import Chunk, Schedule, order
+from windtunnel.timeline.sites import SiteTable
+from windtunnel.timeline.step import StepTimeline
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramTime:
+    """One program replayed on a card of its own. ``relative``: half-widths of its interval, low and high."""
+
+    parts: StepParts
+    relative: tuple[float, float]
+    flops: float
+
+    @property
+    def seconds(self) -> float:
+        """Length of the program."""
+        return self.parts.total_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPrediction:
+    """The step of a training configuration.
+
+    Attributes:
+        parts: of the stage that is busiest; they sum to the step. pipeline: the replay of all stages.
+        hardware_flops: of one rank of the busiest stage, recomputation included.
+    """
+
+    step_time_s: Estimate
+    parts: StepParts
+    pipeline: PipelineTiming
+    hardware_flops: float
+    tokens_per_s_per_gpu: float
+
+
+class TrainingPredictor:
+    """Predicts steps on one chip and cluster; prices of distinct operations are kept between calls."""
+
+    def __init__(self, chip: Chip, network: NetworkModel, model_for: ModelFor = default_model) -> None:
+        self.chip = chip
+        self.network = network
+        self._model = model_for(chip)
+
+    def program_time(self, program: Program) -> ProgramTime:
+        """Replay one program on a card of its own."""
+        rank = program.origin.rank
+        prices = price_ops(
+            program.specs,
+            program.works,
+            self._model,
+            program.groups,
+            lambda spec, work, group: self.network.recorded_time(spec, group, rank).estimate(),
+        )
+        hosts = np.array([price.host_s for price in prices])
+        devices = np.array([price.seconds for price in prices])
+        table = SiteTable.of_sites(prices, program.sites, hosts, devices)
+        trace = self._replay(table, program)
+        held = self._held(program)
+        if held.any():
+            slowed = stretched(table, program.events, trace, held)
+            trace = self._replay(table.with_times(table.floats[0], slowed), program)
+        position, start, end = trace.arrays()
+        seconds = float(end.max(initial=0.0))
+        timeline = StepTimeline(seconds, program.events, position, start, end, (), ())
+        kinds = np.array([kind_of(work.family) for work in program.works], np.int64)[program.sites[:, 0]]
+        counts = np.bincount(program.sites[program.events, 0], minlength=len(prices))
+        whole = float((counts * devices).sum()) or 1.0
+        low = sum(c * (p.seconds - p.low_s) for c, p in zip(counts.tolist(), prices, strict=True)) / whole
+        high = sum(c * (p.high_s - p.seconds) for c, p in zip(counts.tolist(), prices, strict=True)) / whole
+        flops = float(sum(c * w.flops for c, w in zip(counts.tolist(), program.works, strict=True)))
+        return ProgramTime(step_parts(timeline, kinds, program.sites[:, 4]), (low, high), flops)
+
+    def _replay(self, table: SiteTable, program: Program) -> Trace:
+        trace = Trace()
+        Card(table, graph_launch_s=self.chip.graph_launch_s.value, trace=trace).advance_array(program.events)
+        return trace
+
+    def _held(self, program: Program) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        shares = np.zeros(len(program.specs))
+        for number, (spec, work) in enumerate(zip(program.specs, program.works, strict=True)):
+            if work.family is Family.COLLECTIVE and work.kernels:
+                group = program.groups[int(str(spec.attribute("group", 0)))]
+                if len(group.ranks) > 1 and spec.attribute("async_op") is True:
+                    shares[number] = self.network.recorded_time(spec, group, program.origin.rank).sm_share
+        return shares[program.sites[:, 0]]
+
+    def predict(self, recipe: TrainingRecipe) -> TrainingPrediction:
+        """The step of ``recipe``. Raises E202 where its schedule cannot run, and what pricing raises."""
+        layout = recipe.layout
+        plan = order(Schedule(layout.schedule), layout.pipeline, layout.micro_batches, layout.chunks)
+        times: dict[int, ProgramTime] = {}
+
+        def timed(chunk: Chunk) -> ProgramTime:
+            program = recipe.program(
+                chunk.virtual % len(recipe.chunks),
+                Part(str(chunk.kind)),
+                chunk.micro_batch,
+                plan.splits_backward,
+            )
+            if id(program) not in times:
+                times[id(program)] = self.program_time(program)
+            return times[id(program)]
+
+        boundary = float(recipe.boundary.nbytes)
+        stage_ranks = layout.stage_ranks
+
+        def transfer_s(origin: int, stage: int) -> float:
+            pair = (origin * stage_ranks, stage * stage_ranks)
+            return self.network.collective_time(Collective.SEND, boundary, pair).seconds
+
+        pipeline = replay(plan, lambda chunk, stage: timed(chunk).seconds, transfer_s)
+        ends = [self.program_time(recipe.optimizer(stage)) for stage in range(layout.pipeline)]
+        tail = max(ends, key=lambda end: end.seconds)
+        busiest = max(range(layout.pipeline), key=lambda s: (pipeline.busy_s[s], -s))
+        own = [timed(chunk) for chunk in plan.stages[busiest]] + [tail]
+        seconds = pipeline.total_s + tail.seconds
+        parts = _summed([time.parts for time in own], seconds)
+        low = sum(t.relative[0] * t.seconds for t in own) / max(seconds, 1e-30)
+        high = sum(t.relative[1] * t.seconds for t in own) / max(seconds, 1e-30)
+        step_time = Estimate(
+            seconds, seconds * max(0.0, 1 - low), seconds * (1 + high), Estimate.exact(1.0).shares
+        )
+        return TrainingPrediction(
+            step_time_s=step_time,
+            parts=parts,
+            pipeline=pipeline,
+            hardware_flops=sum(time.flops for time in own),
+            tokens_per_s_per_gpu=layout.step_tokens / seconds / layout.cards,
+        )
+
+
+def _summed(parts: list[StepParts], seconds: float) -> StepParts:
+    """Parts of all programs of a stage; what they leave of the step is bubble."""
+    names = ("compute_s", "exposed_comm_s", "host_gap_s", "optimizer_s", "io_s")
+    sums = {name: sum(getattr(part, name) for part in parts) for name in names}
+    return StepParts(**sums, bubble_s=max(0.0, seconds - sum(sums.values())))

@@ -1,0 +1,107 @@
+"""A model as recipes see it: what each layer mixes tokens with, and what feed-forward it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedQuery:
+    """Softmax attention with query heads sharing key-value heads (MHA, GQA, MQA)."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    bias: bool = False
+    query_norm: bool = False
+    gated: bool = False  # an output gate of the queries' size (Qwen3-Next, Qwen3.5)
+    window: int = 0
+    rotary: bool = True
+    causal: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latent:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434). ``query_rank`` 0: plain queries."""
+
+    heads: int
+    query_rank: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatedDelta:
+    """Gated DeltaNet (arXiv 2412.06464) with a short convolution."""
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    convolution: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseFfn:
+    """Two products with an activation between, or three with a gate (SwiGLU)."""
+
+    width: int
+    gated: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoeFfn:
+    """Experts of ``width``, ``top_k`` for each token, and ``shared_width`` that all tokens pass through.
+
+    ``node_limit``: most nodes that a token's experts may be on (group-limited routing); 0: no limit.
+    """
+
+    experts: int
+    top_k: int
+    width: int
+    shared_width: int = 0
+    gated: bool = True
+    node_limit: int = 0
+
+
+Mixer = GroupedQuery | Latent | GatedDelta
+Ffn = DenseFfn | MoeFfn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerShape:
+    """One layer. ``layer_norm``: LayerNorm instead of RMSNorm."""
+
+    mixer: Mixer
+    ffn: Ffn
+    layer_norm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionTower:
+    """A vision transformer in front: patches of ``patch_elements`` inputs, merged ``merge`` to one token.
+
+    ``output``: the decoder's hidden size. ``patches``: patches of all images of one sequence.
+    """
+
+    layers: tuple[LayerShape, ...]
+    hidden: int
+    patch_elements: int
+    merge: int
+    output: int
+    patches: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A decoder, with a vision tower in front where ``vision`` is set."""
+
+    hidden: int
+    vocabulary: int
+    layers: tuple[LayerShape, ...]
+    tied: bool = False
+    learned_positions: int = 0
+    vision: VisionTower | None = None

@@ -1,0 +1,225 @@
+"""Programs of one model chunk for one micro-batch: forward, backward, weight gradients, data-parallel exchange.
+
+What data-parallel ranks exchange, and when:
+    ddp, zero1   gradients of each layer after the last micro-batch's backward; with zero1 parameters of each
+                 layer before the first micro-batch's forward; both beside compute unless told otherwise
+    fsdp         parameters of each layer before it is used, one layer ahead; gradients after its backward;
+                 for every micro-batch, or once a step where a pipeline keeps layers unsharded between
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from windtunnel.program.op import OpSpec
+from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
+from windtunnel.recipes.builder import ProgramBuilder
+from windtunnel.recipes.groups import DATA, EXPERT_DATA, REPLICA, SHARD
+from windtunnel.recipes.layout import Layout, Recompute, Sharding
+from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
+from windtunnel.recipes.stages import ModelChunk, Pieces
+
+_RECOMPUTED = {
+    Recompute.NONE: frozenset[Keep](),
+    Recompute.SELECTIVE: frozenset({Keep.CORE}),
+    Recompute.SELECTIVE_OPS: frozenset({Keep.CHEAP, Keep.HALF}),
+    Recompute.FULL: frozenset(Keep),
+}
+_GATHER, _REDUCE = 1000, 2000  # work numbers: plus twice the layer, plus one for experts
+
+
+class Part(StrEnum):
+    """What of a micro-batch a program holds; the values are those of pipeline schedules."""
+
+    FORWARD = "F"
+    BACKWARD = "B"
+    WEIGHT = "W"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Whether this micro-batch gathers parameters before, and reduces gradients after, each layer."""
+
+    gather: bool
+    reduce: bool
+
+
+def exchange_of(layout: Layout, micro_batch: int) -> Exchange:
+    """What the chunk exchanges for a micro-batch by its number in the step."""
+    first, last = micro_batch == 0, micro_batch == layout.micro_batches - 1
+    if layout.data_and_context == 1 and layout.expert_data == 1:
+        return Exchange(False, False)
+    if layout.sharding is Sharding.FSDP:
+        every = layout.pipeline == 1
+        return Exchange(every or first, every or last)
+    gather = first and layout.sharding is Sharding.ZERO1 and layout.overlap_param_gather
+    return Exchange(gather, last and layout.overlap_grad_reduce)
+
+
+def chunk_program(
+    chunk: ModelChunk,
+    layout: Layout,
+    part: Part,
+    exchange: Exchange,
+    groups: list[ProcessGroup],
+    splits_backward: bool,
+) -> Program:
+    """One part of one micro-batch of one chunk."""
+    rank = chunk.stage * layout.stage_ranks
+    builder = ProgramBuilder(groups, rank=rank, world_size=layout.cards, name=f"chunk {chunk.virtual} {part}")
+    if part is Part.FORWARD:
+        _forward(builder, chunk, layout, exchange)
+    elif part is Part.BACKWARD:
+        _backward(builder, chunk, layout, exchange, with_weights=not splits_backward)
+    else:
+        for pieces in reversed(chunk.layers):
+            for piece in reversed(pieces):
+                builder.add(piece.weight, Phase.BACKWARD, piece.name)
+        if exchange.reduce:
+            for index in reversed(range(len(chunk.layers))):
+                builder.add(_reduce(chunk.layers[index], index, layout), Phase.BACKWARD, "gradients")
+            for index in reversed(range(len(chunk.layers))):
+                builder.add(_waits(chunk.layers[index], index, _REDUCE, layout), Phase.BACKWARD, "gradients")
+    return builder.finish(StepKind.SCRIPT, tokens=layout.tokens, samples=layout.micro_batch)
+
+
+def _forward(builder: ProgramBuilder, chunk: ModelChunk, layout: Layout, exchange: Exchange) -> None:
+    layers = chunk.layers
+    if exchange.gather and layers:
+        builder.add(_gather(layers[0], 0, layout), Phase.FORWARD, "parameters")
+    for index, pieces in enumerate(layers):
+        if exchange.gather:
+            if index + 1 < len(layers):
+                builder.add(_gather(layers[index + 1], index + 1, layout), Phase.FORWARD, "parameters")
+            builder.add(_waits(pieces, index, _GATHER, layout), Phase.FORWARD, "parameters")
+        for piece in pieces:
+            builder.add(piece.forward, Phase.FORWARD, piece.name)
+
+
+def _backward(
+    builder: ProgramBuilder, chunk: ModelChunk, layout: Layout, exchange: Exchange, with_weights: bool
+) -> None:
+    layers = chunk.layers
+    again = exchange.gather and layout.sharding is Sharding.FSDP and layout.pipeline == 1
+    if again:
+        builder.add(_gather(layers[-1], len(layers) - 1, layout), Phase.BACKWARD, "parameters")
+    for index in reversed(range(len(layers))):
+        pieces = layers[index]
+        if again:
+            if index:
+                builder.add(_gather(layers[index - 1], index - 1, layout), Phase.BACKWARD, "parameters")
+            builder.add(_waits(pieces, index, _GATHER, layout), Phase.BACKWARD, "parameters")
+        for piece in _recomputed(pieces, layout, index == len(layers) - 1):
+            builder.add(piece.forward, Phase.RECOMPUTE, piece.name)
+        for piece in reversed(pieces):
+            builder.add(piece.backward, Phase.BACKWARD, piece.name)
+            if with_weights:
+                builder.add(piece.weight, Phase.BACKWARD, piece.name)
+        if exchange.reduce and with_weights:
+            builder.add(_reduce(pieces, index, layout), Phase.BACKWARD, "gradients")
+    if exchange.reduce and with_weights:
+        for index in reversed(range(len(layers))):
+            builder.add(_waits(layers[index], index, _REDUCE, layout), Phase.BACKWARD, "gradients")
+
+
+def _recomputed(pieces: Pieces, layout: Layout, is_end: bool) -> Iterator[Piece]:
+    """What backward computes again; the ends of the model (embedding, head) never are."""
+    if any(piece.name in ("embedding", "loss") for piece in pieces):
+        return
+    again = _RECOMPUTED[layout.recompute]
+    last = pieces[-1] if layout.recompute is Recompute.FULL else None
+    for piece in pieces:
+        if piece.keep in again and piece is not last:  # nobody needs the sum at the end of a layer
+            yield piece
+
+
+def _parameters(pieces: Pieces) -> tuple[tuple[int, int], ...]:
+    """(elements, is expert) of what a layer exchanges."""
+    shared = sum(piece.parameters for piece in pieces)
+    experts = sum(piece.expert_parameters for piece in pieces)
+    return tuple((count, kind) for count, kind in ((shared, 0), (experts, 1)) if count)
+
+
+def _ways(layout: Layout, is_expert: int) -> tuple[int, int]:
+    """(group, its size) over which parameters are shared out."""
+    if is_expert:
+        return EXPERT_DATA, layout.expert_data
+    if layout.sharding is Sharding.FSDP:
+        return SHARD, layout.shards
+    return DATA, layout.data_and_context
+
+
+def _gather(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
+    answers = []
+    for elements, is_expert in _parameters(pieces):
+        group, ways = _ways(layout, is_expert)
+        if ways > 1:
+            dtype = layout.precision.activation
+            part, whole = tensor(dtype, -(-elements // ways)), tensor(dtype, -(-elements // ways) * ways)
+            answers.append(
+                collective("_allgather_base_", group, part, whole, _GATHER + 2 * index + is_expert)
+            )
+    return answers
+
+
+def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
+    answers = []
+    dtype = "float32" if layout.reduce_in_fp32 else layout.precision.activation
+    for elements, is_expert in _parameters(pieces) if layout.train_parameters else ():
+        group, ways = _ways(layout, is_expert)
+        if ways <= 1:
+            continue
+        part, whole = tensor(dtype, -(-elements // ways)), tensor(dtype, -(-elements // ways) * ways)
+        work = _REDUCE + 2 * index + is_expert
+        if layout.sharding is Sharding.DDP:
+            answers.append(collective("allreduce_", group, whole, whole, work))
+            continue
+        answers.append(collective("_reduce_scatter_base_", group, whole, part, work))
+        copies = layout.data_and_context // layout.shards
+        if layout.sharding is Sharding.FSDP and copies > 1 and not is_expert:
+            answers.append(collective("allreduce_", REPLICA, part, part, work))
+    return answers
+
+
+def _waits(pieces: Pieces, index: int, base: int, layout: Layout) -> list[OpSpec]:
+    return [wait(base + 2 * index + kind) for _, kind in _parameters(pieces) if _ways(layout, kind)[1] > 1]
+
+
+def optimizer_program(chunks: list[ModelChunk], layout: Layout, groups: list[ProcessGroup]) -> Program:
+    """What a stage does after its last backward: exchange not yet done, gradient norm, Adam, copies."""
+    stage = chunks[0].stage
+    builder = ProgramBuilder(
+        groups, rank=stage * layout.stage_ranks, world_size=layout.cards, name=f"optimizer {stage}"
+    )
+    separate = layout.sharding is not Sharding.FSDP
+    layers = [pieces for chunk in chunks for pieces in chunk.layers]
+    merged: Pieces = tuple(piece for pieces in layers for piece in pieces)
+    if separate and not layout.overlap_grad_reduce:
+        builder.add(_reduce(merged, 0, layout), Phase.BACKWARD, "gradients")
+        builder.add(_waits(merged, 0, _REDUCE, layout), Phase.BACKWARD, "gradients")
+    for elements, is_expert in _parameters(merged) if layout.train_parameters else ():
+        _, ways = _ways(layout, is_expert)
+        share = elements if layout.sharding is Sharding.DDP else -(-elements // ways)
+        builder.add(_adam(share, layout), Phase.OPTIMIZER, "optimizer")
+    if separate and layout.sharding is Sharding.ZERO1 and not layout.overlap_param_gather:
+        builder.add(_gather(merged, 0, layout), Phase.OPTIMIZER, "parameters")
+        builder.add(_waits(merged, 0, _GATHER, layout), Phase.OPTIMIZER, "parameters")
+    return builder.finish(StepKind.SCRIPT)
+
+
+def _adam(elements: int, layout: Layout) -> list[OpSpec]:
+    """Norm and clipping of the gradients, AdamW in FP32, and the cast to what products run in."""
+    gradient = tensor("float32" if layout.reduce_in_fp32 else layout.precision.activation, elements)
+    state, step, one = tensor("float32", elements), tensor("float32", 1), tensor("float32", 1)
+    ops = [
+        op("aten._foreach_norm.Scalar", (gradient,), (one,)),
+        op("aten._foreach_mul_.Tensor", (gradient, one), ()),
+        op("aten._fused_adamw_", (state, gradient, state, state, step), ()),
+    ]
+    if layout.cards > 1:
+        ops.insert(1, collective("allreduce_", 0, one, one))
+    if layout.precision.activation != "float32" and layout.sharding is not Sharding.FSDP:
+        ops.append(op("aten._to_copy", (state,), (tensor(layout.precision.activation, elements),)))
+    return ops

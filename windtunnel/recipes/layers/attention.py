@@ -1,0 +1,132 @@
+"""Softmax attention: products, rotary embedding, the core, and its split over context-parallel ranks.
+
+With context parallelism keys and values travel round a ring (Megatron-LM, zigzag order): a rank computes the
+causal block of its own tokens and, for each other rank, a rectangle of half the area, while the next keys and
+values arrive.
+"""
+
+from __future__ import annotations
+
+from windtunnel.program import kernels
+from windtunnel.program.op import OpSpec, TensorSpec
+from windtunnel.recipes.architecture import GroupedQuery
+from windtunnel.recipes.groups import CONTEXT
+from windtunnel.recipes.layers.norm import norm_piece
+from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.linear import Products
+from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
+
+_RING_WORK = 8
+
+
+def split_heads(heads: int, ways: int) -> int:
+    """Heads on one of ``ways`` ranks; where there are fewer heads than ranks they are replicated."""
+    return max(1, heads // ways)
+
+
+def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Piece, ...]:
+    """The mixer of a layer: projections, rotary, core, output product."""
+    products = Products(layout)
+    heads, kv_heads = split_heads(shape.heads, layout.tensor), split_heads(shape.kv_heads, layout.tensor)
+    q, kv = heads * shape.head_dim, 2 * kv_heads * shape.head_dim
+    tokens = layout.tokens
+    wide = q * (2 if shape.gated else 1) + kv
+    pieces = [products.linear("qkv", tokens, hidden, wide, split="column", bias=shape.bias)]
+    if shape.query_norm:
+        pieces.append(norm_piece("q norm", products.dtype, tokens * heads, shape.head_dim))
+        pieces.append(norm_piece("k norm", products.dtype, tokens * kv_heads, shape.head_dim))
+    if shape.rotary:
+        pieces.append(rotary("rotary", products.dtype, tokens, heads + kv_heads, shape.head_dim))
+    pieces.append(core(layout, heads, kv_heads, shape.head_dim, shape.head_dim, shape.window, shape.causal))
+    if shape.gated:
+        gate = tensor(products.dtype, tokens, q)
+        pieces.append(
+            Piece(
+                "gate",
+                (op(kernels.FUSED, (gate, gate), (gate,), ops=6),),
+                (op(kernels.FUSED, (gate, gate, gate), (gate, gate), ops=10),),
+                keep=Keep.CHEAP,
+            )
+        )
+    pieces.append(products.linear("attention out", tokens, q, hidden, split="row", keep=Keep.HALF))
+    return tuple(pieces)
+
+
+def rotary(name: str, dtype: str, tokens: int, heads: int, dim: int) -> Piece:
+    """Rotary embedding of queries and keys."""
+    x, table = tensor(dtype, tokens, heads, dim), tensor("float32", tokens, dim)
+    return Piece(
+        name,
+        (op(kernels.ROTARY, (x, table, table), (x,)),),
+        (op(kernels.ROTARY_BACKWARD, (x, table, table), (x,)),),
+        keep=Keep.CHEAP,
+    )
+
+
+def core(
+    layout: Layout, heads: int, kv_heads: int, qk_dim: int, v_dim: int, window: int = 0, causal: bool = True
+) -> Piece:
+    """Flash attention over the rank's tokens, round the context ring where there is one."""
+    dtype = layout.precision.activation
+    batch, length = layout.micro_batch, layout.sequence // layout.context
+    if not layout.flash:
+        return unfused_core(dtype, batch, length, heads, qk_dim, v_dim)
+    calls = [(length, causal)]
+    # zigzag order: a rectangle of half the keys for every other rank
+    calls += [(max(1, length // 2) if causal else length, False)] * (layout.context - 1)
+    forward: list[OpSpec] = []
+    backward: list[OpSpec] = []
+    keys = tensor(dtype, batch, length, kv_heads, qk_dim + v_dim)
+    for step, (kv_length, is_causal) in enumerate(calls):
+        q = tensor(dtype, batch, length, heads, qk_dim)
+        k = tensor(dtype, batch, kv_length, kv_heads, qk_dim)
+        v = tensor(dtype, batch, kv_length, kv_heads, v_dim)
+        out, lse = tensor(dtype, batch, length, heads, v_dim), tensor("float32", batch, heads, length)
+        one, two = attention_ops(q, k, v, out, lse, is_causal, window)
+        last = step == len(calls) - 1
+        forward += _beside_ring([one], keys, last)
+        backward += _beside_ring([two], keys, last, both=True)
+    return Piece("core", tuple(forward), tuple(backward), keep=Keep.CORE)
+
+
+def unfused_core(dtype: str, batch: int, length: int, heads: int, qk_dim: int, v_dim: int) -> Piece:
+    """Scores, masked softmax, dropout, context: what ran before FlashAttention."""
+    rows = batch * heads
+    q, k = tensor(dtype, rows, length, qk_dim), tensor(dtype, rows, qk_dim, length)
+    v, scores = tensor(dtype, rows, length, v_dim), tensor(dtype, rows, length, length)
+    back = tensor(dtype, rows, length, length)
+    mask = tensor("bool", rows, length, length)
+    forward = (
+        op("aten.bmm", (q, k), (scores,)),
+        op("aten._softmax", (scores,), (scores,)),
+        op("aten.native_dropout", (scores,), (scores, mask)),
+        op("aten.bmm", (scores, v), (v,)),
+    )
+    backward = (
+        op("aten.bmm", (v, tensor(dtype, rows, v_dim, length)), (back,)),
+        op("aten.bmm", (scores, v), (v,)),
+        op("aten.native_dropout_backward", (back, mask), (back,)),
+        op("aten._softmax_backward_data", (back, scores), (back,)),
+        op("aten.bmm", (back, q), (q,)),
+        op("aten.bmm", (back, q), (q,)),
+    )
+    return Piece("core", forward, backward, keep=Keep.CORE)
+
+
+def attention_ops(
+    q: TensorSpec, k: TensorSpec, v: TensorSpec, out: TensorSpec, lse: TensorSpec, causal: bool, window: int
+) -> tuple[OpSpec, OpSpec]:
+    """Forward and backward of one flash-attention call."""
+    kept = {"causal": causal, "window": window or -1}
+    forward = op(kernels.FLASH_ATTENTION, (q, k, v), (out, lse), **kept)
+    backward = op(kernels.FLASH_ATTENTION_BACKWARD, (out, q, k, v, out, lse), (q, k, v), **kept)
+    return forward, backward
+
+
+def _beside_ring(ops: list[OpSpec], keys: TensorSpec, last: bool, both: bool = False) -> list[OpSpec]:
+    """The ring's next step runs beside ``ops``; backward passes keys and their gradients on."""
+    if last:
+        return ops
+    moved = TensorSpec(keys.dtype, (2, *keys.shape)) if both else keys
+    send = collective("send", CONTEXT, moved, moved, _RING_WORK)
+    return [send, *ops, wait(_RING_WORK)]

@@ -1,0 +1,61 @@
+"""The two ends of a model: token embedding in front, final norm, output product and loss behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from windtunnel.program import kernels
+from windtunnel.recipes.architecture import Architecture
+from windtunnel.recipes.groups import TENSOR
+from windtunnel.recipes.layers.norm import norm_piece
+from windtunnel.recipes.layout import Layout, Precision
+from windtunnel.recipes.linear import Products
+from windtunnel.recipes.piece import Piece, collective, op, tensor
+
+
+def embedding(model: Architecture, layout: Layout) -> tuple[Piece, ...]:
+    """Gather of rows, summed over tensor-parallel ranks that each hold part of the vocabulary."""
+    dtype, tokens = layout.precision.activation, layout.tokens
+    rows = -(-model.vocabulary // layout.tensor)
+    table, ids = tensor(dtype, rows, model.hidden), tensor("int64", tokens)
+    whole = tensor(dtype, tokens, model.hidden)
+    forward = [op("aten.embedding", (table, ids), (whole,))]
+    backward = [op("aten.embedding_dense_backward", (whole, ids), (table,))]
+    if layout.tensor > 1 and layout.sequence_parallel:
+        part = tensor(dtype, layout.sequence_tokens, model.hidden)
+        forward.append(collective("_reduce_scatter_base_", TENSOR, whole, part))
+        backward.insert(0, collective("_allgather_base_", TENSOR, part, whole))
+    elif layout.tensor > 1:
+        forward.append(collective("allreduce_", TENSOR, whole, whole))
+    parameters = rows * model.hidden + model.learned_positions * model.hidden
+    return (Piece("embedding", tuple(forward), tuple(backward), parameters=parameters),)
+
+
+def head(model: Architecture, layout: Layout, layer_norm: bool) -> tuple[Piece, ...]:
+    """Final norm, logits and cross entropy; the output product stays in 16 bit."""
+    plain = layout if not layout.precision.is_fp8 else replace(layout, precision=Precision.BF16)
+    products = Products(plain)
+    rows = -(-model.vocabulary // layout.tensor)
+    logits = products.linear("head", layout.tokens, model.hidden, rows, split="column")
+    if model.tied and layout.pipeline == 1:
+        logits = replace(logits, parameters=0)
+    return (
+        norm_piece("final norm", products.dtype, layout.sequence_tokens, model.hidden, layer_norm),
+        logits,
+        _loss(products.dtype, layout, rows),
+    )
+
+
+def _loss(dtype: str, layout: Layout, classes: int) -> Piece:
+    tokens = layout.tokens
+    logits, targets = tensor(dtype, tokens, classes), tensor("int64", tokens)
+    each = tensor("float32", tokens)
+    forward = [op(kernels.CROSS_ENTROPY, (logits, targets), (each, each))]
+    backward = [op(kernels.CROSS_ENTROPY_BACKWARD, (each, logits, targets, each), (logits,))]
+    if not layout.fused:
+        wide = tensor("float32", tokens, classes)
+        forward.insert(0, op("aten._to_copy", (logits,), (wide,)))
+        backward.append(op("aten._to_copy", (wide,), (logits,)))
+    if layout.tensor > 1:  # maximum, sum and the target's logit over the split vocabulary
+        forward += [collective("allreduce_", TENSOR, each, each)] * 3
+    return Piece("loss", tuple(forward), tuple(backward))

@@ -1,0 +1,124 @@
+"""Feed-forward layers: dense, and mixtures of experts with their dispatch."""
+
+from __future__ import annotations
+
+from windtunnel.program import kernels
+from windtunnel.program.op import Attribute, OpSpec, TensorSpec
+from windtunnel.recipes.architecture import DenseFfn, MoeFfn
+from windtunnel.recipes.groups import EXPERT
+from windtunnel.recipes.layers.norm import activation_piece
+from windtunnel.recipes.layout import Layout, Precision
+from windtunnel.recipes.linear import FP8_BACKWARD, FP8_FORWARD, Products
+from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
+
+_DISPATCH_WORK = 16
+
+
+def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
+    """Up (and gate), activation, down."""
+    products = Products(layout)
+    width = max(1, shape.width // layout.tensor)
+    up = width * (2 if shape.gated else 1)
+    tokens = layout.tokens
+    return (
+        products.linear("up", tokens, hidden, up, split="column", bias=shape.bias),
+        activation_piece(products.dtype, tokens, width, shape.gated, layout.fused),
+        products.linear("down", tokens, width, hidden, split="row", bias=shape.bias, keep=Keep.HALF),
+    )
+
+
+def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
+    """Router, dispatch to the experts' ranks, grouped products, combine, and the shared expert."""
+    products = Products(layout)
+    dtype, rows = products.dtype, layout.sequence_tokens
+    local = max(1, shape.experts // layout.expert)
+    width = max(1, shape.width // layout.expert_tensor)
+    received = max(1, int(rows * shape.top_k * layout.imbalance * layout.expert_tensor))
+    up = width * (2 if shape.gated else 1)
+    pieces = [
+        _router(dtype, rows, hidden, shape),
+        _exchange("dispatch", shape, hidden, layout, rows, received),
+        _grouped("experts up", layout, received, hidden, up, local),
+        activation_piece(dtype, received, width, shape.gated, layout.fused),
+        _grouped("experts down", layout, received, width, hidden, local),
+        _exchange("combine", shape, hidden, layout, rows, received),
+    ]
+    if shape.shared_width:
+        pieces += dense(DenseFfn(width=shape.shared_width, gated=shape.gated), hidden, layout)
+    return tuple(pieces)
+
+
+def _router(dtype: str, rows: int, hidden: int, shape: MoeFfn) -> Piece:
+    x, w = tensor(dtype, rows, hidden), tensor(dtype, hidden, shape.experts)
+    scores, chosen = tensor("float32", rows, shape.experts), tensor("float32", rows, shape.top_k)
+    logits = tensor(dtype, rows, shape.experts)
+    forward = (
+        op("aten.mm", (x, w), (logits,)),
+        op("aten._softmax", (scores,), (scores,)),
+        op("aten.topk", (scores,), (chosen, tensor("int64", rows, shape.top_k))),
+        op(kernels.FUSED, (scores,), (scores,), ops=4),
+    )
+    backward = (
+        op("aten._softmax_backward_data", (scores, scores), (scores,)),
+        op("aten.mm", (logits, w), (x,)),
+    )
+    weight = (op("aten.mm", (logits, x), (tensor("float32", shape.experts, hidden),)),)
+    return Piece("router", forward, backward, weight, parameters=hidden * shape.experts)
+
+
+def _exchange(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int, received: int) -> Piece:
+    """Permute and send (dispatch), or send back and sum (combine); backward is the other way round."""
+    dtype = layout.precision.activation
+    tokens, permuted = tensor(dtype, rows, hidden), tensor(dtype, received, hidden)
+    chosen, weights = tensor("int64", rows, shape.top_k), tensor("float32", rows, shape.top_k)
+    permute = op(kernels.MOE_PERMUTE, (tokens, chosen), (permuted,))
+    unpermute = op(kernels.MOE_UNPERMUTE, (permuted, chosen, weights), (tokens,))
+    there = [*_transfer("dispatch", shape, hidden, layout, rows), permute]
+    back = [unpermute, *_transfer("combine", shape, hidden, layout, rows)]
+    first, second = (there, back) if name == "dispatch" else (back, there)
+    return Piece(name, tuple(first), tuple(second))
+
+
+def _transfer(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int) -> tuple[OpSpec, ...]:
+    if layout.expert == 1:
+        return ()
+    eight_bit = name == "dispatch" and layout.precision is Precision.FP8_BLOCK
+    dtype = FP8_FORWARD if eight_bit else layout.precision.activation
+    sent = tensor(dtype, rows, hidden)
+    more: dict[str, Attribute] = {
+        "tokens": rows,
+        "top_k": shape.top_k,
+        "token_bytes": hidden * (1 if eight_bit else 2),
+        "node_limit": shape.node_limit,
+        "imbalance": layout.imbalance,
+    }
+    if not layout.overlap_experts:
+        return (collective(name, EXPERT, sent, sent, -1, **more),)
+    return (collective(name, EXPERT, sent, sent, _DISPATCH_WORK, **more), wait(_DISPATCH_WORK))
+
+
+def _grouped(name: str, layout: Layout, rows: int, wide_in: int, wide_out: int, experts: int) -> Piece:
+    """One product per local expert."""
+    products = Products(layout)
+    dtype, scaled = products.dtype, layout.precision.is_fp8
+
+    def product(k: int, n: int, eight: str) -> OpSpec:
+        a = tensor(eight if scaled else dtype, rows, k)
+        b = tensor(FP8_FORWARD if scaled else dtype, experts, k, n)
+        out = tensor(dtype, rows, n)
+        if not scaled:
+            return op(kernels.GROUPED_GEMM, (a, b), (out,))
+        scales = tensor("float32", rows, max(1, k // 128)), tensor("float32", experts, max(1, k // 128), n)
+        return op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,))
+
+    x: TensorSpec = tensor(FP8_FORWARD if scaled else dtype, rows, wide_in)
+    dy = tensor(FP8_BACKWARD if scaled else dtype, rows, wide_out)
+    gradient = tensor(products.gradient, experts, wide_in, wide_out)
+    weight = (op(kernels.GROUPED_GEMM, (x, dy), (gradient,)),) if layout.train_parameters else ()
+    return Piece(
+        name,
+        (*products.cast(rows, wide_in), product(wide_in, wide_out, FP8_FORWARD)),
+        (*products.cast(rows, wide_out), product(wide_out, wide_in, FP8_BACKWARD)),
+        weight,
+        expert_parameters=experts * wide_in * wide_out,
+    )

@@ -1,0 +1,38 @@
+"""Multi-head latent attention in training and prefill: keys and values are expanded from latent vectors."""
+
+from __future__ import annotations
+
+from windtunnel.recipes.architecture import Latent
+from windtunnel.recipes.layers.attention import core, rotary, split_heads
+from windtunnel.recipes.layers.norm import norm_piece
+from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.linear import Products
+from windtunnel.recipes.piece import Piece
+
+
+def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
+    """The mixer of a layer: tensor-parallel ranks each do the down products whole, the up products in part."""
+    products = Products(layout)
+    heads = split_heads(shape.heads, layout.tensor)
+    tokens, rows = layout.tokens, layout.sequence_tokens
+    qk_dim = shape.nope_dim + shape.rope_dim
+    pieces: list[Piece] = []
+    if shape.query_rank:
+        pieces += [
+            products.linear("q down", rows, hidden, shape.query_rank),
+            norm_piece("q norm", products.dtype, rows, shape.query_rank),
+            products.linear("q up", tokens, shape.query_rank, heads * qk_dim, split="column"),
+        ]
+    else:
+        pieces.append(products.linear("q", tokens, hidden, heads * qk_dim, split="column"))
+    pieces += [
+        products.linear("kv down", rows, hidden, shape.kv_rank + shape.rope_dim, cast_input=False),
+        norm_piece("kv norm", products.dtype, rows, shape.kv_rank),
+        products.linear(
+            "kv up", tokens, shape.kv_rank, heads * (shape.nope_dim + shape.value_dim), split="column"
+        ),
+        rotary("rotary", products.dtype, tokens, heads + 1, shape.rope_dim),
+        core(layout, heads, heads, qk_dim, shape.value_dim),
+        products.linear("attention out", tokens, heads * shape.value_dim, hidden, split="row"),
+    ]
+    return tuple(pieces)

@@ -1,0 +1,46 @@
+"""Norms, residual additions and activations: memory-bound pieces on the rank's share of the tokens."""
+
+from __future__ import annotations
+
+from windtunnel.program import kernels
+from windtunnel.program.op import OpSpec
+from windtunnel.recipes.piece import Keep, Piece, op, tensor
+
+
+def norm_piece(name: str, dtype: str, rows: int, columns: int, layer_norm: bool = False) -> Piece:
+    """RMSNorm or LayerNorm with weights."""
+    x, w, mean = tensor(dtype, rows, columns), tensor(dtype, columns), tensor("float32", rows, 1)
+    if layer_norm:
+        forward = op("aten.native_layer_norm", (x, w, w), (x, mean, mean), normalized_shape=(columns,))
+        backward = op("aten.native_layer_norm_backward", (x, x, mean, mean, w, w), (x, w, w))
+    else:
+        forward = op(kernels.RMS_NORM, (x, w), (x, mean))
+        backward = op(kernels.RMS_NORM_BACKWARD, (x, x, w, mean), (x, w))
+    return Piece(
+        name, (forward,), (backward,), keep=Keep.CHEAP, parameters=columns * (2 if layer_norm else 1)
+    )
+
+
+def residual_piece(dtype: str, rows: int, columns: int) -> Piece:
+    """The residual addition forward, and the sum of the two gradients backward."""
+    x = tensor(dtype, rows, columns)
+    add = op("aten.add.Tensor", (x, x), (x,))
+    return Piece("residual", (add,), (add,), keep=Keep.CHEAP)
+
+
+def activation_piece(dtype: str, rows: int, width: int, gated: bool, fused: bool) -> Piece:
+    """SwiGLU, or GELU where there is no gate."""
+    x = tensor(dtype, rows, width)
+    if not gated:
+        forward = (op("aten.gelu", (x,), (x,)),)
+        return Piece("activation", forward, (op("aten.gelu_backward", (x, x), (x,)),), keep=Keep.CHEAP)
+    if fused:
+        both = tensor(dtype, rows, 2 * width)
+        forward = (op(kernels.SWIGLU, (both,), (x,)),)
+        return Piece(
+            "activation", forward, (op(kernels.SWIGLU_BACKWARD, (x, both), (both,)),), keep=Keep.CHEAP
+        )
+    eager: tuple[OpSpec, ...] = (op("aten.silu", (x,), (x,)), op("aten.mul.Tensor", (x, x), (x,)))
+    product = op("aten.mul.Tensor", (x, x), (x,))
+    backward = (product, product, op("aten.silu_backward", (x, x), (x,)))
+    return Piece("activation", eager, backward, keep=Keep.CHEAP)

@@ -1,0 +1,191 @@
+"""How a training job is spread over cards: degrees of parallelism, batches, precision, what is kept.
+
+Ranks are numbered as Megatron-LM numbers them: tensor parallel fastest, then context, then data, then
+pipeline. Experts are spread over consecutive ranks of one pipeline stage (expert tensor parallel 1 unless
+said). FSDP is data parallel with sharded parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from windtunnel.errors import WindtunnelError
+
+
+class Precision(StrEnum):
+    """What the matrix products of the layers run in; everything else is BF16 or FP32."""
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP32 = "fp32"
+    FP8 = "fp8"  # one scale per tensor (delayed or current)
+    FP8_BLOCK = "fp8-block"  # 1x128 and 128x128 scales, DeepSeek's recipe
+    MXFP8 = "mxfp8"  # 1x32 scales
+    NVFP4 = "nvfp4"
+
+    @property
+    def is_fp8(self) -> bool:
+        """Whether products take 8-bit (or narrower) operands and need casts around them."""
+        return self in (Precision.FP8, Precision.FP8_BLOCK, Precision.MXFP8, Precision.NVFP4)
+
+    @property
+    def activation(self) -> str:
+        """dtype of activations and parameters, by PyTorch's name."""
+        return {Precision.FP16: "float16", Precision.FP32: "float32"}.get(self, "bfloat16")
+
+
+class Recompute(StrEnum):
+    """What backward computes again."""
+
+    NONE = "none"
+    SELECTIVE = "selective"  # the attention core (Megatron-LM's selective)
+    SELECTIVE_OPS = "selective-ops"  # all but every second matrix product and attention (TorchTitan's per-op)
+    FULL = "full"  # whole layers
+
+
+class Sharding(StrEnum):
+    """What data-parallel ranks share out."""
+
+    DDP = "ddp"  # nothing
+    ZERO1 = "zero1"  # optimizer state: Megatron's distributed optimizer
+    FSDP = "fsdp"  # parameters, gradients and optimizer state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One way to run a training step.
+
+    Attributes:
+        cards: world size. tensor, pipeline, context, expert: degrees of parallelism.
+        chunks: model chunks per pipeline stage (virtual pipeline). schedule: name of the pipeline schedule.
+        micro_batch: sequences of one forward. global_batch: sequences of one step, over all ranks.
+        fsdp_shard: ranks that share one copy of the parameters; fewer than data parallel is HSDP; 0: all.
+        sequence_parallel: norms and residuals split over the tensor-parallel ranks.
+        reduce_in_fp32: gradients are reduced in FP32, else in the parameters' dtype.
+        overlap_grad_reduce, overlap_param_gather: data-parallel collectives beside compute.
+        overlap_tensor: share of tensor-parallel collectives hidden behind products (async TP, user buffers).
+        graphs: layers launched as CUDA graphs. fused: norms, activations and losses are single kernels.
+        flash: one attention kernel; else products with a softmax between, the score matrix in memory.
+        first_layers_fewer, last_layers_fewer: layers missing from the first and last stage.
+        imbalance: load of the busiest expert rank over the mean; 1: balanced routing.
+    """
+
+    cards: int
+    global_batch: int
+    sequence: int
+    micro_batch: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    chunks: int = 1
+    context: int = 1
+    expert: int = 1
+    expert_tensor: int = 1
+    schedule: str = "1f1b"
+    precision: Precision = Precision.BF16
+    recompute: Recompute = Recompute.NONE
+    sharding: Sharding = Sharding.ZERO1
+    fsdp_shard: int = 0
+    sequence_parallel: bool = True
+    reduce_in_fp32: bool = True
+    overlap_grad_reduce: bool = True
+    overlap_param_gather: bool = True
+    overlap_tensor: bool = False
+    overlap_experts: bool = False
+    graphs: bool = False
+    fused: bool = True
+    flash: bool = True
+    first_layers_fewer: int = 0
+    last_layers_fewer: int = 0
+    imbalance: float = 1.0
+    train_parameters: bool = True  # False: frozen base weights (adapters only are trained)
+
+    def __post_init__(self) -> None:
+        degrees = self.tensor, self.pipeline, self.chunks, self.context, self.expert, self.expert_tensor
+        if min(*degrees, self.cards, self.micro_batch, self.global_batch, self.sequence) < 1:
+            raise self._bad("every degree, batch and length is at least 1")
+        if self.cards % self.model_parallel:
+            raise self._bad(
+                f"tensor {self.tensor} x pipeline {self.pipeline} x context {self.context} = "
+                f"{self.model_parallel} does not divide {self.cards} cards"
+            )
+        if self.global_batch % (self.micro_batch * self.data):
+            raise self._bad(
+                f"the global batch {self.global_batch} is not a multiple of micro-batch {self.micro_batch} x "
+                f"data parallel {self.data}"
+            )
+        if self.stage_ranks % (self.expert * self.expert_tensor):
+            raise self._bad(
+                f"expert {self.expert} x expert tensor {self.expert_tensor} does not divide the "
+                f"{self.stage_ranks} ranks of a pipeline stage"
+            )
+        if self.fsdp_shard and self.data_and_context % self.fsdp_shard:
+            raise self._bad(f"{self.fsdp_shard} shards do not divide {self.data_and_context} data ranks")
+        if self.sequence % self.context:
+            raise self._bad(f"context {self.context} does not divide the sequence {self.sequence}")
+
+    def _bad(self, why: str) -> WindtunnelError:
+        return WindtunnelError(
+            "E205",
+            f"the layout does not multiply up: {why}",
+            hint="choose degrees with tensor x pipeline x context x data = cards and a batch that divides",
+            values={
+                "cards": self.cards,
+                "tensor": self.tensor,
+                "pipeline": self.pipeline,
+                "context": self.context,
+                "expert": self.expert,
+                "micro-batch": self.micro_batch,
+                "global batch": self.global_batch,
+            },
+        )
+
+    @property
+    def model_parallel(self) -> int:
+        """Cards that hold one copy of the activations of a micro-batch."""
+        return self.tensor * self.pipeline * self.context
+
+    @property
+    def data(self) -> int:
+        """Data-parallel degree: copies of the model that see different sequences."""
+        return self.cards // self.model_parallel
+
+    @property
+    def data_and_context(self) -> int:
+        """Ranks over which gradients are summed."""
+        return self.data * self.context
+
+    @property
+    def stage_ranks(self) -> int:
+        """Ranks of one pipeline stage."""
+        return self.cards // self.pipeline
+
+    @property
+    def expert_data(self) -> int:
+        """Ranks that hold the same experts."""
+        return self.stage_ranks // (self.expert * self.expert_tensor)
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one step on one rank."""
+        return self.global_batch // (self.micro_batch * self.data)
+
+    @property
+    def shards(self) -> int:
+        """Ranks that share one copy of what is sharded."""
+        return self.fsdp_shard or self.data_and_context
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch on one rank."""
+        return self.micro_batch * self.sequence // self.context
+
+    @property
+    def sequence_tokens(self) -> int:
+        """Tokens of a micro-batch in the sequence-parallel parts of one rank."""
+        return self.tokens // self.tensor if self.sequence_parallel else self.tokens
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one step over all cards."""
+        return self.global_batch * self.sequence

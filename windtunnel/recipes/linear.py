@@ -1,0 +1,135 @@
+"""Matrix products of a layer with what surrounds them: casts to 8 bit, tensor-parallel collectives.
+
+Forward ``y = x W^T``, input gradient ``dx = dy W``, weight gradient ``dW = dy^T x`` summed into the gradient
+buffer. With sequence parallelism a column-parallel product gathers its input over the tensor-parallel ranks
+first, and a row-parallel one scatters its sums; backward does the reverse, and gathers the input again for
+the weight gradient (Megatron-LM, arXiv 2205.05198), next to the input gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.program import kernels
+from windtunnel.program.op import OpSpec, TensorSpec
+from windtunnel.recipes.groups import TENSOR
+from windtunnel.recipes.layout import Layout, Precision
+from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
+
+FP8_FORWARD, FP8_BACKWARD = "float8_e4m3fn", "float8_e5m2"
+BLOCK_SCALES = {Precision.FP8_BLOCK: 128, Precision.MXFP8: 32, Precision.NVFP4: 32}
+_GATHER_WORK, _SCATTER_WORK = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """How the products of one layout are written down."""
+
+    layout: Layout
+
+    @property
+    def dtype(self) -> str:
+        """Activations and parameters."""
+        return self.layout.precision.activation
+
+    @property
+    def gradient(self) -> str:
+        """The buffer that weight gradients are summed into."""
+        return "float32" if self.layout.reduce_in_fp32 else self.dtype
+
+    def product(self, m: int, n: int, k: int, result: str = "", backward: bool = False) -> tuple[OpSpec, ...]:
+        """(m, k) x (k, n) in the layout's precision, without casts."""
+        out = tensor(result or self.dtype, m, n)
+        precision = self.layout.precision
+        if not precision.is_fp8:
+            return (op("aten.mm", (tensor(self.dtype, m, k), tensor(self.dtype, k, n)), (out,)),)
+        left = tensor(FP8_BACKWARD if backward and precision is Precision.FP8 else FP8_FORWARD, m, k)
+        right = TensorSpec(FP8_FORWARD, (k, n), (1, k))
+        if precision is Precision.FP8:
+            scale = tensor("float32", 1)
+            return (op("aten._scaled_mm", (left, right, scale, scale), (out,)),)
+        block = BLOCK_SCALES[precision]
+        scales = tensor("float32", m, max(1, k // block)), tensor("float32", max(1, k // block), n)
+        return (op(kernels.BLOCK_SCALED_GEMM, (left, right, *scales), (out,), block=128),)
+
+    def cast(self, rows: int, columns: int, transposed: bool = True) -> tuple[OpSpec, ...]:
+        """To 8 bit, with the transposed copy that the weight gradient takes; nothing in 16 bit."""
+        if not self.layout.precision.is_fp8:
+            return ()
+        copies = (tensor(FP8_FORWARD, rows, columns),) * (2 if transposed else 1)
+        return (op(kernels.FUSED, (tensor(self.dtype, rows, columns),), copies, ops=2),)
+
+    def linear(
+        self,
+        name: str,
+        rows: int,
+        wide_in: int,
+        wide_out: int,
+        *,
+        split: str = "",
+        bias: bool = False,
+        keep: Keep = Keep.ALWAYS,
+        cast_input: bool = True,
+    ) -> Piece:
+        """One product with its gradients.
+
+        Args:
+            rows: tokens of the product. wide_in, wide_out: sizes on this rank, after splitting.
+            split: ``column`` (input gathered), ``row`` (sums scattered) or nothing.
+        """
+        forward = [*(self.cast(rows, wide_in) if cast_input else ()), *self.product(rows, wide_out, wide_in)]
+        inward = self.product(rows, wide_in, wide_out, backward=True)
+        weight = list(self.product(wide_out, wide_in, rows, self.gradient, backward=True))
+        if bias:
+            b = tensor(self.dtype, wide_out)
+            y = tensor(self.dtype, rows, wide_out)
+            forward.append(op("aten.add.Tensor", (y, b), (y,)))
+            weight.append(op("aten.sum.dim_IntList", (y,), (b,)))
+        before = self.cast(rows, wide_out)
+        backward = [*before, *inward]
+        if self.layout.tensor > 1 and split == "column":
+            forward, backward, weight = self._column(rows, wide_in, forward, backward, weight)
+        elif self.layout.tensor > 1 and split == "row":
+            forward, backward = self._row(rows, wide_in, wide_out, forward, backward)
+        frozen = not self.layout.train_parameters
+        return Piece(
+            name,
+            tuple(forward),
+            tuple(backward),
+            () if frozen else tuple(weight),
+            keep,
+            wide_in * wide_out + (wide_out if bias else 0),
+        )
+
+    def _parts(self, rows: int, width: int) -> tuple[TensorSpec, TensorSpec]:
+        return tensor(self.dtype, rows // self.layout.tensor, width), tensor(self.dtype, rows, width)
+
+    def _column(
+        self, rows: int, width: int, forward: list[OpSpec], backward: list[OpSpec], weight: list[OpSpec]
+    ) -> tuple[list[OpSpec], list[OpSpec], list[OpSpec]]:
+        part, whole = self._parts(rows, width)
+        if not self.layout.sequence_parallel:
+            # the input gradient is summed beside the weight gradient
+            reduce = collective("allreduce_", TENSOR, whole, whole, _SCATTER_WORK)
+            return forward, [*backward, reduce, *weight, wait(_SCATTER_WORK)], []
+        gather = collective("_allgather_base_", TENSOR, part, whole)
+        again = collective("_allgather_base_", TENSOR, part, whole, _GATHER_WORK)
+        scatter = collective("_reduce_scatter_base_", TENSOR, whole, part, _SCATTER_WORK)
+        both = [again, *backward, wait(_GATHER_WORK), scatter, *weight, wait(_SCATTER_WORK)]
+        if self.layout.overlap_tensor:
+            early = collective("_allgather_base_", TENSOR, part, whole, _GATHER_WORK)
+            return [early, *forward, wait(_GATHER_WORK)], both, []
+        return [gather, *forward], both, []
+
+    def _row(
+        self, rows: int, wide_in: int, wide_out: int, forward: list[OpSpec], backward: list[OpSpec]
+    ) -> tuple[list[OpSpec], list[OpSpec]]:
+        part, whole = self._parts(rows, wide_out)
+        if not self.layout.sequence_parallel:
+            return [*forward, collective("allreduce_", TENSOR, whole, whole)], backward
+        scatter = collective("_reduce_scatter_base_", TENSOR, whole, part)
+        gather = collective("_allgather_base_", TENSOR, part, whole)
+        if self.layout.overlap_tensor:
+            scatter_async = collective("_reduce_scatter_base_", TENSOR, whole, part, _SCATTER_WORK)
+            return [scatter_async, *forward, wait(_SCATTER_WORK)], [gather, *backward]
+        return [*forward, scatter], [gather, *backward]

@@ -1,0 +1,67 @@
+"""Pieces of a layer: what one does forward and backward, as operations named as a recording would have them.
+
+A layer is a tuple of pieces; forward runs them in order, backward in reverse. Operations carry a stream
+(0 compute, 1.. communication by group) only through ``Op.work``: an operation with a work number is issued
+asynchronously and waited for where ``wait`` says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from windtunnel.program.marks import COLLECTIVE_PREFIX, WAIT_COLLECTIVE
+from windtunnel.program.op import Attribute, OpSpec, TensorSpec
+
+
+class Keep(Enum):
+    """Whether backward finds a piece's results in memory."""
+
+    ALWAYS = 0  # unless whole layers are recomputed
+    CORE = 1  # the attention core: computed again under selective recomputation
+    CHEAP = 2  # norms and pointwise: computed again under per-op selective recomputation
+    HALF = 3  # every second product: computed again under per-op selective recomputation
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a layer.
+
+    ``backward`` is what it takes to pass gradients on, ``weight`` what only the parameters' gradients need
+    (zero-bubble schedules run it later). ``parameters``: elements of this rank's parameters here.
+    """
+
+    name: str
+    forward: tuple[OpSpec, ...]
+    backward: tuple[OpSpec, ...] = ()
+    weight: tuple[OpSpec, ...] = ()
+    keep: Keep = Keep.ALWAYS
+    parameters: int = 0
+    expert_parameters: int = 0
+
+
+def tensor(dtype: str, *shape: int) -> TensorSpec:
+    """A contiguous tensor."""
+    return TensorSpec(dtype, shape)
+
+
+def op(
+    name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], **attributes: Attribute
+) -> OpSpec:
+    """An operation; ``aten.mm`` becomes ``aten.mm.default`` as PyTorch prints it."""
+    full = f"{name}.default" if name.count(".") == 1 and name.startswith("aten.") else name
+    return OpSpec(full, inputs, outputs, tuple(attributes.items()))
+
+
+def collective(
+    name: str, group: int, sent: TensorSpec, received: TensorSpec, work: int = -1, **more: Attribute
+) -> OpSpec:
+    """A collective on ``group``; with a work number it is asynchronous and waited for by ``wait``."""
+    return op(
+        COLLECTIVE_PREFIX + name, (sent,), (received,), group=group, work=work, async_op=work >= 0, **more
+    )
+
+
+def wait(work: int) -> OpSpec:
+    """The current stream waits for the collective ``work``."""
+    return OpSpec(WAIT_COLLECTIVE, attributes=(("work", work),))

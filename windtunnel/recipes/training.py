@@ -1,0 +1,93 @@
+"""A training step of a model under a layout, as programs: per model chunk and micro-batch, and the optimizer.
+
+The pieces stay apart so that a pipeline of thousands of cards and hundreds of micro-batches is priced from a
+handful of programs; ``training_program`` writes one rank's whole step in order, as a recording would have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from windtunnel.program.op import TensorSpec
+from windtunnel.program.program import Program, StepKind
+from windtunnel.recipes.architecture import Architecture
+from windtunnel.recipes.builder import ProgramBuilder
+from windtunnel.recipes.chunk import Part, chunk_program, exchange_of, optimizer_program
+from windtunnel.recipes.groups import groups_of
+from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.stages import ModelChunk, model_chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One entry of a stage's order: part of a micro-batch of a model chunk."""
+
+    part: Part
+    micro_batch: int
+    virtual: int
+
+
+@dataclass(slots=True)
+class TrainingRecipe:
+    """The programs of one step. Programs are made on first use and kept."""
+
+    model: Architecture
+    layout: Layout
+    chunks: tuple[ModelChunk, ...]
+    _kinds: tuple[int, ...] = ()  # equal chunks have the same number
+    _programs: dict[tuple[object, ...], Program] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known: dict[object, int] = {}
+        self._kinds = tuple(known.setdefault(chunk.layers, len(known)) for chunk in self.chunks)
+
+    def program(self, virtual: int, part: Part, micro_batch: int, splits_backward: bool = False) -> Program:
+        """One part of one micro-batch of chunk ``virtual``. Equal chunks share one program object."""
+        exchange = exchange_of(self.layout, micro_batch)
+        chunk = self.chunks[virtual]
+        key = (self._kinds[virtual], part, exchange, splits_backward)
+        if key not in self._programs:
+            groups = groups_of(self.layout, chunk.stage)
+            self._programs[key] = chunk_program(chunk, self.layout, part, exchange, groups, splits_backward)
+        return self._programs[key]
+
+    def optimizer(self, stage: int) -> Program:
+        """What ``stage`` does after its last backward."""
+        own = [chunk for chunk in self.chunks if chunk.stage == stage]
+        key = ("optimizer", *(self._kinds[chunk.virtual] for chunk in own))
+        if key not in self._programs:
+            self._programs[key] = optimizer_program(own, self.layout, groups_of(self.layout, stage))
+        return self._programs[key]
+
+    @property
+    def boundary(self) -> TensorSpec:
+        """What one stage sends the next for one micro-batch, on one rank."""
+        return TensorSpec(self.layout.precision.activation, (self.layout.sequence_tokens, self.model.hidden))
+
+    def parameters(self, stage: int) -> int:
+        """Elements of the parameters that one rank of ``stage`` computes with."""
+        return sum(c.parameters + c.expert_parameters for c in self.chunks if c.stage == stage)
+
+
+def training_step(model: Architecture, layout: Layout) -> TrainingRecipe:
+    """The recipe of one step. Raises E206 for fewer layers than pipeline chunks."""
+    return TrainingRecipe(model, layout, model_chunks(model, layout))
+
+
+def training_program(
+    recipe: TrainingRecipe, stage: int, order: Iterable[Unit], splits_backward: bool = False
+) -> Program:
+    """The whole step of the first rank of ``stage``; ``order`` is that of the pipeline schedule."""
+    layout = recipe.layout
+    rank = stage * layout.stage_ranks
+    builder = ProgramBuilder(groups_of(layout, stage), rank=rank, world_size=layout.cards, name="recipe")
+    units = list(order)
+    for unit in units:
+        builder.append(recipe.program(unit.virtual, unit.part, unit.micro_batch, splits_backward))
+    builder.append(recipe.optimizer(stage))
+    return builder.finish(
+        StepKind.TRAIN,
+        tokens=layout.tokens * layout.micro_batches,
+        samples=layout.micro_batch * layout.micro_batches,
+    )
