@@ -15,6 +15,8 @@ _HOMES = {
     "save": "windtunnel.api",
     "AnswerIsNo": "windtunnel.errors",
     "WindtunnelError": "windtunnel.errors",
+    "assume": "windtunnel.capture.custom",
+    "register_op": "windtunnel.capture.custom",
 }
 
 

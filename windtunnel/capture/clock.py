@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 from windtunnel.cost.model import CostModel
 from windtunnel.errors import WindtunnelError
-from windtunnel.program.count import work_of
-from windtunnel.program.work import Work
 from windtunnel.timeline.card import Card
 from windtunnel.timeline.prices import CollectiveTime, OpPrice, price_ops
 from windtunnel.timeline.sites import SiteTable
@@ -82,5 +80,5 @@ class Clock:
         recorder = self.state.recorder
         new = recorder.specs[len(self._prices) :]
         if new:
-            works: list[Work] = [recorder.custom_works.get(s.base_name, work_of)(s) for s in new]
+            works = [recorder.work_of(spec) for spec in new]
             self._prices += price_ops(new, works, self._model, recorder.groups, self.collective_time)

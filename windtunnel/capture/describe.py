@@ -26,12 +26,23 @@ class OpInfo:
         cacheable: the same key always gives the same shapes.
     """
 
-    __slots__ = ("cacheable", "dynamic", "func", "name", "names", "returns_view", "skip", "writes")
+    __slots__ = (
+        "base_name",
+        "cacheable",
+        "dynamic",
+        "func",
+        "name",
+        "names",
+        "returns_view",
+        "skip",
+        "writes",
+    )
 
     def __init__(self, func: Any) -> None:
         schema = func._schema
         self.func = func
         self.name = str(func)
+        self.base_name = ".".join(self.name.split(".")[:2])
         self.names = [argument.name for argument in schema.arguments]
         self.skip = frozenset({"device", "layout", "pin_memory", "generator", "non_blocking"})
         self.returns_view = any(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from windtunnel.capture import plans, widened
+from windtunnel.capture import custom, plans, widened
 from windtunnel.capture.checks import check_call
 from windtunnel.capture.describe import OpInfo, op_spec
 from windtunnel.capture.keys import Call
@@ -114,7 +114,13 @@ class Dispatcher:
                     tensor.store.valued = False
 
     def _infer(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._run(info, args, kwargs, shape_only, self.state.meta_device)
+        shape = custom.shape_of(info.base_name)
+        if shape is not None:
+            return self._run(info, args, kwargs, shape_only, self.state.meta_device, shape)
+        try:
+            return self._run(info, args, kwargs, shape_only, self.state.meta_device)
+        except NotImplementedError as error:
+            raise custom.no_shape(info.base_name.replace(".", "::"), str(error)) from None
 
     def _compute(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         def host(tensor: torch.Tensor) -> torch.Tensor:
@@ -133,6 +139,7 @@ class Dispatcher:
         kwargs: dict[str, Any],
         to_inner: Callable[[torch.Tensor], torch.Tensor],
         device: torch.device,
+        kernel: Callable[..., Any] | None = None,
     ) -> Any:
         """Call the operator on plain tensors and dress its results as card tensors."""
         by_inner: dict[int, VirtualTensor] = {}
@@ -154,10 +161,12 @@ class Dispatcher:
 
         plain_args, plain_kwargs = tree_map(strip, args), tree_map(strip, kwargs)
         plain_kwargs.pop("pin_memory", None)
-        function = self.arithmetic.get(id(info.func), info.func)
+        function = kernel or self.arithmetic.get(id(info.func), info.func)
         try:
             out = function(*plain_args, **plain_kwargs)
         except NotImplementedError:  # the card has kernels for dtypes that the CPU lacks
+            if device.type == "meta":
+                raise
             out = widened.call(function, plain_args, plain_kwargs)
         if info.writes:
             self._follow(held, by_inner, by_storage)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
 import windtunnel
+from windtunnel.capture import custom
 from windtunnel.capture.context import Context
 from windtunnel.capture.meta import Meta
 from windtunnel.capture.storage import Ledger
-from windtunnel.program import marks
+from windtunnel.program import kernels, marks
+from windtunnel.program.count import work_of
 from windtunnel.program.op import Attribute, OpSpec, TensorSpec
 from windtunnel.program.program import (
     Category,
@@ -49,7 +51,6 @@ class Recorder:
         self.steps: list[StepMark] = []
         self.ledger = Ledger(self.events)
         self.paused = False
-        self.custom_works: dict[str, Callable[[OpSpec], Work]] = {}
         self._spec_numbers: dict[OpSpec, int] = {}
         self._notices: Counter[tuple[NoticeKind, str, str]] = Counter()
         self._started = time.perf_counter()
@@ -135,7 +136,12 @@ class Recorder:
         """What was done on the user's behalf, in order of first appearance."""
         return [Notice(kind, what, line, n) for (kind, what, line), n in self._notices.items()]
 
-    def program(self, origin: Origin, work_of: Callable[[OpSpec], Work]) -> Program:
+    def work_of(self, spec: OpSpec) -> Work:
+        """The work of an operation: as registered by the user, or as counted."""
+        name = spec.attribute("kernel") if spec.base_name == kernels.CUSTOM else spec.base_name
+        return custom.costs().get(str(name), work_of)(spec)
+
+    def program(self, origin: Origin) -> Program:
         """Everything recorded so far as a program."""
         events = np.array(self.events, dtype=np.int64)
         contexts = np.array(self.contexts, dtype=np.int64)
@@ -150,7 +156,7 @@ class Recorder:
         return Program(
             origin=origin,
             specs=list(self.specs),
-            works=[self.custom_works.get(s.base_name, work_of)(s) for s in self.specs],
+            works=[self.work_of(spec) for spec in self.specs],
             sites=sites,
             events=events,
             storage_bytes=np.array(self.ledger.sizes, dtype=np.int64),

@@ -62,7 +62,9 @@ def _register_factories(library: torch.library.Library) -> None:
     library.impl("_copy_from_and_resize", lambda source, target: _copy_from(source, target), "PrivateUse1")
     library.impl("record_stream", lambda tensor, stream: None, "PrivateUse1")
     # torch.tensor([card_scalar]) reads with Python dispatch excluded
-    library.impl("_local_scalar_dense", lambda t: _dispatch(aten._local_scalar_dense.default, t), "PrivateUse1")
+    library.impl(
+        "_local_scalar_dense", lambda t: _dispatch(aten._local_scalar_dense.default, t), "PrivateUse1"
+    )
     for name, function in _FACTORIES:
         base, _, overload = name.partition(".")
         op = getattr(getattr(aten, base), overload or "default")

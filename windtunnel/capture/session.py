@@ -16,6 +16,7 @@ from windtunnel.capture import (
     registrations,
     storage,
     streams,
+    triton_kernels,
 )
 from windtunnel.capture.module import module as card_module
 from windtunnel.capture.modules import ModuleTracker
@@ -23,7 +24,6 @@ from windtunnel.capture.recorder import Recorder
 from windtunnel.capture.state import Mode, State
 from windtunnel.capture.steps import StepTracker
 from windtunnel.capture.tensor import VirtualTensor
-from windtunnel.program.count import work_of
 from windtunnel.program.program import Origin, Outcome, Program
 from windtunnel.specs.schema import Chip
 
@@ -125,7 +125,7 @@ class Session:
             parameters=self.steps.parameters,
             allow_tf32=self.state.allow_tf32,
         )
-        return self.recorder.program(origin, work_of)
+        return self.recorder.program(origin)
 
 
 _registered = False
@@ -141,4 +141,5 @@ def _register_once() -> None:
     pinned.patch_tensor()
     patches.install()
     compile.install()
+    triton_kernels.install()
     _registered = True
