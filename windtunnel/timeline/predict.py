@@ -15,20 +15,23 @@ from windtunnel.memory.replay import memory_result
 from windtunnel.program.file import content_hash
 from windtunnel.program.program import Notice, NoticeKind, Program, StepKind, StepMark
 from windtunnel.program.work import Family
+from windtunnel.results.ceilings import ceilings
 from windtunnel.results.run_result import MemoryResult, OpRow, RunResult, StepParts
-from windtunnel.specs.schema import Chip, Trust
-from windtunnel.timeline.flops import StepFlops, step_flops
+from windtunnel.specs.schema import Chip
+from windtunnel.timeline.flops import step_flops
 from windtunnel.timeline.parts import kind_of, step_parts
 from windtunnel.timeline.prices import CollectiveTime
 from windtunnel.timeline.pricing import (
     ModelFor,
     Priced,
     default_model,
+    for_program,
     price_program,
     sensitivities,
     step_estimate,
 )
-from windtunnel.timeline.rows import op_table, peak_flops
+from windtunnel.timeline.provenance import assumptions, peak_flops, tf32_or, versions
+from windtunnel.timeline.rows import op_table
 from windtunnel.timeline.spans import spans, tracks
 from windtunnel.timeline.step import replay_step, step_seconds, step_sites
 
@@ -65,6 +68,7 @@ def predict(
             network; E511, a step that was not recorded; E512, an operation without a cost model (``strict``).
     """
     mark = _choose(program, step)
+    model_for = for_program(program, model_for)
     priced = price_program(program, chip, model_for, collective_time)
     sites = step_sites(program, mark)
     counts = np.bincount(sites, minlength=len(program.sites))
@@ -78,7 +82,7 @@ def predict(
     table = op_table(program, priced.prices, counts, chip)
     flops = step_flops(program.works, program.sites, counts)
     tokens = tokens_per_step if tokens_per_step is not None else mark.tokens * cards
-    peak = peak_flops(chip, flops.precision)
+    peak = peak_flops(program, chip, flops.precision)
     return RunResult(
         chip=chip.name,
         chip_title=chip.title,
@@ -98,7 +102,7 @@ def predict(
         mfu_causal=_rate(step_time, flops.model_causal / peak) if peak else None,
         hfu=_rate(step_time, flops.hardware / peak) if peak else None,
         mbu=_rate(step_time, _device_bytes(table.rows) / chip.memory_bytes_per_s.value),
-        mfu_peak=_peak_name(chip, flops, peak),
+        mfu_peak=_peak_name(tf32_or(program, chip, flops.precision), peak),
         memory=memory if memory is not None else memory_result(program, chip),
         ops=table.rows,
         spans=spans(program, timeline, table.row_of_site, _tracks_of_sites(program, priced)),
@@ -114,7 +118,9 @@ def predict(
         recorded_s=program.origin.recorded_s,
         command=command,
         program_hash=content_hash(program),
-        assumptions=_assumptions(program, chip),
+        assumptions=assumptions(program, chip),
+        ceilings=ceilings(chip),
+        versions=versions(program, chip),
     )
 
 
@@ -141,11 +147,8 @@ def _device_bytes(rows: Sequence[OpRow]) -> float:
     return sum(row.bytes_moved for row in rows if row.family not in elsewhere)
 
 
-def _peak_name(chip: Chip, flops: StepFlops, peak: float) -> str:
-    if not peak:
-        return ""
-    name = "tf32" if flops.precision == "fp32" and peak == peak_flops(chip, "tf32") else flops.precision
-    return f"{name} {units.decimal(peak, 'FLOP/s')}"
+def _peak_name(precision: str, peak: float) -> str:
+    return f"{precision} {units.decimal(peak, 'FLOP/s')}" if peak else ""
 
 
 def _tracks_of_sites(program: Program, priced: Priced) -> npt.NDArray[np.int64]:
@@ -208,26 +211,4 @@ def _warnings(parts: StepParts, rows: Sequence[OpRow], mark: StepMark) -> tuple[
         said.append(f"{units.percent(unknown / whole, 2)} of the step is operations without a cost model")
     if mark.kind is StepKind.SCRIPT:
         said.append("no step was found: times are those of the whole recording")
-    return tuple(said)
-
-
-def _assumptions(program: Program, chip: Chip) -> tuple[str, ...]:
-    """Facts of the chip that nobody has disclosed and that this program uses."""
-    precisions = {work.precision for work in program.works if work.flops or work.vector_flops}
-    said = []
-    for precision in sorted(precisions):
-        peak = chip.peak_flops.get(precision)
-        if peak is not None and peak.trust is Trust.ASSUMED:
-            said.append(f"{precision} peak {units.decimal(peak.value, 'FLOP/s')}")
-    for name in (
-        "memory_bytes_per_s",
-        "l2_bytes_per_s",
-        "l2_bytes",
-        "launch_s",
-        "graph_launch_s",
-        "kernel_floor_s",
-    ):
-        quantity = getattr(chip, name)
-        if quantity.trust is Trust.ASSUMED:
-            said.append(f"{name} {units.significant(quantity.value)} {quantity.unit}")
     return tuple(said)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from windtunnel.cost.model import CostModel
+from windtunnel.cost.model import CostModel, Settings
 from windtunnel.estimate import Estimate, Source, normalised_shares, total
 from windtunnel.program.program import Program, StepKind
 from windtunnel.results.run_result import Sensitivity
@@ -41,11 +41,20 @@ def default_model(chip: Chip) -> PriceModel:
     return CostModel(chip)
 
 
+def for_program(program: Program, model_for: ModelFor) -> ModelFor:
+    """The default model with what the script set: whether FP32 products may run in TF32."""
+    if model_for is not default_model:
+        return model_for
+    settings = Settings(allow_tf32=program.origin.allow_tf32)
+    return lambda chip: CostModel(chip, settings)
+
+
 def price_program(
     program: Program, chip: Chip, model_for: ModelFor, collective_time: CollectiveTime | None
 ) -> Priced:
     """Price every distinct operation on ``chip``. Raises what ``price_ops`` raises."""
-    prices = price_ops(program.specs, program.works, model_for(chip), program.groups, collective_time)
+    model = for_program(program, model_for)(chip)
+    prices = price_ops(program.specs, program.works, model, program.groups, collective_time)
     hosts = np.array([price.host_s for price in prices])
     devices = np.array([price.seconds for price in prices])
     table = SiteTable.of_sites(prices, program.sites, hosts, devices)

@@ -20,6 +20,7 @@ from windtunnel.program.work import Work
 from windtunnel.results.run_result import OpRow
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.prices import Act, OpPrice
+from windtunnel.timeline.provenance import peak_flops
 
 _LAYER_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _SHAPES_SHOWN = 4
@@ -151,7 +152,7 @@ def _row(
         limit=_LIMIT_WORDS.get(price.limit, price.limit),
         source=price.source if price.seconds else Source.ANALYTIC,
         formula=formula_text(work, price),
-        peak_fraction=_fraction(work.flops, price.seconds, peak_flops(chip, work.precision)),
+        peak_fraction=_fraction(work.flops, price.seconds, peak_flops(program, chip, work.precision)),
         bandwidth_fraction=_fraction(work.bytes_moved, price.seconds, chip.memory_bytes_per_s.value),
     )
 
@@ -163,13 +164,6 @@ def formula_text(work: Work, price: OpPrice) -> str:
         amounts.insert(0, units.decimal(work.flops, "FLOP"))
     numbers = f"{', '.join(amounts)} → {units.seconds(price.seconds)}"
     return f"{numbers}: {price.formula}" if price.formula else numbers
-
-
-def peak_flops(chip: Chip, precision: str) -> float:
-    """The dense peak that products of ``precision`` run against; 0 where the chip has none."""
-    name = "tf32" if precision == "fp32" and chip.tf32_default and "tf32" in chip.peak_flops else precision
-    quantity = chip.peak_flops.get(name)
-    return quantity.value if quantity else 0.0
 
 
 def _fraction(amount: float, seconds: float, rate: float) -> float:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import windtunnel
 from tests.unit.timeline.timeline_programs import (
     TwoLineModel,
     add,
@@ -161,6 +162,27 @@ def test_unknown_operation_is_listed() -> None:
         ask(make_program([(odd, 0, F)] * 2), strict=True)
     assert refused.value.code == "E512"
     assert "mylib.mystery" in str(refused.value)
+
+
+def test_tf32_is_the_scripts_choice_then_the_chips() -> None:
+    chip = windtunnel.chip("h100-sxm")  # FP32 products stay FP32 unless the script allows TF32
+    single = OpSpec(
+        "aten.mm.default", (tensor(4096, 4096, dtype="float32"),) * 2, (tensor(4096, 4096, dtype="float32"),)
+    )
+    program = make_program([(single, 0, F)])
+    allowed = replace(program, origin=replace(program.origin, allow_tf32=True))
+    slow, fast = (predict(p, chip, memory=no_memory()) for p in (program, allowed))
+    assert slow.mfu_peak.startswith("fp32")
+    assert fast.mfu_peak.startswith("tf32")
+    assert fast.step_time_s.value < slow.step_time_s.value
+
+
+def test_what_it_rests_on_is_said() -> None:
+    program = make_program([(OpSpec("aten.mm.default", (tensor(64, 64, dtype="float64"),) * 2, ()), 0, F)])
+    result = predict(program, windtunnel.chip("mtt-s5000"), memory=no_memory())
+    assert any("fp64 peak" in assumption for assumption in result.assumptions)
+    assert result.ceilings
+    assert {"windtunnel", "chip data"} <= {what for what, _ in result.versions}
 
 
 def test_unrecorded_step_is_refused() -> None:
