@@ -6,6 +6,7 @@ the last of them.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import Counter
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class StepTracker:
         self._calls: Counter[str] = Counter()
         self._open: _Forward | None = None
         self._handles: list[Any] = []
+        self._trains = False  # an optimizer was made: forwards before its first step are no steps
+        self._optimizer_init: Any = None
         self._roots: dict[int, weakref.ref[torch.nn.Module]] = {}
 
     # ---- called by hooks -------------------------------------------------
@@ -90,11 +93,20 @@ class StepTracker:
         register_pre = torch_optimizer.register_optimizer_step_pre_hook
         register_post = torch_optimizer.register_optimizer_step_post_hook
         self._handles = [register_pre(self._before_step), register_post(self._after_step)]
+        start = self._optimizer_init = torch_optimizer.Optimizer.__init__
+
+        def init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
+            self._trains = True
+            start(optimizer, *args, **kwargs)
+
+        torch_optimizer.Optimizer.__init__ = functools.wraps(start)(init)  # type: ignore[method-assign,assignment]
 
     def remove(self) -> None:
         """Undo ``install``."""
         for handle in self._handles:
             handle.remove()
+        if self._handles:
+            torch_optimizer.Optimizer.__init__ = self._optimizer_init  # type: ignore[method-assign]
         self._handles = []
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -143,7 +155,7 @@ class StepTracker:
         """Steps complete so far."""
         if self._optimizer_steps:
             return len(self._training_ends())
-        return max(self._calls.values(), default=0)
+        return 0 if self._trains else max(self._calls.values(), default=0)
 
     def marks(self) -> list[StepMark]:
         """Every complete step, in order."""
