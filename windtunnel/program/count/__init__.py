@@ -13,6 +13,7 @@ from windtunnel.program.count import (
     indexing,
     matmul,
     movement,
+    normalisation,
     optimizer,
     pointwise,
     rowwise,
@@ -27,6 +28,7 @@ from windtunnel.program.work import Family, Work
 _ATEN: dict[str, Counter] = {
     **pointwise.COUNTERS,
     **rowwise.COUNTERS,
+    **normalisation.COUNTERS,
     **indexing.COUNTERS,
     **transforms.COUNTERS,
     **movement.COUNTERS,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from windtunnel.program import kernels as k
 from windtunnel.program.count.matmul import gemm, grouped
-from windtunnel.program.count.pointwise import ops_of
-from windtunnel.program.count.rowwise import (
+from windtunnel.program.count.normalisation import (
     NORM_BACKWARD_OPS,
     NORM_OPS,
     SOFTMAX_BACKWARD_OPS,
@@ -13,6 +12,7 @@ from windtunnel.program.count.rowwise import (
     norm,
     softmax,
 )
+from windtunnel.program.count.pointwise import ops_of
 from windtunnel.program.count.shapes import (
     ARITHMETIC,
     SPECIAL,
