@@ -28,7 +28,6 @@ from windtunnel.specs.schema import Chip, Vendor
 class Operand(StrEnum):
     """What a tensor core multiplies."""
 
-    FP4 = "fp4"
     FP8 = "fp8"
     FP16 = "fp16"
     BF16 = "bf16"
@@ -50,7 +49,21 @@ class ScaleRecipe(StrEnum):
     ROW = "per row"
     BLOCK_1X128 = "1x128 by 128x128"
     MX_1X32 = "MX 1x32"
-    NVFP4_1X16 = "NVFP4 1x16"
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8Rules:
+    """What ``torch._scaled_mm`` refuses on the chip, besides scales.
+
+    Attributes:
+        refuses_two_e5m2: both operands E5M2.
+        column_major_b: the second operand must be column-major.
+        refuses_fp32_bias: a bias with an FP32 result.
+    """
+
+    refuses_two_e5m2: bool = False
+    column_major_b: bool = False
+    refuses_fp32_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,8 @@ class NumericProfile:
         accumulators: by operand; an operand that is absent is one that the chip cannot multiply.
         exactness: how far the accumulators are known.
         fp8_promotion: products after which FP8 kernels without fast accumulation move the sum to FP32.
-        scale_recipes: what ``torch._scaled_mm`` takes on the chip; block recipes by kernel libraries too.
+        scale_recipes: what ``torch._scaled_mm`` takes on the chip; kernel libraries may take more.
+        fp8_rules: what else it refuses.
         fast_accumulation: whether ``use_fast_accum=True`` changes anything.
         ideal: compute every product with exact terms and FP32 sums instead (fast); see ``idealised``.
         assumed: what is not disclosed, one line each, for the report.
@@ -73,6 +87,7 @@ class NumericProfile:
     exactness: Exactness
     fp8_promotion: int = 0
     scale_recipes: frozenset[ScaleRecipe] = frozenset()
+    fp8_rules: Fp8Rules = Fp8Rules()
     fast_accumulation: bool = False
     ideal: bool = False
     assumed: tuple[str, ...] = field(default=())
@@ -115,8 +130,8 @@ def _fp8_13_bits(terms: int) -> Accumulator:
 
 _HALVES = (Operand.FP16, Operand.BF16, Operand.TF32)
 _SCALED = frozenset({ScaleRecipe.TENSOR, ScaleRecipe.ROW})
-_BLOCKS = _SCALED | {ScaleRecipe.BLOCK_1X128}
-_MX = _BLOCKS | {ScaleRecipe.MX_1X32, ScaleRecipe.NVFP4_1X16}
+# aten/src/ATen/native/cuda/ScaledBlas.cpp: row-major by column-major is required on Hopper and before.
+_NVIDIA_RULES = Fp8Rules(refuses_two_e5m2=True, column_major_b=True, refuses_fp32_bias=True)
 
 VOLTA = NumericProfile("volta", MappingProxyType(_family(23, 8, (Operand.FP16,))), Exactness.BIT_EXACT)
 TURING = NumericProfile("turing", MappingProxyType(_family(24, 16, (Operand.FP16,))), Exactness.BIT_EXACT)
@@ -126,23 +141,26 @@ ADA = NumericProfile(
     MappingProxyType({**_family(24, 16, _HALVES), Operand.FP8: _fp8_13_bits(16)}),
     Exactness.BIT_EXACT,
     scale_recipes=_SCALED,
+    fp8_rules=_NVIDIA_RULES,
 )
 HOPPER = NumericProfile(
     "hopper",
     MappingProxyType({**_family(25, 32, _HALVES), Operand.FP8: _fp8_13_bits(32)}),
     Exactness.BIT_EXACT,
     fp8_promotion=128,
-    scale_recipes=_BLOCKS,
+    scale_recipes=_SCALED | {ScaleRecipe.BLOCK_1X128},
+    fp8_rules=_NVIDIA_RULES,
     fast_accumulation=True,
     assumed=("order of k across thread blocks (split-K, stream-K): taken as sequential",),
 )
 BLACKWELL = NumericProfile(
     "blackwell",
-    MappingProxyType({**_family(25, 32, (*_HALVES, Operand.FP8)), Operand.FP4: Accumulator(25, 64, -133)}),
+    MappingProxyType(_family(25, 32, (*_HALVES, Operand.FP8))),
     Exactness.BIT_EXACT,
-    scale_recipes=_MX,
+    scale_recipes=_SCALED | {ScaleRecipe.MX_1X32},
+    fp8_rules=replace(_NVIDIA_RULES, column_major_b=False),
     assumed=(
-        "FP8 and FP4 follow tcgen05 as MMA-Sim models it; recorded B200 outputs of FP8 mma.sync differ",
+        "FP8 follows tcgen05 as MMA-Sim models it; recorded B200 outputs of FP8 mma.sync differ",
         "order of k across thread blocks (split-K, stream-K): taken as sequential",
     ),
 )
@@ -155,9 +173,9 @@ S5000 = NumericProfile(
     "s5000",
     MappingProxyType(_family(23, 32, (*_HALVES, Operand.FP8))),
     Exactness.SPECIFIED,
-    scale_recipes=_BLOCKS,
+    scale_recipes=_SCALED,
     assumed=(
-        "FP8 accumulates with 24 bits of mantissa as the vendor states; other formats are taken to do the same",
+        "FP8 accumulates with 24 bits of mantissa as the vendor states; other formats taken to do the same",
         *_MUSA_ASSUMED,
     ),
 )
