@@ -1,4 +1,4 @@
-"""`windtunnel report FILE [FILE2]`: a program or saved result as page, trace, table; two files as a comparison."""
+"""`windtunnel report FILE [FILE2]`: a program or saved result as page, trace or table; two compared."""
 
 from __future__ import annotations
 

@@ -50,7 +50,9 @@ def build(ops: Iterable[OpRow]) -> list[Node]:
     whole_s = sum(row.seconds for row in timed)
     if whole_s <= 0:
         return []
-    smallest_s = 0.0
+    # more rows than this cannot be shown, so begin where half of the page is single operations
+    longest = sorted((row.seconds for row in timed), reverse=True)
+    smallest_s = longest[MAX_NODES // 2] if len(longest) > MAX_NODES else 0.0
     while True:
         nodes: list[Node] = []
         _add(nodes, timed, -1, 0, whole_s, smallest_s)

@@ -10,7 +10,8 @@ named accordingly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from windtunnel.report import grouping, timeline_data, words
@@ -23,7 +24,7 @@ _STATE_CLEARED, _NEEDS_STATE = 1, 2
 _BEGIN, _END, _COUNTER = 1, 2, 4
 _EXPLICIT_ORDER = 3
 _UNIT_BYTES = 3
-_ROOM = 1000  # track numbers per result
+_ROOM = 1 << 20  # track numbers per result
 
 
 def write(results: Sequence[RunResult], path: str | Path) -> None:
@@ -40,11 +41,12 @@ def encode(results: Sequence[RunResult]) -> bytes:
 
 
 class _Trace:
-    """Packets under construction, with what has been interned so far."""
+    """Events under construction. Names are interned last, in the order of the file: a reader must have met
+    a name before it is used."""
 
     def __init__(self) -> None:
-        self._packets = [_packet(_uint(13, _STATE_CLEARED))]
-        self._events: list[tuple[int, bytes]] = []
+        self._descriptors = [_packet(_uint(13, _STATE_CLEARED))]
+        self._events: list[tuple[int, Callable[[], bytes]]] = []
         self._interned: dict[int, dict[str, int]] = {}
 
     def add(self, result: RunResult, number: int) -> None:
@@ -61,39 +63,39 @@ class _Trace:
             if following is not None and following.track == span.track:
                 # rounding must not make neighbours overlap: Perfetto would nest them
                 end = max(begin, min(end, round(following.start_s * _NANO)))
+            track = process + 1 + span.track
             op = result.ops[span.op] if span.op >= 0 else None
             name = op.name if op else timeline_data.unnamed(result.tracks[span.track])
-            self._slice(process + 1 + span.track, (begin, end), name, op, span.critical)
+            self._events.append((begin, partial(self._begin, begin, track, name, op, span.critical)))
+            self._events.append((end, partial(_end, end, track)))
         finish = max((span.start_s + span.duration_s for span in result.spans), default=0.0)
         self._memory(process, result.memory, len(result.tracks), finish or result.step_time_s.value)
 
     def encoded(self) -> bytes:
         """Everything in order of time; equal times keep the order in which they were added."""
         self._events.sort(key=lambda event: event[0])
-        return b"".join([*self._packets, *(packet for _, packet in self._events)])
+        return b"".join([*self._descriptors, *(packet() for _, packet in self._events)])
 
     def _process(self, uuid: int, pid: int, name: str) -> None:
         process = _uint(1, pid) + _text(6, name)
-        self._packets.append(
-            _packet(_message(60, _uint(1, uuid), _message(3, process), _uint(11, _EXPLICIT_ORDER)))
-        )
+        descriptor = _message(60, _uint(1, uuid), _message(3, process), _uint(11, _EXPLICIT_ORDER))
+        self._descriptors.append(_packet(descriptor))
 
     def _track(self, uuid: int, parent: int, name: str, rank: int, counter: bytes = b"") -> None:
         descriptor = _message(60, _uint(1, uuid), _uint(5, parent), _text(2, name), counter, _uint(12, rank))
-        self._packets.append(_packet(descriptor))
+        self._descriptors.append(_packet(descriptor))
 
-    def _slice(
-        self, track: int, interval: tuple[int, int], name: str, op: OpRow | None, critical: bool
-    ) -> None:
+    def _begin(self, at: int, track: int, name: str, op: OpRow | None, critical: bool) -> bytes:
         interned: list[bytes] = []
         parts = [_uint(9, _BEGIN), _uint(11, track), _uint(10, self._iid(2, name, interned))]
         if op:
             parts.append(_uint(3, self._iid(1, grouping.kind(op), interned)))
-            parts += self._annotations(op, critical, interned)
-        self._event(interval[0], b"".join(parts), interned)
-        self._event(interval[1], _uint(9, _END) + _uint(11, track), [])
+            parts += self._annotations(op, interned)
+        if critical:
+            parts.append(_message(4, _uint(1, self._iid(3, "critical", interned)), _uint(2, 1)))
+        return _event(at, b"".join(parts), interned)
 
-    def _annotations(self, op: OpRow, critical: bool, interned: list[bytes]) -> Iterator[bytes]:
+    def _annotations(self, op: OpRow, interned: list[bytes]) -> Iterator[bytes]:
         texts = {
             "module": op.module,
             "line": op.line,
@@ -105,8 +107,6 @@ class _Trace:
             if value:
                 name = _uint(1, self._iid(3, key, interned))
                 yield _message(4, name, _uint(17, self._iid(29, value, interned)))
-        if critical:
-            yield _message(4, _uint(1, self._iid(3, "critical", interned)), _uint(2, 1))
 
     def _memory(self, process: int, memory: MemoryResult, rank: int, finish_s: float) -> None:
         if not memory.timeline:
@@ -119,13 +119,7 @@ class _Trace:
         for fraction, sizes, reserved in memory.timeline:
             at = round(fraction * finish_s * _NANO)
             for uuid, size in zip(tracks, (*sizes, reserved), strict=True):
-                self._event(at, _uint(9, _COUNTER) + _uint(11, uuid) + _uint(30, size), [])
-
-    def _event(self, at: int, track_event: bytes, interned: list[bytes]) -> None:
-        data = _message(12, *interned) if interned else b""
-        self._events.append(
-            (at, _packet(_uint(8, at), _message(11, track_event), data, _uint(13, _NEEDS_STATE)))
-        )
+                self._events.append((at, partial(_count, at, uuid, size)))
 
     def _iid(self, kind: int, value: str, interned: list[bytes]) -> int:
         """Number of a string of one kind (field of ``InternedData``); a new one is added to ``interned``."""
@@ -134,6 +128,19 @@ class _Trace:
             known[value] = len(known) + 1
             interned.append(_message(kind, _uint(1, known[value]), _text(2, value)))
         return known[value]
+
+
+def _end(at: int, track: int) -> bytes:
+    return _event(at, _uint(9, _END) + _uint(11, track), [])
+
+
+def _count(at: int, track: int, value: int) -> bytes:
+    return _event(at, _uint(9, _COUNTER) + _uint(11, track) + _uint(30, value), [])
+
+
+def _event(at: int, track_event: bytes, interned: list[bytes]) -> bytes:
+    data = _message(12, *interned) if interned else b""
+    return _packet(_uint(8, at), _message(11, track_event), data, _uint(13, _NEEDS_STATE))
 
 
 def _packet(*parts: bytes) -> bytes:
