@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from windtunnel import units
-from windtunnel.report.notices import wrapped
+from windtunnel.cli.output import wrapped
 from windtunnel.report.text_table import Shorten, TextColumn, plain, render
 from windtunnel.specs.files import UNITS
 from windtunnel.specs.schema import Chip, Provenance, Quantity, ScaleUp, Trust

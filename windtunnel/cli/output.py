@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -40,6 +41,18 @@ def styled() -> bool:
 def print_lines(lines: Iterable[str]) -> None:
     """Data for people, on stdout."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def wrapped(text: str, columns: int, indent: str = "") -> list[str]:
+    """A paragraph as lines of at most ``columns`` letters; what has no space in it stays whole."""
+    return textwrap.wrap(
+        text,
+        columns,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def say(text: str, *, quiet: bool = False) -> None:

@@ -35,7 +35,7 @@ def chip(name: str, overrides: Sequence[str] = (), folders: Sequence[Path] = ())
     """
     found = _places(tuple(folders))
     folder = _find(name.strip().lower(), found)
-    return overridden(_read(folder, tuple(folders)), overrides, list(found))
+    return overridden(_read(folder, tuple(folders)), overrides, lambda other: _is_chip(other, found))
 
 
 def chip_names(folders: Sequence[Path] = ()) -> list[str]:
@@ -69,6 +69,10 @@ def _chips_in(folder: Path) -> dict[str, Path]:
         f"no chip in {folder}: no `{FILE_NAME}` in it or in a folder below it",
         hint="give the folder of one chip, or a folder that holds such folders; docs/adding-a-chip.md",
     )
+
+
+def _is_chip(name: str, places: Mapping[str, Path]) -> bool:
+    return name in places or any(name in aliases_of(folder) for folder in places.values())
 
 
 def _find(name: str, places: Mapping[str, Path]) -> Path:

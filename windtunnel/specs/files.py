@@ -5,6 +5,7 @@ What this is not: the search for names (``catalogue.py``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from windtunnel.specs.schema import AttentionRules, Chip, Provenance, Quantity, 
 from windtunnel.specs.table import PROVENANCE_KEYS, Table, read_toml
 
 FILE_NAME = "chip.toml"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+"""Names of folders, and so of chips: no dots, commas or colons, which `--set` and `--on` give a meaning."""
 
 UNITS: Mapping[str, str] = {
     "multiprocessors": "1",
@@ -63,7 +66,14 @@ def chip_of_folder(folder: Path, base: Base) -> Chip:
     Raises:
         WindtunnelError: E102 to E106 and E109, naming the file and the path inside it.
     """
-    return _chip(folder.name, completed(folder, base))
+    table = completed(folder, base)
+    if not NAME.fullmatch(folder.name):
+        raise table.error(
+            "E109",
+            f"`{folder.name}` cannot be the name of a chip",
+            hint="name the folder with small letters, digits and hyphens, as my-card",
+        )
+    return _chip(folder.name, table)
 
 
 def completed(folder: Path, base: Base) -> Table:
@@ -94,7 +104,7 @@ def _parsed(file: Path, _changed_ns: int) -> Table:
 
 def _over(own: Mapping[str, object], below: Mapping[str, object]) -> dict[str, object]:
     """``own`` replaces ``below``; the groups are joined, a number is replaced with its source."""
-    merged = {key: value for key, value in below.items() if key not in ("aliases", "based_on")}
+    merged = {key: value for key, value in below.items() if key not in ("aliases", "based_on", "note")}
     for key, value in own.items():
         old = merged.get(key)
         joined = key == "peak_flops" and isinstance(value, dict) and isinstance(old, dict)

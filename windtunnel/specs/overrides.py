@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from windtunnel.errors import WindtunnelError
@@ -16,47 +16,44 @@ SOURCE = "command line"
 FIELDS = (*UNITS, *(f"peak_flops.{precision}" for precision in PRECISIONS))
 
 
-def overridden(chip: Chip, overrides: Sequence[str], chips: Sequence[str] = ()) -> Chip:
+def overridden(chip: Chip, overrides: Sequence[str], is_chip: Callable[[str], bool]) -> Chip:
     """``chip`` with the stated numbers replaced, each marked as assumed.
 
     Args:
         overrides: ``field=value`` or, for one chip of several, ``chip.field=value``. A value is a plain
             number or has a decimal suffix (``500T``); bytes also take ``GB`` and ``GiB``.
-        chips: ids that may stand before a field.
+        is_chip: whether a name is that of some chip, so that overrides of other chips can be passed over.
 
     Raises:
         WindtunnelError: E107, an override cannot be read; E106, its value cannot be.
     """
     for text in overrides:
-        target, path, value = _parsed(text, chips)
+        target, path, value = _parsed(text)
+        if target and not is_chip(target):
+            raise _bad(text, f"no chip is called `{target}`", "name a chip, or none to replace it everywhere")
         if target in ("", chip.name, *chip.aliases):
             chip = _with(chip, path, value, text)
     return chip
 
 
-def _parsed(text: str, chips: Sequence[str]) -> tuple[str, str, str]:
+def _parsed(text: str) -> tuple[str, str, str]:
+    """Chip or nothing, field, value."""
     path, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not path or not value:
         raise _bad(text, "it is not FIELD=VALUE", "write for example --set memory_bytes_per_s=1.4e12")
-    target, dot, rest = path.partition(".")
-    if dot and target.lower() in chips:
-        return target.lower(), rest, value
-    if path not in FIELDS:
-        raise _bad(
-            text,
-            f"`{path}` is not a number of a chip",
-            f"{did_you_mean(path, FIELDS)}numbers: {', '.join(UNITS)}, peak_flops.PRECISION",
-        )
-    return "", path, value
+    if path in FIELDS:
+        return "", path, value
+    target, _, field = path.partition(".")
+    if field in FIELDS:
+        return target.lower(), field, value
+    raise _bad(
+        text,
+        f"`{path}` is not a number of a chip",
+        f"{did_you_mean(path, FIELDS)}numbers: {', '.join(UNITS)}, peak_flops.PRECISION",
+    )
 
 
 def _with(chip: Chip, path: str, text: str, whole: str) -> Chip:
-    if path not in FIELDS:
-        raise _bad(
-            whole,
-            f"`{path}` is not a number of a chip",
-            f"{did_you_mean(path, FIELDS)}see windtunnel chips show {chip.name}",
-        )
     unit = UNITS.get(path, PEAK_UNIT)
     value = _number(text, unit, whole)
     zero_allowed = path == "link_bytes_per_s" and chip.scale_up is ScaleUp.PCIE

@@ -75,9 +75,15 @@ class Table:
         value = self._get(key, default)
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise self.wrong(key, value, "a number")
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            raise self.out_of_range(key, value, "zero or more" if zero else "above zero")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number beyond the range of floats
+            number = math.inf
+        if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+            raise self.out_of_range(
+                key, number, "finite, and zero or more" if zero else "finite and above zero"
+            )
+        return number
 
     def texts(self, key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
         value = self._get(key, None if default is None else list(default))
