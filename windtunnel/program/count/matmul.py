@@ -106,6 +106,13 @@ def _linear(spec: OpSpec) -> Work:
     return gemm(spec, x.numel // k if k else 0, weight.numel // last_dim(weight), k, dtype=x.dtype)
 
 
+def _packed(spec: OpSpec) -> Work:
+    """Weights packed below a byte: their shape says nothing, the result does."""
+    x, out = spec.inputs[0], result(spec)
+    k = last_dim(x)
+    return gemm(spec, x.numel // k if k else 0, last_dim(out), k, dtype=x.dtype, variant="weight_only")
+
+
 def _matmul(spec: OpSpec) -> Work:
     a, b = spec.inputs[:2]
     k = last_dim(a)
@@ -155,6 +162,8 @@ COUNTERS: dict[str, Counter] = {
     "_int_mm": _mm,
     "_sparse_mm": _mm,
     "_weight_int8pack_mm": _linear,
+    "_weight_int4pack_mm": _packed,
+    "_weight_int4pack_mm_with_scales_and_zeros": _packed,
     "addmm": _addmm,
     "_addmm_activation": _addmm,
     "_sparse_addmm": _addmm,

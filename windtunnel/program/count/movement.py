@@ -36,7 +36,10 @@ _fused_sdp_choice is_nonzero result_type broadcast_tensors atleast_1d atleast_2d
 _values _indices crow_indices col_indices ccol_indices row_indices _nested_get_values _nested_get_offsets
 _nested_view_from_jagged sym_constrain_range sym_constrain_range_for_size _assert_scalar _assert_async
 get_device is_complex is_floating_point _coalesced is_coalesced _dimI _dimV _nnz sparse_dim dense_dim
-_shape_as_tensor _propagate_xla_data unflatten_dense_tensors _print _local_scalar_dense item meshgrid
+_shape_as_tensor _propagate_xla_data unflatten_dense_tensors _print _linalg_check_errors
+_functional_assert_async _functional_assert_scalar _functional_sym_constrain_range
+_functional_sym_constrain_range_for_size _make_dep_token _philox_key_split _philox_key_fold_in
+_local_scalar_dense item meshgrid
 """
 _COPIES = """
 copy _to_copy to clone contiguous _copy_from _copy_from_and_resize lift_fresh_copy _reshape_copy copy_to
@@ -50,7 +53,9 @@ reflection_pad3d_backward replication_pad1d_backward replication_pad2d_backward 
 repeat repeat_interleave tile flip fliplr flipud roll rot90 tril triu diag diag_embed diagflat
 pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle block_diag select_scatter
 slice_scatter diagonal_scatter as_strided_scatter select_backward slice_backward diagonal_backward
-unfold_backward _foreach_copy one_hot flatten_dense_tensors pad_sequence combinations cartesian_prod ravel
+unfold_backward _foreach_copy _pin_memory _to_dense to_dense _spdiags _reshape_alias_copy _neg_view_copy
+_fw_primal_copy _make_dual_copy int_repr lu_unpack _pack_padded_sequence to_padded_tensor
+_transform_bias_rescale_qkv one_hot flatten_dense_tensors pad_sequence combinations cartesian_prod ravel
 _nested_from_padded nested_to_padded_tensor _jagged_to_padded_dense_forward
 _padded_dense_to_jagged_forward
 """
@@ -58,12 +63,12 @@ _FILLS = """
 fill zero zeros ones full eye arange range linspace logspace scalar_tensor zeros_like ones_like full_like
 new_zeros new_ones new_full tril_indices triu_indices _new_zeros_with_same_feature_meta
 _efficientzerotensor hann_window hamming_window blackman_window bartlett_window kaiser_window
-trace_backward _foreach_zero _dim_arange _cudnn_init_dropout_state
+trace_backward _foreach_zero _dim_arange fft_fftfreq fft_rfftfreq _cudnn_init_dropout_state
 """
 _RANDOMS = """
 rand randn randint rand_like randn_like randint_like normal uniform random exponential geometric cauchy
 log_normal bernoulli normal_functional poisson binomial multinomial _philox_normal _philox_uniform
-_sample_dirichlet _standard_gamma _sobol_engine_draw rrelu_with_noise
+_sample_dirichlet _standard_gamma _sobol_engine_draw rrelu_with_noise rrelu_with_noise_functional
 """
 _DROPOUTS = "native_dropout dropout _fused_dropout alpha_dropout feature_dropout"
 

@@ -98,13 +98,13 @@ COUNTERS: dict[str, Counter] = {
     **table(
         _layer_norm,
         """
-        native_layer_norm layer_norm _fused_rms_norm rms_norm
+        native_layer_norm layer_norm renorm _weight_norm_interface _fused_rms_norm rms_norm
         """,
     ),
     **table(
         _layer_norm_backward,
         """
-        native_layer_norm_backward _fused_rms_norm_backward
+        native_layer_norm_backward _weight_norm_interface_backward _fused_rms_norm_backward
         """,
     ),
     **table(
@@ -112,7 +112,8 @@ COUNTERS: dict[str, Counter] = {
         """
         native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional cudnn_batch_norm
         _batch_norm_with_update _batch_norm_with_update_functional batch_norm instance_norm
-        miopen_batch_norm batch_norm_stats batch_norm_elemt
+        miopen_batch_norm batch_norm_stats batch_norm_update_stats batch_norm_gather_stats
+        batch_norm_gather_stats_with_counts batch_norm_elemt
         """,
     ),
     **table(
@@ -124,8 +125,8 @@ COUNTERS: dict[str, Counter] = {
     **table(
         _batch_norm_backward,
         """
-        native_batch_norm_backward batch_norm_backward cudnn_batch_norm_backward
-        miopen_batch_norm_backward
+        native_batch_norm_backward batch_norm_backward batch_norm_backward_reduce
+        cudnn_batch_norm_backward miopen_batch_norm_backward
         """,
     ),
     **table(

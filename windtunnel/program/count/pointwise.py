@@ -32,7 +32,12 @@ softshrink softshrink_backward square sub subtract threshold threshold_backward 
 _add_relu glu_jvp quantize_per_tensor quantize_per_channel dequantize
 fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
 fake_quantize_per_tensor_affine_cachemask_backward fake_quantize_per_channel_affine_cachemask_backward
-_saturate_weight_to_fp16 _amp_update_scale __rsub__ __rdiv__ __rpow__
+_saturate_weight_to_fp16 _amp_update_scale batch_norm_backward_elemt quantize_per_tensor_dynamic
+glu_backward_jvp _fake_quantize_learnable_per_tensor_affine
+_fake_quantize_learnable_per_tensor_affine_backward _fake_quantize_learnable_per_channel_affine
+_fake_quantize_learnable_per_channel_affine_backward
+_fake_quantize_per_tensor_affine_cachemask_tensor_qparams _fused_moving_avg_obs_fq_helper
+_fused_moving_avg_obs_fq_helper_functional max_unpool2d max_unpool3d __rsub__ __rdiv__ __rpow__
 """
 _SPECIAL = """
 acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
@@ -42,7 +47,8 @@ igammac kl_div lgamma log log10 log1p log2 log_sigmoid_forward log_sigmoid_backw
 logaddexp2 logit logit_backward mish mish_backward mvlgamma poisson_nll_loss polar polygamma pow rsqrt
 selu sigmoid sigmoid_backward silu silu_backward sin sinc sinh soft_margin_loss soft_margin_loss_backward
 softplus softplus_backward sqrt tan tanh tanh_backward xlogy infinitely_differentiable_gelu_backward
-_standard_gamma_grad _dirichlet_grad
+_standard_gamma_grad _thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell
+_thnn_fused_gru_cell_backward _dirichlet_grad
 """
 SPECIAL_PREFIX = "special_"  # torch.special: elementwise functions without a name above
 
@@ -93,7 +99,7 @@ COUNTERS: dict[str, Counter] = {
         upsample_nearest3d_backward _upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward
         _upsample_nearest_exact3d_backward upsample_linear1d_backward upsample_bilinear2d_backward
         upsample_bicubic2d_backward upsample_trilinear3d_backward _upsample_bilinear2d_aa_backward
-        _upsample_bicubic2d_aa_backward
+        _upsample_bicubic2d_aa_backward _upsample_lanczos2d_aa _upsample_lanczos2d_aa_backward
         """,
     ),
 }

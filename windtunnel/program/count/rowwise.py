@@ -139,7 +139,9 @@ COUNTERS: dict[str, Counter] = {
         sum nansum mean nanmean amax amin _aminmax aminmax max min argmax argmin all any prod
         count_nonzero norm linalg_vector_norm linalg__powsum native_norm trace
         value_selecting_reduction_backward sum_to_size segment_reduce _segment_reduce_backward
-        _is_all_true _is_any_true _amp_foreach_non_finite_check_and_unscale hash_tensor dist
+        _is_all_true _is_any_true _amp_foreach_non_finite_check_and_unscale hash_tensor allclose
+        multi_margin_loss multi_margin_loss_backward multilabel_margin_loss_forward
+        multilabel_margin_loss_backward dist
         """,
     ),
     **table(
@@ -193,7 +195,7 @@ COUNTERS: dict[str, Counter] = {
     **table(
         _compaction,
         """
-        nonzero nonzero_static argwhere masked_select
+        nonzero nonzero_static argwhere masked_select masked_scatter_backward
         """,
     ),
     **table(
@@ -206,6 +208,7 @@ COUNTERS: dict[str, Counter] = {
         _sort_all,
         """
         _unique _unique2 unique_dim unique_consecutive unique_dim_consecutive randperm bincount histc
+        histogram
         """,
     ),
 }

@@ -154,19 +154,20 @@ COUNTERS: dict[str, Counter] = {
     **table(
         _eigen,
         """
-        _linalg_eigh linalg_eig _linalg_eigvals linalg_eigh
+        _linalg_eigh linalg_eig _linalg_eigvals linalg_eigvals linalg_eigh
         """,
     ),
     **table(
         _svd,
         """
-        _linalg_svd svd
+        _linalg_svd svd linalg_pinv
         """,
     ),
     **table(
         _triangular_solve,
         """
-        linalg_solve_triangular triangular_solve cholesky_solve linalg_lu_solve linalg_ldl_solve
+        linalg_solve_triangular triangular_solve cholesky_solve _cholesky_solve_helper linalg_lu_solve
+        linalg_ldl_solve
         """,
     ),
     **table(
