@@ -1,4 +1,4 @@
-"""Programs of one model chunk for one micro-batch: forward, backward, weight gradients, data-parallel exchange.
+"""Programs of one model chunk for one micro-batch: forward, backward, weight gradients, data ranks' exchange.
 
 What data-parallel ranks exchange, and when:
     ddp, zero1   gradients of each layer after the last micro-batch's backward; with zero1 parameters of each

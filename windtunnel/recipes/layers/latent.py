@@ -11,7 +11,7 @@ from windtunnel.recipes.piece import Piece
 
 
 def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
-    """The mixer of a layer: tensor-parallel ranks each do the down products whole, the up products in part."""
+    """The mixer of a layer. Every tensor-parallel rank does the down products whole, the up ones in part."""
     products = Products(layout)
     heads = split_heads(shape.heads, layout.tensor)
     tokens, rows = layout.tokens, layout.sequence_tokens

@@ -1,0 +1,284 @@
+"""One forward step of a serving engine, as a program: prefill, decode, or both in one batch.
+
+Attention is tensor parallel over ``tensor`` ranks, or data parallel (each rank its own sequences) with
+experts spread over all ranks and tokens exchanged by dispatch and combine. Weights are in ``precision``,
+activations and cache as said. What a scheduler does between steps is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.program import kernels
+from windtunnel.program.marks import GRAPH_END, GRAPH_LAUNCH
+from windtunnel.program.op import OpSpec, TensorSpec
+from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
+from windtunnel.recipes.architecture import (
+    Architecture,
+    DenseFfn,
+    GatedDelta,
+    GroupedQuery,
+    Latent,
+    LayerShape,
+    MoeFfn,
+)
+from windtunnel.recipes.builder import ProgramBuilder
+from windtunnel.recipes.layers.attention import split_heads
+from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
+from windtunnel.recipes.layout import Layout, Precision
+from windtunnel.recipes.linear import FP8_FORWARD, Products
+from windtunnel.recipes.piece import collective, op, tensor
+
+_WORLD, _TENSOR, _EXPERT = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingLayout:
+    """How one replica is spread over cards.
+
+    Attributes:
+        tensor: ranks that share the heads. data: attention replicas with their own sequences.
+        expert: ranks that share the experts, of tensor x data; 1: experts split by width over ``tensor``.
+        cache: dtype of keys and values. graphs: the step is one captured graph.
+        imbalance: load of the busiest expert rank over the mean.
+    """
+
+    tensor: int = 1
+    data: int = 1
+    expert: int = 1
+    precision: Precision = Precision.BF16
+    cache: str = "bfloat16"
+    graphs: bool = True
+    imbalance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.tensor, self.data, self.expert) < 1 or self.cards % self.expert:
+            raise WindtunnelError(
+                "E207",
+                f"expert parallel {self.expert} does not divide {self.cards} ranks of tensor x data",
+                hint="experts are shared by all ranks of a replica or by an even part of them",
+                values={"tensor": self.tensor, "data": self.data, "expert": self.expert},
+            )
+
+    @property
+    def cards(self) -> int:
+        """Cards of one replica."""
+        return self.tensor * self.data
+
+
+def forward_step(model: Architecture, layout: ServingLayout, batches: Sequence[Batch]) -> Program:
+    """The step of one rank; ``batches`` are the sequences of its attention replica.
+
+    Raises E208 for a step without tokens.
+    """
+    tokens = sum(batch.tokens for batch in batches)
+    if tokens < 1:
+        raise WindtunnelError(
+            "E208",
+            "a serving step without tokens",
+            hint="give at least one sequence with at least one new token",
+        )
+    step = _Step(model, layout, tuple(batches), tokens)
+    builder = ProgramBuilder(_groups(layout), rank=0, world_size=layout.cards, name="serving step")
+    ops = step.operations()
+    if layout.graphs:
+        launched = sum(1 for _ in ops)
+        builder.add((OpSpec(GRAPH_LAUNCH, attributes=(("kernels", launched),)),), Phase.FORWARD)
+    builder.add(ops, Phase.FORWARD, "model")
+    if layout.graphs:
+        builder.add((OpSpec(GRAPH_END),), Phase.FORWARD)
+    decode = all(batch.decodes for batch in batches)
+    kind = StepKind.DECODE if decode else StepKind.PREFILL
+    return builder.finish(kind, tokens=tokens, samples=sum(batch.sequences for batch in batches))
+
+
+def _groups(layout: ServingLayout) -> list[ProcessGroup]:
+    return [
+        ProcessGroup(tuple(range(layout.cards)), "nccl", "world"),
+        ProcessGroup(tuple(range(layout.tensor)), "nccl", "tensor"),
+        ProcessGroup(tuple(range(layout.expert)), "nccl", "expert"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    model: Architecture
+    layout: ServingLayout
+    batches: tuple[Batch, ...]
+    tokens: int
+
+    def operations(self) -> list[OpSpec]:
+        """All operations of the step, in order."""
+        model, ways = self.model, self.layout.tensor
+        dtype = self.layout.precision.activation
+        rows = -(-model.vocabulary // ways)
+        table, ids = tensor(dtype, rows, model.hidden), tensor("int64", self.tokens)
+        ops = [op("aten.embedding", (table, ids), (self._hidden(),))]
+        for shape in model.layers:
+            ops += self._norm(shape)
+            ops += self._mixer(shape)
+            ops += self._norm(shape)
+            ops += self._ffn(shape)
+        sequences = sum(batch.sequences for batch in self.batches)
+        last, logits = tensor(dtype, sequences, model.hidden), tensor(dtype, sequences, rows)
+        ops.append(op(kernels.RMS_NORM, (last, tensor(dtype, model.hidden)), (last,)))
+        ops.append(op("aten.mm", (last, tensor(dtype, model.hidden, rows)), (logits,)))
+        if ways > 1:
+            whole = tensor(dtype, sequences, rows * ways)
+            ops.append(collective("_allgather_base_", _TENSOR, logits, whole))
+        scores = tensor("float32", sequences, rows * ways)
+        ops.append(op("aten._softmax", (scores,), (scores,)))
+        ops.append(op("aten.argmax", (scores,), (tensor("int64", sequences),)))
+        return ops
+
+    def _hidden(self) -> TensorSpec:
+        return tensor(self.layout.precision.activation, self.tokens, self.model.hidden)
+
+    def _products(self) -> Products:
+        return Products(
+            Layout(cards=1, global_batch=1, sequence=self.tokens, precision=self.layout.precision)
+        )
+
+    def _linear(self, rows: int, wide_in: int, wide_out: int, cast: bool = True) -> list[OpSpec]:
+        products = self._products()
+        casts = products.cast(rows, wide_in, transposed=False) if cast else ()
+        return [*casts, *products.product(rows, wide_out, wide_in)]
+
+    def _norm(self, shape: LayerShape) -> list[OpSpec]:
+        x, w = self._hidden(), tensor(self.layout.precision.activation, self.model.hidden)
+        if shape.layer_norm:
+            mean = tensor("float32", self.tokens, 1)
+            added = op("aten.add.Tensor", (x, x), (x,))
+            return [added, op("aten.native_layer_norm", (x, w, w), (x, mean, mean))]
+        return [op(kernels.FUSED_ADD_RMS_NORM, (x, x, w), (x, x))]
+
+    def _summed(self) -> list[OpSpec]:
+        if self.layout.tensor == 1:
+            return []
+        return [collective("allreduce_", _TENSOR, self._hidden(), self._hidden())]
+
+    def _mixer(self, shape: LayerShape) -> list[OpSpec]:
+        mixer, layout, hidden, rows = shape.mixer, self.layout, self.model.hidden, self.tokens
+        dtype, ways = layout.precision.activation, layout.tensor
+        ops: list[OpSpec] = []
+        if isinstance(mixer, GroupedQuery):
+            heads, kv = split_heads(mixer.heads, ways), split_heads(mixer.kv_heads, ways)
+            q = heads * mixer.head_dim
+            ops += self._linear(rows, hidden, q * (2 if mixer.gated else 1) + 2 * kv * mixer.head_dim)
+            if mixer.rotary:
+                ops.append(_rotary(dtype, rows, heads + kv, mixer.head_dim))
+            for batch in self.batches:
+                ops += softmax_core(mixer, ways, batch, dtype, layout.cache)
+            return [*ops, *self._linear(rows, q, hidden), *self._summed()]
+        if isinstance(mixer, Latent):
+            heads, qk = split_heads(mixer.heads, ways), mixer.nope_dim + mixer.rope_dim
+            down = mixer.kv_rank + mixer.rope_dim + mixer.query_rank
+            ops += self._linear(rows, hidden, down)
+            latent = tensor(dtype, rows, mixer.kv_rank + mixer.query_rank)
+            weight = tensor(dtype, mixer.kv_rank + mixer.query_rank)
+            ops.append(op(kernels.RMS_NORM, (latent, weight), (latent,)))
+            ops += self._linear(rows, mixer.query_rank or hidden, heads * qk)
+            ops.append(_rotary(dtype, rows, heads + 1, mixer.rope_dim))
+            for batch in self.batches:
+                ops += latent_core(mixer, ways, batch, dtype, layout.cache)
+            return [*ops, *self._linear(rows, heads * mixer.value_dim, hidden), *self._summed()]
+        assert isinstance(mixer, GatedDelta)
+        keys, values = split_heads(mixer.key_heads, ways), split_heads(mixer.value_heads, ways)
+        value_width = values * mixer.value_dim
+        ops += self._linear(rows, hidden, 2 * keys * mixer.key_dim + 2 * value_width + 2 * values)
+        for batch in self.batches:
+            ops += delta_core(mixer, ways, batch, dtype)
+        x, w = tensor(dtype, rows * values, mixer.value_dim), tensor(dtype, mixer.value_dim)
+        ops.append(op(kernels.RMS_NORM, (x, w), (x,)))
+        return [*ops, *self._linear(rows, value_width, hidden), *self._summed()]
+
+    def _ffn(self, shape: LayerShape) -> list[OpSpec]:
+        ffn, layout = shape.ffn, self.layout
+        if isinstance(ffn, DenseFfn):
+            return [*self._dense(ffn, layout.tensor), *self._summed()]
+        shared = DenseFfn(width=ffn.shared_width, gated=ffn.gated)
+        # data-parallel attention keeps the shared expert whole: its tokens are this rank's own
+        dense = self._dense(shared, 1 if layout.data > 1 else layout.tensor) if ffn.shared_width else []
+        exchanged = layout.expert > 1 and layout.data > 1
+        tail = [] if exchanged else self._summed()
+        return [*self._routed(ffn, exchanged), *dense, *tail]
+
+    def _dense(self, ffn: DenseFfn, ways: int) -> list[OpSpec]:
+        width, hidden = max(1, ffn.width // ways), self.model.hidden
+        up = self._linear(self.tokens, hidden, width * (2 if ffn.gated else 1))
+        return [
+            *up,
+            self._activation(self.tokens, width, ffn.gated),
+            *self._linear(self.tokens, width, hidden),
+        ]
+
+    def _activation(self, rows: int, width: int, gated: bool) -> OpSpec:
+        dtype = self.layout.precision.activation
+        x = tensor(dtype, rows, width)
+        if gated:
+            return op(kernels.SWIGLU, (tensor(dtype, rows, 2 * width),), (x,))
+        return op("aten.gelu", (x,), (x,))
+
+    def _routed(self, ffn: MoeFfn, exchanged: bool) -> list[OpSpec]:
+        layout, hidden, rows = self.layout, self.model.hidden, self.tokens
+        dtype = layout.precision.activation
+        experts = max(1, ffn.experts // layout.expert)
+        width = max(1, ffn.width // (layout.cards // layout.expert))
+        # without exchange every rank sees all tokens and keeps those of its experts
+        share = 1 if exchanged else layout.expert
+        received = max(1, round(rows * ffn.top_k * layout.imbalance / share))
+        scores, chosen = tensor("float32", rows, ffn.experts), tensor("int64", rows, ffn.top_k)
+        best = tensor("float32", rows, ffn.top_k)
+        gate = tensor(dtype, hidden, ffn.experts)
+        ops = [
+            op("aten.mm", (self._hidden(), gate), (tensor(dtype, rows, ffn.experts),)),
+            op("aten.topk", (scores,), (best, chosen)),
+        ]
+        up, permuted = width * (2 if ffn.gated else 1), tensor(dtype, received, hidden)
+        if exchanged:
+            ops.append(self._exchange("dispatch", ffn))
+        ops.append(op(kernels.MOE_PERMUTE, (self._hidden(), chosen), (permuted,)))
+        ops += self._grouped(received, hidden, up, experts, ffn.top_k)
+        ops.append(self._activation(received, width, ffn.gated))
+        ops += self._grouped(received, width, hidden, experts, ffn.top_k)
+        ops.append(op(kernels.MOE_UNPERMUTE, (permuted, chosen, best), (self._hidden(),)))
+        if exchanged:
+            ops.append(self._exchange("combine", ffn))
+        return ops
+
+    def _exchange(self, name: str, ffn: MoeFfn) -> OpSpec:
+        eight_bit = name == "dispatch" and self.layout.precision.is_fp8
+        dtype = FP8_FORWARD if eight_bit else self.layout.precision.activation
+        sent = tensor(dtype, self.tokens, self.model.hidden)
+        return collective(
+            name,
+            _EXPERT,
+            sent,
+            sent,
+            -1,
+            tokens=self.tokens,
+            top_k=ffn.top_k,
+            token_bytes=self.model.hidden * (1 if eight_bit else 2),
+            node_limit=ffn.node_limit,
+            imbalance=self.layout.imbalance,
+            low_latency=all(batch.decodes for batch in self.batches),
+        )
+
+    def _grouped(self, rows: int, wide_in: int, wide_out: int, experts: int, top_k: int) -> list[OpSpec]:
+        dtype = self.layout.precision.activation
+        out = tensor(dtype, rows, wide_out)
+        if not self.layout.precision.is_fp8:
+            a, b = tensor(dtype, rows, wide_in), tensor(dtype, experts, wide_in, wide_out)
+            return [op(kernels.GROUPED_GEMM, (a, b), (out,), top_k=top_k)]
+        a, b = tensor(FP8_FORWARD, rows, wide_in), tensor(FP8_FORWARD, experts, wide_in, wide_out)
+        blocks = max(1, wide_in // 128)
+        scales = tensor("float32", rows, blocks), tensor("float32", experts, blocks, max(1, wide_out // 128))
+        cast = self._products().cast(rows, wide_in, transposed=False)
+        return [*cast, op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,), top_k=top_k)]
+
+
+def _rotary(dtype: str, rows: int, heads: int, dim: int) -> OpSpec:
+    x, table = tensor(dtype, rows, heads, dim), tensor("float32", rows, dim)
+    return op(kernels.ROTARY, (x, table, table), (x,))
