@@ -26,6 +26,7 @@ from windtunnel.estimate import Estimate, Source
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import NoticeKind, Phase, ProcessGroup, Program, StepKind
 from windtunnel.results.run_result import RunResult
+from windtunnel.specs.catalogue import chip_names
 from windtunnel.timeline.predict import predict
 
 F, B, OPT, R = Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.RECOMPUTE
@@ -223,3 +224,18 @@ def test_more_bytes_never_take_less_time(ops: list[OpSpec], factor: float) -> No
         program, works=[replace(work, bytes_read=work.bytes_read * factor) for work in program.works]
     )
     assert ask(more).step_time_s.value >= ask(program).step_time_s.value * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("name", chip_names())
+def test_no_chip_beats_its_own_peaks(name: str) -> None:
+    chip = windtunnel.chip(name)
+    matmuls = predict(make_program([(BIG, 0, F)] * 4), chip, memory=no_memory())
+    streams = predict(make_program([(add(1 << 30), 0, F)] * 4), chip, memory=no_memory())
+    assert matmuls.mfu is not None
+    assert streams.mbu is not None
+    assert 0.2 < matmuls.mfu.value < 1
+    assert 0.4 < streams.mbu.value < 1
+    for sensitivity in matmuls.sensitivities:
+        assert sensitivity.step_time_s <= matmuls.step_time_s.value * (1 + 1e-9)
+    faster = {s.what: s.step_time_s for s in streams.sensitivities}
+    assert faster["memory bandwidth"] < streams.step_time_s.value
