@@ -58,6 +58,7 @@ class Session:
         self.chip = chip
         self.strict = strict
         self.kernels = kernels
+        self.world_size, self.rank = 1, 0
         self.state = State(chip, Mode(mode), routing, seed, strict=strict, oom_continue=oom_continue)
         self.steps = StepTracker(self.recorder, stop_after)
         self.modules = ModuleTracker(self.state.context, self.steps.enter_model, self.steps.leave_model)
@@ -85,6 +86,16 @@ class Session:
         self.modules.install()
         self.steps.install()
         return self
+
+    def join_world(self, world_size: int, rank: int = 0, cards_per_node: int | None = None) -> None:
+        """Stand for one rank of a world: environment as ``torchrun`` sets it, collectives recorded."""
+        from windtunnel.capture.distributed import join  # torch.distributed takes a while to import
+
+        per_node = min(world_size, cards_per_node or self.chip.cards_per_node)
+        join.enter(self.state, world_size, rank, per_node)
+        module.set_device_count(per_node, rank % per_node)
+        self.steps.before_optimizer = join.before_optimizer
+        self.world_size, self.rank = world_size, rank
 
     def remove(self) -> None:
         """Stop recording. Tensors that still live stay usable."""
@@ -123,6 +134,8 @@ class Session:
             outcome_detail=outcome_detail,
             routing=self.state.routing,
             parameters=self.steps.parameters,
+            world_size=self.world_size,
+            rank=self.rank,
             allow_tf32=self.state.allow_tf32,
         )
         return self.recorder.program(origin)

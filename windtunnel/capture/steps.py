@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,7 @@ class StepTracker:
     def __init__(self, recorder: Recorder, stop_after: int | None = None) -> None:
         self.recorder = recorder
         self.stop_after = stop_after
+        self.before_optimizer: Callable[[], None] | None = None
         self._forwards: list[_Forward] = []
         self._optimizer_steps: list[tuple[int, int]] = []  # (optimizer id, event after it)
         self._backward_ends: list[int] = []
@@ -110,6 +112,8 @@ class StepTracker:
         self._handles = []
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self.before_optimizer is not None:
+            self.before_optimizer()
         ledger = self.recorder.ledger
         for group in optimizer.param_groups:
             for parameter in group["params"]:

@@ -1,0 +1,83 @@
+"""Handles of asynchronous collectives: waiting for one is recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._C._distributed_c10d import Work
+
+from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.program import marks
+
+
+class VirtualWork(Work):
+    """One collective under way; ``wait`` makes the current stream wait for it.
+
+    Attributes:
+        number: the recording's number of the collective; -1 where it never needs waiting for.
+    """
+
+    def __init__(self, tensors: list[Any], number: int) -> None:
+        super().__init__()
+        self.number = number
+        future: Any = torch.futures.Future()
+        future.set_result(tensors)  # DDP's reducer reads it
+        self._future = future
+
+    def wait(self, timeout: Any = None) -> bool:
+        """Make the current stream wait, once."""
+        finish(self.number)
+        return True
+
+    def get_future(self) -> Any:
+        return self._future
+
+    def is_completed(self) -> bool:
+        return True
+
+    def is_success(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        self.wait()
+
+    def result(self) -> Any:
+        return self._future.value()
+
+
+_alive: dict[int, VirtualWork] = {}
+
+
+def started(tensors: list[Any], number: int, async_op: bool) -> Any:
+    """A boxed handle for the dispatcher; asynchronous ones are outstanding until somebody waits."""
+    work = VirtualWork(tensors, number)
+    if async_op:
+        _alive[number] = work
+    boxed = Work.boxed(work)
+    _handles[id(boxed)] = work  # C++ holds the handle without its Python half
+    if len(_handles) > _KEPT:
+        _handles.pop(next(iter(_handles)))
+    return boxed
+
+
+_KEPT = 4096
+_handles: dict[int, VirtualWork] = {}
+
+
+def finish(number: int) -> None:
+    """Record that the current stream waits for a collective."""
+    if _alive.pop(number, None) is not None:
+        VirtualTensor.state.recorder.emit(marks.WAIT_COLLECTIVE, work=number)
+
+
+def finish_all() -> None:
+    """Wait for what C++ code started and waits for unseen (DDP's buckets), before an optimizer step."""
+    for number in list(_alive):
+        finish(number)
+
+
+def forget_all() -> None:
+    """At the start of a recording."""
+    _alive.clear()
+    _handles.clear()
