@@ -1,14 +1,15 @@
 """Gated DeltaNet and its relatives: chunked form (prefill, training) and recurrent form (decode).
 
-Chunked (chunk c, heads h, lengths T, dims dk and dv), per token and head:
+Chunked (chunk c, heads h, length T, dims dk and dv), per token and head:
 
     flops   = 2 × c × (2 dk + dv) + 4 × dk × dv     in the chunk (scores, solve, output); state
-    memory  = inputs, outputs and chunk states ÷ (dram × bandwidth)
-    chain   = T ÷ c × step                              the state passes from chunk to chunk
+    memory  = (inputs and outputs + spill × (twice those + a state a chunk) + states in and out) ÷ (dram × bandwidth)
+    chain   = ⌈h ÷ multiprocessors⌉ × T ÷ c × step   the state passes from chunk to chunk, a head a block
     time    = kernels × floor + max(flops ÷ (compute × peak), memory) + chain
 
-Recurrent: the state (dk × dv FP32 a head) is read and written once a call; each token is a dependent step.
-Backward is 2.5 times the arithmetic and twice the traffic.
+``spill`` is how much of the intermediates goes through memory: about 1 for one kernel a stage, 0 for one fused
+kernel. Recurrent: the state (dk × dv FP32 a head) is read and written once a call; each token is a dependent
+step. Backward is 2.5 times the arithmetic and twice the traffic.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ STATE_BYTES = 4.0
 
 @dataclass(frozen=True, slots=True)
 class DeltanetParameters:
-    """Fractions of peak and bandwidth, and seconds (one dependent step, one kernel's floor)."""
+    """Fractions of peak, bandwidth and intermediates, and seconds (one dependent step, one kernel's floor)."""
 
     compute: float
     dram: float
+    spill: float
     step_s: float
     floor_s: float
 
@@ -54,14 +56,15 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     inside = 2.0 * step_tokens * (2.0 * dk + dv) * chunked
     flops = heads * length * (inside + 4.0 * dk * dv) * (1.0 + 1.5 * backward)
     steps = np.ceil(length / step_tokens)
-    states = heads * dk * dv * np.where(chunked, steps * 2.0 * 2.0, 2.0 * STATE_BYTES)
-    intermediates = np.where(chunked, 2.0 * batch.bytes_moved, batch.bytes_moved)
-    moved = (intermediates + states) * (1.0 + backward)
+    states = heads * dk * dv * 2.0 * STATE_BYTES
+    inner_states = heads * dk * dv * steps * 2.0 * 2.0  # BF16, written by one stage and read by the next
+    spilled = np.where(chunked, p.spill * (2.0 * batch.bytes_moved + inner_states), 0.0)
+    moved = (batch.bytes_moved + spilled + states) * (1.0 + backward)
     memory = moved / (p.dram * chip.memory_bytes_per_s.value)
     compute = flops / (p.compute * matrix_peak(chip, batch.precision).value)
     waves = np.ceil(heads / chip.multiprocessors.value)
     kernels = np.where(chunked, CHUNK_KERNELS * (1.0 + backward), 1.0)
-    fixed = kernels * p.floor_s + p.step_s * steps * np.minimum(waves, 2.0)
+    fixed = kernels * p.floor_s + p.step_s * steps * waves
     body = np.maximum(memory, compute)
     limit = np.where(compute > memory, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))

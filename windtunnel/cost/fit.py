@@ -26,6 +26,14 @@ from windtunnel.specs.schema import Chip
 LIBRARIES = ("torch", "fa2", "fa2@vllm", "fa3@vllm", "sglang", "trtllm", "deepgemm", "")
 """Order in which libraries stand in for each other when none is asked for: what PyTorch calls comes first."""
 
+PYTORCH_KERNEL = {"attention": "fa2", "attention_backward": "fa2"}
+"""What PyTorch calls where a chip was not measured with ``torch`` itself, borrowed from a relative if need be."""
+
+PLAIN_VARIANTS = frozenset(
+    {"flash", "efficient", "varlen", "paged", "flex", "tensorwise", "rowwise", "h2d", "d2h"}
+)
+"""Variants that are the plain kernel under another name."""
+
 PRECISION_KIN = {
     "fp16": ("bf16",),
     "bf16": ("fp16",),
@@ -36,6 +44,9 @@ PRECISION_KIN = {
     "fp64": ("fp32",),
 }
 """Precisions whose fractions of peak stand in where a precision has no fit of its own."""
+
+SAME_RATE = {"fp16": "bf16"}
+"""Precisions that chips compute alike: fits of the second hold for the first."""
 
 SCALES = frozenset({"compute", "dram"})
 """Parameters that carry over between chips as a ratio: what a chip sustains of its data sheet."""
@@ -135,10 +146,18 @@ def choose(family: str, chip: Chip, *, library: str = "", precision: str = "", v
     """
     for path in _paths(precision, variant):
         fits = [fit for fit in load(family) if (fit.precision, fit.variant) == path]
-        found = _on_path(fits, load(family), chip, library)
+        asked = library
+        if not asked and not any(fit.chip == chip.name and fit.library == "torch" for fit in fits):
+            asked = PYTORCH_KERNEL.get(family, "")
+        found = _on_path(fits, load(family), chip, asked)
         if found is not None:
             fit, own = found
-            exact = path == (precision, variant) and library in ("", fit.library)
+            plain = path[1] == "" and variant in PLAIN_VARIANTS
+            exact = (
+                path[0] in (precision, SAME_RATE.get(precision))
+                and (path[1] == variant or plain)
+                and library in ("", fit.library)
+            )
             return Choice(fit if library == fit.library else fit.without_extras(), own, exact)
     raise KeyError(family)
 

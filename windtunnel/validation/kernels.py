@@ -1,11 +1,20 @@
-"""Every row of the kernel tables as work on a chip by a library: file name and columns in, rows to predict out."""
+"""Every row of the kernel tables as work on a chip by a library: file name and columns in, rows out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from windtunnel.validation.kernel_rows import attention, deltanet, gemm, layers, mla, moe
+from windtunnel.validation.kernel_rows import (
+    attention,
+    deltanet,
+    gemm,
+    layers,
+    mla,
+    moe,
+    moore_threads,
+    simumax,
+)
 from windtunnel.validation.measured import MeasuredRows
 from windtunnel.validation.tables import Table, read_table
 
@@ -15,7 +24,8 @@ READERS: dict[str, tuple[Reader, ...]] = {
     "kernel_aic_gemm": (gemm.aiconfigurator,),
     "kernel_infersim_gemm": (gemm.infersim,),
     "kernel_deepgemm_h800": (gemm.deepgemm_dense, moe.deepgemm),
-    "kernel_simumax_efficiency": (gemm.simumax,),
+    "kernel_simumax_efficiency": (gemm.simumax, simumax.attention_rows, simumax.grouped_rows),
+    "s5000_measured": (moore_threads.rows,),
     "kernel_llmcompass_a100": (gemm.llmcompass, layers.llmcompass),
     "micro_mamf_best_gemm": (gemm.best_gemm,),
     "kernel_aic_context_attention": (attention.context,),

@@ -46,7 +46,7 @@ _PRODUCT = (
     Free("throttle", 0.1, 0.005, 0.6),
     Free("throttle_s", 2e-3, 3e-4, 3e-2),
 )
-_QUANTISE = (Free("quantise", 1.5, 0.1, 6.0), Free("quantise_s", 5e-6, 5e-7, 4e-5))
+_QUANTISE = (Free("quantise", 1.5, 0.02, 6.0), Free("quantise_s", 2e-6, 1e-7, 4e-5))
 _STREAM = (
     Free("dram", 0.83, 0.2, 1.0),
     Free("l2", 0.6, 0.1, 3.0),
@@ -57,9 +57,9 @@ _ATTENTION = (
     Free("compute", 0.75, 0.1, 1.0),
     Free("narrow", 16.0, 0.5, 120.0),
     Free("serial", 0.3, 0.02, 2.0),
-    Free("tail", 0.5, 0.05, 1.5),
+    Free("tail", 0.5, 0.05, 1.0),
     Free("dram", 0.8, 0.05, 2.0),
-    Free("throttle", 0.05, 0.005, 0.5),
+    Free("throttle", 0.05, 0.005, 0.25),
     Free("fill_s", 5e-7, 5e-8, 3e-5),
     Free("floor_s", 5e-6, 1e-6, 5e-5),
 )
@@ -74,7 +74,8 @@ _DECODE = (
 _DELTANET = (
     Free("compute", 0.25, 0.01, 1.0),
     Free("dram", 0.6, 0.05, 1.0),
-    Free("step_s", 6e-7, 2e-8, 2e-5),
+    Free("spill", 0.7, 0.01, 4.0),
+    Free("step_s", 6e-7, 1e-8, 2e-5),
     Free("floor_s", 4e-6, 3e-7, 3e-5),
 )
 _TORCH_LOOP = ((("torch", "bf16"), (Free("host_s", 1e-5, 1e-7, 5e-5),)),)  # timed with its launch
@@ -82,33 +83,109 @@ _EXP_PER_CLOCK = (
     ("exp", 16.0),
 )  # special-function results a clock and multiprocessor (CUDA programming guide)
 
+_VECTOR = (("vector", 0.5),)
+_ROWS = (*_STREAM, Free("single", 1.5, 0.2, 20.0))
+_GATHER = (Free("dram", 0.3, 0.03, 1.0), *_STREAM[1:])
+_LINK = (Free("rate", 0.85, 0.02, 1.2), Free("floor_s", 1e-5, 2e-6, 3e-5))
+_AIC_ATTENTION = ("kernel_aic_mla", "kernel_infersim_attention")
+
 STAGES = (
-    Stage("pointwise", (Family.POINTWISE, Family.RANDOM), ("kernel_vidur_mlp_ops", "kernel_aic_gated_deltanet", "kernel_llmcompass_a100"),
-          _STREAM, ("bytes",), (("vector", 0.5),), _TORCH_LOOP),
-    Stage("norm", (Family.NORM,), ("kernel_vidur_mlp_ops", "kernel_llmcompass_a100"),
-          (*_STREAM, Free("single", 1.5, 0.2, 20.0)), ("rows", "columns"), (("vector", 0.5),), _TORCH_LOOP),
-    Stage("softmax", (Family.SOFTMAX,), ("kernel_llmcompass_a100",),
-          (*_STREAM, Free("single", 1.5, 0.2, 20.0)), ("rows", "columns"), (("vector", 0.5),), _TORCH_LOOP),
-    Stage("indexing", (Family.EMBEDDING,), ("kernel_vidur_mlp_ops",), (Free("dram", 0.3, 0.03, 1.0), *_STREAM[1:]), ("rows", "columns"), (("vector", 0.5),)),
-    Stage("gemm", (Family.GEMM,),
-          ("kernel_aic_gemm", "kernel_infersim_gemm", "kernel_deepgemm_h800", "kernel_simumax_efficiency",
-           "kernel_vidur_mlp_ops"),
-          _PRODUCT, ("m", "n", "k"),
-          extras=((("trtllm", "fp8"), _QUANTISE), (("trtllm", "fp4"), _QUANTISE), (("vllm", "fp8"), _QUANTISE),
-                  (("vllm", "fp4"), _QUANTISE), (("trtllm", "int8"), _QUANTISE))),
-    Stage("grouped_gemm", (Family.GROUPED_GEMM,),
-          ("kernel_aic_moe", "kernel_infersim_grouped_gemm", "kernel_deepgemm_h800"), _PRODUCT, ("tokens", "n", "k")),
-    Stage("attention", (Family.ATTENTION,),
-          ("kernel_aic_context_attention", "kernel_infersim_attention", "kernel_flash_attention", "kernel_aic_mla"),
-          _ATTENTION, ("q_len", "kv_len", "qk_dim"), _EXP_PER_CLOCK),
-    Stage("attention_backward", (Family.ATTENTION_BACKWARD,), ("kernel_flash_attention",),
-          _ATTENTION, ("q_len", "kv_len", "qk_dim"), _EXP_PER_CLOCK),
-    Stage("decode_attention", (Family.DECODE_ATTENTION,),
-          ("kernel_aic_generation_attention", "kernel_infersim_attention", "kernel_aic_mla"),
-          _DECODE, ("batch", "kv_len", "qk_dim"), (("group_max", 1e6),),
-          known=(("trtllm", "group_max", 32.0),)),  # XQA kernels are built for groups of up to 32 heads
-    Stage("deltanet", (Family.DELTANET,), ("kernel_aic_gated_deltanet",), _DELTANET, ("batch", "heads", "q_len")),
-)  # fmt: skip
+    Stage(
+        "pointwise",
+        (Family.POINTWISE, Family.RANDOM),
+        ("kernel_vidur_mlp_ops", "kernel_aic_gated_deltanet", "kernel_llmcompass_a100", "s5000_measured"),
+        _STREAM,
+        (),
+        _VECTOR,
+        _TORCH_LOOP,
+    ),
+    Stage("copy", (Family.COPY,), ("s5000_measured",), _STREAM, (), _VECTOR),
+    Stage("host_copy", (Family.HOST_COPY,), ("s5000_measured",), _LINK, ()),
+    Stage(
+        "norm",
+        (Family.NORM,),
+        ("kernel_vidur_mlp_ops", "kernel_llmcompass_a100"),
+        _ROWS,
+        ("rows", "columns"),
+        _VECTOR,
+        _TORCH_LOOP,
+    ),
+    Stage(
+        "softmax",
+        (Family.SOFTMAX,),
+        ("kernel_llmcompass_a100", "s5000_measured"),
+        _ROWS,
+        ("rows", "columns"),
+        _VECTOR,
+        _TORCH_LOOP,
+    ),
+    Stage("indexing", (Family.EMBEDDING,), ("kernel_vidur_mlp_ops",), _GATHER, ("rows", "columns"), _VECTOR),
+    Stage(
+        "gemm",
+        (Family.GEMM,),
+        (
+            "kernel_aic_gemm",
+            "kernel_infersim_gemm",
+            "kernel_deepgemm_h800",
+            "kernel_simumax_efficiency",
+            "kernel_vidur_mlp_ops",
+            "s5000_measured",
+        ),
+        _PRODUCT,
+        ("m", "n", "k"),
+        extras=tuple(
+            ((library, precision), _QUANTISE)
+            for library in ("trtllm", "sglang", "vllm")
+            for precision in ("fp8", "fp4", "int8")
+        ),
+    ),
+    Stage(
+        "grouped_gemm",
+        (Family.GROUPED_GEMM,),
+        (
+            "kernel_aic_moe",
+            "kernel_infersim_grouped_gemm",
+            "kernel_deepgemm_h800",
+            "kernel_simumax_efficiency",
+        ),
+        _PRODUCT,
+        ("tokens", "n", "k"),
+    ),
+    Stage(
+        "attention",
+        (Family.ATTENTION,),
+        (
+            "kernel_aic_context_attention",
+            "kernel_flash_attention",
+            "kernel_simumax_efficiency",
+            "s5000_measured",
+            *_AIC_ATTENTION,
+        ),
+        _ATTENTION,
+        ("q_len", "kv_len", "qk_dim"),
+        _EXP_PER_CLOCK,
+    ),
+    Stage(
+        "attention_backward",
+        (Family.ATTENTION_BACKWARD,),
+        ("kernel_flash_attention", "kernel_simumax_efficiency", "s5000_measured"),
+        _ATTENTION,
+        ("q_len", "kv_len", "qk_dim"),
+        _EXP_PER_CLOCK,
+    ),
+    Stage(
+        "decode_attention",
+        (Family.DECODE_ATTENTION,),
+        ("kernel_aic_generation_attention", *_AIC_ATTENTION),
+        _DECODE,
+        ("batch", "kv_len", "qk_dim"),
+        (("group_max", 1e6),),
+        known=(("trtllm", "group_max", 32.0),),  # XQA kernels are built for groups of up to 32 heads
+    ),
+    Stage(
+        "deltanet", (Family.DELTANET,), ("kernel_aic_gated_deltanet",), _DELTANET, ("batch", "heads", "q_len")
+    ),
+)
 """In the order in which they are fitted: later stages price parts of earlier families."""
 
 LATER = {

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from windtunnel.cost.fit import POOLED
-from windtunnel.cost.kernel_time import Floats
-from windtunnel.cost.model import CostModel, Settings
+from windtunnel.cost.fit import POOLED, Fit, Regime
+from windtunnel.cost.kernel_time import Floats, Limit
+from windtunnel.cost.model import MODELS, CostModel, Settings
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 from windtunnel.validation.calibrate.fitting import Free, Points, fit_values, predict
@@ -24,9 +24,12 @@ from windtunnel.validation.calibrate.kernel_families import LATER, Stage
 from windtunnel.validation.measured import MeasuredRows
 from windtunnel.validation.score import weighted_quantile
 
-FEW_ROWS = 12
-"""Below this a chip only moves what a fit may rescale: peak fractions and the floor."""
-FEW_FREE = frozenset({"compute", "dram", "floor_s"})
+FEW_ROWS = 40
+"""Below this a chip only moves peak fractions and fixed times, and borrows the shape of everything else."""
+FEW_FREE = frozenset({"compute", "dram", "floor_s", "fill_s", "rate"})
+OF_MEMORY = frozenset({"dram", "l2", "resident", "stream"})
+MEMORY_SHARE = 0.1
+"""Rows that memory must bound before a fit of products may move what memory does."""
 REGIME_ENDS_S = (1e-5, 3e-5, 1e-4, 1e-3)
 REGIME_ROWS = 60
 
@@ -34,7 +37,7 @@ Entry = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Path_:
+class KernelPath:
     """A kernel path: what a fit is for."""
 
     library: str
@@ -53,10 +56,11 @@ class Residuals:
 def fit_stage(stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]) -> list[Entry]:
     """All fits of one parameter file."""
     paths = _by_path(stage, rows, chips)
-    entries: list[Entry] = []
+    generic = _generic(stage, paths)
+    entries = [_entry(stage, POOLED, KernelPath("", "", ""), *generic)]
     for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
         points = paths[path]
-        free = _free(stage, path)
+        free = _started(_free(stage, path), generic[0])
         fixed = _fixed(stage, free, path)
         pooled = fit_values(list(points.values()), _family(points), free, fixed)
         entries.append(
@@ -64,15 +68,14 @@ def fit_stage(stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Ch
         )
         for name in sorted(points):
             few = len(points[name]) < FEW_ROWS
-            moved = tuple(
-                replace(item, start=float(np.clip(pooled[item.name], item.low, item.high)))
-                for item in free
-                if not few or item.name in FEW_FREE
-            )
-            values = fit_values([points[name]], _family(points), moved, pooled)
-            left_out = _shapes_left_out(points[name], _family(points), moved, pooled)
+            alone = few and len(points) < 3 and not path.variant
+            base = {**pooled, **generic[0]} if alone else pooled
+            allowed = [item for item in free if not few or item.name in FEW_FREE]
+            moved = _started(_informed(allowed, points[name], base), base)
+            values = fit_values([points[name]], _family(points), moved, base)
+            left_out = _shapes_left_out(points[name], _family(points), moved, base)
             entries.append(_entry(stage, name, path, values, [points[name]], left_out))
-    return entries + _generic(stage, paths)
+    return entries
 
 
 def write_entries(path: Path, entries: Sequence[Entry]) -> None:
@@ -80,8 +83,29 @@ def write_entries(path: Path, entries: Sequence[Entry]) -> None:
     path.write_text(json.dumps({"fits": list(entries)}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _generic(stage: Stage, paths: Mapping[Path_, Mapping[str, Points]]) -> list[Entry]:
-    """One fit over everything, for kernel paths that nobody measured."""
+def _informed(free: Sequence[Free], points: Points, values: Mapping[str, float]) -> list[Free]:
+    """Those parameters that the rows say something about."""
+    if "compute" not in values:
+        return list(free)
+    family = points.parts[0].family
+    fit = Fit(family=str(family), chip="", values=tuple(values.items()), regimes=(Regime(np.inf, 1.0, 1.0),))
+    limits = np.concatenate([MODELS[family][0](part, points.chip, fit).limit for part in points.parts])
+    bound = np.mean(limits == int(Limit.MEMORY)) >= MEMORY_SHARE
+    return [item for item in free if bound or item.name not in OF_MEMORY]
+
+
+def _started(free: Sequence[Free], values: Mapping[str, float]) -> tuple[Free, ...]:
+    """The same parameters, starting from the values of another fit."""
+    return tuple(
+        replace(item, start=float(np.clip(values.get(item.name, item.start), item.low, item.high)))
+        for item in free
+    )
+
+
+def _generic(
+    stage: Stage, paths: Mapping[KernelPath, Mapping[str, Points]]
+) -> tuple[dict[str, float], list[Points], Residuals]:
+    """One fit over everything plain, for kernel paths that nobody measured and as a start for the others."""
     together: dict[str, list[Points]] = {}
     for path, points in paths.items():
         if path.variant == "" and not _extras(stage, path):
@@ -93,13 +117,13 @@ def _generic(stage: Stage, paths: Mapping[Path_, Mapping[str, Points]]) -> list[
     family = flat[0].parts[0].family
     values = fit_values(flat, family, stage.free, dict(stage.fixed))
     residuals = [Residuals(predict(item, family, values), item.seconds) for item in flat]
-    return [_entry(stage, POOLED, Path_("", "", ""), values, flat, _joined(residuals))]
+    return values, flat, _joined(residuals)
 
 
 def _by_path(
     stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]
-) -> dict[Path_, dict[str, Points]]:
-    gathered: dict[Path_, dict[str, list[Points]]] = {}
+) -> dict[KernelPath, dict[str, Points]]:
+    gathered: dict[KernelPath, dict[str, list[Points]]] = {}
     for item in rows:
         mine = tuple(part for part in item.parts if part.family in stage.families)
         others = tuple(part for part in item.parts if part.family not in stage.families)
@@ -113,7 +137,7 @@ def _by_path(
             continue
         model = CostModel(chips[item.chip], Settings(library=item.library))
         other_s = sum((model.price(part.where(good)).seconds for part in others), np.zeros(int(good.sum())))
-        path = Path_(item.library, mine[0].precision, mine[0].variant)
+        path = KernelPath(item.library, mine[0].precision, mine[0].variant)
         points = Points(
             chips[item.chip],
             tuple(part.where(good) for part in mine),
@@ -147,11 +171,11 @@ def _family(points: Mapping[str, Points]) -> Family:
     return next(iter(points.values())).parts[0].family
 
 
-def _extras(stage: Stage, path: Path_) -> tuple[Free, ...]:
-    return dict(stage.extras).get((path.library, path.precision), ()) if not path.variant else ()
+def _extras(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
+    return dict(stage.extras).get((path.library, path.precision), ())
 
 
-def _fixed(stage: Stage, free: Sequence[Free], path: Path_) -> dict[str, float]:
+def _fixed(stage: Stage, free: Sequence[Free], path: KernelPath) -> dict[str, float]:
     """Parameters that a fit leaves alone."""
     moved = {item.name for item in free}
     known = {name: value for kernel, name, value in stage.known if kernel == path.library.split("@")[0]}
@@ -163,7 +187,7 @@ def _fixed(stage: Stage, free: Sequence[Free], path: Path_) -> dict[str, float]:
     }
 
 
-def _free(stage: Stage, path: Path_) -> tuple[Free, ...]:
+def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
     """Its parameters; where the launch was timed too, the floor cannot be told from it and stays at its start."""
     extras = _extras(stage, path)
     timed_launch = any(item.name == "host_s" for item in extras)
@@ -210,7 +234,7 @@ def _joined(found: Sequence[Residuals]) -> Residuals:
 def _entry(
     stage: Stage,
     chip: str,
-    path: Path_,
+    path: KernelPath,
     values: Mapping[str, float],
     points: Sequence[Points],
     left_out: Residuals,

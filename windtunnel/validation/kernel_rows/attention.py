@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from windtunnel.cost.fit import SAME_RATE
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.program.work import Family
 from windtunnel.validation.aliases import chip_name, precision_of
@@ -29,6 +30,7 @@ KERNELS = {
     "FlashAttention-2": "fa2",
     "FlashAttention-3": "fa3",
     "cuDNN": "cudnn",
+    "PyTorch eager attention": "torch",
 }
 """Kernel as a table names it → what it is; the library of a fit is ``kernel@harness``."""
 
@@ -99,7 +101,7 @@ def flash_charts(table: Table) -> Iterator[MeasuredRows]:
         if chip is None or path is None or not len(shaped) or phase not in _PHASES:
             continue
         variant = "math" if "eager" in kernel else ""
-        precision = "bf16" if path[0] == "fp16" else path[0]  # the same rate, and the charts say nothing else
+        precision = SAME_RATE.get(path[0], path[0])
         parts = tuple(_self_attention(shaped, family, precision, variant) for family in _PHASES[phase])
         groups = shape_groups(shaped.number("head_dim"), shaped.number("sequence_length_tokens"))
         yield MeasuredRows(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from windtunnel.cost.fit import SAME_RATE
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.validation.aliases import chip_name, precision_of
 from windtunnel.validation.measured import MeasuredRows, gemm, shape_groups
@@ -23,6 +24,7 @@ def _rows(
     *,
     count: Floats | float = 1.0,
     output_bytes: float = 2.0,
+    variant: str = "",
 ) -> Iterator[MeasuredRows]:
     chip, path = chip_name(gpu), precision_of(precision)
     if chip is None or path is None:
@@ -30,7 +32,7 @@ def _rows(
     m, n, k = table.number("m"), table.number("n"), table.number("k")
     part = gemm(
         m, n, k, path[0],
-        variant=path[1], count=count, weight_bytes=_WEIGHT_BYTES.get(path[1]), output_bytes=output_bytes,
+        variant=variant or path[1], count=count, weight_bytes=_WEIGHT_BYTES.get(path[1]), output_bytes=output_bytes,
     )  # fmt: skip
     yield MeasuredRows(table.file, chip, library, table.index, (part,), seconds, shape_groups(n, k))
 
@@ -68,6 +70,7 @@ def simumax(table: Table) -> Iterator[MeasuredRows]:
         yield from _rows(
             rows, gpu, "bf16", "torch", rows.number("derived_seconds"),
             count=rows.number("batch", 1.0), output_bytes=8.0 if output == "fp32" else 2.0,
+            variant="accumulate" if output == "fp32" else "",
         )  # fmt: skip
 
 
@@ -79,7 +82,7 @@ def llmcompass(table: Table) -> Iterator[MeasuredRows]:
         mask = rows.text("gpu") == gpu
         chip = chip_name(str(gpu))
         if chip is not None:
-            part = gemm(m[mask], n[mask], k[mask], "fp16")
+            part = gemm(m[mask], n[mask], k[mask], SAME_RATE["fp16"])
             groups = shape_groups(n[mask], k[mask]) + number
             seconds = rows.number("latency_seconds")[mask]
             yield MeasuredRows(rows.file, chip, "torch", rows.index[mask], (part,), seconds, groups)

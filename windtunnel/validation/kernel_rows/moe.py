@@ -1,4 +1,4 @@
-"""Rows of mixture-of-experts tables: fused layers (aiconfigurator), grouped products (InferSim, DeepGEMM, SimuMax)."""
+"""Rows of mixture-of-experts tables: fused layers (aiconfigurator), grouped products (InferSim, DeepGEMM)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from windtunnel.validation.routing import rank_load
 from windtunnel.validation.tables import Table
 
 _KERNEL_WORDS = ("marlin", "triton", "trtllm_", "cutlass", "nongated", "deepep", "fused_moe")
-_LIBRARY = {"trtllm_": "trtllm_gen", "nongated": "cutlass", "deepep": "deepgemm", "fused_moe": "triton"}
+_LIBRARY = {
+    "trtllm_": "trtllm_gen",
+    "nongated": "cutlass_nongated",
+    "deepep": "deepgemm",
+    "fused_moe": "triton",
+}
 
 
 def kernel_of(source: str) -> str:
@@ -79,7 +84,7 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
         )  # fmt: skip
         groups = shape_groups(hidden, rows.number("inter_size"), top_k, rows.number("num_experts"))
         seconds = rows.number("latency_seconds")
-        yield MeasuredRows(rows.file, chip, f"{kernel}", rows.index, parts, seconds, groups)
+        yield MeasuredRows(rows.file, chip, f"{kernel}@{library}", rows.index, parts, seconds, groups)
 
 
 def _loads(rows: Table, tokens: Floats, top_k: Floats, ranks: Floats) -> Floats:
