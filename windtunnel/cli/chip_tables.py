@@ -45,8 +45,8 @@ PRECISION_NAMES = {
 }
 
 
-def several(chips: Sequence[Chip], width: int) -> list[str]:
-    """One row a chip. Wide enough or not, numbers stay whole; the least asked-for columns go first."""
+def several(chips: Sequence[Chip], clusters: Sequence[str], width: int) -> list[str]:
+    """One row a chip, then the names of clusters. Numbers stay whole; the least asked-for columns go first."""
     columns = (
         TextColumn("chip"),
         TextColumn("FP8", right=True, rank=1),
@@ -68,7 +68,8 @@ def several(chips: Sequence[Chip], width: int) -> list[str]:
         f"in W. {MARK} assumed: undisclosed, or not measured on this chip. "
         "Origin of every number: windtunnel chips show NAME"
     )
-    return [*lines, "", *wrapped(legend, width, " ")]
+    whole = f"Cards of one kind: --on mtt-s5000:64. Whole clusters: {', '.join(clusters)}"
+    return [*lines, "", *wrapped(legend, width, " "), *wrapped(whole, width, " ")]
 
 
 def one(chip: Chip, width: int) -> list[str]:

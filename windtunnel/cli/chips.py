@@ -14,6 +14,7 @@ from windtunnel.specs.catalogue import chip, chip_names
 from windtunnel.specs.files import UNITS
 from windtunnel.specs.schema import Chip, Provenance, Quantity
 from windtunnel.specs.table import did_you_mean
+from windtunnel.specs.targets import cluster_names
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -110,9 +111,13 @@ def _shown(words: Sequence[str]) -> str | None:
 def _list(overrides: Sequence[str], folders: Sequence[Path], *, json: bool) -> int:
     chips = [chip(name, overrides, folders) for name in chip_names(folders)]
     if json:
-        output.print_json(output.success("chips", {"chips": [as_json(found) for found in chips]}))
+        output.print_json(
+            output.success(
+                "chips", {"chips": [as_json(found) for found in chips], "clusters": cluster_names()}
+            )
+        )
     else:
-        output.print_lines(chip_tables.several(chips, output.width()))
+        output.print_lines(chip_tables.several(chips, cluster_names(), output.width()))
     return 0
 
 

@@ -47,8 +47,12 @@ class ClusterFile:
             title=self.table.text("title"),
             node=_node(self.table.table("node"), chip),
             cards=self.cards if cards is None else cards,
-            fabric=_fabric(self.table.table("fabric")),
+            fabric=self.fabric(),
         )
+
+    def fabric(self) -> Fabric:
+        """The network between nodes."""
+        return _fabric(self.table.table("fabric"))
 
 
 def read_cluster(file: Path) -> ClusterFile:

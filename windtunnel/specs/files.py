@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
-from windtunnel.specs.schema import AttentionRules, Chip, Provenance, Quantity, ScaleUp, Vendor
+from windtunnel.specs.schema import AttentionRules, Chip, Provenance, Quantity, ScaleUp, Trust, Vendor
 from windtunnel.specs.table import PROVENANCE_KEYS, Table, read_toml
 
 FILE_NAME = "chip.toml"
@@ -52,6 +52,7 @@ _PROPERTIES = (
     "cards_per_node",
 )
 _ATTENTION = ("dtypes", "head_dim_max", "head_dims_extra", "mask_gradient")
+_OWN = ("aliases", "based_on", "note")
 _KEYS = (*_TEXTS, "aliases", "relatives", "tf32_default", "properties", "attention", "peak_flops", *UNITS)
 
 Base = Callable[[str], Mapping[str, object]]
@@ -77,13 +78,13 @@ def chip_of_folder(folder: Path, base: Base) -> Chip:
 
 
 def completed(folder: Path, base: Base) -> Table:
-    """The file's data on top of those of the chip it is based on. A number is replaced with all it states."""
+    """The file's data on top of those of the chip it is based on."""
     own = _read(folder)
     own.only(_KEYS)
     if not own.has("based_on"):
         return own
-    below = base(own.text("based_on"))
-    return Table(_over(own.data, below), own.file)
+    name = own.text("based_on")
+    return Table(_over(own.data, base(name), name), own.file)
 
 
 def aliases_of(folder: Path) -> tuple[str, ...]:
@@ -102,14 +103,26 @@ def _parsed(file: Path, _changed_ns: int) -> Table:
     return read_toml(file)
 
 
-def _over(own: Mapping[str, object], below: Mapping[str, object]) -> dict[str, object]:
-    """``own`` replaces ``below``; the groups are joined, a number is replaced with its source."""
-    merged = {key: value for key, value in below.items() if key not in ("aliases", "based_on", "note")}
+def _over(own: Mapping[str, object], below: Mapping[str, object], base: str) -> dict[str, object]:
+    """``own`` replaces ``below``; peaks are joined, and a number is replaced together with its source."""
+    merged = {key: _taken_over(value, base) for key, value in below.items() if key not in _OWN}
     for key, value in own.items():
         old = merged.get(key)
         joined = key == "peak_flops" and isinstance(value, dict) and isinstance(old, dict)
         merged[key] = {**old, **value} if joined else value  # type: ignore[dict-item]
     return merged
+
+
+def _taken_over(value: object, base: str) -> object:
+    """Numbers of another chip: their source stays, but they are a conclusion here, and say so."""
+    if not isinstance(value, dict):
+        return value
+    if "trust" not in value:
+        return {key: _taken_over(item, base) for key, item in value.items()}
+    note = str(value.get("note", ""))
+    said = note if note.startswith("as ") else f"as {base}: {note}".rstrip(": ")
+    trust = value["trust"] if value["trust"] == Trust.ASSUMED else str(Trust.DERIVED)
+    return {**value, "trust": trust, "note": said}
 
 
 def _chip(name: str, table: Table) -> Chip:

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.catalogue import chip as chip_called
 from windtunnel.specs.catalogue import chip_names
-from windtunnel.specs.cluster import Cluster
+from windtunnel.specs.cluster import Cluster, Fabric, Node
 from windtunnel.specs.cluster_files import ClusterFile, all_in, read_cluster
-from windtunnel.specs.schema import Chip
+from windtunnel.specs.schema import Chip, Provenance, ScaleUp, Trust
 from windtunnel.specs.table import did_you_mean
 
 CLUSTERS = Path(__file__).parent / "clusters"
 CARDS_MAX = 1_000_000
+PLAIN = "pcie-box"
+"""The cluster whose fabric, a full fat tree, is taken for chips that no file names."""
 
 
 def cluster_names() -> list[str]:
     """The shipped clusters, in alphabetical order."""
-    return [preset.name for preset in _presets()]
+    return sorted(file.stem for file in CLUSTERS.glob("*.toml"))
 
 
 def cluster_of(chip: str | Chip, cards: int = 1) -> Cluster:
     """``cards`` cards of ``chip`` in the kind of node that chip is sold in.
 
     Raises:
-        WindtunnelError: E101, no such chip; E220, the number of cards is not sensible; E222, no node is
-            known for this chip.
+        WindtunnelError: E101, no such chip; E220, the number of cards is not sensible.
     """
     card = chip if isinstance(chip, Chip) else chip_called(chip)
     _check_cards(cards, card.name)
-    preset = _preset_for(card)
-    return preset.cluster(card, cards)
+    title = f"{cards:,} × {card.title}"
+    for preset in _presets():
+        if card.name in preset.chips:
+            return replace(preset.cluster(card, cards), name=f"{card.name}:{cards}", title=title)
+    return Cluster(
+        name=f"{card.name}:{cards}", title=title, node=_plain_node(card), cards=cards, fabric=_plain_fabric()
+    )
 
 
 def parse_target(
@@ -109,21 +116,30 @@ def _unreadable(text: str, part: str) -> WindtunnelError:
     )
 
 
-def _preset_for(card: Chip) -> ClusterFile:
-    """The preset that lists the chip; for a user's own chip the first one with the same scale-up."""
-    presets = _presets()
-    for preset in presets:
-        if card.name in preset.chips:
-            return preset
-    for preset in presets:
-        if chip_called(preset.chips[0]).scale_up is card.scale_up:
-            return preset
-    raise WindtunnelError(
-        "E222",
-        f"no node is known for {card.title}",
-        hint="describe its node in a cluster file: docs/adding-a-chip.md",
-        values={"chip": card.name, "scale_up": str(card.scale_up)},
+def _plain_node(card: Chip) -> Node:
+    """The node of a chip that no cluster file knows: as many cards and links as the chip states."""
+    mesh = card.scale_up is ScaleUp.MESH
+    return Node(
+        chip=card,
+        cards=card.cards_per_node,
+        scale_up=card.scale_up,
+        link_bytes_per_s=card.link_bytes_per_s,
+        links_per_pair=card.links // max(1, card.cards_per_node - 1) if mesh else 0,
+        effective_pair_bytes_per_s=None,
+        nics=card.cards_per_node,
+        nic_bytes_per_s=card.nic_bytes_per_s,
+        host="not stated",
+        provenance=Provenance(
+            source=f"chip.toml of {card.name}",
+            date="2026",
+            trust=Trust.ASSUMED,
+            note="no cluster file names this chip; one network port a card is taken",
+        ),
     )
+
+
+def _plain_fabric() -> Fabric:
+    return next(preset for preset in _presets() if preset.name == PLAIN).fabric()
 
 
 @cache

@@ -41,7 +41,7 @@ def test_every_key_is_named() -> None:
 def test_the_example_card_and_cluster() -> None:
     card = chip("mine", folders=[EXAMPLES])
     assert card.peak_flops["fp8"].value == 1.7e15
-    assert card.l2_bytes == chip("h100-sxm").l2_bytes
+    assert card.l2_bytes.value == chip("h100-sxm").l2_bytes.value
     (cluster,) = parse_target(str(EXAMPLES / "my-cluster.toml"))
     assert cluster.fabric.oversubscription.value == 2
     (cards,) = parse_target("my-card:16", folders=[EXAMPLES])

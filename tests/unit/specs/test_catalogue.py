@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,15 @@ def test_targets() -> None:
     assert (rack.chip.name, rack.nodes) == ("gb200", 2)
     (changed,) = parse_target("h20:8", ["link_bytes_per_s=1e9"])
     assert changed.node.link_bytes_per_s.value == 1e9
+
+
+def test_a_chip_that_no_cluster_file_knows() -> None:
+    card = replace(chip("mtt-s5000"), name="mine", cards_per_node=4, links=6)
+    cluster = cluster_of(card, 8)
+    assert (cluster.name, cluster.nodes) == ("mine:8", 2)
+    assert cluster.node.links_per_pair == 2
+    assert cluster.node.effective_pair_bytes_per_s is None
+    assert cluster.node.provenance.trust is Trust.ASSUMED
 
 
 @given(st.sampled_from(chip_names()), st.integers(1, 10_000))

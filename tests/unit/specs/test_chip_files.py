@@ -9,6 +9,7 @@ import pytest
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.catalogue import CHIPS, FOLDERS_VARIABLE, chip, chip_names
 from windtunnel.specs.files import FILE_NAME
+from windtunnel.specs.schema import Trust
 
 NUMBER = '{ value = 1e15, unit = "FLOP/s", source = "page", date = "2026", trust = "vendor" }'
 
@@ -152,10 +153,22 @@ def test_a_number_of_the_base_is_replaced_whole(tmp_path: Path) -> None:
     folder(tmp_path, based(f"[peak_flops]\nfp8 = {number()}"))
     mine, base = chip("my-card", folders=[tmp_path]), chip("h100-sxm")
     assert (mine.peak_flops["fp8"].source, mine.peak_flops["fp8"].value) == ("page", 2e15)
-    assert mine.peak_flops["bf16"] == base.peak_flops["bf16"]
-    assert mine.tdp_w == base.tdp_w
+    assert mine.peak_flops["bf16"].value == base.peak_flops["bf16"].value
+    assert mine.tdp_w.value == base.tdp_w.value
     assert mine.aliases == ()
     assert mine.note == ""
+
+
+def test_numbers_of_the_base_are_conclusions_about_this_chip(tmp_path: Path) -> None:
+    folder(tmp_path, based(""))
+    mine, base = chip("my-card", folders=[tmp_path]), chip("h100-sxm")
+    assert (base.tdp_w.trust, base.tdp_w.note) == (Trust.VENDOR, "")
+    assert (mine.tdp_w.trust, mine.tdp_w.note) == (Trust.DERIVED, "as h100-sxm")
+    assert mine.tdp_w.source == base.tdp_w.source
+    assert mine.peak_flops["fp8"].trust is Trust.DERIVED
+    assert mine.kernel_floor_s.trust is Trust.ASSUMED
+    assert mine.properties is not None
+    assert mine.properties.note == "as h100-sxm"
 
 
 def test_chips_based_on_each_other(tmp_path: Path) -> None:
