@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windtunnel import api
 from windtunnel.cli import output
 from windtunnel.errors import AnswerIsNo, WindtunnelError
-from windtunnel.report import chrome, csv, difference, html, perfetto, threshold
+from windtunnel.program.program import Origin
+from windtunnel.report import chrome, comparison, csv, difference, html, perfetto, threshold
 from windtunnel.report.terminal import summary
 from windtunnel.report.threshold import Threshold
 from windtunnel.results import file, json_result
@@ -65,19 +68,20 @@ def run(args: argparse.Namespace) -> int:
     """
     limits = [threshold.parse(text) for text in args.fail_if]
     results = _results(args.files, args.on)
+    names = _names(args.files, results)
     if limits and len(results) != 2:
         raise WindtunnelError(
             "E926",
             f"--fail-if compares two results; there are {len(results)}",
             hint="give two files, or one file with --on CHIP,CHIP",
         )
-    written = _write_all(args, results)
+    written = _write_all(args, results, names)
     broken = [limit for limit in limits if limit.failed(*results)]
     if args.json:
         output.print_json(_json(results, written, broken))
     else:
         if len(results) > 1:
-            output.print_lines(_compared(results))
+            output.print_lines(_compared(results, names))
         output.print_lines(f"wrote {path} ({_size(path)}{note})" for path, note in written)
         for limit in broken:
             output.say(_past(limit, results).render())
@@ -115,10 +119,26 @@ def _of_file(path: Path, on: str | None) -> list[RunResult]:
         return list(file.load(path))
     program = api.load(path)
     chips = [part.strip() for part in (on or program.origin.chip or DEFAULT_CHIP).split(",")]
-    return [api.predict(program, on=chip) for chip in chips]
+    results = [api.predict(program, on=chip) for chip in chips]
+    return [replace(result, command=_command(program.origin, result.chip)) for result in results]
 
 
-def _write_all(args: argparse.Namespace, results: Sequence[RunResult]) -> list[tuple[Path, str]]:
+def _command(origin: Origin, chip: str) -> str:
+    """The command that recorded the program, for the chip it is priced on now."""
+    return shlex.join(["windtunnel", "run", "--on", chip, origin.script, *origin.argv])
+
+
+def _names(paths: Sequence[Path], results: Sequence[RunResult]) -> list[str]:
+    """What tells the results apart: their files, or the chips of one file."""
+    stems = [path.stem for path in paths]
+    if len(stems) == len(results) == 2:
+        return stems if stems[0] != stems[1] else ["before", "after"]
+    return comparison.names(results)
+
+
+def _write_all(
+    args: argparse.Namespace, results: Sequence[RunResult], names: Sequence[str]
+) -> list[tuple[Path, str]]:
     """Every file asked for, with what to say about it; the page when none was."""
     stem = "-".join(dict.fromkeys(path.stem for path in args.files))
     beside = args.files[0].parent / stem
@@ -132,7 +152,7 @@ def _write_all(args: argparse.Namespace, results: Sequence[RunResult]) -> list[t
             write(path)
             written.append((path, note))
 
-    one(page, ".html", lambda path: html.write(results, path), ", opens offline")
+    one(page, ".html", lambda path: html.write(results, path, names), ", opens offline")
     one(args.perfetto, ".pftrace", lambda path: perfetto.write(results, path), ", open in ui.perfetto.dev")
     one(args.chrome, ".trace.json", lambda path: chrome.write(results, path))
     one(args.save, ".wtr", lambda path: file.save(results, path))
@@ -145,10 +165,10 @@ def _write_all(args: argparse.Namespace, results: Sequence[RunResult]) -> list[t
     return written
 
 
-def _compared(results: Sequence[RunResult]) -> list[str]:
-    lines = summary(results, output.width(), output.styled()).splitlines()
+def _compared(results: Sequence[RunResult], names: Sequence[str]) -> list[str]:
+    lines = summary(results, output.width(), output.styled(), names=names).splitlines()
     if len(results) == 2:
-        lines += ["", *difference.table(results[0], results[1], output.width())]
+        lines += ["", *difference.table(results[0], results[1], output.width(), names)]
     return [*lines, ""]
 
 

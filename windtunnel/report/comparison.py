@@ -13,8 +13,6 @@ from windtunnel.results.columns import PART_KEYS, Unit
 from windtunnel.results.run_result import RunResult
 
 NOTHING = "—"
-WORTH_A_ROW = 0.0005
-"""Share of the shortest step below which a part is left out on all chips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +97,8 @@ def _parts(results: Sequence[RunResult]) -> list[ComparedRow]:
     compared = []
     for key in PART_KEYS:
         values = [getattr(result.parts, key) for result in results]
-        if any(value >= WORTH_A_ROW * whole for value in values):
-            texts, unit = columns.numbers(Unit.SECONDS, (whole, *values))
+        texts, unit = columns.numbers(Unit.SECONDS, (whole, *values))
+        if any(text.strip("0.") for text in texts[1:]):
             compared.append(ComparedRow(columns.label(key), unit, tuple(texts[1:]), indent=True))
     return compared
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windtunnel.report import grouping
@@ -48,8 +49,8 @@ def rows(before: RunResult, after: RunResult) -> list[Difference]:
     return sorted(changed, key=lambda row: (-abs(row.change_s), row.name, row.place))
 
 
-def table(before: RunResult, after: RunResult, width: int) -> list[str]:
-    """The largest changes as text; empty when nothing changed."""
+def table(before: RunResult, after: RunResult, width: int, names: Sequence[str]) -> list[str]:
+    """The largest changes as text under the two names; empty when nothing changed."""
     changed = rows(before, after)
     if not changed:
         return []
@@ -58,8 +59,8 @@ def table(before: RunResult, after: RunResult, width: int) -> list[str]:
     headers = (
         TextColumn("Largest changes", shorten=Shorten.TAIL, least=16),
         TextColumn("where", rank=2, shorten=Shorten.HEAD, least=16),
-        TextColumn(f"before {unit}", right=True, rank=1),
-        TextColumn(f"after {unit}", right=True, rank=1),
+        TextColumn(f"{names[0]} {unit}", right=True, rank=1),
+        TextColumn(f"{names[1]} {unit}", right=True, rank=1),
         TextColumn(f"change {unit}", right=True),
     )
     cells = [
@@ -79,8 +80,8 @@ def table(before: RunResult, after: RunResult, width: int) -> list[str]:
 
 
 def _by_place(result: RunResult) -> dict[tuple[str, str], float]:
-    groups = grouping.grouped(_kernels(result), lambda row: f"{row.name}\0{_place(row)}")
-    return {(group.rows[0].name, _place(group.rows[0])): group.seconds for group in groups}
+    groups = grouping.grouped(_kernels(result), lambda row: f"{grouping.op_name(row)}\0{_place(row)}")
+    return {(grouping.op_name(group.rows[0]), _place(group.rows[0])): group.seconds for group in groups}
 
 
 def _kernels(result: RunResult) -> list[OpRow]:

@@ -54,7 +54,7 @@ def _path(row: OpRow) -> list[str]:
             joined[-1] += ".*"
         else:
             joined.append(piece)
-    return [row.phase or "other", *joined, row.name.removesuffix(".default")]
+    return [row.phase or "other", *joined, grouping.op_name(row)]
 
 
 def _grow(branch: _Branch, path: list[str], seconds: float) -> None:

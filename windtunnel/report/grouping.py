@@ -46,6 +46,11 @@ def kind(row: OpRow) -> str:
     return KIND_NAMES.get(row.family, row.family.replace("_", " "))
 
 
+def op_name(row: OpRow) -> str:
+    """The name without the overload that nearly all operations have: ``aten.mm.default`` → ``aten.mm``."""
+    return row.name.removesuffix(".default")
+
+
 def part(row: OpRow) -> str:
     """The key of the step part that an operation belongs to."""
     if row.family == Family.COLLECTIVE:

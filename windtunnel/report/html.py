@@ -25,8 +25,8 @@ from windtunnel.results.columns import Unit
 from windtunnel.results.run_result import RunResult
 
 
-def render(results: Sequence[RunResult]) -> str:
-    """The page for one result, or the comparison of several."""
+def render(results: Sequence[RunResult], names: Sequence[str] = ()) -> str:
+    """The page for one result, or the comparison of several under their names (their chips if not given)."""
     script, style = _asset("page.js"), _asset("page.css")
     shared = {
         "style": style,
@@ -38,26 +38,33 @@ def render(results: Sequence[RunResult]) -> str:
         return _template("report.html.j2").render(
             **shared, view=view, result=results[0], data=_packed(view.timeline)
         )
+    named = list(names) or comparison.names(results)
     return _template("compare.html.j2").render(
         **shared,
         results=results,
-        names=comparison.names(results),
+        names=named,
         rows=comparison.rows(results),
         verdicts=[words.verdict(result) for result in results],
-        bars=page.compared_bars(results),
+        bars=page.compared_bars(results, named),
         differences=difference.rows(results[0], results[1]) if len(results) == 2 else [],
         data="",
     )
 
 
-def write(results: Sequence[RunResult], path: str | Path) -> None:
+def write(results: Sequence[RunResult], path: str | Path, names: Sequence[str] = ()) -> None:
     """Write the page. Raises E925 where that cannot be done."""
-    write_bytes(path, render(results).encode())
+    write_bytes(path, render(results, names).encode())
 
 
 def _packed(columns_: dict[str, object]) -> str:
     plain = json.dumps(columns_, ensure_ascii=False, separators=(",", ":")).encode()
     return base64.b64encode(zlib.compress(plain, 9)).decode()
+
+
+def _memory(size_bytes: float) -> str:
+    """In GiB, or in MiB what would show as less than 0.10 GiB."""
+    unit = (units.GIB, "GiB") if abs(size_bytes) >= 0.1 * units.GIB else (units.MIB, "MiB")
+    return f"{size_bytes / unit[0]:,.2f} {unit[1]}"
 
 
 @cache
@@ -77,7 +84,7 @@ def _template(name: str) -> jinja2.Template:
     environment.filters.update(
         seconds=units.seconds,
         gib=units.gib,
-        gib2=lambda size_bytes: f"{size_bytes / units.GIB:,.2f}",
+        memory=_memory,
         percent=lambda fraction: f"{100 * fraction:.1f} %",
         place=lambda fraction: f"{100 * fraction:.3f}%",
         count=units.count,

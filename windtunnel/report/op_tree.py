@@ -18,7 +18,7 @@ from windtunnel.results.run_result import OpRow
 MAX_NODES = 1500
 LEVELS: tuple[Callable[[OpRow], str], ...] = (
     grouping.kind,
-    lambda row: row.name,
+    grouping.op_name,
     lambda row: grouping.generic_module(row.module) or "outside any module",
     lambda row: row.line or "outside the script",
 )

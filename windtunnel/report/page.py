@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from windtunnel.estimate import Source
 from windtunnel.program.program import Notice, NoticeKind
-from windtunnel.report import comparison, flame, grouping, notices, op_tree, plots, timeline_data, words
+from windtunnel.report import flame, grouping, notices, op_tree, plots, timeline_data, words
 from windtunnel.report.flame import Frame
 from windtunnel.report.op_tree import Node
 from windtunnel.report.plots import MemoryPlot, Roofline
@@ -105,7 +105,7 @@ def view(result: RunResult) -> View:
         timeline={**timeline_data.columns(result), "colors": color_of},
         memory_plot=plots.memory_plot(result.memory, category_color),
         categories=_categories(result, category_color),
-        largest=tuple(sorted(result.memory.largest, key=lambda s: -s.bytes * s.count)[:MAX_LARGEST]),
+        largest=tuple(sorted(result.memory.largest, key=lambda s: -s.bytes)[:MAX_LARGEST]),
         roofline=plots.roofline(result, color_of),
         what_if=_what_if(result),
         sources=_sources(result),
@@ -129,14 +129,14 @@ def parts(result: RunResult) -> tuple[Slice, ...]:
     )
 
 
-def compared_bars(results: Sequence[RunResult]) -> list[ComparedBar]:
+def compared_bars(results: Sequence[RunResult], names: Sequence[str]) -> list[ComparedBar]:
     """One bar per result in one scale."""
     longest_s = max(result.step_time_s.value for result in results)
     if longest_s <= 0:
         return []
     return [
         ComparedBar(name, result.step_time_s.value, result.step_time_s.value / longest_s, parts(result))
-        for name, result in zip(comparison.names(results), results)
+        for name, result in zip(names, results, strict=True)
     ]
 
 
@@ -168,7 +168,7 @@ def _what_if(result: RunResult) -> tuple[WhatIf, ...]:
     if base_s <= 0:
         return ()
     rows = [WhatIf(s.what, s.change, s.step_time_s, s.step_time_s / base_s - 1) for s in result.sensitivities]
-    return tuple(sorted(rows, key=lambda row: row.relative))
+    return tuple(sorted(rows, key=lambda row: -abs(row.relative)))
 
 
 def _sources(result: RunResult) -> tuple[SourceShare, ...]:

@@ -149,7 +149,9 @@ def _placed(ops: Sequence[OpRow]) -> list[grouping.Group]:
     counted = [row for row in ops if row.flops > 0 and row.bytes_moved > 0 and row.seconds > 0]
     return grouping.grouped(
         counted,
-        lambda row: f"{row.name} · {grouping.generic_module(row.module)} · {row.shapes} · {row.phase}",
+        lambda row: (
+            f"{grouping.op_name(row)} · {grouping.generic_module(row.module)} · {row.shapes} · {row.phase}"
+        ),
     )[:MAX_DOTS]
 
 

@@ -18,13 +18,18 @@ PIPED_WIDTH = 100
 
 
 def summary(
-    results: Sequence[RunResult], width: int = PIPED_WIDTH, styled: bool = False, fold: bool = True
+    results: Sequence[RunResult],
+    width: int = PIPED_WIDTH,
+    styled: bool = False,
+    fold: bool = True,
+    names: Sequence[str] = (),
 ) -> str:
     """The text for one result, or the comparison of several. Ends with a line break.
 
-    ``fold`` shortens long lists of notices to their first few.
+    ``fold`` shortens long lists of notices to their first few; ``names`` head the columns of a comparison
+    (the chips when not given).
     """
-    blocks = _one(results[0], width, fold) if len(results) == 1 else _several(results, width)
+    blocks = _one(results[0], width, fold) if len(results) == 1 else _several(results, names, width)
     shown = [_styled(block) if styled else block for block in blocks if block]
     return "\n".join(chain.from_iterable([*block, ""] for block in shown)).rstrip("\n") + "\n"
 
@@ -45,10 +50,12 @@ def _one(result: RunResult, width: int, fold: bool) -> list[list[str]]:
     ]
 
 
-def _several(results: Sequence[RunResult], width: int) -> list[list[str]]:
-    blocks = [[f"{words.STEP_NAMES[results[0].step_kind]} on {len(results)} chips"]]
+def _several(results: Sequence[RunResult], given: Sequence[str], width: int) -> list[list[str]]:
+    chips = len({result.chip for result in results})
+    of = f"on {chips} chips" if chips > 1 else f"on {plain(results[0].chip_title)}"
+    blocks = [[f"{words.STEP_NAMES[results[0].step_kind]} {of}"]]
     rows = comparison.rows(results)
-    names = comparison.names(results)
+    names = [plain(name) for name in given or comparison.names(results)]
     for begin, end in _columns_that_fit(names, rows, width):
         headers = (
             TextColumn("Compared"),

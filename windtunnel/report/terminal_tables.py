@@ -84,18 +84,24 @@ def slowest_places(result: RunResult, width: int) -> list[str]:
 
 def memory(result: MemoryResult, width: int) -> list[str]:
     """Bytes by category at the peak, then what the allocator holds against what the card has."""
-    headers = (TextColumn("Memory at the peak"), TextColumn("GiB", right=True), TextColumn("", rank=1))
     reserved = result.peak_reserved_bytes.value
+    unit_bytes, unit = columns.memory_scale(reserved)
+    headers = (TextColumn("Memory at the peak"), TextColumn(unit, right=True), TextColumn("", rank=1))
     held = [(name, size) for name, size in result.peak_by_category if size > 0]
     held.sort(key=lambda item: -item[1])
     active = sum(size for _, size in held)
-    rows = [(name.replace("_", " "), _gib(size), bar(size / max(reserved, 1))) for name, size in held]
+    rows = [
+        (name.replace("_", " "), _in(size, unit_bytes), bar(size / max(reserved, 1))) for name, size in held
+    ]
+    rows = [row for row in rows if row[1] != "0.00"]
     if reserved > active > 0:
         slack = reserved - active
-        rows.append(("fragmentation and cache", _gib(slack), bar(slack / max(reserved, 1))))
-    rows.append(("reserved", _gib(reserved), ""))
-    rows.append(("usable", _gib(result.usable_bytes), ""))
-    rows.append(("headroom", _gib(result.usable_bytes - reserved), "" if result.fits else "does not fit"))
+        rows.append(("fragmentation and cache", _in(slack, unit_bytes), bar(slack / max(reserved, 1))))
+    rows.append(("reserved", _in(reserved, unit_bytes), ""))
+    rows.append(("usable", _in(result.usable_bytes, unit_bytes), ""))
+    rows.append(
+        ("headroom", _in(result.usable_bytes - reserved, unit_bytes), "" if result.fits else "does not fit")
+    )
     return render(headers, rows, width)
 
 
@@ -103,19 +109,20 @@ def largest_storages(result: MemoryResult, width: int) -> list[str]:
     """The largest tensors alive at the peak and the lines that made them."""
     if not result.largest:
         return []
+    unit_bytes, unit = columns.memory_scale(result.peak_reserved_bytes.value)
     headers = (
         TextColumn("Largest at the peak", shorten=Shorten.HEAD, least=18),
-        TextColumn("GiB", right=True),
+        TextColumn(unit, right=True),
         TextColumn("tensors", right=True, rank=3),
         TextColumn("holds", rank=1),
         TextColumn("made by", rank=2, shorten=Shorten.TAIL, least=14),
         TextColumn("module", rank=4, shorten=Shorten.HEAD, least=16),
     )
-    ordered = sorted(result.largest, key=lambda storage: -storage.bytes * storage.count)
+    ordered = sorted(result.largest, key=lambda storage: -storage.bytes)
     rows = [
         (
             plain(storage.line) or "outside the script",
-            _gib(storage.bytes * storage.count),
+            _in(storage.bytes, unit_bytes),
             units.count(storage.count),
             storage.category.replace("_", " "),
             plain(storage.op),
@@ -195,5 +202,5 @@ def _two_decimals(value: float) -> str:
     return "<0.01" if 0 < value < 0.005 else f"{value:,.2f}"
 
 
-def _gib(size_bytes: float) -> str:
-    return f"{size_bytes / units.GIB:,.2f}"
+def _in(size_bytes: float, unit_bytes: float) -> str:
+    return f"{size_bytes / unit_bytes:,.2f}"

@@ -31,7 +31,7 @@ def columns(result: RunResult) -> dict[str, object]:
     ops = [
         [
             strings.setdefault(text, len(strings))
-            for text in (row.name, row.module, row.line, row.shapes, grouping.kind(row))
+            for text in (grouping.op_name(row), row.module, row.line, row.shapes, grouping.kind(row))
         ]
         for row in (result.ops[op] for op in used)
     ]

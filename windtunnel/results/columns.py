@@ -150,6 +150,11 @@ def scale(unit: Unit, value: float) -> tuple[float, str]:
     return 1.0, "" if unit in (Unit.TEXT, Unit.COUNT) else str(unit)
 
 
+def memory_scale(largest_bytes: float) -> tuple[float, str]:
+    """The unit of a table of memory: GiB, or MiB where all of it is less than one GiB."""
+    return (units.GIB, "GiB") if largest_bytes >= units.GIB else (units.MIB, "MiB")
+
+
 def numbers(unit: Unit, values: Sequence[float]) -> tuple[tuple[str, ...], str]:
     """Several values in the one scale and number of decimals that suit the first, and the unit's text.
 

@@ -78,7 +78,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveStorage:
-    """One storage alive at the memory peak, or a sum of equal ones."""
+    """``count`` equal storages alive at the memory peak; ``bytes`` is their sum."""
 
     bytes: int
     count: int

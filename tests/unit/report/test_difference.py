@@ -11,12 +11,13 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.report import difference, threshold
 
 BEFORE = sample_results.training()
+NAMES = ("before", "after")
 AFTER = sample_results.other_chip()
 
 
 def test_equal_results_do_not_differ() -> None:
     assert difference.rows(BEFORE, BEFORE) == []
-    assert difference.table(BEFORE, BEFORE, 100) == []
+    assert difference.table(BEFORE, BEFORE, 100, NAMES) == []
 
 
 def test_largest_change_first() -> None:
@@ -36,7 +37,9 @@ def test_largest_change_first() -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_table_is_the_recorded_one(width: int) -> None:
-    golden.check(f"report/difference-{width}.txt", "\n".join(difference.table(BEFORE, AFTER, width)) + "\n")
+    golden.check(
+        f"report/difference-{width}.txt", "\n".join(difference.table(BEFORE, AFTER, width, NAMES)) + "\n"
+    )
 
 
 @pytest.mark.parametrize(
