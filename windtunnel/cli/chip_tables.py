@@ -46,7 +46,7 @@ PRECISION_NAMES = {
 
 
 def several(chips: Sequence[Chip], clusters: Sequence[str], width: int) -> list[str]:
-    """One row a chip, then the names of clusters. Numbers stay whole; the least asked-for columns go first."""
+    """One row a chip, then the names of clusters. Numbers stay whole; unimportant columns go first."""
     columns = (
         TextColumn("chip"),
         TextColumn("FP8", right=True, rank=1),
