@@ -1,8 +1,8 @@
 """What a language model is made of: facts of its published configuration, layer by layer.
 
 Plain data with the two things that follow from it exactly: how many parameters each part has, and how many
-elements of cache one sequence needs. ``model_config.py`` reads it from a configuration, ``model_catalogue.py``
-finds it by name. How it is run is not said here.
+elements of cache one sequence needs. ``model_config.py`` reads it from a configuration,
+``model_catalogue.py`` finds it by name. How it is run is not said here.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ class ModelSpec:
     @property
     def active_parameters(self) -> int:
         """Parameters that one token meets: its experts only, and no embedding look-up."""
-        idle = sum(layer.ffn.idle_parameters(self.hidden) for layer in self.layers if isinstance(layer.ffn, Moe))
+        idle = sum(
+            layer.ffn.idle_parameters(self.hidden) for layer in self.layers if isinstance(layer.ffn, Moe)
+        )
         return self.text_parameters - idle - (0 if self.tied else self.embedding_parameters)
 
     @property

@@ -1,7 +1,7 @@
 """What mixes tokens in a layer, with its parameters and what one sequence keeps in the cache.
 
 ``cache_elements(tokens)`` grows with the sequence and is stored in the cache's precision;
-``state_elements`` is of fixed size and stored in FP32, ``convolution_elements`` in the activations' precision.
+``state_elements`` is of fixed size and stored in FP32, ``convolution_elements`` as activations are.
 """
 
 from __future__ import annotations
