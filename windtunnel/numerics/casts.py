@@ -86,8 +86,9 @@ def values_of(x: Tensor) -> Tensor:
 
 
 def power_of_two_floor(x: Tensor) -> Tensor:
-    """The largest power of two not above each positive ``x`` (FP32): 0 for 0 and for subnormals."""
-    return (x.float().view(torch.int32) & _EXPONENT_MASK).view(torch.float32)
+    """The largest power of two not above each positive ``x`` (FP32): 0 for 0 and subnormals; NaN stays."""
+    floor = (x.float().view(torch.int32) & _EXPONENT_MASK).view(torch.float32)
+    return torch.where(x.isnan(), x.float(), floor)
 
 
 def _round_narrow(x: Tensor, fmt: FloatFormat, policy: Overflow) -> Tensor:

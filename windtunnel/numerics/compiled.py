@@ -1,4 +1,4 @@
-"""The C kernel: compiled with the system's ``cc`` at first use, kept in the user's cache.
+"""The C kernels: compiled with the system's ``cc`` at first use, kept in the user's cache.
 
 Without a compiler everything still works, in PyTorch, with the same bits, 10 to 100 times slower.
 """
@@ -12,13 +12,22 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from enum import Enum
 from functools import cache
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("exact_kernel.c")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("exact_kernel.c", "quantise_kernel.c"))
 # No contraction: a product and a sum must round twice where the model says so.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 _TIMEOUT_S = 120
+
+
+class Engine(Enum):
+    """What computes: the C kernels where they can be built, or PyTorch; the bits are the same."""
+
+    AUTO = "auto"
+    COMPILED = "compiled"
+    TORCH = "torch"
 
 
 class Problem(ctypes.Structure):
@@ -37,11 +46,28 @@ class Problem(ctypes.Structure):
     )
 
 
+class Quantiser(ctypes.Structure):
+    """``wt_quantiser`` of the C source."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("tile_rows", ctypes.c_int64),
+        ("tile_columns", ctypes.c_int64),
+        ("largest", ctypes.c_float),
+        ("smallest_normal", ctypes.c_float),
+        ("magic", ctypes.c_float),
+        ("floor", ctypes.c_float),
+        ("power_of_two", ctypes.c_int32),
+        ("inverse_from_amax", ctypes.c_int32),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL | None:
-    """The loaded kernel; None where it cannot be built (no compiler, no writable cache).
+    """The loaded kernels; None where they cannot be built (no compiler, no writable cache).
 
-    ``WINDTUNNEL_NO_COMPILER=1`` in the environment keeps it from being built.
+    ``WINDTUNNEL_NO_COMPILER=1`` in the environment keeps them from being built.
     """
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None or os.environ.get("WINDTUNNEL_NO_COMPILER") == "1":
@@ -53,18 +79,20 @@ def library() -> ctypes.CDLL | None:
         return None
     loaded.wt_exact_matmul.restype = None
     loaded.wt_exact_matmul.argtypes = [ctypes.POINTER(Problem)] + [ctypes.c_void_p] * 7
+    loaded.wt_quantise.restype = ctypes.c_int
+    loaded.wt_quantise.argtypes = [ctypes.POINTER(Quantiser)] + [ctypes.c_void_p] * 3
     return loaded
 
 
 def _cached(compiler: str) -> Path:
     folder = _cache_folder()
-    target = folder / f"exact-{_key(compiler)}.so"
+    target = folder / f"numerics-{_key(compiler)}.so"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / "kernel.so"
-        command = [compiler, *_FLAGS, "-shared", "-fPIC", str(_SOURCE), "-o", str(built), "-lm"]
+        command = [compiler, *_FLAGS, "-shared", "-fPIC", *map(str, _SOURCES), "-o", str(built), "-lm"]
         subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S)
         os.replace(built, target)  # atomic: two processes may build at once
     return target
@@ -77,7 +105,8 @@ def _cache_folder() -> Path:
 
 def _key(compiler: str) -> str:
     # A home directory may be shared between machines whose "native" differs.
-    parts = (_SOURCE.read_bytes(), " ".join((compiler, *_FLAGS)).encode(), _cpu().encode())
+    sources = [source.read_bytes() for source in _SOURCES]
+    parts = (*sources, " ".join((compiler, *_FLAGS)).encode(), _cpu().encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum
 from functools import cache
 
 import torch
@@ -16,19 +15,11 @@ from torch import Tensor
 
 from windtunnel.numerics import exact_torch
 from windtunnel.numerics.accumulators import Accumulator
-from windtunnel.numerics.compiled import Problem, library
+from windtunnel.numerics.compiled import Engine, Problem, library
 from windtunnel.numerics.formats import FloatFormat
 
 PANEL = 32  # columns that the C kernel handles at once
 _ROWS_PER_THREAD = 16
-
-
-class Engine(Enum):
-    """What computes: the C kernel where it can be built, or PyTorch."""
-
-    AUTO = "auto"
-    COMPILED = "compiled"
-    TORCH = "torch"
 
 
 def exact_matmul(

@@ -7,12 +7,14 @@ each recipe, so that codes and scales agree bit for bit with it.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from windtunnel.numerics import casts
+from windtunnel.numerics.compiled import Engine, Quantiser, library
 from windtunnel.numerics.formats import E2M1, E4M3, FloatFormat, Overflow
 
 
@@ -65,7 +67,14 @@ ACTIVATION = (1, 128)
 WEIGHT = (128, 128)
 
 
-def quantise(x: Tensor, fmt: FloatFormat, tile: tuple[int, int], rule: ScaleRule = TE_CURRENT) -> Quantised:
+def quantise(
+    x: Tensor,
+    fmt: FloatFormat,
+    tile: tuple[int, int],
+    rule: ScaleRule = TE_CURRENT,
+    *,
+    engine: Engine = Engine.AUTO,
+) -> Quantised:
     """Current scaling: every tile by its own largest magnitude.
 
     Args:
@@ -78,6 +87,9 @@ def quantise(x: Tensor, fmt: FloatFormat, tile: tuple[int, int], rule: ScaleRule
         that holds an infinity becomes NaN where it is infinite and zero elsewhere (its multiplier is 0), as
         the reference code has it.
     """
+    kernel = library() if engine is not Engine.TORCH and fmt.has_nan and x.numel() else None
+    if kernel is not None:
+        return _by_kernel(kernel, x, fmt, tile, rule)
     multiplier, inverse = _scales(_tile_amax(x, tile), fmt, rule)
     return Quantised(_apply(x, multiplier, fmt, tile), inverse, fmt, tile)
 
@@ -164,6 +176,23 @@ def expand_tiles(scale: Tensor, tile: tuple[int, int], rows: int, columns: int) 
     return scale
 
 
+def _by_kernel(
+    kernel: ctypes.CDLL, x: Tensor, fmt: FloatFormat, tile: tuple[int, int], rule: ScaleRule
+) -> Quantised:
+    data = x.detach().float().contiguous()
+    rows, columns = data.shape
+    size = (tile[0] or rows, tile[1] or columns)
+    values = torch.empty_like(data)
+    scale = torch.empty(-(-rows // size[0]), -(-columns // size[1]))
+    quantiser = Quantiser(
+        rows, columns, *size, fmt.max, 2.0**fmt.min_exponent, 1.5 * 2.0 ** (23 - fmt.mantissa_bits),
+        rule.floor, rule.power_of_two, rule.inverse_from_amax,
+    )  # fmt: skip
+    if kernel.wt_quantise(ctypes.byref(quantiser), data.data_ptr(), values.data_ptr(), scale.data_ptr()):
+        raise MemoryError
+    return Quantised(values, scale, fmt, tile)
+
+
 def _scales(amax: Tensor, fmt: FloatFormat, rule: ScaleRule) -> tuple[Tensor, Tensor]:
     amax = amax.clamp(min=rule.floor) if rule.floor else amax
     multiplier = _divide(fmt.max, amax).clamp(max=torch.finfo(torch.float32).max)
@@ -180,7 +209,10 @@ def _divide(number: float, x: Tensor) -> Tensor:
 
 def _tile_amax(x: Tensor, tile: tuple[int, int]) -> Tensor:
     tiled = _tiled(x, tile)
-    return tiled.abs().amax(dim=(1, 3)).float() if x.numel() else torch.zeros(tiled.shape[0], tiled.shape[2])
+    if x.numel():
+        return tiled.abs().amax(dim=(1, 3)).float()
+    # Nothing to look at; a scale for the whole length is there all the same.
+    return torch.zeros(tiled.shape[0] if tile[0] else 1, tiled.shape[2] if tile[1] else 1)
 
 
 def _apply(x: Tensor, multiplier: Tensor, fmt: FloatFormat, tile: tuple[int, int]) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from windtunnel.numerics import casts
+from windtunnel.numerics.compiled import Engine
 from windtunnel.numerics.formats import E2M1, E4M3, E5M2, FloatFormat
 from windtunnel.numerics.scaling import (
     ACTIVATION,
@@ -71,12 +72,13 @@ def sample(kind: str, shape: tuple[int, int]) -> torch.Tensor:
 @pytest.mark.parametrize("rule", [TE_CURRENT, TE_BLOCK, S5000_BLOCK], ids=["te-current", "te-block", "s5000"])
 @pytest.mark.parametrize("tile", [TENSOR, ROW, ACTIVATION, WEIGHT, (128, 1)], ids=str)
 @pytest.mark.parametrize("kind", ["plain", "zeros", "tiny", "wide", "subnormal"])
+@pytest.mark.parametrize("engine", [Engine.AUTO, Engine.TORCH])
 def test_values_and_scales_bit_for_bit(
-    fmt: FloatFormat, rule: ScaleRule, tile: tuple[int, int], kind: str
+    fmt: FloatFormat, rule: ScaleRule, tile: tuple[int, int], kind: str, engine: Engine
 ) -> None:
     for shape in ((128, 256), (37, 200)):
         x = sample(kind, shape)
-        got = quantise(x, fmt, tile, rule)
+        got = quantise(x, fmt, tile, rule, engine=engine)
         values, scale = loop_quantise(x, fmt, tile, rule)
         assert torch.equal(got.scale, scale)
         assert torch.equal(got.values, values)
@@ -102,10 +104,13 @@ def test_empty(tile: tuple[int, int]) -> None:
         assert got.values.shape == shape
 
 
-def test_nan_and_infinity_stay_in_their_tile() -> None:
+@pytest.mark.parametrize("engine", [Engine.AUTO, Engine.TORCH])
+@pytest.mark.parametrize("rule", [TE_CURRENT, S5000_BLOCK], ids=["te-current", "s5000"])
+def test_nan_and_infinity_stay_in_their_tile(engine: Engine, rule: ScaleRule) -> None:
     x = torch.ones(4, 256)
     x[0, 3], x[1, 200] = torch.nan, torch.inf
-    got = quantise(x, E4M3, ACTIVATION)
+    got = quantise(x, E4M3, ACTIVATION, rule, engine=engine)
+    assert bool(quantise(x, E4M3, ACTIVATION, TE_BLOCK, engine=engine).values[0, :128].isnan().all())
     assert bool(got.values[0, :128].isnan().all())
     assert bool(got.values[1, 200].isnan())
     assert bool((got.values[1, 128:200] == 0).all())
