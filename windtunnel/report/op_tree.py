@@ -40,7 +40,8 @@ class Node:
     flops_per_s: float
     bytes_per_s: float
     limit: str
-    sources: str
+    source: str  # of most of the time
+    sources: str  # all of them
     has_children: bool
 
 
@@ -94,6 +95,7 @@ def _node(number: int, parent: int, level: int, group: Group, whole_s: float, na
         flops_per_s=group.flops / group.seconds,
         bytes_per_s=group.bytes_moved / group.seconds,
         limit=words.limited_by(group.limit, group.peak_fraction, group.bandwidth_fraction),
+        source=grouping.grouped(group.rows, lambda row: str(row.source))[0].name,
         sources=", ".join(sorted({str(row.source) for row in group.rows})),
         has_children=not is_leaf,
     )

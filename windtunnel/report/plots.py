@@ -77,13 +77,15 @@ class Roof:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """``left_out``: share of device time of operations without counted FLOPs, which have no place here."""
+    """``left_out``: share of device time of operations without counted FLOPs, which have no place here;
+    ``above``: whether some operation does more than its peak, as causal attention counted in full does."""
 
     dots: tuple[Dot, ...]
     roofs: tuple[Roof, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     left_out: float
+    above: bool
 
 
 def memory_plot(memory: MemoryResult, color_of: dict[str, int]) -> MemoryPlot | None:
@@ -135,7 +137,8 @@ def roofline(result: RunResult, color_of: dict[str, int]) -> Roofline | None:
     )
     placed_s = sum(row.seconds for row in result.ops if row.flops > 0 and row.bytes_moved > 0)
     lines = tuple(_roof(roof, roofs, x, y) for roof in roofs)
-    return Roofline(dots, lines, x.ticks(), y.ticks("FLOP/s"), 1 - placed_s / whole_s)
+    above = any(row.peak_fraction > 1 for group in groups for row in group.rows)
+    return Roofline(dots, lines, x.ticks(), y.ticks("FLOP/s"), 1 - placed_s / whole_s, above)
 
 
 def busy_path(track: Busy) -> str:

@@ -70,7 +70,16 @@ def shortened(text: str, size: int, where: Shorten) -> str:
     while letters and cell_len("".join(letters)) > size - 1:
         letters.pop(0 if where is Shorten.HEAD else -1)
     kept = "".join(letters)
-    return ELLIPSIS + kept if where is Shorten.HEAD else kept + ELLIPSIS
+    if where is Shorten.TAIL:
+        return kept + ELLIPSIS
+    starts_a_piece = text[: len(text) - len(kept)].endswith((".", "/"))
+    return ELLIPSIS + (kept if starts_a_piece else _from_separator(kept))
+
+
+def _from_separator(text: str) -> str:
+    """The end of a path from its first whole piece, unless that would cost more than half of it."""
+    cuts = [index for index in range(len(text) // 2) if text[index] in "/."]
+    return text[cuts[0] :].removeprefix(".") if cuts else text
 
 
 def plain(text: str) -> str:

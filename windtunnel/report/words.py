@@ -94,7 +94,9 @@ def metrics(result: RunResult) -> list[Metric]:
 def limited_by(limit: str, peak_fraction: float, bandwidth_fraction: float) -> str:
     """``compute, 57 % of peak``."""
     if limit == "compute" and peak_fraction > 0:
-        return f"compute, {_whole_percent(peak_fraction)} of peak"
+        # above the peak only where causal attention is counted in full, as MFU counts it
+        counted = " (counted in full)" if peak_fraction > 1 else ""
+        return f"compute, {_whole_percent(peak_fraction)} of peak{counted}"
     if limit == "memory" and bandwidth_fraction > 0:
         return f"memory, {_whole_percent(bandwidth_fraction)} of bandwidth"
     return limit
