@@ -85,6 +85,7 @@ def _template(name: str) -> jinja2.Template:
         seconds=units.seconds,
         gib=units.gib,
         memory=_memory,
+        brief=words.brief,
         percent=lambda fraction: f"{100 * fraction:.1f} %",
         place=lambda fraction: f"{100 * fraction:.3f}%",
         count=units.count,

@@ -64,15 +64,23 @@ def verdict(result: RunResult) -> str:
     """The answer in one sentence."""
     memory = result.memory
     if not memory.fits:
-        needs = units.gib(memory.peak_reserved_bytes.value)
-        place = f"; out of memory at {memory.out_of_memory_at}" if memory.out_of_memory_at else ""
-        return f"Does not fit: {needs} needed, {units.gib(memory.usable_bytes)} usable{place}"
+        # a recording that stopped there says how much was held, not how much would have been
+        least = "at least " if result.outcome is Outcome.OUT_OF_MEMORY else ""
+        needs = f"{least}{units.gib(memory.peak_reserved_bytes.value)} needed"
+        place = f"; out of memory: {brief(memory.out_of_memory_at)}" if memory.out_of_memory_at else ""
+        return f"Does not fit: {needs}, {units.gib(memory.usable_bytes)} usable{place}"
     if result.outcome is not Outcome.COMPLETE:
-        detail = f": {result.outcome_detail}" if result.outcome_detail else ""
+        detail = f": {brief(result.outcome_detail)}" if result.outcome_detail else ""
         return f"Not complete: {_ENDINGS[result.outcome]}{detail}"
     share = memory.peak_reserved_bytes.value / memory.usable_bytes if memory.usable_bytes else 0.0
     time = f"; {STEP_NAMES[result.step_kind]} in {units.seconds(result.step_time_s.value)}"
     return f"Fits, using {units.percent(share, 2)} of memory{time if result.step_time_s.value > 0 else ''}"
+
+
+def brief(text: str) -> str:
+    """The first two sentences of a message's first line: what happened, without the advice after it."""
+    line = text.strip().partition("\n")[0]
+    return ". ".join(line.split(". ")[:2]).rstrip(".")
 
 
 def shares(estimate_shares: Iterable[tuple[Source, float]]) -> str:

@@ -119,3 +119,12 @@ def test_bar_grows_with_the_fraction(fraction: float) -> None:
 
 def _renamed(result: RunResult, name: str) -> RunResult:
     return replace(result, chip=name)
+
+
+def test_a_long_message_is_told_in_two_sentences() -> None:
+    message = (
+        "SomeError: out of memory. Tried to allocate 20 MiB. GPU 0 has a total capacity of 80 GiB.\nMore."
+    )
+    base = sample_results.out_of_memory()
+    text = summary([replace(base, memory=replace(base.memory, out_of_memory_at=message))], 140)
+    assert "out of memory: SomeError: out of memory. Tried to allocate 20 MiB\n" in text
