@@ -89,7 +89,8 @@ class CompiledGraph:
             else:
                 self._compute_group(group, values)
             written = [leaf for node in results for leaf in tree_leaves(values[node])]
-            names = tuple(str(node.target).removeprefix("aten.") for node in group.nodes)
+            members = [node for node in group.nodes if fusion.is_fusible(node)]  # not the views between
+            names = tuple(str(node.target).removeprefix("aten.") for node in members)
             spec = OpSpec(
                 "windtunnel.fused",
                 tuple(tensor.meta.spec for tensor in tensors),

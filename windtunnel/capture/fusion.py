@@ -79,7 +79,7 @@ def numel_of(value: Any) -> int:
 def fuse(graph: torch.fx.Graph) -> list[Group | torch.fx.Node]:
     """The graph's operations in an order that can be executed, fused ones as groups.
 
-    Views inside a group's data flow belong to whoever reads them and stay nodes of their own.
+    A view between two members of a group belongs to the group; other views stay nodes of their own.
     """
     group_of: dict[torch.fx.Node, Group] = {}
     groups: list[Group] = []
@@ -92,7 +92,25 @@ def fuse(graph: torch.fx.Graph) -> list[Group | torch.fx.Node]:
             groups.append(target)
         target.nodes.append(node)
         group_of[node] = target
+    _take_inner_views(graph, group_of)
     return _ordered(graph, group_of)
+
+
+def _take_inner_views(graph: torch.fx.Graph, group_of: dict[torch.fx.Node, Group]) -> None:
+    """Put views that lead from a group back into it among its nodes: it could not be ordered around them."""
+    readers: dict[torch.fx.Node, set[int]] = {}
+    views = [node for node in graph.nodes if node not in group_of and (is_view(node) or _is_getitem(node))]
+    for view in reversed(views):
+        reading = {group_of[user].number for user in view.users if user in group_of}
+        readers[view] = reading.union(*(readers.get(user, set()) for user in view.users))
+    position = {node: index for index, node in enumerate(graph.nodes)}
+    for view in views:
+        for source in _through_views(view):
+            group = group_of.get(source)
+            if group is not None and group.number in readers[view]:
+                group.nodes.append(view)
+                group.nodes.sort(key=position.__getitem__)
+                group_of[view] = group
 
 
 def _space(node: torch.fx.Node) -> int:
