@@ -12,7 +12,7 @@ from windtunnel.report.flame import Frame
 from windtunnel.report.op_tree import Node
 from windtunnel.report.plots import MemoryPlot, Roofline
 from windtunnel.report.timeline_data import Busy
-from windtunnel.report.words import Metric
+from windtunnel.report.words import Metric, StepGroup
 from windtunnel.results import columns
 from windtunnel.results.columns import PART_KEYS
 from windtunnel.results.run_result import LiveStorage, RunResult
@@ -59,6 +59,7 @@ class View:
     title: str
     verdict: str
     metrics: tuple[Metric, ...]
+    steps: tuple[StepGroup, ...]
     parts: tuple[Slice, ...]
     kinds: tuple[Slice, ...]
     tree: tuple[Node, ...]
@@ -96,6 +97,7 @@ def view(result: RunResult) -> View:
         title=words.title(result),
         verdict=words.verdict(result),
         metrics=tuple(words.metrics(result)),
+        steps=tuple(words.step_groups(result)),
         parts=parts(result),
         kinds=kinds,
         tree=tuple(op_tree.build(result.ops)),

@@ -39,6 +39,7 @@ def _one(result: RunResult, width: int, fold: bool) -> list[list[str]]:
     return [
         [plain(words.title(result)), *notices.wrapped(plain(words.verdict(result)), width)],
         terminal_tables.metrics(result, width),
+        terminal_tables.steps(result, width),
         terminal_tables.where_the_step_goes(result, width) if timed else [],
         terminal_tables.slowest_places(result, width),
         terminal_tables.communication(result, width),

@@ -30,6 +30,35 @@ def metrics(result: RunResult, width: int) -> list[str]:
     return render(headers, rows, width)
 
 
+def steps(result: RunResult, width: int) -> list[str]:
+    """Recorded steps by kind, where they differ: prefill and decode, or lengths that change."""
+    groups = words.step_groups(result)
+    if not groups:
+        return []
+    factor, unit = columns.scale(Unit.SECONDS, max(group.longest_s for group in groups))
+    headers = (
+        TextColumn("Recorded steps"),
+        TextColumn("count", right=True),
+        TextColumn(f"median {unit}", right=True),
+        TextColumn(f"first {unit}", right=True, rank=1),
+        TextColumn("shortest", right=True, rank=2),
+        TextColumn("longest", right=True, rank=2),
+    )
+    longest_s = max(group.longest_s for group in groups)
+    rows = [
+        (
+            group.kind,
+            units.count(group.count),
+            *(
+                _scaled(seconds, factor, longest_s)
+                for seconds in (group.median_s, group.first_s, group.shortest_s, group.longest_s)
+            ),
+        )
+        for group in groups
+    ]
+    return render(headers, rows, width)
+
+
 def where_the_step_goes(result: RunResult, width: int) -> list[str]:
     """Disjoint parts of the step, and under compute the kinds of kernels in it."""
     step_s = result.step_time_s.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,7 +12,10 @@ from windtunnel.estimate import Estimate, Source
 from windtunnel.program.program import Outcome, StepKind
 from windtunnel.results import columns
 from windtunnel.results.columns import Unit
+from windtunnel.results.json_result import samples_per_s_per_gpu
 from windtunnel.results.run_result import RunResult
+
+_ALIKE = 0.01  # steps of one kind within this of each other are one number
 
 STEP_NAMES = {
     StepKind.TRAIN: "training step",
@@ -26,6 +30,18 @@ _ENDINGS = {
     Outcome.OUT_OF_MEMORY: "the script ran out of memory",
 }
 _UNIT_OF_ONE_CARD = "/GPU"
+
+
+@dataclass(frozen=True, slots=True)
+class StepGroup:
+    """All recorded steps of one kind."""
+
+    kind: str
+    count: int
+    first_s: float
+    median_s: float
+    shortest_s: float
+    longest_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,19 @@ def metrics(result: RunResult) -> list[Metric]:
     return rows
 
 
+def step_groups(result: RunResult) -> list[StepGroup]:
+    """The recorded steps by kind, in order of appearance; empty when one number says it all."""
+    by_kind: dict[str, list[float]] = {}
+    for kind, seconds in result.steps:
+        by_kind.setdefault(kind, []).append(seconds)
+    groups = [
+        StepGroup(kind, len(all_s), all_s[0], statistics.median(all_s), min(all_s), max(all_s))
+        for kind, all_s in by_kind.items()
+    ]
+    alike = all(group.longest_s <= group.shortest_s * (1 + _ALIKE) for group in groups)
+    return [] if alike and len(groups) < 2 else groups
+
+
 def limited_by(limit: str, peak_fraction: float, bandwidth_fraction: float) -> str:
     """``compute, 57 % of peak``."""
     if limit == "compute" and peak_fraction > 0:
@@ -132,8 +161,8 @@ def _throughput(result: RunResult) -> list[Metric]:
         tokens = "1 token" if result.tokens_per_step == 1 else f"{units.count(result.tokens_per_step)} tokens"
         per_step = f"{tokens} a step"
         return [metric("tokens_per_s_per_gpu", rate, ", ".join(part for part in (per_step, whole) if part))]
-    if result.samples_per_step and result.step_time_s.value > 0:
-        samples = result.step_time_s.inverse(result.samples_per_step / result.cards)
+    samples = samples_per_s_per_gpu(result)
+    if samples is not None:
         return [metric("samples_per_s_per_gpu", samples, f"{units.count(result.samples_per_step)} a step")]
     return []
 

@@ -57,6 +57,7 @@ def run(result: RunResult) -> Json:
         "samples_per_step": result.samples_per_step,
         "tokens_per_s_per_gpu": estimate(result.tokens_per_s_per_gpu),
         "tokens_per_s": estimate(_all_cards(result)),
+        "samples_per_s_per_gpu": estimate(samples_per_s_per_gpu(result)),
         "model_flops_per_token": result.model_flops_per_token,
         "model_flops_per_step": result.model_flops_per_step,
         "model_flops_per_step_causal": result.model_flops_per_step_causal,
@@ -98,6 +99,13 @@ def estimate(value: Estimate | None) -> Json | None:
         return None
     object_ = value.to_dict()
     return object_ if math.isfinite(value.high) else {**object_, "high": None}
+
+
+def samples_per_s_per_gpu(result: RunResult) -> Estimate | None:
+    """Samples of the global batch over step time and cards; None where the model's input is not batched."""
+    if result.samples_per_step <= 0 or result.step_time_s.value <= 0:
+        return None
+    return result.step_time_s.inverse(result.samples_per_step / result.cards)
 
 
 def _saved(path: str) -> Json:

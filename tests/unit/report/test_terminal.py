@@ -14,6 +14,7 @@ from tests.support import golden, sample_results
 from windtunnel.estimate import Estimate, Source
 from windtunnel.report.terminal import BOLD, summary
 from windtunnel.report.text_table import Shorten, TextColumn, bar, render, shortened
+from windtunnel.report.words import step_groups
 from windtunnel.results.run_result import RunResult
 
 CASES = {
@@ -128,3 +129,17 @@ def test_a_long_message_is_told_in_two_sentences() -> None:
     base = sample_results.out_of_memory()
     text = summary([replace(base, memory=replace(base.memory, out_of_memory_at=message))], 140)
     assert "out of memory: SomeError: out of memory. Tried to allocate 20 MiB\n" in text
+
+
+def test_prefill_and_decode_are_told_apart() -> None:
+    groups = {group.kind: group for group in step_groups(sample_results.decode())}
+    assert groups["prefill"].count == 1
+    assert groups["decode"].count == 31
+    assert groups["decode"].median_s == pytest.approx(0.00805)
+    assert groups["decode"].first_s == groups["decode"].shortest_s == pytest.approx(0.0079)
+
+
+def test_equal_steps_are_one_number() -> None:
+    same = (("train", 1.0), ("train", 1.005))
+    assert step_groups(replace(sample_results.training(), steps=same)) == []
+    assert step_groups(replace(sample_results.training(), steps=(*same, ("train", 1.5)))) != []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,15 @@ from hypothesis import strategies as st
 from windtunnel.results import columns
 from windtunnel.results.columns import COLUMNS, PART_KEYS, Unit
 from windtunnel.results.run_result import StepParts
+
+INTRODUCTION = """# Result keys
+
+What `--json`, CSV tables and reports call each quantity, its unit and its definition; made from
+`windtunnel/results/columns.py`. In JSON every number is in its base unit (seconds, bytes, fractions), and an
+estimate is an object with `value`, `low`, `high` (80 % interval), `source` and `source_shares`. One chip has
+these keys at the top level beside `schema` and `status`; several chips have them in each object of `runs`.
+Reports print fractions in percent, memory in GiB, and rates in decimal units.
+"""
 
 
 def test_keys_are_defined_once() -> None:
@@ -52,3 +63,13 @@ def test_text_keeps_three_digits(value: float) -> None:
     (number,), _ = columns.numbers(Unit.SECONDS, (value,))
     factor, _ = columns.scale(Unit.SECONDS, value)
     assert float(number.replace(",", "")) * factor == pytest.approx(value, rel=6e-3)
+
+
+def test_the_page_of_keys_is_this_table() -> None:
+    heading = ["| Key | Label | Unit | Definition |", "|---|---|---|---|"]
+    rows = [f"| `{c.key}` | {c.label} | {c.unit} | {c.definition} |" for c in COLUMNS]
+    text = "\n".join([INTRODUCTION, *heading, *rows]) + "\n"
+    page = Path(__file__).parents[3] / "docs" / "result-keys.md"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        page.write_text(text, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == text
