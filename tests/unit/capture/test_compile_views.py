@@ -7,7 +7,6 @@ import torch
 
 from windtunnel.capture.session import Session
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
