@@ -1,4 +1,7 @@
-"""Recording, pricing and memory replay of Qwen3.5-397B against FakeTensorMode on the same Python path."""
+"""Recording, pricing and memory replay of Qwen3.5-397B against FakeTensorMode on the same Python path.
+
+Processor seconds, so that what else the machine does counts little; everything here runs on one thread.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ def fake_seconds() -> float:
         ids = torch.zeros(1, TOKENS, dtype=torch.long)
         best = float("inf")
         for _ in range(2):
-            begin = time.perf_counter()
+            begin = time.process_time()
             logits = model(ids).logits
             logits.float().mean().backward()
-            best = min(best, time.perf_counter() - begin)
+            best = min(best, time.process_time() - begin)
             model.zero_grad(set_to_none=True)
     return best
 
@@ -50,16 +53,16 @@ def recorded_seconds(kernels: bool, optimizer: bool) -> tuple[float, float, floa
         ids = torch.zeros(1, TOKENS, dtype=torch.long, device="musa")
         adamw = torch.optim.AdamW(model.parameters()) if optimizer else None
         gc.collect()
-        begin = time.perf_counter()
+        begin = time.process_time()
         model(ids).logits.float().mean().backward()
         if adamw is not None:
             adamw.step()
         program = session.program()
         predict(program, chip("mtt-s5000"))
-        best = min(best, time.perf_counter() - begin)
-        begin = time.perf_counter()
+        best = min(best, time.process_time() - begin)
+        begin = time.process_time()
         predict(program, chip("h100-sxm"))
-        reprice = min(reprice, time.perf_counter() - begin)
+        reprice = min(reprice, time.process_time() - begin)
         session.remove()
         del model, adamw
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -73,8 +76,10 @@ def main() -> None:
     elif case:
         print(*recorded_seconds(kernels="kernels" in case, optimizer="adamw" in case))
     else:
-        fake = _in_process("fake")[0]
-        same, reprice, _ = _in_process("same")
+        # alternating, best of two: the machine may be busy with other things for a while
+        first, other = _in_process("fake")[0], _in_process("same")
+        fake = min(first, _in_process("fake")[0])
+        same, reprice = (min(pair) for pair in zip(other[:2], _in_process("same")[:2]))
         adamw, _, resident = _in_process("adamw")
         fast, _, _ = _in_process("kernels")
         say("record + price + memory, same path ÷ FakeTensorMode", same / fake, "ratio", 0.25)

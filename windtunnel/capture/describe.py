@@ -20,6 +20,7 @@ class OpInfo:
     """Schema facts of one operator.
 
     Attributes:
+        returns_nothing: in place, and shapes never change (list operations, fused optimizers).
         returns_view: some result aliases an argument without being written.
         writes: (position, name) of the arguments that are written.
         dynamic: the result's shape or value depends on data.
@@ -33,6 +34,7 @@ class OpInfo:
         "func",
         "name",
         "names",
+        "returns_nothing",
         "returns_view",
         "skip",
         "writes",
@@ -48,6 +50,7 @@ class OpInfo:
         self.returns_view = any(
             r.alias_info is not None and not r.alias_info.is_write for r in schema.returns
         )
+        self.returns_nothing = not schema.returns
         self.writes = [
             (position, argument.name)
             for position, argument in enumerate(schema.arguments)

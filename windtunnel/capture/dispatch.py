@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from windtunnel.capture import custom, plans, widened
+from windtunnel.capture import custom, foreach, plans, widened
 from windtunnel.capture.checks import check_call
 from windtunnel.capture.describe import OpInfo, op_spec
 from windtunnel.capture.keys import Call
@@ -94,7 +94,7 @@ class Dispatcher:
         self._poison(info, args, kwargs)
         place = recorder.reserve()
         try:
-            out = self._infer(info, args, kwargs)
+            out = None if info.returns_nothing else self._infer(info, args, kwargs)
         except BaseException:
             recorder.cancel(place)
             raise
@@ -114,6 +114,9 @@ class Dispatcher:
                     tensor.store.valued = False
 
     def _infer(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        listed = foreach.results(info, args)
+        if listed is not None:
+            return listed
         shape = custom.shape_of(info.base_name)
         if shape is not None:
             return self._run(info, args, kwargs, shape_only, self.state.meta_device, shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from types import TracebackType
 from typing import Any
 
@@ -122,7 +121,6 @@ class Session:
         outcome_detail: str = "",
     ) -> Program:
         """The recording so far."""
-        gc.collect()
         self.recorder.steps = self.steps.marks()
         self.steps.mark_memory()
         origin: Origin = self.recorder.origin(
