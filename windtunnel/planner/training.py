@@ -14,9 +14,12 @@ import numpy as np
 from windtunnel.estimate import Estimate
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
+from windtunnel.planner.exchange import PipelineExchange
+from windtunnel.planner.sustained import MATRIX_FAMILIES, Sustained, sustained
 from windtunnel.program.program import Program
 from windtunnel.program.work import Family
 from windtunnel.recipes.chunk import Part
+from windtunnel.recipes.layout import FLASH_1_FACTOR, AttentionKernel
 from windtunnel.recipes.training import TrainingRecipe
 from windtunnel.results.run_result import StepParts
 from windtunnel.specs.schema import Chip
@@ -29,6 +32,8 @@ from windtunnel.timeline.pricing import ModelFor, default_model
 from windtunnel.timeline.schedule import Chunk, Schedule, order
 from windtunnel.timeline.sites import SiteTable
 from windtunnel.timeline.step import StepTimeline
+
+_ATTENTION = (Family.ATTENTION, Family.ATTENTION_BACKWARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,27 @@ class TrainingPrediction:
 class TrainingPredictor:
     """Predicts steps on one chip and cluster; prices of distinct operations are kept between calls."""
 
-    def __init__(self, chip: Chip, network: NetworkModel, model_for: ModelFor = default_model) -> None:
+    def __init__(
+        self,
+        chip: Chip,
+        network: NetworkModel,
+        model_for: ModelFor = default_model,
+        long_run: Sustained | None = None,
+    ) -> None:
         self.chip = chip
         self.network = network
         self._model = model_for(chip)
+        self._long_run = long_run or sustained()
+        self._slowdown = self._long_run.slowdown(chip)
 
-    def program_time(self, program: Program) -> ProgramTime:
-        """Replay one program on a card of its own."""
+    def program_time(
+        self, program: Program, host_factor: float = 1.0, attention_factor: float = 1.0
+    ) -> ProgramTime:
+        """Replay one program on a card of its own.
+
+        ``host_factor`` and ``attention_factor`` scale host time and attention kernels: for a framework that
+        issues more operations than are written here, and for older kernels.
+        """
         rank = program.origin.rank
         prices = price_ops(
             program.specs,
@@ -79,8 +98,9 @@ class TrainingPredictor:
             program.groups,
             lambda spec, work, group: self.network.recorded_time(spec, group, rank).estimate(),
         )
-        hosts = np.array([price.host_s for price in prices])
+        hosts = np.array([price.host_s for price in prices]) * host_factor
         devices = np.array([price.seconds for price in prices])
+        devices *= [self._factor(work.family, attention_factor) for work in program.works]
         table = SiteTable.of_sites(prices, program.sites, hosts, devices)
         trace = self._replay(table, program)
         held = self._held(program)
@@ -97,6 +117,10 @@ class TrainingPredictor:
         high = sum(c * (p.high_s - p.seconds) for c, p in zip(counts.tolist(), prices, strict=True)) / whole
         flops = float(sum(c * w.flops for c, w in zip(counts.tolist(), program.works, strict=True)))
         return ProgramTime(step_parts(timeline, kinds, program.sites[:, 4]), (low, high), flops)
+
+    def _factor(self, family: Family, attention_factor: float) -> float:
+        slower = self._slowdown if family in MATRIX_FAMILIES else 1.0
+        return slower * attention_factor if family in _ATTENTION else slower
 
     def _replay(self, table: SiteTable, program: Program) -> Trace:
         trace = Trace()
@@ -117,48 +141,57 @@ class TrainingPredictor:
         layout = recipe.layout
         plan = order(Schedule(layout.schedule), layout.pipeline, layout.micro_batches, layout.chunks)
         times: dict[int, ProgramTime] = {}
+        eager = not layout.graphs and layout.eager_host
+        host = self._long_run.host_factor_eager if eager else 1.0
+        slower = FLASH_1_FACTOR if layout.attention is AttentionKernel.FLASH_1 else 1.0
 
-        def timed(chunk: Chunk) -> ProgramTime:
-            program = recipe.program(
-                chunk.virtual % len(recipe.chunks),
-                Part(str(chunk.kind)),
-                chunk.micro_batch,
-                plan.splits_backward,
-            )
+        def timed(program: Program) -> ProgramTime:
             if id(program) not in times:
-                times[id(program)] = self.program_time(program)
+                times[id(program)] = self.program_time(program, host, slower)
             return times[id(program)]
 
+        def of_chunk(chunk: Chunk) -> ProgramTime:
+            virtual, part = chunk.virtual % len(recipe.chunks), Part(str(chunk.kind))
+            return timed(recipe.program(virtual, part, chunk.micro_batch, plan.splits_backward))
+
         boundary = float(recipe.boundary.nbytes)
-        stage_ranks = layout.stage_ranks
 
         def transfer_s(origin: int, stage: int) -> float:
-            pair = (origin * stage_ranks, stage * stage_ranks)
+            pair = (origin * layout.stage_ranks, stage * layout.stage_ranks)
             return self.network.collective_time(Collective.SEND, boundary, pair).seconds
 
-        pipeline = replay(plan, lambda chunk, stage: timed(chunk).seconds, transfer_s)
-        ends = [self.program_time(recipe.optimizer(stage)) for stage in range(layout.pipeline)]
+        exchange = PipelineExchange(
+            recipe, lambda virtual, way: timed(recipe.exchange(virtual, way)).parts.exposed_comm_s
+        )
+        pipeline = replay(
+            plan, lambda chunk, stage: of_chunk(chunk).seconds, transfer_s, exchange.earliest_end(plan)
+        )
+        ends = [timed(recipe.optimizer(stage)) for stage in range(layout.pipeline)]
         tail = max(ends, key=lambda end: end.seconds)
         busiest = max(range(layout.pipeline), key=lambda s: (pipeline.busy_s[s], -s))
-        own = [timed(chunk) for chunk in plan.stages[busiest]] + [tail]
-        seconds = pipeline.total_s + tail.seconds
-        parts = _summed([time.parts for time in own], seconds)
-        low = sum(t.relative[0] * t.seconds for t in own) / max(seconds, 1e-30)
-        high = sum(t.relative[1] * t.seconds for t in own) / max(seconds, 1e-30)
-        step_time = Estimate(
-            seconds, seconds * max(0.0, 1 - low), seconds * (1 + high), Estimate.exact(1.0).shares
-        )
+        own = [of_chunk(chunk) for chunk in plan.stages[busiest]] + [tail]
+        exposed = exchange.tail_s(plan, pipeline)
+        seconds = pipeline.total_s + exposed + tail.seconds
         return TrainingPrediction(
-            step_time_s=step_time,
-            parts=parts,
+            step_time_s=_estimate(own, seconds),
+            parts=_summed([time.parts for time in own], seconds, exposed),
             pipeline=pipeline,
             hardware_flops=sum(time.flops for time in own),
             tokens_per_s_per_gpu=layout.step_tokens / seconds / layout.cards,
         )
 
 
-def _summed(parts: list[StepParts], seconds: float) -> StepParts:
+def _estimate(own: list[ProgramTime], seconds: float) -> Estimate:
+    """The interval of a step from those of its programs, as fractions of what they take."""
+    busy = sum(time.seconds for time in own) or 1.0
+    low = sum(time.relative[0] * time.seconds for time in own) / busy
+    high = sum(time.relative[1] * time.seconds for time in own) / busy
+    return Estimate(seconds, seconds * max(0.0, 1 - low), seconds * (1 + high), Estimate.exact(1.0).shares)
+
+
+def _summed(parts: list[StepParts], seconds: float, exposed_s: float) -> StepParts:
     """Parts of all programs of a stage; what they leave of the step is bubble."""
     names = ("compute_s", "exposed_comm_s", "host_gap_s", "optimizer_s", "io_s")
     sums = {name: sum(getattr(part, name) for part in parts) for name in names}
+    sums["exposed_comm_s"] += exposed_s
     return StepParts(**sums, bubble_s=max(0.0, seconds - sum(sums.values())))

@@ -57,6 +57,7 @@ class MoeFfn:
     """Experts of ``width``, ``top_k`` for each token, and ``shared_width`` that all tokens pass through.
 
     ``node_limit``: most nodes that a token's experts may be on (group-limited routing); 0: no limit.
+    ``latent``: width that tokens are projected to before the experts; 0: the hidden size.
     """
 
     experts: int
@@ -65,6 +66,7 @@ class MoeFfn:
     shared_width: int = 0
     gated: bool = True
     node_limit: int = 0
+    latent: int = 0
 
 
 Mixer = GroupedQuery | Latent | GatedDelta
@@ -73,10 +75,10 @@ Ffn = DenseFfn | MoeFfn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
-    """One layer. ``layer_norm``: LayerNorm instead of RMSNorm."""
+    """One layer; hybrids have layers with only one of the two. ``layer_norm``: LayerNorm, not RMSNorm."""
 
-    mixer: Mixer
-    ffn: Ffn
+    mixer: Mixer | None
+    ffn: Ffn | None
     layer_norm: bool = False
 
 

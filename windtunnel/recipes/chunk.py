@@ -4,7 +4,9 @@ What data-parallel ranks exchange, and when:
     ddp, zero1   gradients of each layer after the last micro-batch's backward; with zero1 parameters of each
                  layer before the first micro-batch's forward; both beside compute unless told otherwise
     fsdp         parameters of each layer before it is used, one layer ahead; gradients after its backward;
-                 for every micro-batch, or once a step where a pipeline keeps layers unsharded between
+                 for every micro-batch
+A pipeline spreads that over its whole step: parameters stay gathered between micro-batches, and the programs
+of ``exchange_program`` run beside the chunks.
 """
 
 from __future__ import annotations
@@ -49,11 +51,11 @@ class Exchange:
 def exchange_of(layout: Layout, micro_batch: int) -> Exchange:
     """What the chunk exchanges for a micro-batch by its number in the step."""
     first, last = micro_batch == 0, micro_batch == layout.micro_batches - 1
-    if layout.data_and_context == 1 and layout.expert_data == 1:
+    alone = layout.data_and_context == 1 and layout.expert_data == 1
+    if alone or layout.pipeline > 1:
         return Exchange(False, False)
     if layout.sharding is Sharding.FSDP:
-        every = layout.pipeline == 1
-        return Exchange(every or first, every or last)
+        return Exchange(True, True)
     gather = first and layout.sharding is Sharding.ZERO1 and layout.overlap_param_gather
     return Exchange(gather, last and layout.overlap_grad_reduce)
 
@@ -102,7 +104,7 @@ def _backward(
     builder: ProgramBuilder, chunk: ModelChunk, layout: Layout, exchange: Exchange, with_weights: bool
 ) -> None:
     layers = chunk.layers
-    again = exchange.gather and layout.sharding is Sharding.FSDP and layout.pipeline == 1
+    again = exchange.gather and layout.sharding is Sharding.FSDP
     if again:
         builder.add(_gather(layers[-1], len(layers) - 1, layout), Phase.BACKWARD, "parameters")
     for index in reversed(range(len(layers))):
@@ -185,6 +187,31 @@ def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
 
 def _waits(pieces: Pieces, index: int, base: int, layout: Layout) -> list[OpSpec]:
     return [wait(base + 2 * index + kind) for _, kind in _parameters(pieces) if _ways(layout, kind)[1] > 1]
+
+
+class Direction(StrEnum):
+    """What data-parallel ranks exchange."""
+
+    PARAMETERS = "parameters"
+    GRADIENTS = "gradients"
+
+
+def exchange_program(
+    chunk: ModelChunk, layout: Layout, direction: Direction, groups: list[ProcessGroup]
+) -> Program:
+    """What one chunk of a pipeline exchanges beside compute, once a step; empty where that comes after."""
+    name = f"chunk {chunk.virtual} {direction}"
+    rank = chunk.stage * layout.stage_ranks
+    builder = ProgramBuilder(groups, rank=rank, world_size=layout.cards, name=name)
+    sharded = layout.sharding is Sharding.FSDP
+    if direction is Direction.GRADIENTS and (sharded or layout.overlap_grad_reduce):
+        for index in reversed(range(len(chunk.layers))):
+            builder.add(_reduce(chunk.layers[index], index, layout), Phase.BACKWARD, "gradients")
+    gathers = sharded or (layout.sharding is Sharding.ZERO1 and layout.overlap_param_gather)
+    if direction is Direction.PARAMETERS and gathers:
+        for index, pieces in enumerate(chunk.layers):
+            builder.add(_gather(pieces, index, layout), Phase.FORWARD, "parameters")
+    return builder.finish(StepKind.SCRIPT)
 
 
 def optimizer_program(chunks: list[ModelChunk], layout: Layout, groups: list[ProcessGroup]) -> Program:

@@ -52,6 +52,18 @@ class Sharding(StrEnum):
     FSDP = "fsdp"  # parameters, gradients and optimizer state
 
 
+class AttentionKernel(StrEnum):
+    """Generations of attention kernels."""
+
+    FLASH = "flash"  # what the chip's libraries offer today
+    FLASH_1 = "flash-1"  # FlashAttention of 2022 and its Triton form: FLASH_1_FACTOR of the time
+    UNFUSED = "unfused"  # products with a softmax between, the score matrix in memory
+
+
+FLASH_1_FACTOR = 2.0
+"""FlashAttention-2 is about twice as fast as the first (arXiv 2307.08691, abstract)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """One way to run a training step.
@@ -66,7 +78,8 @@ class Layout:
         overlap_grad_reduce, overlap_param_gather: data-parallel collectives beside compute.
         overlap_tensor: share of tensor-parallel collectives hidden behind products (async TP, user buffers).
         graphs: layers launched as CUDA graphs. fused: norms, activations and losses are single kernels.
-        flash: one attention kernel; else products with a softmax between, the score matrix in memory.
+        attention: which generation of attention kernels runs.
+        eager_host: the framework issues many more operations than are written here (no fused layers).
         first_layers_fewer, last_layers_fewer: layers missing from the first and last stage.
         imbalance: load of the busiest expert rank over the mean; 1: balanced routing.
     """
@@ -94,7 +107,8 @@ class Layout:
     overlap_experts: bool = False
     graphs: bool = False
     fused: bool = True
-    flash: bool = True
+    attention: AttentionKernel = AttentionKernel.FLASH
+    eager_host: bool = False
     first_layers_fewer: int = 0
     last_layers_fewer: int = 0
     imbalance: float = 1.0

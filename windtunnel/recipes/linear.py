@@ -77,7 +77,10 @@ class Products:
             rows: tokens of the product. wide_in, wide_out: sizes on this rank, after splitting.
             split: ``column`` (input gathered), ``row`` (sums scattered) or nothing.
         """
-        forward = [*(self.cast(rows, wide_in) if cast_input else ()), *self.product(rows, wide_out, wide_in)]
+        # behind a norm the 8-bit copies are what the norm writes instead of 16 bit (Transformer Engine)
+        written_by_norm = split == "column" and self.layout.fused
+        casts = self.cast(rows, wide_in) if cast_input and not written_by_norm else ()
+        forward = [*casts, *self.product(rows, wide_out, wide_in)]
         inward = self.product(rows, wide_in, wide_out, backward=True)
         weight = list(self.product(wide_out, wide_in, rows, self.gradient, backward=True))
         if bias:

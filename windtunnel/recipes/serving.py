@@ -18,18 +18,22 @@ from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
 from windtunnel.recipes.architecture import (
     Architecture,
     DenseFfn,
+    Ffn,
     GatedDelta,
     GroupedQuery,
     Latent,
     LayerShape,
+    Mixer,
     MoeFfn,
 )
 from windtunnel.recipes.builder import ProgramBuilder
+from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layers.attention import split_heads
 from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
 from windtunnel.recipes.layout import Layout, Precision
 from windtunnel.recipes.linear import FP8_FORWARD, Products
 from windtunnel.recipes.piece import collective, op, tensor
+from windtunnel.specs.model import ModelSpec
 
 _WORLD, _TENSOR, _EXPERT = 0, 1, 2
 
@@ -68,10 +72,10 @@ class ServingLayout:
         return self.tensor * self.data
 
 
-def forward_step(model: Architecture, layout: ServingLayout, batches: Sequence[Batch]) -> Program:
+def forward_step(model: ModelSpec | Architecture, layout: ServingLayout, batches: Sequence[Batch]) -> Program:
     """The step of one rank; ``batches`` are the sequences of its attention replica.
 
-    Raises E208 for a step without tokens.
+    Raises E208 for a step without tokens, E209 for a mixer that cannot be built.
     """
     tokens = sum(batch.tokens for batch in batches)
     if tokens < 1:
@@ -80,7 +84,8 @@ def forward_step(model: Architecture, layout: ServingLayout, batches: Sequence[B
             "a serving step without tokens",
             hint="give at least one sequence with at least one new token",
         )
-    step = _Step(model, layout, tuple(batches), tokens)
+    built = architecture_of(model) if isinstance(model, ModelSpec) else model
+    step = _Step(built, layout, tuple(batches), tokens)
     builder = ProgramBuilder(_groups(layout), rank=0, world_size=layout.cards, name="serving step")
     ops = step.operations()
     if layout.graphs:
@@ -117,10 +122,10 @@ class _Step:
         table, ids = tensor(dtype, rows, model.hidden), tensor("int64", self.tokens)
         ops = [op("aten.embedding", (table, ids), (self._hidden(),))]
         for shape in model.layers:
-            ops += self._norm(shape)
-            ops += self._mixer(shape)
-            ops += self._norm(shape)
-            ops += self._ffn(shape)
+            if shape.mixer is not None:
+                ops += [*self._norm(shape), *self._mixer(shape.mixer)]
+            if shape.ffn is not None:
+                ops += [*self._norm(shape), *self._ffn(shape.ffn)]
         sequences = sum(batch.sequences for batch in self.batches)
         last, logits = tensor(dtype, sequences, model.hidden), tensor(dtype, sequences, rows)
         ops.append(op(kernels.RMS_NORM, (last, tensor(dtype, model.hidden)), (last,)))
@@ -159,8 +164,8 @@ class _Step:
             return []
         return [collective("allreduce_", _TENSOR, self._hidden(), self._hidden())]
 
-    def _mixer(self, shape: LayerShape) -> list[OpSpec]:
-        mixer, layout, hidden, rows = shape.mixer, self.layout, self.model.hidden, self.tokens
+    def _mixer(self, mixer: Mixer) -> list[OpSpec]:
+        layout, hidden, rows = self.layout, self.model.hidden, self.tokens
         dtype, ways = layout.precision.activation, layout.tensor
         ops: list[OpSpec] = []
         if isinstance(mixer, GroupedQuery):
@@ -194,8 +199,8 @@ class _Step:
         ops.append(op(kernels.RMS_NORM, (x, w), (x,)))
         return [*ops, *self._linear(rows, value_width, hidden), *self._summed()]
 
-    def _ffn(self, shape: LayerShape) -> list[OpSpec]:
-        ffn, layout = shape.ffn, self.layout
+    def _ffn(self, ffn: Ffn) -> list[OpSpec]:
+        layout = self.layout
         if isinstance(ffn, DenseFfn):
             return [*self._dense(ffn, layout.tensor), *self._summed()]
         shared = DenseFfn(width=ffn.shared_width, gated=ffn.gated)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.architecture import (
     Architecture,
+    DenseFfn,
     GatedDelta,
     GroupedQuery,
     Latent,
@@ -51,17 +52,22 @@ def layer_pieces(shape: LayerShape, hidden: int, layout: Layout) -> Pieces:
     """One layer: norm, mixer, residual, norm, feed-forward, residual."""
     dtype, rows = layout.precision.activation, layout.sequence_tokens
     mixer, ffn = shape.mixer, shape.ffn
+    mixed: Pieces = ()
     if isinstance(mixer, GroupedQuery):
         mixed = grouped_query(mixer, hidden, layout)
     elif isinstance(mixer, Latent):
         mixed = latent(mixer, hidden, layout)
-    else:
-        assert isinstance(mixer, GatedDelta)
+    elif isinstance(mixer, GatedDelta):
         mixed = gated_delta(mixer, hidden, layout)
-    forward = moe(ffn, hidden, layout) if isinstance(ffn, MoeFfn) else dense(ffn, hidden, layout)
-    norm = norm_piece("norm", dtype, rows, hidden, shape.layer_norm)
+    forward: Pieces = ()
+    if isinstance(ffn, MoeFfn):
+        forward = moe(ffn, hidden, layout)
+    elif isinstance(ffn, DenseFfn):
+        forward = dense(ffn, hidden, layout)
+    norm = norm_piece("norm", dtype, rows, hidden, shape.layer_norm, layout.fused)
     residual = residual_piece(dtype, rows, hidden)
-    return (norm, *mixed, residual, norm, *forward, residual)
+    halves = [(norm, *half, residual) for half in (mixed, forward) if half]
+    return tuple(piece for half in halves for piece in half)
 
 
 def layer_counts(model: Architecture, layout: Layout) -> list[int]:

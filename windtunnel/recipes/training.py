@@ -13,10 +13,19 @@ from windtunnel.program.op import TensorSpec
 from windtunnel.program.program import Program, StepKind
 from windtunnel.recipes.architecture import Architecture
 from windtunnel.recipes.builder import ProgramBuilder
-from windtunnel.recipes.chunk import Part, chunk_program, exchange_of, optimizer_program
+from windtunnel.recipes.chunk import (
+    Direction,
+    Part,
+    chunk_program,
+    exchange_of,
+    exchange_program,
+    optimizer_program,
+)
+from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.groups import groups_of
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.stages import ModelChunk, model_chunks
+from windtunnel.specs.model import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,15 @@ class TrainingRecipe:
             self._programs[key] = chunk_program(chunk, self.layout, part, exchange, groups, splits_backward)
         return self._programs[key]
 
+    def exchange(self, virtual: int, direction: Direction) -> Program:
+        """What data-parallel ranks exchange for chunk ``virtual`` of a pipeline, once a step."""
+        chunk = self.chunks[virtual]
+        key = (self._kinds[virtual], direction)
+        if key not in self._programs:
+            groups = groups_of(self.layout, chunk.stage)
+            self._programs[key] = exchange_program(chunk, self.layout, direction, groups)
+        return self._programs[key]
+
     def optimizer(self, stage: int) -> Program:
         """What ``stage`` does after its last backward."""
         own = [chunk for chunk in self.chunks if chunk.stage == stage]
@@ -70,9 +88,13 @@ class TrainingRecipe:
         return sum(c.parameters + c.expert_parameters for c in self.chunks if c.stage == stage)
 
 
-def training_step(model: Architecture, layout: Layout) -> TrainingRecipe:
-    """The recipe of one step. Raises E206 for fewer layers than pipeline chunks."""
-    return TrainingRecipe(model, layout, model_chunks(model, layout))
+def training_step(model: ModelSpec | Architecture, layout: Layout) -> TrainingRecipe:
+    """The recipe of one step.
+
+    Raises E206 for fewer layers than pipeline chunks, E209 for a mixer that cannot be built.
+    """
+    built = architecture_of(model) if isinstance(model, ModelSpec) else model
+    return TrainingRecipe(built, layout, model_chunks(built, layout))
 
 
 def training_program(
@@ -82,9 +104,15 @@ def training_program(
     layout = recipe.layout
     rank = stage * layout.stage_ranks
     builder = ProgramBuilder(groups_of(layout, stage), rank=rank, world_size=layout.cards, name="recipe")
-    units = list(order)
-    for unit in units:
+    own = [chunk.virtual for chunk in recipe.chunks if chunk.stage == stage]
+    if layout.pipeline > 1:
+        for virtual in own:
+            builder.append(recipe.exchange(virtual, Direction.PARAMETERS))
+    for unit in order:
         builder.append(recipe.program(unit.virtual, unit.part, unit.micro_batch, splits_backward))
+        last = unit.micro_batch == layout.micro_batches - 1 and unit.part is not Part.FORWARD
+        if layout.pipeline > 1 and last and (unit.part is Part.WEIGHT) is splits_backward:
+            builder.append(recipe.exchange(unit.virtual, Direction.GRADIENTS))
     builder.append(recipe.optimizer(stage))
     return builder.finish(
         StepKind.TRAIN,

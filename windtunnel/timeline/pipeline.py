@@ -19,6 +19,8 @@ ChunkTime = Callable[[Chunk, int], float]
 """Seconds of a chunk on a stage."""
 TransferTime = Callable[[int, int], float]
 """Seconds to send one micro-batch's activation from stage to stage."""
+EarliestEnd = Callable[[Chunk], float]
+"""Seconds before which a chunk cannot end, because its parameters have not arrived; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,12 @@ def dependency(chunk: Chunk, order: PipelineOrder) -> Chunk | None:
     return Chunk(ChunkKind.BACKWARD, chunk.micro_batch, chunk.virtual + 1)
 
 
-def replay(order: PipelineOrder, chunk_s: ChunkTime, transfer_s: TransferTime) -> PipelineTiming:
+def replay(
+    order: PipelineOrder,
+    chunk_s: ChunkTime,
+    transfer_s: TransferTime,
+    earliest_end: EarliestEnd = lambda chunk: 0.0,
+) -> PipelineTiming:
     """Run the schedule. Raises E203, naming stages and chunks, when the order can never finish."""
     ended: dict[Chunk, float] = {}
     cause: dict[Chunk, Chunk | None] = {}
@@ -90,7 +97,9 @@ def replay(order: PipelineOrder, chunk_s: ChunkTime, transfer_s: TransferTime) -
                 arrived = ended[needs] + (transfer_s(origin, stage) if origin != stage else 0.0)
             start = max(free, arrived)
             cause[chunk] = needs if arrived > free else (row[-1].chunk if row else None)
-            ended[chunk] = start + chunk_s(chunk, stage)
+            seconds = chunk_s(chunk, stage)
+            start = max(start, earliest_end(chunk) - seconds)
+            ended[chunk] = start + seconds
             row.append(ChunkSpan(stage, chunk, start, ended[chunk], start - free))
             if chunk in waiting:
                 runnable.append(waiting.pop(chunk))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.architecture import Architecture, DenseFfn, GroupedQuery, LayerShape
-from windtunnel.recipes.layout import Layout, Precision, Recompute, Sharding
+from windtunnel.recipes.layout import AttentionKernel, Layout, Precision, Recompute, Sharding
 
 ModelNamed = Callable[[str], Architecture | None]
 """The architecture of a model by its published name; None where unknown."""
@@ -149,11 +149,16 @@ def _megatron(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Cha
     overlap_off = "overlap off" in notes
     tensor_overlap = row.get("tp_comm_overlap", "") != "False" and not overlap_off
     assumed += ["distributed optimizer", "sequence parallel"]
+    # NeMo's and Megatron Bridge's performance recipes reduce in 16 bit, Megatron-LM's own default in FP32
+    fp32 = "simumax" in row.get("source_id", "") or "megatron-lm" in row.get("framework", "").lower()
+    if not fp32:
+        assumed.append("gradients reduced in 16 bit")
     if not overlap_off:
         assumed.append("gradient, parameter and tensor-parallel communication overlap compute")
     return replace(
         layout,
         sharding=Sharding.FSDP if fsdp else Sharding.ZERO1,
+        reduce_in_fp32=fp32,
         overlap_grad_reduce=not overlap_off,
         overlap_param_gather=not overlap_off,
         overlap_tensor=tensor_overlap and layout.tensor > 1,
@@ -171,8 +176,9 @@ def _megatron_2021(layout: Layout, assumed: list[str], row: Mapping[str, str]) -
         overlap_grad_reduce=False,
         overlap_param_gather=False,
         sequence_parallel=sequence_parallel,
-        flash=False,
+        attention=AttentionKernel.UNFUSED,
         reduce_in_fp32=False,
+        eager_host=True,
     ), (*assumed, "gradients in 16 bit, no overlap", "unfused attention core")
 
 
@@ -182,8 +188,14 @@ def _foundry(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Chan
     if "cpu_offload=true" in row.get("notes", "").lower():
         raise Incomplete("optimizer offload to the host is not rebuilt")
     return replace(
-        layout, sharding=Sharding.FSDP, reduce_in_fp32=not pure, fused=False, sequence_parallel=False
-    ), (*assumed, "parameters gathered for every micro-batch")
+        layout,
+        sharding=Sharding.FSDP,
+        reduce_in_fp32=not pure,
+        fused=False,
+        sequence_parallel=False,
+        attention=AttentionKernel.FLASH_1,
+        eager_host=True,
+    ), (*assumed, "parameters gathered for every micro-batch", "FlashAttention's first generation")
 
 
 def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
@@ -197,6 +209,7 @@ def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> C
         sharding=Sharding.FSDP if data > 1 else Sharding.DDP,
         fsdp_shard=shard if 1 < shard < data and data % shard == 0 else 0,
         fused=compiled,
+        eager_host=not compiled,
         overlap_tensor="async" in notes,
     ), tuple(assumed)
 

@@ -12,7 +12,7 @@ from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.architecture import GroupedQuery
 from windtunnel.recipes.groups import CONTEXT
 from windtunnel.recipes.layers.norm import norm_piece
-from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.layout import AttentionKernel, Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 
@@ -36,7 +36,8 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
         pieces.append(norm_piece("q norm", products.dtype, tokens * heads, shape.head_dim))
         pieces.append(norm_piece("k norm", products.dtype, tokens * kv_heads, shape.head_dim))
     if shape.rotary:
-        pieces.append(rotary("rotary", products.dtype, tokens, heads + kv_heads, shape.head_dim))
+        turned = rotary("rotary", products.dtype, tokens, heads + kv_heads, shape.head_dim, layout.fused)
+        pieces.append(turned)
     pieces.append(core(layout, heads, kv_heads, shape.head_dim, shape.head_dim, shape.window, shape.causal))
     if shape.gated:
         gate = tensor(products.dtype, tokens, q)
@@ -52,8 +53,17 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     return tuple(pieces)
 
 
-def rotary(name: str, dtype: str, tokens: int, heads: int, dim: int) -> Piece:
-    """Rotary embedding of queries and keys."""
+def rotary(name: str, dtype: str, tokens: int, heads: int, dim: int, fused: bool = True) -> Piece:
+    """Rotary embedding of queries and keys: one kernel, or in complex numbers as model code writes it."""
+    if not fused:
+        x, wide = tensor(dtype, tokens, heads, dim), tensor("float32", tokens, heads, dim)
+        pairs, turn = tensor("complex64", tokens, heads, dim // 2), tensor("complex64", tokens, 1, dim // 2)
+        ops = (
+            op("aten._to_copy", (x,), (wide,)),
+            op("aten.mul.Tensor", (pairs, turn), (pairs,)),
+            op("aten._to_copy", (wide,), (x,)),
+        )
+        return Piece(name, ops, ops, keep=Keep.CHEAP)
     x, table = tensor(dtype, tokens, heads, dim), tensor("float32", tokens, dim)
     return Piece(
         name,
@@ -69,7 +79,7 @@ def core(
     """Flash attention over the rank's tokens, round the context ring where there is one."""
     dtype = layout.precision.activation
     batch, length = layout.micro_batch, layout.sequence // layout.context
-    if not layout.flash:
+    if layout.attention is AttentionKernel.UNFUSED:
         return unfused_core(dtype, batch, length, heads, qk_dim, v_dim)
     calls = [(length, causal)]
     # zigzag order: a rectangle of half the keys for every other rank

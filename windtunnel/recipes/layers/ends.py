@@ -40,7 +40,9 @@ def head(model: Architecture, layout: Layout, layer_norm: bool) -> tuple[Piece, 
     if model.tied and layout.pipeline == 1:
         logits = replace(logits, parameters=0)
     return (
-        norm_piece("final norm", products.dtype, layout.sequence_tokens, model.hidden, layer_norm),
+        norm_piece(
+            "final norm", products.dtype, layout.sequence_tokens, model.hidden, layer_norm, layout.fused
+        ),
         logits,
         _loss(products.dtype, layout, rows),
     )
@@ -53,9 +55,17 @@ def _loss(dtype: str, layout: Layout, classes: int) -> Piece:
     forward = [op(kernels.CROSS_ENTROPY, (logits, targets), (each, each))]
     backward = [op(kernels.CROSS_ENTROPY_BACKWARD, (each, logits, targets, each), (logits,))]
     if not layout.fused:
-        wide = tensor("float32", tokens, classes)
-        forward.insert(0, op("aten._to_copy", (logits,), (wide,)))
-        backward.append(op("aten._to_copy", (wide,), (logits,)))
+        wide, one = tensor("float32", tokens, classes), tensor("float32", 1)
+        forward = [
+            op("aten._to_copy", (logits,), (wide,)),
+            op("aten._log_softmax", (wide,), (wide,)),
+            op("aten.nll_loss_forward", (wide, targets), (one, one)),
+        ]
+        backward = [
+            op("aten.nll_loss_backward", (one, wide, targets, one), (wide,)),
+            op("aten._log_softmax_backward_data", (wide, wide), (wide,)),
+            op("aten._to_copy", (wide,), (logits,)),
+        ]
     if layout.tensor > 1:  # maximum, sum and the target's logit over the split vocabulary
         forward += [collective("allreduce_", TENSOR, each, each)] * 3
     return Piece("loss", tuple(forward), tuple(backward))

@@ -35,14 +35,19 @@ def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     width = max(1, shape.width // layout.expert_tensor)
     received = max(1, int(rows * shape.top_k * layout.imbalance * layout.expert_tensor))
     up = width * (2 if shape.gated else 1)
-    pieces = [
-        _router(dtype, rows, hidden, shape),
-        _exchange("dispatch", shape, hidden, layout, rows, received),
-        _grouped("experts up", layout, received, hidden, up, local),
+    inner = shape.latent or hidden
+    pieces = [_router(dtype, rows, hidden, shape)]
+    if shape.latent:
+        pieces.append(products.linear("latent down", rows, hidden, shape.latent))
+    pieces += [
+        _exchange("dispatch", shape, inner, layout, rows, received),
+        _grouped("experts up", layout, received, inner, up, local),
         activation_piece(dtype, received, width, shape.gated, layout.fused),
-        _grouped("experts down", layout, received, width, hidden, local),
-        _exchange("combine", shape, hidden, layout, rows, received),
+        _grouped("experts down", layout, received, width, inner, local),
+        _exchange("combine", shape, inner, layout, rows, received),
     ]
+    if shape.latent:
+        pieces.append(products.linear("latent up", rows, shape.latent, hidden))
     if shape.shared_width:
         pieces += dense(DenseFfn(width=shape.shared_width, gated=shape.gated), hidden, layout)
     return tuple(pieces)

@@ -7,8 +7,12 @@ from windtunnel.program.op import OpSpec
 from windtunnel.recipes.piece import Keep, Piece, op, tensor
 
 
-def norm_piece(name: str, dtype: str, rows: int, columns: int, layer_norm: bool = False) -> Piece:
-    """RMSNorm or LayerNorm with weights."""
+def norm_piece(
+    name: str, dtype: str, rows: int, columns: int, layer_norm: bool = False, fused: bool = True
+) -> Piece:
+    """RMSNorm or LayerNorm with weights. LayerNorm is one kernel in eager PyTorch too, RMSNorm is not."""
+    if not fused and not layer_norm:
+        return _eager_rms_norm(name, dtype, rows, columns)
     x, w, mean = tensor(dtype, rows, columns), tensor(dtype, columns), tensor("float32", rows, 1)
     if layer_norm:
         forward = op("aten.native_layer_norm", (x, w, w), (x, mean, mean), normalized_shape=(columns,))
@@ -19,6 +23,39 @@ def norm_piece(name: str, dtype: str, rows: int, columns: int, layer_norm: bool 
     return Piece(
         name, (forward,), (backward,), keep=Keep.CHEAP, parameters=columns * (2 if layer_norm else 1)
     )
+
+
+def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int) -> Piece:
+    """To FP32, square, mean, rsqrt, scale, back, weight; and what autograd makes of it."""
+    x, wide, mean = tensor(dtype, rows, columns), tensor("float32", rows, columns), tensor("float32", rows, 1)
+    w = tensor(dtype, columns)
+    up, down = op("aten._to_copy", (x,), (wide,)), op("aten._to_copy", (wide,), (x,))
+    scale = op("aten.mul.Tensor", (wide, mean), (wide,))
+    product = op("aten.mul.Tensor", (wide, wide), (wide,))
+    reduce = op("aten.sum.dim_IntList", (wide,), (mean,))
+    forward = (
+        up,
+        op("aten.pow.Tensor_Scalar", (wide,), (wide,)),
+        op("aten.mean.dim", (wide,), (mean,)),
+        op("aten.rsqrt", (mean,), (mean,)),
+        scale,
+        down,
+        op("aten.mul.Tensor", (x, w), (x,)),
+    )
+    gradient = op("aten.mul.Tensor", (x, x), (x,))
+    backward = (
+        gradient,
+        op("aten.sum.dim_IntList", (x,), (w,)),
+        op("aten.mul.Tensor", (x, w), (x,)),
+        up,
+        product,
+        reduce,
+        scale,
+        scale,
+        op("aten.add.Tensor", (wide, wide), (wide,)),
+        down,
+    )
+    return Piece(name, forward, backward, keep=Keep.CHEAP, parameters=columns)
 
 
 def residual_piece(dtype: str, rows: int, columns: int) -> Piece:
