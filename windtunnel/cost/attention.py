@@ -2,14 +2,14 @@
 
     keys    = mean keys that a tile of 128 queries visits: causal triangle and window, in whole tiles
     unit    = seconds that one multiprocessor takes for a tile of queries and one key:
-              products × 2 × 128 × (qk_dim + v_dim + 2 × narrow) ÷ (compute × peak ÷ multiprocessors)
-              + serial × 128 ÷ (exp × clock)
+              |products × 2 × 128 × (qk_dim + v_dim + 2 × narrow) ÷ (sustained ÷ multiprocessors),
+               softmax × 128 ÷ (EXPONENTIALS × clock)|                           (``peaks.py``; 2-norm)
     total   = tiles × keys × unit ÷ multiprocessors,     longest = most keys of one tile × unit
     time    = floor + fill × waves + max(longest, total + tail × longest) + bytes ÷ (dram × bandwidth)
 
 with the sustained clock of ``gemm.py``. ``products`` is 1 forward and 2.5 backward; ``narrow`` is the loss of
-small head dimensions; ``serial`` the part of the exponentials that the products do not hide; ``tail`` how much
-of the longest tile is left over when the others are done. Bytes are added, since serving libraries also write
+small head dimensions; ``softmax`` the work of a score in units of one exponential, which runs beside the
+products and shows where it is not much shorter; ``tail`` how much of the longest tile is left over when the others are done. Bytes are added, since serving libraries also write
 the cache, and reading hides only in part.
 
 Where the chip's own fused kernel does not take the shape (``Chip.attention``, for PyTorch's paths), or the
@@ -25,25 +25,28 @@ import numpy as np
 from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Limit, Times
-from windtunnel.cost.peaks import matrix_peak
+from windtunnel.cost.memory_path import memory_seconds
+from windtunnel.cost.peaks import sustained_flops
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 
 QUERY_TILE = 128.0
+EXPONENTIALS = 16.0  # special-function results a clock and multiprocessor (CUDA programming guide, 5.4.1)
 BACKWARD_PRODUCTS = 2.5  # five products instead of two
 MATH_PASSES = 6.0  # scores: written, scaled and masked, softmax, read (each pass read or write)
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionParameters:
-    """Fractions (compute, dram, serial), elements (narrow), exponentials per clock (exp), seconds."""
+    """FLOPs a clock (issue), fractions of bandwidths, elements (narrow), exponentials (softmax), seconds."""
 
-    compute: float
+    issue: float
     narrow: float
-    exp: float
-    serial: float
+    softmax: float
     tail: float
     dram: float
+    l2: float
+    resident: float
     throttle: float
     fill_s: float
     floor_s: float
@@ -114,14 +117,17 @@ def _products(batch: Batch) -> float:
 def _fused(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
     units = chip.multiprocessors.value
     dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1) + 2.0 * p.narrow
-    rate = p.compute * matrix_peak(chip, batch.precision).value / units
+    rate = sustained_flops(chip, batch.precision, p.issue) / units
     matrix = _products(batch) * 2.0 * QUERY_TILE * dims / rate
-    exps = p.serial * QUERY_TILE / (p.exp * chip.clock_hz.value)
+    exps = p.softmax * QUERY_TILE / (EXPONENTIALS * chip.clock_hz.value)
+    unit = np.hypot(matrix, exps)
     tiles = _heads(batch) * np.ceil(batch.dim("q_len", 1) / QUERY_TILE)
     keys, most = keys_visited(batch)
-    longest = most * (matrix + exps)
-    compute = np.maximum(longest, tiles * keys * (matrix + exps) / units + p.tail * longest)
-    memory = batch.bytes_moved * _products(batch) / (p.dram * chip.memory_bytes_per_s.value)
+    longest = most * unit
+    compute = np.maximum(longest, tiles * keys * unit / units + p.tail * longest)
+    memory = memory_seconds(
+        batch.bytes_moved * _products(batch), chip, dram=p.dram, l2=p.l2, resident=p.resident
+    )
     fixed = p.floor_s * np.maximum(batch.kernels, 1.0) + p.fill_s * np.ceil(tiles / units)
     seconds = compute + memory + fixed
     limit = np.where(
@@ -133,9 +139,9 @@ def _fused(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
 
 def _math(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
     products = _products(batch)
-    peak = matrix_peak(chip, _math_precision(batch, chip)).value
+    sustained = sustained_flops(chip, _math_precision(batch, chip), p.issue)
     dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
-    matrix = 2.0 * products * _scores(batch) * dims / (p.compute * peak)
+    matrix = 2.0 * products * _scores(batch) * dims / sustained
     score_bytes = _scores(batch) * ELEMENT_BYTES[batch.precision] * MATH_PASSES * products
     memory = (batch.bytes_moved + score_bytes) / (p.dram * chip.memory_bytes_per_s.value)
     fixed = np.full(len(batch), 5.0 * products * p.floor_s)

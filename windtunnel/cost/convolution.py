@@ -13,8 +13,11 @@ from windtunnel.cost.fit import Fit
 from windtunnel.cost.gemm import GemmParameters, product_times, products
 from windtunnel.cost.kernel_time import Limit, Times, largest
 from windtunnel.cost.memory_path import memory_seconds
-from windtunnel.cost.peaks import matrix_peak, vector_peak
+from windtunnel.cost.peaks import vector_peak
 from windtunnel.specs.schema import Chip
+
+DEPTHWISE = 0.5
+"""Fraction of the vector peak of depthwise convolutions: an assumption, they are bound by memory."""
 
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
@@ -22,9 +25,8 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     p = GemmParameters.of(fit)
     if batch.variant == "depthwise":
         arithmetic = (batch.flops + batch.vector_flops) / (
-            p.compute * vector_peak(chip, batch.precision).value
+            DEPTHWISE * vector_peak(chip, batch.precision).value
         )
         memory = memory_seconds(batch.bytes_moved, chip, dram=p.dram)
         return largest(((Limit.VECTOR, arithmetic), (Limit.MEMORY, memory)), p.floor_s)
-    peak = matrix_peak(chip, batch.precision).value
-    return product_times(products(batch), peak, chip, p)
+    return product_times(products(batch), batch.precision, chip, p)

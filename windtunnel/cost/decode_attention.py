@@ -1,7 +1,7 @@
 """Attention of few queries over a long cache (decode), grouped-query and latent (MLA).
 
     cache   = sequences × min(kv, window) × bytes per token ÷ (dram × bandwidth)
-    compute = 2 × sequences × KV heads × rows × keys × (qk_dim + v_dim) ÷ (compute × peak)
+    compute = 2 × sequences × KV heads × rows × keys × (qk_dim + v_dim) ÷ sustained              (``peaks.py``)
     latency = keys ÷ splits × step                       keys that one block walks in sequence
     queries = passes × (queries + outputs) ÷ (dram × bandwidth)
     blocks  = ⌈sequences × KV heads × ⌈rows ÷ 64⌉ ÷ multiprocessors⌉ × fill
@@ -10,7 +10,7 @@
 Queries that share a KV head are padded to the 16 ``rows`` of one matrix instruction, keys to blocks of 64. Keys
 are split over blocks until every multiprocessor has work. ``passes`` counts what serving libraries do to the
 new token beside attention (rotary, cache write, sum over splits). Where more than ``group_max`` heads share a
-KV head, the library's kernel takes every head by itself and reads the cache for each. MLA is one KV head whose value is part of its
+KV head, the library takes every head by itself and reads the cache for each, widened to 16 bits. MLA is one KV head whose value is part of its
 key.
 """
 
@@ -23,7 +23,8 @@ import numpy as np
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Limit, Times
-from windtunnel.cost.peaks import matrix_peak
+from windtunnel.cost.memory_path import memory_seconds
+from windtunnel.cost.peaks import sustained_flops
 from windtunnel.specs.schema import Chip
 
 INSTRUCTION_ROWS = 16.0
@@ -33,10 +34,12 @@ BLOCK_KEYS = 64.0
 
 @dataclass(frozen=True, slots=True)
 class DecodeParameters:
-    """Fractions of peak and bandwidth, numbers of passes and heads, and seconds (a key in sequence, a wave, fixed)."""
+    """FLOPs a clock, a fraction of bandwidth, numbers of passes and heads, and seconds (a key in sequence, a wave, fixed)."""
 
-    compute: float
+    issue: float
     dram: float
+    l2: float
+    resident: float
     passes: float
     group_max: float
     step_s: float
@@ -57,14 +60,16 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     sequences, kv = batch.dim("batch", 1), batch.dim("kv_len", 1)
     keys = np.where(batch.dim("window") > 0, np.minimum(kv, batch.dim("window")), kv)
     group = batch.dim("heads", 1) / kv_heads
-    apart = np.where(group > p.group_max, group, 1.0)
-    cache = sequences * keys * batch.dim("kv_bytes_per_token") * apart / bandwidth
+    per_token = batch.dim("kv_bytes_per_token")
+    widened = batch.dim("heads", 1) * (batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)) * 2.0
+    cached = sequences * keys * np.where(group > p.group_max, np.maximum(widened, per_token), per_token)
+    cache = memory_seconds(cached, chip, dram=p.dram, l2=p.l2, resident=p.resident)
     rows = batch.dim("q_len", 1) * batch.dim("heads", 1) / kv_heads
     padded_rows = np.ceil(rows / INSTRUCTION_ROWS) * INSTRUCTION_ROWS
     padded_keys = np.ceil(keys / BLOCK_KEYS) * BLOCK_KEYS
     dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
     flops = 2.0 * sequences * kv_heads * padded_rows * padded_keys * dims
-    compute = flops / (p.compute * matrix_peak(chip, batch.precision).value)
+    compute = flops / sustained_flops(chip, batch.precision, p.issue)
     blocks = sequences * kv_heads * np.ceil(rows / BLOCK_ROWS)
     latency = p.step_s * keys / np.maximum(1.0, units / blocks)
     queries = p.passes * 2.0 * sequences * kv_heads * rows * dims / bandwidth

@@ -5,7 +5,7 @@ Chunked (chunk c, heads h, length T, dims dk and dv), per token and head:
     flops   = 2 × c × (2 dk + dv) + 4 × dk × dv     in the chunk (scores, solve, output); state
     memory  = (inputs and outputs + spill × (twice those + a state a chunk) + states in and out) ÷ (dram × bandwidth)
     chain   = ⌈h ÷ multiprocessors⌉ × T ÷ c × step   the state passes from chunk to chunk, a head a block
-    time    = kernels × floor + max(flops ÷ (compute × peak), memory) + chain
+    time    = kernels × floor + max(flops ÷ sustained, memory) + chain
 
 ``spill`` is how much of the intermediates goes through memory: about 1 for one kernel a stage, 0 for one fused
 kernel. Recurrent: the state (dk × dv FP32 a head) is read and written once a call; each token is a dependent
@@ -21,7 +21,7 @@ import numpy as np
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Limit, Times
-from windtunnel.cost.peaks import matrix_peak
+from windtunnel.cost.peaks import sustained_flops
 from windtunnel.specs.schema import Chip
 
 CHUNK_KERNELS = 6.0  # cumulative gate, scores, solve, recompute w and u, state pass, output
@@ -30,9 +30,9 @@ STATE_BYTES = 4.0
 
 @dataclass(frozen=True, slots=True)
 class DeltanetParameters:
-    """Fractions of peak, bandwidth and intermediates, and seconds (one dependent step, one kernel's floor)."""
+    """FLOPs a clock, fractions of bandwidth and intermediates, and seconds (one dependent step, one kernel's floor)."""
 
-    compute: float
+    issue: float
     dram: float
     spill: float
     step_s: float
@@ -61,7 +61,7 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     spilled = np.where(chunked, p.spill * (2.0 * batch.bytes_moved + inner_states), 0.0)
     moved = (batch.bytes_moved + spilled + states) * (1.0 + backward)
     memory = moved / (p.dram * chip.memory_bytes_per_s.value)
-    compute = flops / (p.compute * matrix_peak(chip, batch.precision).value)
+    compute = flops / sustained_flops(chip, batch.precision, p.issue)
     waves = np.ceil(heads / chip.multiprocessors.value)
     kernels = np.where(chunked, CHUNK_KERNELS * (1.0 + backward), 1.0)
     fixed = kernels * p.floor_s + p.step_s * steps * waves

@@ -48,7 +48,7 @@ PRECISION_KIN = {
 SAME_RATE = {"fp16": "bf16"}
 """Precisions that chips compute alike: fits of the second hold for the first."""
 
-SCALES = frozenset({"compute", "dram"})
+SCALES = frozenset({"issue", "dram", "move"})
 """Parameters that carry over between chips as a ratio: what a chip sustains of its data sheet."""
 
 EXTRAS = frozenset({"quantise", "quantise_s", "host_s"})

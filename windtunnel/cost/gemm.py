@@ -3,7 +3,7 @@
 The library picks, from a few tile shapes and split-K factors, the fastest. For one choice (tm × tn, s):
 
     tiles    = batch × ⌈m ÷ tm⌉ × ⌈n ÷ tn⌉ × s              waves = ⌈tiles ÷ multiprocessors⌉
-    compute  = waves × ⌈k ÷ s⌉ × 2 × tm × tn × feed ÷ (compute × peak ÷ multiprocessors)
+    compute  = waves × ⌈k ÷ s⌉ × 2 × tm × tn × feed ÷ (sustained ÷ multiprocessors)   (``peaks.py``)
     feed     = 1 + edge × (1 ÷ tm + 1 ÷ tn)
     cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (cache × cache bandwidth)
     stream   = waves × ⌈k ÷ s⌉ × (min(tm, m) + min(tn, n)) × element ÷ (stream × bandwidth ÷ multiprocessors)
@@ -32,7 +32,7 @@ from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
 from windtunnel.cost.memory_path import memory_seconds
-from windtunnel.cost.peaks import matrix_peak
+from windtunnel.cost.peaks import sustained_flops
 from windtunnel.specs.schema import Chip
 
 TILES = (
@@ -61,9 +61,9 @@ TILE_K = 64
 
 @dataclass(frozen=True, slots=True)
 class GemmParameters:
-    """Fractions of data sheet quantities, rows (edge), an order (sharp) and seconds; see the module."""
+    """FLOPs a clock (issue), rows (edge), fractions of bandwidths, an order (sharp) and seconds."""
 
-    compute: float
+    issue: float
     edge: float
     cache: float
     stream: float
@@ -102,8 +102,7 @@ WEIGHT_ONLY_BYTES = {"int8_wo": 1.0, "int4_wo": 0.5}
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     """Times of a batch of GEMM works; dims m, n, k, batch."""
-    peak = matrix_peak(chip, batch.precision).value
-    inner = product_times(products(batch), peak, chip, GemmParameters.of(fit))
+    inner = product_times(products(batch), batch.precision, chip, GemmParameters.of(fit))
     passes, fixed_s = fit.value("quantise", 0.0), fit.value("quantise_s", 0.0)
     if passes == 0 and fixed_s == 0:
         return inner
@@ -128,14 +127,15 @@ def products(batch: Batch) -> Products:
     )
 
 
-def product_times(x: Products, peak_flops: float, chip: Chip, p: GemmParameters) -> Times:
+def product_times(x: Products, precision: str, chip: Chip, p: GemmParameters) -> Times:
     """The fastest tile and split of each product, at the sustained clock."""
     best = np.full(len(x.m), np.inf)
     limit = np.zeros(len(best), dtype=np.int64)
+    sustained = sustained_flops(chip, precision, p.issue)
     memory = memory_seconds(x.bytes_moved, chip, dram=p.dram, l2=p.l2, resident=p.resident)
     for tile_m, tile_n in TILES:
         for split in SPLITS:
-            seconds, which = _with_tile(x, memory, peak_flops, chip, p, (tile_m, tile_n, split))
+            seconds, which = _with_tile(x, memory, sustained, chip, p, (tile_m, tile_n, split))
             better = seconds < best
             best = np.where(better, seconds, best)
             limit = np.where(better, which, limit)
@@ -145,7 +145,7 @@ def product_times(x: Products, peak_flops: float, chip: Chip, p: GemmParameters)
 def _with_tile(
     x: Products,
     memory: Floats,
-    peak_flops: float,
+    sustained: float,
     chip: Chip,
     p: GemmParameters,
     choice: tuple[int, int, int],
@@ -156,7 +156,7 @@ def _with_tile(
     waves = np.ceil(tiles / units)
     depth = np.ceil(x.k / (split * TILE_K)) * TILE_K
     feed = 1.0 + p.edge * (1.0 / tile_m + 1.0 / tile_n)
-    compute = waves * depth * (2.0 * tile_m * tile_n * feed * units / (peak_flops * p.compute))
+    compute = waves * depth * (2.0 * tile_m * tile_n * feed * units / sustained)
     tile_bytes = tile_m * x.a_bytes + tile_n * x.b_bytes
     cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
     drawn = np.minimum(x.m, tile_m) * x.a_bytes + np.minimum(x.n, tile_n) * x.b_bytes

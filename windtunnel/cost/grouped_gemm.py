@@ -17,7 +17,6 @@ from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.gemm import WEIGHT_ONLY_BYTES, GemmParameters, Products, product_times
 from windtunnel.cost.kernel_time import Times
-from windtunnel.cost.peaks import matrix_peak
 from windtunnel.specs.schema import Chip
 
 
@@ -42,4 +41,4 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
         a_bytes=element,
         b_bytes=weight_bytes,
     )
-    return product_times(x, matrix_peak(chip, batch.precision).value, chip, GemmParameters.of(fit))
+    return product_times(x, batch.precision, chip, GemmParameters.of(fit))

@@ -1,4 +1,14 @@
-"""Which peak a kernel computes against, and what happens when the chip has none."""
+"""Which peak a kernel computes against, what it sustains of it, and what happens when the chip has none.
+
+A kernel's main loop spends time in the matrix units, at the data sheet's peak, and time on everything around
+them (addresses, barriers, copies to shared memory), which passes at the clock of the multiprocessors:
+
+    1 ÷ sustained = 1 ÷ (CEILING × peak) + 1 ÷ (issue × multiprocessors × clock)
+
+``issue``, FLOPs a clock and multiprocessor, belongs to the kernel and carries over between chips: a kernel at
+80 % of the peak of a chip with 4,096 FLOPs a clock and multiprocessor reaches 70 % with twice that, and above
+90 % where the peak is cut down.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +16,15 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.specs.schema import Chip, Quantity
 
 _VECTOR = {"fp64": "fp64"}
+
+CEILING = 0.97
+"""Most of a data sheet peak that any kernel sustains: the clock under load is a little below the boost clock."""
+
+
+def sustained_flops(chip: Chip, precision: str, issue: float) -> float:
+    """FLOP/s of a main loop whose instructions around the matrix units allow ``issue`` FLOPs a clock and unit."""
+    around = issue * chip.multiprocessors.value * chip.clock_hz.value
+    return 1.0 / (1.0 / (CEILING * matrix_peak(chip, precision).value) + 1.0 / around)
 
 
 def matrix_peak(chip: Chip, precision: str) -> Quantity:

@@ -38,6 +38,7 @@ class Free:
     start: float
     low: float
     high: float
+    width: float = PRIOR  # logarithmic width of the prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def fit_values(
     sample = [_thinned(points) for points in chips]
     weights = [np.sqrt(_weights(points)) for points in sample]
     start = np.log([item.start for item in free])
+    widths = np.array([item.width for item in free])
     largest = max(len(points) for points in sample)
 
     def residuals(x: Floats) -> Floats:
@@ -86,7 +88,7 @@ def fit_values(
             weight * _soft(np.log(predict(points, family, values) / points.seconds) / NOISE)
             for points, weight in zip(sample, weights)
         ]
-        return np.concatenate([*errors, (x - start) / PRIOR * np.sqrt(1.0 + largest / 500.0)])
+        return np.concatenate([*errors, (x - start) / widths * np.sqrt(1.0 + largest / 500.0)])
 
     bounds = (np.log([item.low for item in free]), np.log([item.high for item in free]))
     answer = least_squares(

@@ -26,13 +26,14 @@ class Stage:
     dims: tuple[str, ...]
     fixed: tuple[tuple[str, float], ...] = ()
     extras: tuple[tuple[tuple[str, str], tuple[Free, ...]], ...] = ()
+    generic_of: tuple[str, ...] = ()  # libraries that the generic fit starts from; all where empty
     known: tuple[
         tuple[str, str, float], ...
     ] = ()  # (kernel, parameter, value): limits of a library, not fitted
 
 
 _PRODUCT = (
-    Free("compute", 0.85, 0.3, 1.0),
+    Free("issue", 2e4, 500.0, 5e5),
     Free("edge", 5.0, 0.05, 60.0),
     Free("cache", 3.0, 0.3, 12.0),
     Free("stream", 3.0, 0.8, 12.0),
@@ -48,44 +49,42 @@ _PRODUCT = (
 )
 _QUANTISE = (Free("quantise", 1.5, 0.02, 6.0), Free("quantise_s", 2e-6, 1e-7, 4e-5))
 _STREAM = (
-    Free("dram", 0.83, 0.2, 1.0),
+    Free("move", 100.0, 0.5, 2000.0),
     Free("l2", 0.6, 0.1, 3.0),
     Free("resident", 0.3, 0.02, 3.0),
     Free("floor_s", 2.5e-6, 5e-7, 2e-5),
 )
 _ATTENTION = (
-    Free("compute", 0.75, 0.1, 1.0),
+    Free("issue", 1e4, 300.0, 5e5),
     Free("narrow", 16.0, 0.5, 120.0),
-    Free("serial", 0.3, 0.02, 2.0),
+    Free("softmax", 1.0, 0.1, 5.0),
     Free("tail", 0.5, 0.05, 1.0),
     Free("dram", 0.8, 0.05, 2.0),
+    Free("l2", 0.6, 0.1, 3.0),
+    Free("resident", 0.5, 0.02, 2.0),
     Free("throttle", 0.05, 0.005, 0.25),
     Free("fill_s", 5e-7, 5e-8, 3e-5),
     Free("floor_s", 5e-6, 1e-6, 5e-5),
 )
 _DECODE = (
-    Free("compute", 0.5, 0.01, 1.0),
+    Free("issue", 3e3, 50.0, 1e5),
     Free("dram", 0.75, 0.1, 1.0),
     Free("passes", 1.0, 0.1, 30.0),
-    Free("step_s", 5e-10, 1e-11, 1e-6),
+    Free("step_s", 5e-10, 1e-11, 1e-6, width=3.0),
     Free("fill_s", 5e-7, 1e-8, 2e-5),
     Free("floor_s", 5e-6, 1e-6, 4e-4),
 )
 _DELTANET = (
-    Free("compute", 0.25, 0.01, 1.0),
+    Free("issue", 2e3, 50.0, 1e5),
     Free("dram", 0.6, 0.05, 1.0),
     Free("spill", 0.7, 0.01, 4.0),
     Free("step_s", 6e-7, 1e-8, 2e-5),
     Free("floor_s", 4e-6, 3e-7, 3e-5),
 )
 _TORCH_LOOP = ((("torch", "bf16"), (Free("host_s", 1e-5, 1e-7, 5e-5),)),)  # timed with its launch
-_EXP_PER_CLOCK = (
-    ("exp", 16.0),
-)  # special-function results a clock and multiprocessor (CUDA programming guide)
 
 _VECTOR = (("vector", 0.5),)
 _ROWS = (*_STREAM, Free("single", 1.5, 0.2, 20.0))
-_GATHER = (Free("dram", 0.3, 0.03, 1.0), *_STREAM[1:])
 _LINK = (Free("rate", 0.85, 0.02, 1.2), Free("floor_s", 1e-5, 2e-6, 3e-5))
 _AIC_ATTENTION = ("kernel_aic_mla", "kernel_infersim_attention")
 
@@ -119,7 +118,7 @@ STAGES = (
         _VECTOR,
         _TORCH_LOOP,
     ),
-    Stage("indexing", (Family.EMBEDDING,), ("kernel_vidur_mlp_ops",), _GATHER, ("rows", "columns"), _VECTOR),
+    Stage("indexing", (Family.EMBEDDING,), ("kernel_vidur_mlp_ops",), _STREAM, ("rows", "columns"), _VECTOR),
     Stage(
         "gemm",
         (Family.GEMM,),
@@ -163,7 +162,8 @@ STAGES = (
         ),
         _ATTENTION,
         ("q_len", "kv_len", "qk_dim"),
-        _EXP_PER_CLOCK,
+        (),
+        generic_of=("fa2", "fa3", "cudnn"),  # kernels alone; serving libraries add the cache write
     ),
     Stage(
         "attention_backward",
@@ -171,7 +171,7 @@ STAGES = (
         ("kernel_flash_attention", "kernel_simumax_efficiency", "s5000_measured"),
         _ATTENTION,
         ("q_len", "kv_len", "qk_dim"),
-        _EXP_PER_CLOCK,
+        (),
     ),
     Stage(
         "decode_attention",
@@ -179,7 +179,11 @@ STAGES = (
         ("kernel_aic_generation_attention", *_AIC_ATTENTION),
         _DECODE,
         ("batch", "kv_len", "qk_dim"),
-        (("group_max", 1e6),),
+        (
+            ("group_max", 1e6),
+            ("l2", 0.0),
+            ("resident", 0.0),
+        ),  # caches are too large to stay in the level-2 cache
         known=(("trtllm", "group_max", 32.0),),  # XQA kernels are built for groups of up to 32 heads
     ),
     Stage(

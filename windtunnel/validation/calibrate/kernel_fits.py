@@ -24,9 +24,11 @@ from windtunnel.validation.calibrate.kernel_families import LATER, Stage
 from windtunnel.validation.measured import MeasuredRows
 from windtunnel.validation.score import weighted_quantile
 
-FEW_ROWS = 40
+FEW_ROWS = 20
 """Below this a chip only moves peak fractions and fixed times, and borrows the shape of everything else."""
-FEW_FREE = frozenset({"compute", "dram", "floor_s", "fill_s", "rate"})
+FEW_LOW, FEW_HIGH = 0.8, 1.25
+"""Narrowest interval that a handful of rows can justify."""
+FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_s", "fill_s", "rate"})
 OF_MEMORY = frozenset({"dram", "l2", "resident", "stream"})
 MEMORY_SHARE = 0.1
 """Rows that memory must bound before a fit of products may move what memory does."""
@@ -60,7 +62,9 @@ def fit_stage(stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Ch
     entries = [_entry(stage, POOLED, KernelPath("", "", ""), *generic)]
     for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
         points = paths[path]
-        free = _started(_free(stage, path), generic[0])
+        free = _free(stage, path)
+        if not path.variant:  # a variant is another kernel: it starts from the textbook
+            free = _started(free, generic[0])
         fixed = _fixed(stage, free, path)
         pooled = fit_values(list(points.values()), _family(points), free, fixed)
         entries.append(
@@ -85,7 +89,7 @@ def write_entries(path: Path, entries: Sequence[Entry]) -> None:
 
 def _informed(free: Sequence[Free], points: Points, values: Mapping[str, float]) -> list[Free]:
     """Those parameters that the rows say something about."""
-    if "compute" not in values:
+    if "issue" not in values:
         return list(free)
     family = points.parts[0].family
     fit = Fit(family=str(family), chip="", values=tuple(values.items()), regimes=(Regime(np.inf, 1.0, 1.0),))
@@ -108,7 +112,11 @@ def _generic(
     """One fit over everything plain, for kernel paths that nobody measured and as a start for the others."""
     together: dict[str, list[Points]] = {}
     for path, points in paths.items():
-        if path.variant == "" and not _extras(stage, path):
+        if (
+            path.variant == ""
+            and not _extras(stage, path)
+            and path.library in (stage.generic_of or (path.library,))
+        ):
             for name, item in points.items():
                 together.setdefault(name, []).append(item)
     if not together:
@@ -247,7 +255,7 @@ def _entry(
         "variant": path.variant,
         "values": {name: float(f"{value:.4g}") for name, value in values.items()},
         "ranges": {name: _range(name, points) for name in stage.dims if name != "bytes"},
-        "regimes": _regimes(left_out),
+        "regimes": _regimes(left_out, few=sum(len(item) for item in points) < FEW_ROWS),
         "rows": sum(len(item) for item in points),
         "error_median": float(f"{weighted_quantile(error, left_out.measured_s, 0.5):.3g}"),
         "error_p90": float(f"{weighted_quantile(error, left_out.measured_s, 0.9):.3g}"),
@@ -260,7 +268,7 @@ def _range(name: str, points: Sequence[Points]) -> list[float]:
     return [float(min(column.min() for column in columns)), float(max(column.max() for column in columns))]
 
 
-def _regimes(left_out: Residuals) -> list[list[float | None]]:
+def _regimes(left_out: Residuals, *, few: bool) -> list[list[float | None]]:
     """Intervals by predicted duration; neighbours with few rows are merged."""
     ratio = left_out.measured_s / left_out.predicted_s
     regimes: list[list[float | None]] = []
@@ -275,6 +283,8 @@ def _regimes(left_out: Residuals) -> list[list[float | None]]:
             break
         rows = ratio[inside] if inside.any() else ratio
         low, high = (float(f"{value:.3g}") for value in np.quantile(rows, [0.1, 0.9]))
+        if few:
+            low, high = min(low, FEW_LOW), max(high, FEW_HIGH)
         regimes.append([None if last else end, min(low, 1.0), max(high, 1.0)])
         start = end
     return regimes
