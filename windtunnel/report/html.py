@@ -45,6 +45,8 @@ def render(results: Sequence[RunResult], names: Sequence[str] = ()) -> str:
         names=named,
         rows=comparison.rows(results),
         verdicts=[words.verdict(result) for result in results],
+        kinds=page.compared_kinds(results),
+        memories=page.compared_memory(results, named),
         bars=page.compared_bars(results, named),
         differences=difference.rows(results[0], results[1]) if len(results) == 2 else [],
         data="",

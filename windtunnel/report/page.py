@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from windtunnel import units
 from windtunnel.estimate import Source
 from windtunnel.program.program import Notice, NoticeKind
 from windtunnel.report import flame, grouping, notices, op_tree, plots, timeline_data, words
+from windtunnel.report.comparison import NOTHING, ComparedRow
 from windtunnel.report.flame import Frame
 from windtunnel.report.op_tree import Node
 from windtunnel.report.plots import MemoryPlot, Roofline
@@ -15,7 +17,7 @@ from windtunnel.report.timeline_data import Busy
 from windtunnel.report.words import Metric, StepGroup
 from windtunnel.results import columns
 from windtunnel.results.columns import PART_KEYS
-from windtunnel.results.run_result import LiveStorage, RunResult
+from windtunnel.results.run_result import LiveStorage, MemoryResult, RunResult
 
 COLORS = 10
 MAX_LARGEST = 20
@@ -86,6 +88,16 @@ class ComparedBar:
     slices: tuple[Slice, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ComparedMemory:
+    """Memory of one result; ``width`` is the length of its bar against the longest."""
+
+    name: str
+    memory: MemoryResult
+    width: float
+    slices: tuple[Slice, ...]
+
+
 def view(result: RunResult) -> View:
     """All of the page for one result."""
     kinds = _kinds(result)
@@ -142,6 +154,35 @@ def compared_bars(results: Sequence[RunResult], names: Sequence[str]) -> list[Co
     ]
 
 
+def compared_kinds(results: Sequence[RunResult]) -> list[ComparedRow]:
+    """Device time by kind, one column per result, most time first."""
+    times: dict[str, list[float]] = {}
+    for number, result in enumerate(results):
+        for piece in _kinds(result):
+            times.setdefault(piece.name, [0.0] * len(results))[number] = piece.amount
+    ordered = sorted(times.items(), key=lambda item: (-max(item[1]), item[0]))
+    return [
+        ComparedRow(name, "", tuple(units.seconds(time_s) if time_s else NOTHING for time_s in row))
+        for name, row in ordered
+    ]
+
+
+def compared_memory(results: Sequence[RunResult], names: Sequence[str]) -> list[ComparedMemory]:
+    """Memory at the peak of each result; bars in one scale, so that a larger card has a longer one."""
+    largest = max(
+        (max(r.memory.usable_bytes, r.memory.peak_reserved_bytes.value) for r in results), default=0
+    )
+    color_of = {name: index % COLORS for index, name in enumerate(results[0].memory.categories)}
+    return [
+        ComparedMemory(name, result.memory, _whole(result) / max(largest, 1), _categories(result, color_of))
+        for name, result in zip(names, results, strict=True)
+    ]
+
+
+def _whole(result: RunResult) -> float:
+    return max(result.memory.peak_reserved_bytes.value, result.memory.usable_bytes, 1)
+
+
 def _kinds(result: RunResult) -> tuple[Slice, ...]:
     """Device time by kind; the colours of kinds on the whole page."""
     groups = grouping.grouped((row for row in result.ops if row.seconds > 0), grouping.kind)
@@ -156,7 +197,7 @@ def _categories(result: RunResult, color_of: dict[str, int]) -> tuple[Slice, ...
     """What is held at the peak, with what the allocator keeps beyond it."""
     memory = result.memory
     reserved = memory.peak_reserved_bytes.value
-    whole = max(reserved, memory.usable_bytes, 1)
+    whole = _whole(result)
     held = sorted(((n, s) for n, s in memory.peak_by_category if s > 0), key=lambda item: -item[1])
     slices = [Slice(name, size / whole, size, color_of.get(name, COLORS - 1)) for name, size in held]
     slack = reserved - sum(size for _, size in held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import zlib
@@ -201,3 +202,18 @@ def test_unwritable_page(tmp_path: Path) -> None:
     with pytest.raises(WindtunnelError) as caught:
         html.write([sample_results.decode()], tmp_path / "absent" / "x.html")
     assert caught.value.code == "E925"
+
+
+def test_comparison_lists_kinds_and_memory() -> None:
+    slower, empty = sample_results.other_chip(), replace(sample_results.decode(), ops=())
+    source = html.render([sample_results.training(), slower, empty], ["a", "b", "c"])
+    text = _Page(source).text
+    assert "matmul 561 ms 561 ms —" in text
+    assert "46.0 GiB reserved of 79.1 GiB usable" in text
+
+
+def test_the_policy_names_the_script_that_is_there() -> None:
+    source = html.render([sample_results.decode()])
+    script = source.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in source
