@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windtunnel.estimate import Source
@@ -41,3 +42,13 @@ def held_outside(chip: Chip) -> tuple[HeldOutside, ...]:
 def usable_bytes(chip: Chip) -> int:
     """What the allocator can get from the driver."""
     return int(chip.memory_bytes.value) - sum(item.nbytes for item in held_outside(chip))
+
+
+COMMUNICATOR_BYTES = 256 * MIB
+"""Buffers of one communicator (channels × protocols × peers). Assumed: seen between 0.1 and 0.6 GiB for eight
+ranks; it is held outside the allocator."""
+
+
+def communication_bytes(degrees: Sequence[int]) -> int:
+    """Buffers for one communicator of each degree above 1."""
+    return COMMUNICATOR_BYTES * sum(degree > 1 for degree in degrees)

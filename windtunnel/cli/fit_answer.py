@@ -1,0 +1,131 @@
+"""How the answer of `windtunnel fit` looks: a table of parts, a verdict, a hint; or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from windtunnel import units
+from windtunnel.cli import output
+from windtunnel.memory.overhead import held_outside
+from windtunnel.recipes.fit.question import FitAnswer, FitQuestion, Mode
+from windtunnel.recipes.fit.search import largest_batch, more_cards, smaller
+from windtunnel.report.text_table import TextColumn, bar, render
+
+COLUMNS = (
+    TextColumn("Memory of one card"),
+    TextColumn("GiB", right=True),
+    TextColumn("of usable", right=True),
+    TextColumn("", rank=1),
+)
+
+
+def lines(answer: FitAnswer, word: str, width: int) -> list[str]:
+    """The answer for people."""
+    question = answer.question
+    usable = answer.usable
+    rows = [_row(name, nbytes, usable) for name, nbytes in answer.parts.rows()]
+    rows.append(_row("total", answer.total.value, usable))
+    body = render(COLUMNS, rows, width)
+    return [_headline(question), *body, "", *_verdict(answer), *_hints(answer, word), ""]
+
+
+def as_json(answers: Sequence[FitAnswer], word: str) -> dict[str, object]:
+    """The JSON object: one answer at top level, several under ``runs``."""
+    fits = all(answer.fits for answer in answers)
+    single = len(answers) == 1
+    data = _answer_json(answers[0], word) if single else {"runs": [_answer_json(a, word) for a in answers]}
+    return output.success("fit", {"fits": fits, **data}) | ({} if fits else {"status": "no"})
+
+
+def command(question: FitQuestion, word: str) -> str:
+    """The command line that asks this question."""
+    words = [f"windtunnel fit {word} --on {question.chip.name}:{question.cards} --mode {question.mode}"]
+    length = "--context" if question.mode is Mode.INFER else "--sequence"
+    words.append(f"--precision {question.precision} --batch {question.batch} {length} {question.sequence}")
+    for flag, value in (("tp", question.tensor), ("pp", question.pipeline), ("ep", question.expert)):
+        words += [f"--{flag} {value}"] if value > 1 or flag == "tp" else []
+    if question.mode is Mode.INFER:
+        words += [f"--kv-precision {question.cache_precision}"] if question.cache_precision != "bf16" else []
+        words += [f"--prefill-tokens {question.prefill_tokens}"] if question.prefill_tokens != 8192 else []
+    else:
+        words += [f"--cp {question.context_parallel}"] if question.context_parallel > 1 else []
+        words += [f"--{question.sharding} --recompute {question.recompute} --optimizer {question.optimizer}"]
+    if question.mode is Mode.LORA:
+        words += [
+            f"--lora-rank {question.adapters.rank}",
+            *(["--lora-all"] if question.adapters.all_products else []),
+        ]
+    return " ".join(words)
+
+
+def _headline(question: FitQuestion) -> str:
+    model = question.model
+    what = f"{model.title or model.name}, {units.decimal(model.parameters, '').strip()} parameters"
+    spread = f"{question.cards} × {question.chip.name}"
+    degrees = f"tensor {question.tensor}, pipeline {question.pipeline}, expert {question.expert}"
+    work = f"batch {question.batch} × {question.sequence:,} tokens, {question.precision}"
+    if question.mode is not Mode.INFER:
+        work += f", {question.sharding}, recompute {question.recompute}, {question.optimizer}"
+    return f"{question.mode} {what} on {spread} ({degrees}): {work}"
+
+
+def _row(name: str, nbytes: float, usable: int) -> tuple[str, str, str, str]:
+    part = nbytes / usable
+    return name, units.significant(nbytes / units.GIB), units.percent(part), bar(part)
+
+
+def _verdict(answer: FitAnswer) -> list[str]:
+    total, usable = answer.total, answer.usable
+    verdict = "fits" if answer.fits else "does not fit"
+    if answer.tight:
+        verdict += ", but it is tight" if answer.fits else ", though it is close"
+    outside = sum(item.nbytes for item in held_outside(answer.question.chip))
+    between = f"{units.significant(total.low / units.GIB)} – {units.gib(total.high)}"
+    return [
+        f"{verdict}: {units.gib(total.value)} ({between}) of {units.gib(usable)} usable",
+        f"usable: {units.gib(answer.question.chip.memory_bytes.value)} less {units.gib(outside)} for the "
+        "driver's context (assumed)",
+    ]
+
+
+def _hints(answer: FitAnswer, word: str) -> list[str]:
+    question = answer.question
+    if answer.fits:
+        most = largest_batch(question)
+        return [f"largest batch that surely fits: {most:,}"] if most else []
+    found = [("same cards", smaller(question)), ("more cards", more_cards(question))]
+    hints = [f"hint ({label}): {command(change, word)}" for label, change in found if change is not None]
+    return hints or ["hint: no layout up to 16,384 cards of this chip was found; try a lower precision"]
+
+
+def _answer_json(answer: FitAnswer, word: str) -> dict[str, object]:
+    question, parts = answer.question, answer.parts
+    data: dict[str, object] = {
+        "model": question.model.name,
+        "parameters": question.model.parameters,
+        "active_parameters": question.model.active_parameters,
+        "chip": question.chip.name,
+        "cards": question.cards,
+        "mode": str(question.mode),
+        "layout": {
+            "tensor": question.tensor,
+            "pipeline": question.pipeline,
+            "expert": question.expert,
+            "context": question.context_parallel,
+            "sharding": str(question.sharding) if question.mode is not Mode.INFER else "",
+            "recompute": str(question.recompute) if question.mode is not Mode.INFER else "",
+        },
+        "batch": question.batch,
+        "sequence": question.sequence,
+        "precision": question.precision,
+        "fits": answer.fits,
+        "tight": answer.tight,
+        "total_bytes": answer.total.to_dict(),
+        "usable_bytes": answer.usable,
+        "memory_bytes": int(question.chip.memory_bytes.value),
+        "parts_bytes": {name.lower().replace(" ", "_"): nbytes for name, nbytes in parts.rows()},
+    }
+    if answer.fits:
+        return data | {"largest_batch": largest_batch(question)}
+    changes = [change for change in (smaller(question), more_cards(question)) if change is not None]
+    return data | {"hints": [command(change, word) for change in changes]}

@@ -1,0 +1,121 @@
+"""Bytes that one layer keeps from forward to backward, tensor by tensor.
+
+The terms are those of Korthikanti et al. (arXiv 2205.05198, section 4), for kernels of today: attention is
+fused (no score matrix), nothing is dropped out. T tokens, hidden h, in 16-bit activations:
+
+* each normalisation keeps its input and its output: 4 h T;
+* attention keeps queries, keys, values and its output, and one FP32 number a head and token;
+* a gated feed-forward keeps both products and the product of the two: 6 f T; a plain one 4 f T;
+* a mixture keeps the same for each chosen expert, and the tokens as they were sent: top_k (4 h + 6 f) T.
+
+With FP8 products, what is kept for the weight gradient is the 8-bit copy (Transformer Engine).
+"""
+
+from __future__ import annotations
+
+from windtunnel.recipes.layout import AttentionKernel, Layout, Recompute
+from windtunnel.specs.model import Layer, ModelSpec
+from windtunnel.specs.model_ffn import Dense, Moe
+from windtunnel.specs.model_mixers import Attention, Compressed, GatedDelta, Latent, Mamba, Mixer
+
+DELTA_CHUNK = 64
+"""Tokens of a chunk in flash-linear-attention's Gated DeltaNet; one such row a token and head is kept."""
+
+
+def kept_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
+    """Bytes that a layer keeps for one micro-batch on one rank, under the layout's recomputation."""
+    residual = 2.0 * model.hidden * layout.sequence_tokens * model.streams
+    if layout.recompute is Recompute.FULL:
+        return residual
+    if layout.recompute is Recompute.SELECTIVE_OPS:
+        return residual + _second_products(model, layer, layout)
+    return whole_bytes(model, layer, layout)
+
+
+def whole_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
+    """Bytes that a layer keeps when nothing is computed again."""
+    copy = 1 if layout.precision.is_fp8 else 2  # what a product keeps of its input
+    norms = layer.norms * (2 + copy) * model.hidden * layout.sequence_tokens * model.streams
+    mixer = mixer_bytes(layer.mixer, layout, copy) if layer.mixer else 0.0
+    ffn = ffn_bytes(layer.ffn, model.hidden, layout, copy) if layer.ffn else 0.0
+    return norms + mixer + ffn
+
+
+def mixer_bytes(mixer: Mixer, layout: Layout, copy: int) -> float:
+    """Kept by the token mixer, normalisation excluded."""
+    tokens, tensor = layout.tokens, layout.tensor
+    if isinstance(mixer, Attention):
+        queries, keys = mixer.heads * mixer.head_dim, max(mixer.kv_heads, tensor) * mixer.head_dim
+        out = 2 * queries + (copy * queries if copy == 1 else 0)  # the fused kernel keeps its own output
+        gate = 4 * queries if mixer.gated else 0
+        scores = _score_matrix(mixer.heads, layout)
+        return tokens * (2 * queries + 4 * keys + out + gate + 4 * mixer.heads) / tensor + scores
+    if isinstance(mixer, Latent):
+        latent = 4 * mixer.query_rank + 4 * mixer.kv_rank + 2 * mixer.rope_dim
+        wide = mixer.nope_dim + mixer.rope_dim
+        heads = mixer.heads * (4 * wide + 2 * (mixer.nope_dim + mixer.value_dim) + 2 * mixer.value_dim + 4)
+        return tokens * (latent + (heads + (mixer.heads * mixer.value_dim if copy == 1 else 0)) / tensor)
+    if isinstance(mixer, Compressed):
+        queries = mixer.heads * mixer.head_dim
+        return tokens * (4 * mixer.query_rank + 4 * mixer.head_dim + (4 * queries + 4 * mixer.heads) / tensor)
+    if isinstance(mixer, GatedDelta):
+        values = mixer.value_heads * mixer.value_dim
+        per_token = 4 * mixer.channels + 6 * values + mixer.value_heads * (8 + 2 * DELTA_CHUNK)
+        return tokens * per_token / tensor
+    return tokens * _mamba_bytes(mixer) / tensor
+
+
+def ffn_bytes(ffn: Dense | Moe, hidden: int, layout: Layout, copy: int) -> float:
+    """Kept by the feed-forward, normalisation excluded."""
+    if isinstance(ffn, Dense):
+        return layout.tokens * _between(ffn.width, ffn.gated, copy) / layout.tensor
+    routed = layout.sequence_tokens * ffn.top_k * layout.imbalance
+    sent = (copy + 2) * (ffn.latent or hidden)
+    inner = _between(ffn.width, ffn.gated, copy) / layout.expert_tensor
+    shared = layout.tokens * _between(ffn.shared_width, ffn.gated, copy) / layout.tensor
+    router = layout.sequence_tokens * 8 * ffn.experts  # logits and probabilities in FP32
+    return routed * (sent + inner) + shared + router
+
+
+def backward_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
+    """Gradients of activations that live together while a layer's feed-forward is differentiated."""
+    ffn = layer.ffn
+    if isinstance(ffn, Dense):
+        return layout.tokens * _between(ffn.width, ffn.gated, 2) / layout.tensor
+    if isinstance(ffn, Moe):
+        routed = layout.sequence_tokens * ffn.top_k * layout.imbalance
+        return routed * (2 * model.hidden + _between(ffn.width, ffn.gated, 2) / layout.expert_tensor)
+    return 4.0 * model.hidden * layout.sequence_tokens
+
+
+def _between(width: int, gated: bool, copy: int) -> int:
+    """Products into the activation and its result, of one token."""
+    return (4 if gated else 2) * width + copy * width
+
+
+def _score_matrix(heads: int, layout: Layout) -> float:
+    """Scores and softmax without a fused kernel: 5 a s for each token (section 4.1)."""
+    if layout.attention is not AttentionKernel.UNFUSED or layout.recompute is Recompute.SELECTIVE:
+        return 0.0
+    return 5.0 * heads / layout.tensor * layout.tokens * layout.sequence / layout.context
+
+
+def _mamba_bytes(mixer: Mamba) -> int:
+    return 4 * mixer.channels + 6 * mixer.inner + 8 * mixer.heads
+
+
+def _second_products(model: ModelSpec, layer: Layer, layout: Layout) -> float:
+    """TorchTitan's per-operation policy: attention's output and every second product are kept."""
+    tokens, tensor = layout.tokens, layout.tensor
+    total = 0.0
+    if isinstance(layer.mixer, Attention):
+        mixer = layer.mixer
+        queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
+        total += tokens * (2 * queries + 4 * mixer.heads + 2 * queries + 2 * keys) / tensor
+    elif layer.mixer:
+        total += mixer_bytes(layer.mixer, layout, 2) / 2
+    if isinstance(layer.ffn, Dense):
+        total += tokens * 2 * layer.ffn.width / tensor + 2 * model.hidden * layout.sequence_tokens
+    elif layer.ffn:
+        total += ffn_bytes(layer.ffn, model.hidden, layout, 2) / 2
+    return total
