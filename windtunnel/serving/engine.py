@@ -1,0 +1,150 @@
+"""A replica in virtual time: one scheduler, or several that step together (data-parallel attention).
+
+Ranks of a replica start every step together and wait for the slowest, because each layer exchanges tokens
+between their experts; a rank without work takes part with a dummy batch. A step starts when the previous one
+ended: the engine's own time between steps is hidden (asynchronous scheduling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Protocol
+
+from windtunnel.serving.request import Request, Served
+from windtunnel.serving.scheduler import Scheduler, StepPlan
+from windtunnel.serving.sequence import Sequence
+
+
+class StepSeconds(Protocol):
+    """What an engine needs to know about a deployment."""
+
+    def decode_s(self, decodes: int, contexts: int) -> float:
+        """A step of ``decodes`` sequences with ``contexts`` tokens in all, and nothing else."""
+        ...
+
+    def mixed_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
+        """A step that also computes prompt chunks of (new tokens, context)."""
+        ...
+
+
+class Replica:
+    """One copy of the model. ``number`` names it in results."""
+
+    def __init__(self, ranks: Seq[Scheduler], step: StepSeconds, number: int = 0) -> None:
+        self.ranks = list(ranks)
+        self.step = step
+        self.number = number
+        self.now_s = 0.0
+        self.steps = 0
+        self.busy_s = 0.0
+        self.prompt_tokens = 0
+        self.gaps: list[tuple[float, int]] = []  # (seconds, tokens that came after that long)
+        self.served: list[Served] = []
+        self.used_blocks: list[tuple[float, int, int, int]] = []  # time, blocks, running, waiting
+
+    def add(self, request: Request, shipped: bool = False) -> None:
+        """Queue a request on the rank with the fewest tokens to hold; ``shipped``: with its cache."""
+        rank = min(self.ranks, key=_load) if len(self.ranks) > 1 else self.ranks[0]
+        rank.add(request, shipped)
+
+    @property
+    def load(self) -> int:
+        """Sequences running and waiting."""
+        return sum(len(rank.running) + len(rank.waiting) for rank in self.ranks)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left to do."""
+        return any(rank.busy for rank in self.ranks)
+
+    def advance(self, until_s: float) -> None:
+        """Start every step that starts before ``until_s``; an idle replica waits there."""
+        while self.now_s < until_s:
+            if not self.busy:
+                if until_s < float("inf"):
+                    self.now_s = until_s
+                return
+            if not self._steady(until_s) and not self._step():
+                return
+
+    def _steady(self, until_s: float) -> bool:
+        """Steps that only decode, while nothing else can change; whether there were any."""
+        ranks = [rank for rank in self.ranks if rank.busy]
+        most = min(rank.steady for rank in ranks)
+        if not most:
+            return False
+        taken, now, gaps = 0, self.now_s, self.gaps
+        decode_s = self.step.decode_s
+        if len(ranks) == 1:
+            decodes, contexts = ranks[0].decodes, ranks[0].contexts
+            while taken < most and now < until_s:
+                seconds = decode_s(decodes, contexts)
+                now += seconds
+                gaps.append((seconds, decodes))
+                contexts += decodes
+                taken += 1
+        else:
+            loads = [(rank.decodes, rank.contexts) for rank in ranks]
+            tokens = sum(decodes for decodes, _ in loads)
+            while taken < most and now < until_s:
+                seconds = max(decode_s(n, contexts + taken * n) for n, contexts in loads)
+                now += seconds
+                gaps.append((seconds, tokens))
+                taken += 1
+        for rank in ranks:
+            rank.advance(taken)
+        self.busy_s += now - self.now_s
+        self.steps += taken
+        self.now_s = now
+        return True
+
+    def _step(self) -> bool:
+        """One step of all ranks; False when nobody can run anything."""
+        plans = [(rank, rank.schedule(self.now_s)) for rank in self.ranks]
+        if not any(plan.decodes or plan.chunks for _, plan in plans):
+            return False
+        seconds = self._seconds([plan for _, plan in plans])
+        self.now_s += seconds
+        self.busy_s += seconds
+        self.steps += 1
+        for rank, plan in plans:
+            if plan.decodes:
+                self.gaps.append((seconds, plan.decodes))
+            self.prompt_tokens += sum(chunk.new for chunk in plan.chunks)
+            for sequence in rank.complete(plan, self.now_s):
+                self.served.append(self._told(sequence))
+        if self.steps % 64 == 0:
+            self._sample()
+        return True
+
+    def _seconds(self, plans: Seq[StepPlan]) -> float:
+        mixed = any(plan.chunks for plan in plans)
+        longest = 0.0
+        for plan in plans:
+            if mixed:
+                chunks = [(chunk.new, chunk.context) for chunk in plan.chunks]
+                seconds = self.step.mixed_s(plan.decodes, plan.contexts, chunks)
+            else:
+                seconds = self.step.decode_s(plan.decodes, plan.contexts) if plan.decodes else 0.0
+            longest = max(longest, seconds)
+        return longest
+
+    def _told(self, sequence: Sequence) -> Served:
+        return Served(
+            sequence.request,
+            sequence.admitted_s,
+            sequence.first_s,
+            self.now_s,
+            sequence.cached_tokens,
+            sequence.preemptions,
+            self.number,
+        )
+
+    def _sample(self) -> None:
+        running = sum(len(rank.running) for rank in self.ranks)
+        waiting = sum(len(rank.waiting) for rank in self.ranks)
+        self.used_blocks.append((self.now_s, sum(rank.pool.used for rank in self.ranks), running, waiting))
+
+
+def _load(rank: Scheduler) -> int:
+    return len(rank.running) + 4 * len(rank.waiting)

@@ -1,0 +1,88 @@
+"""A request as traffic brings it, and what serving it came to. Plain data.
+
+Prompts are known by their block keys: two prompts share a prefix where their leading keys are equal. Keys are
+chained (a key stands for its block and everything before it), as the hash ids of published traces are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of a client.
+
+    Attributes:
+        number: position in the traffic, unique.
+        arrival_s: when it reaches the server. prompt_tokens, output_tokens: lengths, at least 1.
+        keys: chained keys of the prompt's blocks of ``key_tokens`` tokens, the last one possibly part-filled;
+            empty where nothing is known to be shared.
+        session: requests of one conversation have the same name.
+    """
+
+    number: int
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+    keys: tuple[int, ...] = ()
+    key_tokens: int = 0
+    session: str = ""
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens < 1 or self.output_tokens < 1:
+            raise ValueError(f"request {self.number} needs at least one token in and one out")
+        if self.arrival_s < 0:
+            raise ValueError(f"request {self.number} arrives before the start")
+
+    def block_keys(self, block_tokens: int) -> tuple[int, ...] | None:
+        """Keys of the prompt's full blocks of ``block_tokens``; None where nothing can be shared.
+
+        A block size must divide ``key_tokens`` or be a multiple of it; otherwise raises ValueError.
+        """
+        if not self.keys:
+            return None
+        full, known = self.prompt_tokens // block_tokens, self.key_tokens
+        if block_tokens == known:
+            return self.keys[:full]
+        if known % block_tokens == 0:
+            parts = known // block_tokens
+            return tuple(self.keys[i // parts] * parts + i % parts for i in range(full))
+        if block_tokens % known:
+            raise ValueError(f"blocks of {block_tokens} tokens do not fit keys of {known} tokens")
+        parts = block_tokens // known
+        return tuple(self.keys[(i + 1) * parts - 1] for i in range(full))
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one request saw. Times are seconds after the start of the traffic.
+
+    Attributes:
+        admitted_s: first time it was part of a step. cached_tokens: of its prompt, found at first admission.
+        replica: where it was decoded.
+    """
+
+    request: Request
+    admitted_s: float
+    first_token_s: float
+    finished_s: float
+    cached_tokens: int
+    preemptions: int
+    replica: int = 0
+
+    @property
+    def ttft_s(self) -> float:
+        """Time to the first token."""
+        return self.first_token_s - self.request.arrival_s
+
+    @property
+    def e2e_s(self) -> float:
+        """Time to the last token."""
+        return self.finished_s - self.request.arrival_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time per token after the first; None for a single token."""
+        tokens = self.request.output_tokens
+        return (self.finished_s - self.first_token_s) / (tokens - 1) if tokens > 1 else None

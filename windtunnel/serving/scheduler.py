@@ -1,0 +1,310 @@
+"""Continuous batching with a token budget, as vLLM's V1 scheduler decides it, first come first served.
+
+Every step, running sequences come first in their order: one token each while they decode, up to the rest of
+the budget for a prompt under way; then waiting requests are admitted while budget, places and blocks last
+(the whole sequence must fit). When a running sequence gets no block, the last one to be admitted is preempted
+and starts over; nothing is admitted in such a step.
+
+Decoding sequences all move by one token a step, so they are kept as a count and a sum of contexts, with
+calendars of when each ends and when each needs its next block: a step costs what changes in it, not how many
+run. At most one prompt is under way between steps, the last of the running ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from windtunnel.serving.kv_cache import Block, BlockPool
+from windtunnel.serving.request import Request
+from windtunnel.serving.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerOptions:
+    """Options by their vLLM names.
+
+    Attributes:
+        max_num_seqs: most sequences in a step. max_num_batched_tokens: most tokens in a step.
+        block_size: tokens in a block. num_gpu_blocks: blocks of the cache that sequences can hold.
+        enable_prefix_caching: whether full blocks are found again.
+        enable_chunked_prefill: whether a prompt may be cut to the budget.
+        scheduler_reserve_full_isl: whether the whole prompt must fit at admission, not its first chunk only.
+        prefill_first: a step holds prompts or decodes, prompts first (SGLang without --enable-mixed-chunk).
+    """
+
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    block_size: int = 16
+    num_gpu_blocks: int = 4096
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    scheduler_reserve_full_isl: bool = True
+    prefill_first: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError("max_num_batched_tokens must hold one token of each of max_num_seqs")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """``new`` tokens of one prompt after ``context`` tokens; ``ends`` when the prompt is then complete."""
+
+    new: int
+    context: int
+    ends: bool
+    sequence: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What one step computes: ``decodes`` sequences with ``contexts`` tokens in all, and prompt chunks."""
+
+    decodes: int
+    contexts: int
+    chunks: tuple[Chunk, ...]
+
+
+class Scheduler:
+    """One engine's queues, batch and cache. ``schedule`` and ``complete`` alternate."""
+
+    def __init__(self, options: SchedulerOptions) -> None:
+        self.options = options
+        self.pool = BlockPool(options.num_gpu_blocks)
+        self.waiting: deque[Sequence] = deque()
+        self.running: dict[Sequence, None] = {}  # in the order of admission
+        self.decodes = 0
+        self.contexts = 0  # computed tokens of all decoding sequences
+        self.clock = 0  # steps in which the decoding sequences moved
+        self.queries = 0
+        self.hits = 0
+        self.preempted = 0
+        self._under_way: Sequence | None = None
+        self._ends: dict[int, list[Sequence]] = {}
+        self._crosses: dict[int, list[Sequence]] = {}
+        self._refused_at = -1  # pool version at which the head of the queue did not fit
+
+    def add(self, request: Request, shipped: bool = False) -> None:
+        """Queue a request; ``shipped``: its prompt's cache and first token come with it."""
+        options = self.options
+        sequence = Sequence(request, self.pool, options.block_size, options.enable_prefix_caching)
+        sequence.shipped = shipped
+        self.waiting.append(sequence)
+
+    def fits(self, request: Request) -> bool:
+        """Whether the request, with all its output, can ever be held."""
+        tokens = request.prompt_tokens + request.output_tokens - 1
+        return -(-tokens // self.options.block_size) <= self.pool.capacity
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.running or self.waiting)
+
+    @property
+    def steady(self) -> int:
+        """Steps that only decode and change nothing but contexts: 0 when the next step may change more."""
+        if self._under_way is not None or not self.decodes or self._may_admit:
+            return 0
+        clock, ends, crosses = self.clock, self._ends, self._crosses
+        steps = 0
+        while clock not in crosses and clock + 1 not in ends and steps < 64:
+            clock += 1
+            steps += 1
+        return steps
+
+    @property
+    def _may_admit(self) -> bool:
+        full = len(self.running) >= self.options.max_num_seqs
+        return bool(self.waiting) and not full and self._refused_at != self.pool.version
+
+    def advance(self, steps: int) -> None:
+        """Take ``steps`` steady steps at once."""
+        self.clock += steps
+        self.contexts += steps * self.decodes
+
+    def schedule(self, now_s: float) -> StepPlan:
+        """Decide the next step; an empty plan when nothing can run."""
+        options = self.options
+        if options.prefill_first:
+            chunks: list[Chunk] = []
+            self._continue(chunks, options.max_num_batched_tokens)
+            used = sum(chunk.new for chunk in chunks)
+            self._admit(chunks, options.max_num_batched_tokens - used, now_s)
+            if chunks:
+                return StepPlan(0, 0, tuple(chunks))
+        before = self.preempted
+        self._make_room()
+        chunks = []
+        if not options.prefill_first:
+            budget = self._continue(chunks, options.max_num_batched_tokens - self.decodes)
+            if self.preempted == before:
+                self._admit(chunks, budget, now_s)
+        return StepPlan(self.decodes, self.contexts, tuple(chunks))
+
+    def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
+        """Take note that the step ended; the answer is the sequences that are done."""
+        done: list[Sequence] = []
+        if plan.decodes:
+            self.clock += 1
+            self.contexts += plan.decodes
+            for sequence in self._ends.pop(self.clock, ()):
+                if sequence.ends_at == self.clock and sequence.joined_at >= 0:
+                    self._leave(sequence)
+                    done.append(sequence)
+        for chunk in plan.chunks:
+            if chunk.ends:
+                sequence = chunk.sequence
+                sequence.generated += 1
+                if sequence.first_s < 0:
+                    sequence.first_s = now_s
+                if sequence.generated >= sequence.request.output_tokens:
+                    done.append(sequence)
+                else:
+                    self._join(sequence)
+        for sequence in done:
+            del self.running[sequence]
+            sequence.release(self.options.enable_prefix_caching)
+        return done
+
+    # Decoding sequences
+
+    def _join(self, sequence: Sequence) -> None:
+        clock, size = self.clock, self.options.block_size
+        sequence.joined_at = clock
+        sequence.ends_at = clock + sequence.request.output_tokens - sequence.generated
+        sequence.crosses_at = clock + sequence.held * size - sequence.computed
+        self._ends.setdefault(sequence.ends_at, []).append(sequence)
+        self._crosses.setdefault(sequence.crosses_at, []).append(sequence)
+        self.decodes += 1
+        self.contexts += sequence.computed
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Make the lazy counts real; its calendar entries are void from now on."""
+        moved = self.clock - sequence.joined_at
+        sequence.computed += moved
+        sequence.generated += moved
+        self.decodes -= 1
+        self.contexts -= sequence.computed
+        sequence.joined_at = sequence.ends_at = sequence.crosses_at = -1
+
+    def _make_room(self) -> None:
+        """The blocks that decoding sequences need in this step, preempting where there are none."""
+        clock, size = self.clock, self.options.block_size
+        due = [s for s in self._crosses.pop(clock, ()) if s.crosses_at == clock]
+        if not due:
+            return
+        if len(due) > self.pool.free:
+            order = {sequence: place for place, sequence in enumerate(self.running)}
+            due.sort(key=lambda sequence: order[sequence])
+        ends = self._crosses.setdefault(clock + size, [])
+        for sequence in due:
+            if sequence.joined_at < 0:
+                continue  # preempted for one before it
+            while not self.pool.free:
+                if self._preempt_last() is sequence:
+                    break
+            else:
+                self.pool.take(1)
+                sequence.blank += 1
+                sequence.crosses_at = clock + size
+                ends.append(sequence)
+
+    def _preempt_last(self) -> Sequence:
+        sequence, _ = self.running.popitem()
+        if sequence.joined_at >= 0:
+            self._leave(sequence)
+        if sequence is self._under_way:
+            self._under_way = None
+        sequence.release(self.options.enable_prefix_caching)
+        sequence.computed = 0
+        sequence.preemptions += 1
+        self.preempted += 1
+        self.waiting.appendleft(sequence)
+        self._refused_at = -1
+        return sequence
+
+    # Prompts
+
+    def _continue(self, chunks: list[Chunk], budget: int) -> int:
+        """The prompt under way; the answer is the budget left."""
+        sequence = self._under_way
+        if sequence is None or budget <= 0:
+            return budget
+        new = min(sequence.known - sequence.computed, budget)
+        need = -(-(sequence.computed + new) // self.options.block_size) - sequence.held
+        if need > self.pool.free:
+            self._preempt_last()
+            return 0
+        self._compute(sequence, new, need, chunks)
+        return budget - new
+
+    def _admit(self, chunks: list[Chunk], budget: int, now_s: float) -> None:
+        options, pool = self.options, self.pool
+        while budget > 0 and self.waiting and len(self.running) < options.max_num_seqs:
+            if self._refused_at == pool.version:
+                return
+            sequence = self.waiting[0]
+            found = self._look_up(sequence)
+            context = len(found) * options.block_size
+            if sequence.shipped and not sequence.generated:
+                context = sequence.known
+            whole = sequence.known - context
+            new = min(whole, budget)
+            if new < whole and not options.enable_chunked_prefill:
+                return
+            # a sequence from elsewhere decodes at once and needs the place of its first token here
+            end = context + (new or 1)
+            last = max(end, sequence.known) if options.scheduler_reserve_full_isl else end
+            idle = pool.idle_among(found)
+            if -(-last // options.block_size) - len(found) + idle > pool.free:
+                self._refused_at = pool.version
+                return
+            self.waiting.popleft()
+            pool.touch(found)
+            sequence.keyed = found
+            self.running[sequence] = None
+            if sequence.admitted_s < 0:
+                sequence.admitted_s = now_s
+                sequence.cached_tokens = len(found) * options.block_size
+                self.queries += sequence.request.prompt_tokens
+                self.hits += sequence.cached_tokens
+            sequence.computed = context
+            need = -(-end // options.block_size) - len(found)
+            if not new:
+                self._arrive(sequence, need, now_s)
+                continue
+            self._compute(sequence, new, need, chunks)
+            budget -= new
+
+    def _arrive(self, sequence: Sequence, need: int, now_s: float) -> None:
+        """A sequence whose prompt was computed elsewhere decodes from this step on."""
+        self.pool.take(need)
+        sequence.blank += need
+        sequence.register(sequence.computed)
+        sequence.generated = 1
+        sequence.first_s = now_s
+        self._join(sequence)
+
+    def _look_up(self, sequence: Sequence) -> list[Block]:
+        if not self.options.enable_prefix_caching:
+            return []
+        most = (sequence.known - 1) // self.options.block_size
+        return self.pool.find(sequence.lookup_keys(), most)
+
+    def _compute(self, sequence: Sequence, new: int, need: int, chunks: list[Chunk]) -> None:
+        context = sequence.computed
+        if need > 0:
+            self.pool.take(need)
+            sequence.blank += need
+        sequence.computed = context + new
+        if self.options.enable_prefix_caching:
+            sequence.register(sequence.computed)
+        ends = sequence.computed == sequence.known
+        self._under_way = None if ends else sequence
+        chunks.append(Chunk(new, context, ends, sequence))
+
