@@ -126,12 +126,17 @@ def _wrapped(
     cells = []
     for index, text in enumerate(row):
         wraps = index in kept and columns[index].shorten is Shorten.WRAP and cell_len(text) > sizes[index]
-        pieces = textwrap.wrap(text, sizes[index], break_on_hyphens=False) if wraps else [text]
-        cells.append(pieces)
+        cells.append(_lines(text, sizes[index]) if wraps else [text])
     return [
         [pieces[line] if line < len(pieces) else "" for pieces in cells]
         for line in range(max(len(pieces) for pieces in cells))
     ]
+
+
+def _lines(text: str, size: int) -> list[str]:
+    """Text in lines of ``size`` cells that keep a number and its percent sign together."""
+    joined = text.replace(" %", "\u00a0%")
+    return [line.replace("\u00a0", " ") for line in textwrap.wrap(joined, size, break_on_hyphens=False)]
 
 
 def _line(
