@@ -244,4 +244,4 @@ def _linear_ticks(top: float) -> tuple[Tick, ...]:
     rough = top / 5
     scale = 10 ** math.floor(math.log10(rough))
     step = next(scale * factor for factor in (1, 2, 5, 10) if scale * factor >= rough)
-    return tuple(Tick(index * step / top, f"{index * step:g}") for index in range(int(top / step) + 1))
+    return tuple(Tick(index * step / top, f"{index * step:,g}") for index in range(int(top / step) + 1))
