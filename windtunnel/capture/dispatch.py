@@ -133,7 +133,8 @@ class Dispatcher:
                 return values
             return tensor
 
-        return self._run(info, args, kwargs, host, self.state.host_device)
+        kernel = self.arithmetic.get(id(info.func))
+        return self._run(info, args, kwargs, host, self.state.host_device, kernel)
 
     def _run(
         self,
@@ -164,7 +165,7 @@ class Dispatcher:
 
         plain_args, plain_kwargs = tree_map(strip, args), tree_map(strip, kwargs)
         plain_kwargs.pop("pin_memory", None)
-        function = kernel or self.arithmetic.get(id(info.func), info.func)
+        function = kernel or info.func
         try:
             out = function(*plain_args, **plain_kwargs)
         except NotImplementedError:  # the card has kernels for dtypes that the CPU lacks

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from windtunnel.capture import handlers
+from windtunnel.capture.arithmetic import Arithmetic, default_tf32
 from windtunnel.capture.clock import Clock
 from windtunnel.capture.context import Context
 from windtunnel.capture.describe import OpInfo, op_spec
@@ -63,12 +64,17 @@ class State:
         self.host_device = torch.device("cpu")
         self.draws = torch.Generator().manual_seed(seed)
         self.strict = strict
-        self.allow_tf32: bool | None = None  # set by the script's switches; None leaves it to the chip
+        self.allow_tf32 = default_tf32(chip)  # the script's switches change it
         self.clock = Clock(self)
         self.memory = LiveMemory(self, oom_continue)
         self.on_embedding: Callable[[torch.Tensor], None] | None = None
         self.on_backward_end: Callable[[], None] | None = None
         handlers.install(self.dispatch)
+        self.arithmetic: Arithmetic | None = None
+        if self.mode is Mode.VALUES:
+            self.arithmetic = Arithmetic(self)
+            for overload, kernel in self.arithmetic.kernels().items():
+                self.dispatch.arithmetic[id(overload)] = kernel
 
     def keeps_values(self, tensor: torch.Tensor) -> bool:
         """Whether a result with data keeps them."""

@@ -1,12 +1,11 @@
 """Scaled dot product attention as one operation forward and one backward.
 
 ``registrations.py`` routes ``scaled_dot_product_attention`` here where the chip's fused kernel takes the
-shape. For values the CPU's flash kernels are called directly: autograd keys are excluded inside dispatch.
+shape. In values mode it is computed as the chip's fused kernel does (``numerics/attention.py``).
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from windtunnel.capture.describe import OpInfo, op_spec
 from windtunnel.capture.meta import contiguous, intern
 from windtunnel.capture.tensor import VirtualTensor, fresh, wrap
+from windtunnel.numerics.attention import AttentionResult
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
@@ -21,41 +21,27 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-def _additive(bias: VirtualTensor | None, query: VirtualTensor) -> torch.Tensor | None:
-    """The CPU kernel wants an additive mask."""
-    if bias is None:
-        return None
-    values = bias.host_values
-    assert values is not None
-    if values.dtype is not torch.bool:
-        return values
-    return torch.zeros_like(values, dtype=query.dtype).masked_fill_(~values, -math.inf)
-
-
 def _forward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     query, key, value = args[:3]
     bias = args[3] if len(args) > 3 else None
     dropout = float(args[4]) if len(args) > 4 else 0.0
     causal = bool(args[5]) if len(args) > 5 else False
+    drawn = 0
     place = state.recorder.reserve()
     batch, heads, length = query.shape[:3]
-    if all(t is None or t.host_values is not None for t in (query, key, value, bias)):
-        if key.shape[1] != heads:
-            groups = heads // key.shape[1]
-            key_values = key.host_values.repeat_interleave(groups, 1)
-            value_values = value.host_values.repeat_interleave(groups, 1)
-        else:
-            key_values, value_values = key.host_values, value.host_values
-        plain, lse = aten._scaled_dot_product_flash_attention_for_cpu(
+    if state.arithmetic is not None and _all_valued(query, key, value, bias):
+        drawn = int(torch.randint(1 << 31, ()).item()) if dropout else 0
+        result = state.arithmetic.attention(
             query.host_values,
-            key_values,
-            value_values,
-            dropout,
+            key.host_values,
+            value.host_values,
+            None if bias is None else bias.host_values,
             causal,
-            attn_mask=_additive(bias, query),
-            scale=kwargs.get("scale"),
+            kwargs.get("scale"),
+            _kept(drawn, query, key, dropout),
+            dropout,
         )
-        out, logsumexp = wrap(plain), wrap(lse)
+        out, logsumexp = wrap(result.out), wrap(result.logsumexp)
     else:
         width = value.shape[-1]
         # as on real cards: (batch, heads, length, width) laid out with heads inside length
@@ -63,48 +49,51 @@ def _forward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
         out = fresh(intern(query.dtype, (batch, heads, length, width), stride))
         logsumexp = fresh(contiguous(torch.float32, (batch, heads, length)))
     state.recorder.fill(place, op_spec(info, args, kwargs, (out, logsumexp)))
-    seed = fresh(contiguous(torch.int64, ()), torch.zeros((), dtype=torch.int64))
+    seed = fresh(contiguous(torch.int64, ()), torch.tensor(drawn))
     offset = fresh(contiguous(torch.int64, ()), torch.zeros((), dtype=torch.int64))
     return out, logsumexp, None, None, length, key.shape[2], seed, offset, None
 
 
 def _backward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    grad, query, key, value, bias, wanted = args[:6]
+    grad, query, key, value, bias, wanted, out, logsumexp = args[:8]
+    wants_bias = bool(bias is not None and wanted[3])
     place = state.recorder.reserve()
-    if all(t is None or t.host_values is not None for t in (grad, query, key, value, bias)):
-        grads = _backward_values(args, kwargs)
+    gradients: tuple[Any, ...]
+    if state.arithmetic is not None and _all_valued(grad, query, key, value, bias):
+        found = state.arithmetic.attention_backward(
+            grad.host_values,
+            query.host_values,
+            key.host_values,
+            value.host_values,
+            AttentionResult(out.host_values, logsumexp.host_values),
+            None if bias is None else bias.host_values,
+            bool(args[13]),
+            kwargs.get("scale"),
+            wants_bias,
+            _kept(int(args[14].host_values), query, key, float(args[12])),
+            float(args[12]),
+        )
+        gradients = tuple(None if g is None else wrap(g) for g in found)
     else:
-        grads = tuple(fresh(intern(t.dtype, t.meta.shape, t.meta.stride)) for t in (query, key, value))
-    bias_grad = None
-    if bias is not None and wanted[3]:
-        bias_grad = fresh(contiguous(bias.dtype, tuple(bias.shape)))
-    state.recorder.fill(place, op_spec(info, args, kwargs, grads))
-    return (*grads, bias_grad)
+        like = (query, key, value)
+        parts = [fresh(intern(t.dtype, t.meta.shape, t.meta.stride)) for t in like]
+        bias_grad = fresh(contiguous(bias.dtype, tuple(bias.shape))) if wants_bias else None
+        gradients = (*parts, bias_grad)
+    state.recorder.fill(place, op_spec(info, args, kwargs, gradients[:3]))
+    return gradients
 
 
-def _backward_values(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[VirtualTensor, ...]:
-    grad, query, key, value, bias, _, out, logsumexp = args[:8]
-    heads, kv_heads = query.shape[1], key.shape[1]
-    groups = heads // kv_heads
-    key_values = key.host_values.repeat_interleave(groups, 1) if groups > 1 else key.host_values
-    value_values = value.host_values.repeat_interleave(groups, 1) if groups > 1 else value.host_values
-    plain = aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad.host_values,
-        query.host_values,
-        key_values,
-        value_values,
-        out.host_values,
-        logsumexp.host_values,
-        args[12],
-        args[13],
-        attn_mask=_additive(bias, query),
-        scale=kwargs.get("scale"),
-    )
-    query_grad, key_grad, value_grad = plain
-    if groups > 1:
-        key_grad = key_grad.unflatten(1, (kv_heads, groups)).sum(2)
-        value_grad = value_grad.unflatten(1, (kv_heads, groups)).sum(2)
-    return wrap(query_grad), wrap(key_grad), wrap(value_grad)
+def _all_valued(*tensors: VirtualTensor | None) -> bool:
+    return all(tensor is None or tensor.host_values is not None for tensor in tensors)
+
+
+def _kept(seed: int, query: VirtualTensor, key: VirtualTensor, dropout: float) -> torch.Tensor | None:
+    """The dropout mask that a seed stands for: drawn again in backward, as fused kernels do."""
+    if not dropout:
+        return None
+    draws = torch.Generator("cpu").manual_seed(seed)
+    shape = (*query.shape[:3], key.shape[2])
+    return torch.rand(shape, generator=draws) >= dropout
 
 
 HANDLERS = {
