@@ -14,6 +14,7 @@ from windtunnel.recipes.fit.question import FitAnswer, FitQuestion, Mode
 from windtunnel.recipes.fit.training import Adapters, Optimizer
 from windtunnel.recipes.layout import Precision, Recompute, Sharding
 from windtunnel.specs.cluster import Cluster
+from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.targets import parse_target
 
 if TYPE_CHECKING:
@@ -34,14 +35,13 @@ def add_parser(subparsers: Subparsers) -> None:
         help="whether a model fits in memory, and on how many cards",
         usage="windtunnel fit MODEL [options]",
         description="Say how much memory a model takes on the fullest card, part by part, and whether it "
-        "fits. If it does not, the hint is a command that was computed to fit. Exit status 1: it does not fit.",
+        "fits. If it does not, the hint is a command that was computed to fit. Exit status 1: it does not.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "model", metavar="MODEL", help="a shipped model, a config.json or its folder, or a transformers class"
-    )
+    add("model", nargs="?", metavar="MODEL", help="a shipped model, a config.json, a transformers class")
+    add("--models", action="store_true", help="list the shipped models")
     add("--on", default=DEFAULT_CHIP, metavar="CHIP[:CARDS]", help=f"default: {DEFAULT_CHIP}, one card")
     add("--mode", choices=[str(mode) for mode in Mode], default="infer", help="default: infer")
     add(
@@ -81,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
         WindtunnelError: E101 to E109 and E220, the target; E205, E207, the layout; E302 to E307, the model;
             E305, an option.
     """
+    if args.models:
+        return fit_answer.print_models(json=args.json)
+    if args.model is None:
+        raise WindtunnelError("E305", "fit needs a model", hint="windtunnel fit --models lists those shipped")
     model = find_model(args.model)
     answers = [FitAnswer(_question(args, cluster, model)) for cluster in _targets(args)]
     if args.json:
@@ -95,7 +99,7 @@ def _targets(args: argparse.Namespace) -> tuple[Cluster, ...]:
     return parse_target(args.on, args.set, args.chips)
 
 
-def _question(args: argparse.Namespace, cluster: Cluster, model: object) -> FitQuestion:
+def _question(args: argparse.Namespace, cluster: Cluster, model: ModelSpec) -> FitQuestion:
     mode = Mode(args.mode)
     for name in ("batch", "ep", "cp", "lora_rank", "prefill_tokens", "tp", "pp", "sequence", "context"):
         value = getattr(args, name)
@@ -107,7 +111,7 @@ def _question(args: argparse.Namespace, cluster: Cluster, model: object) -> FitQ
     tensor, pipeline, cards = _degrees(args, cluster, mode)
     length = (args.context or args.sequence) if mode is Mode.INFER else (args.sequence or args.context)
     return FitQuestion(
-        model=model,  # type: ignore[arg-type]
+        model=model,
         chip=cluster.chip,
         cards=cards,
         mode=mode,

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from windtunnel import units
 from windtunnel.cli import output
+from windtunnel.errors import WindtunnelError
 from windtunnel.memory.overhead import held_outside
 from windtunnel.recipes.fit.question import FitAnswer, FitQuestion, Mode
 from windtunnel.recipes.fit.search import largest_batch, more_cards, smaller
-from windtunnel.report.text_table import TextColumn, bar, render
+from windtunnel.report.text_table import Shorten, TextColumn, bar, render
+from windtunnel.specs.model import ModelSpec
+from windtunnel.specs.model_catalogue import model_names, shipped_model
 
 COLUMNS = (
     TextColumn("Memory of one card"),
     TextColumn("GiB", right=True),
     TextColumn("of usable", right=True),
     TextColumn("", rank=1),
+)
+
+MODEL_COLUMNS = (
+    TextColumn("Model"),
+    TextColumn("B parameters", right=True),
+    TextColumn("active", right=True),
+    TextColumn("type", rank=1),
+    TextColumn("also called", rank=2, shorten=Shorten.TAIL),
 )
 
 
@@ -35,6 +47,33 @@ def as_json(answers: Sequence[FitAnswer], word: str) -> dict[str, object]:
     single = len(answers) == 1
     data = _answer_json(answers[0], word) if single else {"runs": [_answer_json(a, word) for a in answers]}
     return output.success("fit", {"fits": fits, **data}) | ({} if fits else {"status": "no"})
+
+
+def print_models(*, json: bool) -> int:
+    """The shipped models with their parameters; those whose facts do not determine them are left out."""
+    models = []
+    for name in model_names():
+        with suppress(WindtunnelError):
+            models.append(shipped_model(name))
+    if json:
+        output.print_json(output.success("fit", {"models": [_model_json(model) for model in models]}))
+        return 0
+    rows = [
+        (m.name, _billions(m.parameters), _billions(m.active_parameters), m.family, ", ".join(m.aliases))
+        for m in models
+    ]
+    output.print_lines(render(MODEL_COLUMNS, rows, output.width()))
+    return 0
+
+
+def _model_json(model: ModelSpec) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "aliases": list(model.aliases),
+        "parameters": model.parameters,
+        "active_parameters": model.active_parameters,
+        "source": model.source,
+    }
 
 
 def command(question: FitQuestion, word: str) -> str:
@@ -60,13 +99,17 @@ def command(question: FitQuestion, word: str) -> str:
 
 def _headline(question: FitQuestion) -> str:
     model = question.model
-    what = f"{model.title or model.name}, {units.decimal(model.parameters, '').strip()} parameters"
+    what = f"{model.title or model.name}, {units.significant(model.parameters / 1e9)} B parameters"
     spread = f"{question.cards} × {question.chip.name}"
     degrees = f"tensor {question.tensor}, pipeline {question.pipeline}, expert {question.expert}"
     work = f"batch {question.batch} × {question.sequence:,} tokens, {question.precision}"
     if question.mode is not Mode.INFER:
         work += f", {question.sharding}, recompute {question.recompute}, {question.optimizer}"
     return f"{question.mode} {what} on {spread} ({degrees}): {work}"
+
+
+def _billions(count: int) -> str:
+    return units.significant(count / 1e9)
 
 
 def _row(name: str, nbytes: float, usable: int) -> tuple[str, str, str, str]:
@@ -93,8 +136,10 @@ def _hints(answer: FitAnswer, word: str) -> list[str]:
     if answer.fits:
         most = largest_batch(question)
         return [f"largest batch that surely fits: {most:,}"] if most else []
-    found = [("same cards", smaller(question)), ("more cards", more_cards(question))]
-    hints = [f"hint ({label}): {command(change, word)}" for label, change in found if change is not None]
+    spread = more_cards(question)
+    label = "another layout" if spread is not None and spread.cards == question.cards else "more cards"
+    found = [("same cards", smaller(question)), (label, spread)]
+    hints = [f"hint ({kind}): {command(change, word)}" for kind, change in found if change is not None]
     return hints or ["hint: no layout up to 16,384 cards of this chip was found; try a lower precision"]
 
 

@@ -57,8 +57,7 @@ def unknown_model(name: str) -> WindtunnelError:
     return WindtunnelError(
         "E302",
         f"no model is called `{name}`",
-        hint=f"{near}give a shipped model, a config.json, or a model type of transformers",
-        values={"shipped": ", ".join(model_names())},
+        hint=f"{near}give a model of `windtunnel fit --models`, a config.json or a transformers type",
     )
 
 
