@@ -2,8 +2,8 @@
 
     keys    = mean keys that a tile of 128 queries visits: causal triangle and window, in whole tiles
     unit    = seconds that one multiprocessor takes for a tile of queries and one key:
-              |products × 2 × 128 × (qk_dim + v_dim + 2 × narrow) ÷ (sustained ÷ multiprocessors),
-               softmax × 128 ÷ (EXPONENTIALS × clock)|                           (``peaks.py``; 2-norm)
+              |products × 2 × 128 × multiprocessors × (dims ÷ matrix + (dims + 2 × narrow) ÷ around),
+               softmax × 128 ÷ (EXPONENTIALS × clock)|       (``peaks.py``; dims = qk_dim + v_dim; 2-norm)
     total   = tiles × keys × unit ÷ multiprocessors,     longest = most keys of one tile × unit
     time    = floor + fill × waves + max(longest, total + tail × longest) + bytes ÷ (dram × bandwidth)
 
@@ -26,7 +26,7 @@ from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Limit, Times
 from windtunnel.cost.memory_path import memory_seconds
-from windtunnel.cost.peaks import sustained_flops
+from windtunnel.cost.peaks import issue_flops, matrix_flops, sustained_flops
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 
@@ -116,9 +116,11 @@ def _products(batch: Batch) -> float:
 
 def _fused(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
     units = chip.multiprocessors.value
-    dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1) + 2.0 * p.narrow
-    rate = sustained_flops(chip, batch.precision, p.issue) / units
-    matrix = _products(batch) * 2.0 * QUERY_TILE * dims / rate
+    dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
+    slowness = dims / matrix_flops(chip, batch.precision) + (dims + 2.0 * p.narrow) / issue_flops(
+        chip, p.issue
+    )
+    matrix = _products(batch) * 2.0 * QUERY_TILE * units * slowness
     exps = p.softmax * QUERY_TILE / (EXPONENTIALS * chip.clock_hz.value)
     unit = np.hypot(matrix, exps)
     tiles = _heads(batch) * np.ceil(batch.dim("q_len", 1) / QUERY_TILE)

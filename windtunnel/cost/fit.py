@@ -89,6 +89,8 @@ class Fit:
     rows: int = 0
     error_median: float = float("nan")
     error_p90: float = float("nan")
+    roofline_median: float | None = None  # the same error of plain baselines on the same rows
+    nearest_median: float | None = None
     source: str = ""
 
     def value(self, name: str, default: float | None = None) -> float:
@@ -140,9 +142,9 @@ def choose(family: str, chip: Chip, *, library: str = "", precision: str = "", v
     """The best fit there is; KeyError when the family has no file.
 
     For each kernel path from near to far (this precision and variant, this precision, its kin, anything):
-    the chip's own fit by the library asked for; that library on a relative or pooled, its peak fractions
-    rescaled to the chip; the same kernel timed by another harness (``kernel@harness``); the chip's own fit by
-    another library; a relative's; the pooled one.
+    the chip's own fit by the library asked for, or by the same kernel in another harness (``kernel@harness``);
+    that on a relative or pooled, rescaled to the chip; the chip's own fit by another library; a relative's; the
+    pooled one.
     """
     for path in _paths(precision, variant):
         fits = [fit for fit in load(family) if (fit.precision, fit.variant) == path]
@@ -169,8 +171,8 @@ def _paths(precision: str, variant: str) -> list[tuple[str, str]]:
 
 
 def _on_path(fits: Sequence[Fit], family: Sequence[Fit], chip: Chip, library: str) -> tuple[Fit, bool] | None:
-    for same_harness in (True, False):
-        for name in (chip.name, *chip.relatives, POOLED) if library else ():
+    for name in (chip.name, *chip.relatives, POOLED) if library else ():
+        for same_harness in (True, False):
             for fit in fits:
                 if fit.chip == name and _is_by(fit, library, same_harness):
                     own = name == chip.name

@@ -3,7 +3,7 @@
 The library picks, from a few tile shapes and split-K factors, the fastest. For one choice (tm × tn, s):
 
     tiles    = batch × ⌈m ÷ tm⌉ × ⌈n ÷ tn⌉ × s              waves = ⌈tiles ÷ multiprocessors⌉
-    compute  = waves × ⌈k ÷ s⌉ × 2 × tm × tn × feed ÷ (sustained ÷ multiprocessors)   (``peaks.py``)
+    compute  = waves × ⌈k ÷ s⌉ × 2 × tm × tn × multiprocessors × (1 ÷ matrix + feed ÷ around)  (``peaks.py``)
     feed     = 1 + edge × (1 ÷ tm + 1 ÷ tn)
     cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (cache × cache bandwidth)
     stream   = waves × ⌈k ÷ s⌉ × (min(tm, m) + min(tn, n)) × element ÷ (stream × bandwidth ÷ multiprocessors)
@@ -32,7 +32,7 @@ from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
 from windtunnel.cost.memory_path import memory_seconds
-from windtunnel.cost.peaks import sustained_flops
+from windtunnel.cost.peaks import issue_flops, matrix_flops
 from windtunnel.specs.schema import Chip
 
 TILES = (
@@ -131,11 +131,11 @@ def product_times(x: Products, precision: str, chip: Chip, p: GemmParameters) ->
     """The fastest tile and split of each product, at the sustained clock."""
     best = np.full(len(x.m), np.inf)
     limit = np.zeros(len(best), dtype=np.int64)
-    sustained = sustained_flops(chip, precision, p.issue)
+    speeds = (matrix_flops(chip, precision), issue_flops(chip, p.issue))
     memory = memory_seconds(x.bytes_moved, chip, dram=p.dram, l2=p.l2, resident=p.resident)
     for tile_m, tile_n in TILES:
         for split in SPLITS:
-            seconds, which = _with_tile(x, memory, sustained, chip, p, (tile_m, tile_n, split))
+            seconds, which = _with_tile(x, memory, speeds, chip, p, (tile_m, tile_n, split))
             better = seconds < best
             best = np.where(better, seconds, best)
             limit = np.where(better, which, limit)
@@ -145,7 +145,7 @@ def product_times(x: Products, precision: str, chip: Chip, p: GemmParameters) ->
 def _with_tile(
     x: Products,
     memory: Floats,
-    sustained: float,
+    speeds: tuple[float, float],
     chip: Chip,
     p: GemmParameters,
     choice: tuple[int, int, int],
@@ -156,7 +156,8 @@ def _with_tile(
     waves = np.ceil(tiles / units)
     depth = np.ceil(x.k / (split * TILE_K)) * TILE_K
     feed = 1.0 + p.edge * (1.0 / tile_m + 1.0 / tile_n)
-    compute = waves * depth * (2.0 * tile_m * tile_n * feed * units / sustained)
+    matrix_flop_s, issue_flop_s = speeds
+    compute = waves * depth * (2.0 * tile_m * tile_n * units * (1.0 / matrix_flop_s + feed / issue_flop_s))
     tile_bytes = tile_m * x.a_bytes + tile_n * x.b_bytes
     cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
     drawn = np.minimum(x.m, tile_m) * x.a_bytes + np.minimum(x.n, tile_n) * x.b_bytes

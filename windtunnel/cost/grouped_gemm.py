@@ -21,12 +21,12 @@ from windtunnel.specs.schema import Chip
 
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
-    """Times of grouped GEMM works; dims tokens, n, k, experts, top_k."""
+    """Times of grouped GEMM works; dims tokens, n, k, experts, top_k, and active where it is known."""
     tokens = np.maximum(batch.dim("tokens", 1), 1.0)
     experts = np.maximum(batch.dim("experts", 1), 1.0)
-    active = np.clip(
-        experts * -np.expm1(tokens * np.log1p(-np.minimum(1.0 / experts, 1 - 1e-9))), 1.0, experts
-    )
+    drawn = -np.expm1(tokens * np.log1p(-np.minimum(1.0 / experts, 1.0 - 1e-9)))
+    told = batch.dim("active")
+    active = np.clip(np.where(told > 0, told, experts * drawn), 1.0, experts)
     element = ELEMENT_BYTES[batch.precision]
     weight_bytes = WEIGHT_ONLY_BYTES.get(batch.variant, element)
     weights = experts * batch.dim("n", 1) * batch.dim("k", 1) * weight_bytes

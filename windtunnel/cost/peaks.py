@@ -23,8 +23,17 @@ CEILING = 0.97
 
 def sustained_flops(chip: Chip, precision: str, issue: float) -> float:
     """FLOP/s of a main loop whose instructions around the matrix units allow ``issue`` FLOPs a clock and unit."""
-    around = issue * chip.multiprocessors.value * chip.clock_hz.value
-    return 1.0 / (1.0 / (CEILING * matrix_peak(chip, precision).value) + 1.0 / around)
+    return 1.0 / (1.0 / matrix_flops(chip, precision) + 1.0 / issue_flops(chip, issue))
+
+
+def matrix_flops(chip: Chip, precision: str) -> float:
+    """FLOP/s while the matrix units work."""
+    return CEILING * matrix_peak(chip, precision).value
+
+
+def issue_flops(chip: Chip, issue: float) -> float:
+    """FLOP/s that the instructions around the matrix units allow."""
+    return issue * chip.multiprocessors.value * chip.clock_hz.value
 
 
 def matrix_peak(chip: Chip, precision: str) -> Quantity:

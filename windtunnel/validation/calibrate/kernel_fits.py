@@ -21,6 +21,7 @@ from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 from windtunnel.validation.calibrate.fitting import Free, Points, fit_values, predict
 from windtunnel.validation.calibrate.kernel_families import LATER, Stage
+from windtunnel.validation.kernel_scores import roofline
 from windtunnel.validation.measured import MeasuredRows
 from windtunnel.validation.score import weighted_quantile
 
@@ -28,6 +29,8 @@ FEW_ROWS = 20
 """Below this a chip only moves peak fractions and fixed times, and borrows the shape of everything else."""
 FEW_LOW, FEW_HIGH = 0.8, 1.25
 """Narrowest interval that a handful of rows can justify."""
+LOOKUP_ROWS = 4000
+"""Rows that the nearest-shape baseline searches, and rows that it answers."""
 FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_s", "fill_s", "rate"})
 OF_MEMORY = frozenset({"dram", "l2", "resident", "stream"})
 MEMORY_SHARE = 0.1
@@ -49,10 +52,12 @@ class KernelPath:
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """Predicted and measured seconds of rows that the fit did not see."""
+    """Predicted and measured seconds of rows that the fit did not see, beside two plain baselines."""
 
     predicted_s: Floats
     measured_s: Floats
+    nearest_s: Floats  # baseline: the measured time of the nearest shape that the fit saw
+    roofline_s: Floats  # baseline: data sheet alone
 
 
 def fit_stage(stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]) -> list[Entry]:
@@ -124,7 +129,7 @@ def _generic(
     flat = [item for name in sorted(together) for item in together[name]]
     family = flat[0].parts[0].family
     values = fit_values(flat, family, stage.free, dict(stage.fixed))
-    residuals = [Residuals(predict(item, family, values), item.seconds) for item in flat]
+    residuals = [_residuals(item, [], family, values) for item in flat]
     return values, flat, _joined(residuals)
 
 
@@ -215,10 +220,11 @@ def _shapes_left_out(
     found = []
     for fold in folds:
         if fold.all():
-            found.append(Residuals(predict(points, family, fixed), points.seconds))
+            found.append(_residuals(points, [], family, fixed))
             break
-        values = fit_values([points.where(~fold)], family, free, fixed)
-        found.append(Residuals(predict(points.where(fold), family, values), points.seconds[fold]))
+        seen = points.where(~fold)
+        values = fit_values([seen], family, free, fixed)
+        found.append(_residuals(points.where(fold), [seen], family, values))
     return _joined(found)
 
 
@@ -228,15 +234,44 @@ def _chips_left_out(points: Mapping[str, Points], free: Sequence[Free], fixed: d
     for name in sorted(points):
         rest = [item for other, item in points.items() if other != name]
         values = fit_values(rest or [points[name]], _family(points), free, fixed)
-        found.append(Residuals(predict(points[name], _family(points), values), points[name].seconds))
+        found.append(_residuals(points[name], rest, _family(points), values))
     return _joined(found)
 
 
-def _joined(found: Sequence[Residuals]) -> Residuals:
+def _residuals(points: Points, seen: Sequence[Points], family: Family, values: dict[str, float]) -> Residuals:
+    parts = [roofline(part, points.chip) for part in points.parts]
     return Residuals(
-        np.concatenate([item.predicted_s for item in found]),
-        np.concatenate([item.measured_s for item in found]),
+        predict(points, family, values),
+        points.seconds,
+        nearest_seconds(points, seen),
+        np.asarray(sum(parts, points.other_s)),
     )
+
+
+def nearest_seconds(points: Points, seen: Sequence[Points]) -> Floats:
+    """The time of the nearest shape in ``seen``, by the logarithms of all dimensions; NaN where nothing was seen."""
+    if not seen:
+        return np.full(len(points), np.nan)
+    names = sorted(points.parts[0].dims)
+    known = np.concatenate([_logarithms(item, names) for item in seen])
+    times = np.concatenate([item.seconds for item in seen])
+    if len(known) > LOOKUP_ROWS:
+        chosen = np.random.default_rng(0).choice(len(known), LOOKUP_ROWS, replace=False)
+        known, times = known[chosen], times[chosen]
+    wanted = _logarithms(points, names)
+    found = [int(np.abs(known - row).sum(axis=1).argmin()) for row in wanted[:LOOKUP_ROWS]]
+    answer = np.full(len(points), np.nan)
+    answer[: len(found)] = times[found]
+    return answer
+
+
+def _logarithms(points: Points, names: Sequence[str]) -> Floats:
+    return np.log(np.stack([points.parts[0].dim(name) for name in names], axis=1) + 1.0)
+
+
+def _joined(found: Sequence[Residuals]) -> Residuals:
+    names = ("predicted_s", "measured_s", "nearest_s", "roofline_s")
+    return Residuals(*(np.concatenate([getattr(item, name) for item in found]) for name in names))
 
 
 def _entry(
@@ -259,8 +294,19 @@ def _entry(
         "rows": sum(len(item) for item in points),
         "error_median": float(f"{weighted_quantile(error, left_out.measured_s, 0.5):.3g}"),
         "error_p90": float(f"{weighted_quantile(error, left_out.measured_s, 0.9):.3g}"),
+        "roofline_median": _median(left_out.roofline_s, left_out.measured_s),
+        "nearest_median": _median(left_out.nearest_s, left_out.measured_s),
         "source": ", ".join(stage.tables),
     }
+
+
+def _median(baseline_s: Floats, measured_s: Floats) -> float | None:
+    """Time-weighted median error of a baseline; None where it has no answer."""
+    there = np.isfinite(baseline_s)
+    if not there.any():
+        return None
+    error = np.abs(baseline_s[there] / measured_s[there] - 1.0)
+    return float(f"{weighted_quantile(error, measured_s[there], 0.5):.3g}")
 
 
 def _range(name: str, points: Sequence[Points]) -> list[float]:
