@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-full lint bench clean
+.PHONY: demo test test-full test-engines lint bench clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/windtunnel run --on mtt-s5000,h100-sxm,h20 --out out/demo.wt examples/train_gpt.py
@@ -15,6 +15,10 @@ test: lint
 
 test-full: lint
 	$(BIN)/python -m pytest -n 2 -q
+
+# vLLM's own scheduler, in an environment of its own, against the recorded decisions.
+test-engines:
+	sh tests/engines/run.sh
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

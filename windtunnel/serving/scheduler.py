@@ -307,4 +307,3 @@ class Scheduler:
         ends = sequence.computed == sequence.known
         self._under_way = None if ends else sequence
         chunks.append(Chunk(new, context, ends, sequence))
-

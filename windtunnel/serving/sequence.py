@@ -13,8 +13,8 @@ class Sequence:
     """Mutable state of one request. While it decodes, ``computed`` is lazy: see ``Scheduler``."""
 
     __slots__ = (
-        "admitted_s", "blank", "block_tokens", "cached_tokens", "computed", "crosses_at", "ends_at", "first_s",
-        "generated", "joined_at", "keyed", "keys", "pool", "preemptions", "request", "shipped",
+        "admitted_s", "blank", "block_tokens", "cached_tokens", "computed", "crosses_at", "ends_at",
+        "first_s", "generated", "joined_at", "keyed", "keys", "pool", "preemptions", "request", "shipped",
     )  # fmt: skip
 
     def __init__(self, request: Request, pool: BlockPool, block_tokens: int, reuse: bool) -> None:

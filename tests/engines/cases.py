@@ -1,0 +1,86 @@
+"""Traffic on which the native scheduler and vLLM's own are compared. Seeded: the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from typing import Any
+
+Case = dict[str, Any]
+
+KEY_TOKENS = 64
+SETTINGS = (
+    # name, block size, blocks, places, budget, reuse, requests, longest prompt and output, rate
+    ("roomy", 16, 4000, 64, 512, True, 120, 600, 120, 8.0),
+    ("no reuse", 16, 4000, 64, 512, False, 120, 600, 120, 8.0),
+    ("tight", 16, 160, 32, 256, True, 120, 500, 200, 6.0),
+    ("tight, no reuse", 16, 160, 32, 256, False, 120, 500, 200, 6.0),
+    ("few places", 16, 2000, 4, 128, True, 80, 400, 60, 10.0),
+    ("small blocks", 4, 700, 48, 200, True, 100, 400, 100, 12.0),
+    ("large blocks", 64, 90, 48, 2048, True, 100, 2000, 150, 5.0),
+    ("tiny budget", 32, 400, 32, 33, True, 60, 300, 80, 9.0),
+    ("burst", 16, 300, 64, 400, True, 150, 300, 150, 1e6),
+    ("preempting", 8, 120, 64, 128, True, 150, 120, 300, 30.0),
+)
+
+
+def cases() -> list[Case]:
+    """All cases, in the form that ``vllm_oracle.py`` reads."""
+    return [_case(seed, *setting) for seed, setting in enumerate(SETTINGS)]
+
+
+def _case(
+    seed: int, name: str, block: int, blocks: int, places: int, budget: int, reuse: bool, count: int,
+    prompts: int, outputs: int, rate: float,
+) -> Case:  # fmt: skip
+    draw = random.Random(seed)
+    options = {
+        "block_size": block,
+        "num_gpu_blocks": blocks,
+        "max_num_seqs": places,
+        "max_num_batched_tokens": budget,
+        "enable_prefix_caching": reuse,
+    }
+    now, rows, next_key = 0.0, [], 1
+    known: list[tuple[int, ...]] = []
+    for _ in range(count):
+        now += draw.expovariate(rate)
+        prompt = draw.randint(1, prompts)
+        keys: tuple[int, ...] = ()
+        if known and draw.random() < 0.6:
+            earlier = draw.choice(known)
+            keys = earlier[: draw.randint(0, len(earlier))]
+        while len(keys) * KEY_TOKENS < prompt:
+            keys += (next_key,)
+            next_key += 1
+        keys = keys[: -(-prompt // KEY_TOKENS)]
+        known.append(keys[: prompt // KEY_TOKENS])
+        rows.append([round(now, 6), prompt, draw.randint(1, outputs), list(keys)])
+    return {
+        "name": name, "options": options, "requests": rows, "key_tokens": KEY_TOKENS,
+        "fixed_s": 0.015625, "token_s": 0.0001220703125,
+    }  # fmt: skip
+
+
+def digest(steps: list[list[tuple[int, int]]]) -> str:
+    """One hash of what every step computed for every request."""
+    plain = [[list(entry) for entry in step] for step in steps]
+    return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
+
+
+def condensed(name: str, steps: list[list[tuple[int, int]]], times: list[list[float]]) -> dict[str, Any]:
+    """What is kept of a run: count and hash of its steps, every 50th step, every request's times."""
+    return {
+        "name": name,
+        "steps": len(steps),
+        "sha256": digest(steps),
+        "samples": {
+            str(index): [list(entry) for entry in steps[index]] for index in range(0, len(steps), 50)
+        },
+        "times": [[round(first, 9), round(last, 9)] for first, last in times],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(cases()))

@@ -1,0 +1,139 @@
+"""Drives vLLM's own Scheduler in virtual time and prints what it decided, as JSON, for golden tests.
+
+Runs in an environment of its own (see constraints-vllm.txt), without a GPU: only the scheduler and its cache
+manager are built. Input on stdin: {"options": {...}, "requests": [[arrival_s, prompt, output, keys], ...],
+"key_tokens": n, "fixed_s": s, "token_s": s}. Output: one entry a step, [tokens by request], and the times of
+every request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.update(
+    VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", VLLM_LOGGING_LEVEL="ERROR", VLLM_TARGET_DEVICE="cpu"
+)
+
+import torch
+from vllm import SamplingParams
+from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 512, "vocab_size": 1024,
+    "max_position_embeddings": 131072, "torch_dtype": "bfloat16", "rms_norm_eps": 1e-5,
+}  # fmt: skip
+
+
+def scheduler(options: dict[str, int | bool]) -> Scheduler:
+    folder = Path(tempfile.mkdtemp())
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    model = ModelConfig(model=str(folder), skip_tokenizer_init=True, dtype="bfloat16", max_model_len=131072)
+    block = options["block_size"]
+    cache = CacheConfig(
+        block_size=block, gpu_memory_utilization=0.9, enable_prefix_caching=options["enable_prefix_caching"]
+    )
+    blocks = options["num_gpu_blocks"] + 1  # one is the null block
+    cache.num_gpu_blocks = blocks
+    config = VllmConfig(
+        model_config=model,
+        cache_config=cache,
+        scheduler_config=SchedulerConfig(
+            max_num_seqs=options["max_num_seqs"],
+            max_num_batched_tokens=options["max_num_batched_tokens"],
+            max_model_len=131072,
+            enable_chunked_prefill=True,
+            is_encoder_decoder=False,
+            async_scheduling=False,
+        ),
+    )
+    spec = FullAttentionSpec(block_size=block, num_kv_heads=1, head_size=64, dtype=torch.bfloat16)
+    return Scheduler(
+        vllm_config=config,
+        kv_cache_config=KVCacheConfig(
+            num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
+        ),
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=block,
+        hash_block_size=block,
+        log_stats=False,
+    )
+
+
+def build(number: int, row: list, key_tokens: int, block: int) -> Request:
+    arrival, prompt, output, keys = row
+    request = Request(
+        request_id=str(number),
+        prompt_token_ids=[7] * prompt,
+        sampling_params=SamplingParams(max_tokens=output, ignore_eos=True, detokenize=False),
+        pooling_params=None,
+        arrival_time=arrival,
+        block_hasher=None,
+    )
+
+    def hashes(asked: Request | None = None) -> list[bytes]:
+        have, full, out = len(request.block_hashes), request.num_tokens // block, []
+        for index in range(have, full):
+            if keys and (index + 1) * block <= prompt:
+                first = keys[index * block // key_tokens]
+                out.append(struct.pack(">QQ", first, index).ljust(32, b"\0"))
+            else:
+                out.append(f"{number}:{index}".encode().ljust(32, b"\0"))
+        return out
+
+    request._block_hasher = hashes
+    request.block_hashes = hashes()
+    return request
+
+
+def replay(case: dict) -> dict:
+    options, rows = case["options"], case["requests"]
+    engine = scheduler(options)
+    now, place, steps = 0.0, 0, []
+    first, finished = {}, {}
+    while place < len(rows) or engine.has_requests():
+        while place < len(rows) and rows[place][0] <= now:
+            engine.add_request(build(place, rows[place], case["key_tokens"], options["block_size"]))
+            place += 1
+        if not engine.get_num_unfinished_requests():
+            engine.finished_req_ids = set()
+            if place >= len(rows):
+                break
+            now = max(now, rows[place][0])
+            continue
+        made = engine.schedule()
+        tokens = made.num_scheduled_tokens
+        now += case["fixed_s"] + case["token_s"] * made.total_num_scheduled_tokens
+        steps.append(sorted((int(name), count) for name, count in tokens.items()))
+        sampled = []
+        for name in tokens:
+            request = engine.requests[name]
+            done = request.num_computed_tokens >= request.num_tokens
+            sampled.append([11] if done else [])
+            if done and name not in first:
+                first[name] = now
+        answer = ModelRunnerOutput(
+            req_ids=list(tokens),
+            req_id_to_index={name: index for index, name in enumerate(tokens)},
+            sampled_token_ids=sampled,
+        )
+        for outputs in engine.update_from_output(made, answer).values():
+            for output in outputs.outputs:
+                if output.finished:
+                    finished[output.request_id] = now
+    times = [[first[str(number)], finished[str(number)]] for number in range(len(rows))]
+    return {"steps": steps, "times": times}
+
+
+if __name__ == "__main__":
+    json.dump([replay(case) for case in json.load(sys.stdin)], sys.stdout)
