@@ -54,15 +54,18 @@ class StepTracker:
         self._trains = False  # an optimizer was made: forwards before its first step are no steps
         self._optimizer_init: Any = None
         self._roots: dict[int, weakref.ref[torch.nn.Module]] = {}
+        self._elements: dict[int, int] = {}  # of each parameter met
 
     # ---- called by hooks -------------------------------------------------
 
     def enter_model(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
         """An outermost module call begins."""
-        if self.stop_after is not None and self.complete_steps() >= self.stop_after:
+        if self.stop_after is not None and self._is_enough(type(module).__name__, self.stop_after):
             raise EnoughSteps
-        if id(module) not in self._roots:
-            self._roots[id(module)] = weakref.ref(module)
+        known = self._roots.get(id(module))
+        if known is None or known() is not module:
+            self._meet(module)
+        self._mark(args, Category.INPUT)
         leading = next((a for a in args if isinstance(a, torch.Tensor) and a.dim()), None)
         samples = int(leading.shape[0]) if leading is not None else 0
         begin = len(self.recorder.events)
@@ -87,7 +90,10 @@ class StepTracker:
                 forward.samples = int(indices.shape[0])
 
     def note_backward(self) -> None:
-        """A backward pass ended."""
+        """A backward pass ended: what it left in ``.grad`` are gradients."""
+        for parameter in self._parameters():
+            if isinstance(parameter.grad, VirtualTensor):
+                self.recorder.ledger.mark_new(parameter.grad.store, Category.GRADIENT)
         self._backward_ends.append(len(self.recorder.events))
 
     def install(self) -> None:
@@ -131,11 +137,24 @@ class StepTracker:
                     self.recorder.ledger.mark(value.store, Category.OPTIMIZER_STATE)
         self._optimizer_steps.append((id(optimizer), len(self.recorder.events)))
 
+    def _meet(self, module: torch.nn.Module) -> None:
+        """An outermost module is called for the first time: its parameters are there now."""
+        self._roots[id(module)] = weakref.ref(module)
+        parameters = [p for p in module.parameters() if isinstance(p, VirtualTensor)]
+        for parameter in parameters:
+            self.recorder.ledger.mark(parameter.store, Category.PARAMETER)
+            self._elements.setdefault(id(parameter), parameter.numel())
+        self._mark(tuple(module.buffers()), Category.PARAMETER)
+
+    def _mark(self, tensors: tuple[Any, ...], category: Category) -> None:
+        for tensor in tensors:
+            if isinstance(tensor, VirtualTensor):
+                self.recorder.ledger.mark_new(tensor.store, category)
+
     def mark_memory(self) -> None:
-        """Say which storages hold parameters, also where no optimizer said so."""
-        ledger = self.recorder.ledger
+        """Say which storages hold parameters now: ``.to()`` and sharding replace them after the first call."""
         for parameter in self._parameters():
-            ledger.mark(parameter.store, Category.PARAMETER)
+            self.recorder.ledger.mark(parameter.store, Category.PARAMETER)
 
     def _parameters(self) -> list[VirtualTensor]:
         roots = [root() for root in self._roots.values()]
@@ -150,8 +169,7 @@ class StepTracker:
     @property
     def parameters(self) -> int:
         """Elements of all parameters of the outermost modules that were called."""
-        unique = {id(parameter): parameter.numel() for parameter in self._parameters()}
-        return sum(unique.values())
+        return sum(self._elements.values())
 
     # ---- answers -----------------------------------------------------------
 
@@ -160,6 +178,13 @@ class StepTracker:
         if self._optimizer_steps:
             return len(self._training_ends())
         return 0 if self._trains else max(self._calls.values(), default=0)
+
+    def _is_enough(self, model: str, wanted: int) -> bool:
+        """Whether the next call of ``model`` begins a step too many. A loss module called in between is no
+        new step: the backward pass of the last one is still to come."""
+        if self._optimizer_steps or self._trains:
+            return self.complete_steps() >= wanted
+        return self._calls[model] >= wanted
 
     def marks(self) -> list[StepMark]:
         """Every complete step, in order."""

@@ -97,6 +97,10 @@ class Ledger:
         """Say what a storage holds."""
         self.categories[storage.number] = category
 
+    def mark_new(self, storage: Storage, category: Category) -> None:
+        """The same, unless something was said already."""
+        self.categories.setdefault(storage.number, category)
+
     def address(self, number: int) -> int:
         """Device address of an allocation; unique per number where no allocator was asked for."""
         if self.address_of is not None:

@@ -188,3 +188,20 @@ def test_oom_continue_notes_the_place_and_goes_on() -> None:
         assert len(kept) == 4
         notices = [n for n in session.recorder.notices() if n.kind is NoticeKind.SKIPPED]
         assert len(notices) == 1
+
+
+def test_parameters_and_gradients_are_known_without_an_optimizer() -> None:
+    with Session(chip("mtt-s5000")) as session:
+        model = nn.Linear(512, 512).to("musa")
+        x = torch.randn(4, 512, device="musa")
+        model(x).sum().backward()
+        del model, x
+        program = session.program()
+        sizes: dict[int, int] = {}
+        for category, size in zip(program.storage_category, program.storage_bytes, strict=True):
+            sizes[int(category)] = sizes.get(int(category), 0) + int(size)
+        weights = 4 * (512 * 512 + 512)
+        assert sizes[Category.PARAMETER] == weights
+        assert sizes[Category.GRADIENT] == weights
+        assert sizes[Category.INPUT] == 4 * 512 * 4
+        assert program.origin.parameters == 512 * 512 + 512

@@ -44,6 +44,8 @@ _SYNONYMS = {
     "prims.iota": "arange",
     "prims.device_put": "_to_copy",
     "prim.device": "get_device",
+    "transformers.grouped_mm_fallback": "_grouped_mm",
+    "transformers.grouped_mm_fallback_backward": "_grouped_mm_backward",
     "torch_attn._varlen_attn": "_flash_attention_forward",
     "torch_attn._varlen_attn_backward": "_flash_attention_backward",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from windtunnel.program.count.shapes import (
     Counter,
     arguments,
@@ -147,6 +149,17 @@ def _grouped_mm(spec: OpSpec) -> Work:
     return _batched(spec, a, b)
 
 
+def _grouped_mm_backward(spec: OpSpec) -> Work:
+    """Input and weight gradients of one grouped product: inputs (t, k), (e, k, n), ends, (t, n)."""
+    forward = _grouped_mm(spec)
+    return replace(
+        forward,
+        flops=2 * forward.flops,
+        kernels=2,
+        dims=tuple((name, 2 * size if name == "tokens" else size) for name, size in forward.dims),
+    )
+
+
 def _foreach_mm(spec: OpSpec) -> Work:
     half = len(spec.inputs) // 2
     pairs = list(zip(spec.inputs[:half], spec.inputs[half:], strict=False))
@@ -182,6 +195,7 @@ COUNTERS: dict[str, Counter] = {
     "_scaled_mm": _scaled_mm,
     "_scaled_mm_v2": _scaled_mm,
     "_grouped_mm": _grouped_mm,
+    "_grouped_mm_backward": _grouped_mm_backward,
     "_scaled_grouped_mm": _grouped_mm,
     "_scaled_grouped_mm_v2": _grouped_mm,
     "_foreach_mm": _foreach_mm,
