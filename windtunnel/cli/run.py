@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import run_answer
+from windtunnel.cli import run_answer, run_cluster
 from windtunnel.cli.parser import add_chip_options
 from windtunnel.cli.script_output import script_output
 from windtunnel.errors import WindtunnelError
@@ -18,7 +19,8 @@ from windtunnel.specs.table import did_you_mean
 from windtunnel.specs.targets import parse_target
 
 if TYPE_CHECKING:
-    from windtunnel.capture.launch import Ending
+    from windtunnel.capture.launch import Ending, Target
+    from windtunnel.capture.session import Session
     from windtunnel.specs.schema import Chip
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -56,6 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--virtual-clock", action="store_true", help="the script's own clock is the chip's")
     add("--routing", default="balanced", metavar="HOW", help="expert choices: balanced, uniform or power:A")
     add("--oom", choices=("raise", "continue"), default="raise", help="what happens when memory is full")
+    run_cluster.add_options(parser)
     add("--out", type=Path, metavar="FILE.wt", help="where to save the recording (default: SCRIPT.wt)")
     add_chip_options(parser)
     add(
@@ -78,12 +81,21 @@ def run(args: argparse.Namespace) -> int:
     program = _load(words, args) if args.module is None and _is_recording(words[0]) else None
     named = args.on or (program.origin.chip if program is not None else "") or DEFAULT_CHIP
     clusters = parse_target(named, args.set, args.chips)
+    if program is not None and program.origin.world_size > 1:
+        programs = run_cluster.load_world(program, words[0])
+        return run_cluster.answer(args, programs, clusters, saved=words[0])
     if program is not None:
         return run_answer.answer(args, program, clusters, saved=words[0])
     _check(args, words)
+    if run_cluster.is_asked(args, clusters):
+        make_session = functools.partial(_session, args, clusters[0].chip)
+        out = str(args.out or _default_path(words[0], is_module=args.module is not None))
+        return run_cluster.record_and_answer(args, _target(args, words), make_session, clusters, out)
     ending, recorded = _record(args, words, clusters[0].chip)
-    saved = str(args.out or _default_path(words[0], is_module=args.module is not None))
-    program_file.save(recorded, saved)
+    saved = ""
+    if recorded.num_ops:
+        saved = str(args.out or _default_path(words[0], is_module=args.module is not None))
+        program_file.save(recorded, saved)
     return run_answer.answer(args, recorded, clusters, saved=saved, ending=ending)
 
 
@@ -162,12 +174,24 @@ def _check_script(path: Path) -> None:
 
 
 def _record(args: argparse.Namespace, words: Sequence[str], chip: Chip) -> tuple[Ending, Program]:
+    from windtunnel.capture.launch import launch
+
+    with script_output(to_stderr=args.json):
+        return launch(_session(args, chip), _target(args, words), virtual_clock=args.virtual_clock)
+
+
+def _target(args: argparse.Namespace, words: Sequence[str]) -> Target:
+    from windtunnel.capture.launch import Target
+
+    return Target(words[0], tuple(words[1:]), is_module=args.module is not None)
+
+
+def _session(args: argparse.Namespace, chip: Chip) -> Session:
     from windtunnel.capture.handlers.drawing import parse_routing
-    from windtunnel.capture.launch import Target, launch
     from windtunnel.capture.session import Session
 
     parse_routing(args.routing)
-    session = Session(
+    return Session(
         chip,
         "values" if args.values else "shadow",
         stop_after=args.steps,
@@ -175,9 +199,6 @@ def _record(args: argparse.Namespace, words: Sequence[str], chip: Chip) -> tuple
         strict=args.strict,
         oom_continue=args.oom == "continue",
     )
-    target = Target(words[0], tuple(words[1:]), is_module=args.module is not None)
-    with script_output(to_stderr=args.json):
-        return launch(session, target, virtual_clock=args.virtual_clock)
 
 
 def _default_path(name: str, *, is_module: bool) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from windtunnel.cli import output
@@ -33,11 +34,13 @@ def answer(
     *,
     saved: str,
     ending: Ending | None = None,
+    predictor: Callable[[Program, Cluster], RunResult] | None = None,
 ) -> int:
     """Price ``program`` on every cluster and print; the exit status.
 
     Args:
         ending: how the script ended; None for a recording from a file.
+        predictor: what prices the recording on one cluster, where it is not of a single card.
 
     Raises:
         WindtunnelError: E110, E5xx, an operation that a chip cannot run or that has no price.
@@ -45,7 +48,8 @@ def answer(
     if ending is not None and ending.shown:
         print(ending.shown, end="", file=sys.stderr)
     failure = ending.error if ending is not None else None
-    results = _predictions(args, program, clusters, failure)
+    predict = predictor or functools.partial(_predict, args)
+    results = _predictions(predict, program, clusters, failure)
     failure = failure or _verdict(program, results)
     if args.json:
         output.print_json(_json(results, saved, failure))
@@ -54,7 +58,7 @@ def answer(
         sys.stdout.flush()
     if failure is not None:
         print(failure.render(), file=sys.stderr)
-    if not args.json:
+    if saved and not args.json:
         output.say(_next_commands(saved, results), quiet=args.quiet)
     if ending is not None and ending.exit_status:
         return ending.exit_status
@@ -62,7 +66,7 @@ def answer(
 
 
 def _predictions(
-    args: argparse.Namespace,
+    predict: Callable[[Program, Cluster], RunResult],
     program: Program,
     clusters: Sequence[Cluster],
     failure: WindtunnelError | None,
@@ -70,7 +74,7 @@ def _predictions(
     if not program.num_ops:
         return []
     try:
-        return [_predict(args, program, cluster) for cluster in clusters]
+        return [predict(program, cluster) for cluster in clusters]
     except WindtunnelError as error:
         if failure is None:
             raise
@@ -115,7 +119,7 @@ def _verdict(program: Program, results: Sequence[RunResult]) -> WindtunnelError 
 def _json(results: Sequence[RunResult], saved: str, failure: WindtunnelError | None) -> dict[str, object]:
     if failure is None:
         return json_result.answer(results, saved)
-    recorded = json_result.answer(results, saved) if results else {"saved": saved}
+    recorded = json_result.answer(results, saved) if results else {}
     return {**recorded, **json_result.failure(failure)}
 
 

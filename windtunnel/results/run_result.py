@@ -124,6 +124,36 @@ class Communication:
     busbw_bytes_per_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankResult:
+    """One recorded rank in the step of a cluster; ``count`` ranks of the cluster do the same."""
+
+    rank: int
+    count: int
+    step_time_s: float
+    parts: StepParts
+    peak_reserved_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingPoint:
+    """One size of a cluster in a scaling study.
+
+    Attributes:
+        efficiency: throughput per card against the smallest size. limit: the part of the step that grew most.
+    """
+
+    cards: int
+    step_time_s: Estimate
+    tokens_per_s_per_gpu: Estimate | None
+    mfu: Estimate | None
+    efficiency: float
+    exposed_comm_s: float
+    bubble_s: float
+    peak_reserved_bytes: float
+    limit: str
+
+
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
     """What the step time would be if one number of the chip changed."""
@@ -197,3 +227,5 @@ class RunResult:
     ceilings: tuple[Ceiling, ...] = ()  # of the chip, for the roofline
     nearest_measured: tuple[NearestMeasured, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()  # (what, version): windtunnel, torch, chip data, fitted tables
+    ranks: tuple[RankResult, ...] = ()  # recorded ranks of a cluster, in order
+    scaling: tuple[ScalingPoint, ...] = ()  # the same job on clusters of several sizes

@@ -13,7 +13,7 @@ from windtunnel.network.collective import POINT_TO_POINT, bus_factor, kind_of, m
 from windtunnel.network.model import NetworkModel
 from windtunnel.program.program import Program
 from windtunnel.program.work import Family
-from windtunnel.results.run_result import Communication, MemoryResult, RunResult, StepParts
+from windtunnel.results.run_result import Communication, MemoryResult, RankResult, RunResult, StepParts
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.cluster import ClusterReplay
 from windtunnel.timeline.interference import stretched
@@ -87,9 +87,15 @@ def predict_cluster(
     stands_for: Mapping[int, int] | Sequence[int] | None = None,
     model_for: ModelFor = default_model,
     memory: MemoryResult | None = None,
+    memories: Sequence[MemoryResult] = (),
+    strict: bool = False,
     command: str = "",
 ) -> RunResult:
-    """What `windtunnel run` says for a cluster. Raises what ``replay_cluster`` and ``predict`` raise."""
+    """What `windtunnel run` says for a cluster. Raises what ``replay_cluster`` and ``predict`` raise.
+
+    Args:
+        memory: shown as the memory of the cluster's cards. memories: of every recorded rank, if known.
+    """
     timing = replay_cluster(programs, chip, network, stands_for=stands_for, model_for=model_for)
     program = programs[timing.critical]
     world = max(p.origin.world_size for p in programs)
@@ -100,6 +106,7 @@ def predict_cluster(
         collective_time=_times(network, program),
         model_for=model_for,
         memory=memory,
+        strict=strict,
         command=command,
     )
     parts = timing.ranks[timing.critical].parts
@@ -116,6 +123,24 @@ def predict_cluster(
         hfu=_rated(alone.hfu, ratio),
         mbu=_rated(alone.mbu, ratio),
         communication=communication(program, network, parts.exposed_comm_s),
+        ranks=_rank_rows(timing, memories, Representatives(programs, stands_for)),
+    )
+
+
+def _rank_rows(
+    timing: ClusterTiming, memories: Sequence[MemoryResult], who: Representatives
+) -> tuple[RankResult, ...]:
+    counts = np.bincount([who.of(rank) for rank in range(who.world_size)], minlength=len(timing.ranks))
+    peaks = [memory.peak_reserved_bytes.value for memory in memories] or [0.0] * len(timing.ranks)
+    return tuple(
+        RankResult(
+            rank=rank.rank,
+            count=int(count),
+            step_time_s=rank.seconds,
+            parts=rank.parts,
+            peak_reserved_bytes=peak,
+        )
+        for rank, count, peak in zip(timing.ranks, counts, peaks, strict=True)
     )
 
 

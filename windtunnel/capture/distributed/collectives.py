@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from windtunnel.capture.describe import OpInfo
-from windtunnel.capture.distributed import groups, reduce_ops, work
+from windtunnel.capture.distributed import groups, peers, reduce_ops, work
 from windtunnel.capture.meta import Meta, contiguous, meta_of
 from windtunnel.capture.tensor import VirtualTensor, fresh
 
@@ -51,9 +51,13 @@ def _eager(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, 
     outputs, inputs = _sides(given)
     async_op = bool(given.get("async_op", True))
     number = _record(state, name, group, inputs, outputs, given, async_op)
-    _answer(name, group.size(), outputs, inputs, _sums(given))
+    arrive = None
+    if name.startswith(("send", "recv")):
+        arrive = peers.exchange(name, inputs, _peer(group, given), int(given.get("tag", 0)))
+    else:
+        _answer(name, group.size(), outputs, inputs, _sums(given))
     first = args[0] if isinstance(args[0], list) else [args[0]]
-    handle = work.started(first, number, async_op)
+    handle = work.started(first, number, async_op, arrive)
     returns = len(info.func._schema.returns)
     if returns == 0:
         return None
@@ -85,12 +89,17 @@ def _record(
         "work": number,
         "async_op": async_op,
     }
-    peer = given.get("dst", given.get("src"))
-    if name.startswith(("send", "recv")) and peer is not None:
-        attributes["peer"] = torch.distributed.get_global_rank(group, int(peer))
+    if name.startswith(("send", "recv")):
+        attributes["peer"] = _peer(group, given)
         attributes["tag"] = int(given.get("tag", 0))
     state.recorder.emit(f"c10d.{name}.default", _metas(inputs), _metas(outputs), **attributes)
     return number
+
+
+def _peer(group: Any, given: dict[str, Any]) -> int:
+    """The other rank of a send or receive, in the numbering of the world."""
+    peer = given.get("dst", given.get("src"))
+    return -1 if peer is None else torch.distributed.get_global_rank(group, int(peer))
 
 
 def _metas(tensors: list[torch.Tensor]) -> list[Meta]:

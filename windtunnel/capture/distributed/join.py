@@ -6,7 +6,7 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from windtunnel.capture.distributed import collectives, groups, objects, reduce_ops, work
+from windtunnel.capture.distributed import collectives, groups, objects, peers, reduce_ops, work
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
@@ -40,6 +40,7 @@ def _install_once() -> None:
     groups.install()
     objects.install()
     reduce_ops.install()
+    peers.install()
 
 
 def before_optimizer() -> None:

@@ -1,8 +1,8 @@
 """What recorded ranks tell each other: small values and Python objects, through files in a private folder.
 
-Ranks are processes of one run. A message is a file named after sender, receiver and place in their sequence;
-a receiver that finds none looks whether its sender has ended, or waits for somebody who waits for it, and says
-so instead of hanging. Tensors without data need no message: their size is known to both sides.
+Ranks are processes of one run. A message is a file named after sender, receiver and place in their sequence.
+A receiver that finds none looks whether its sender has ended, or waits for somebody who waits for it, and
+says so instead of hanging. Tensors without data need no message: their size is known to both sides.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Mailbox:
             state = read_state(self.folder / f"waiting-{current}")
             if state is None:
                 return
-            peer, name, line = (state.split(" ", 2) + ["", ""])[:3]
+            peer, name, line = ([*state.split(" ", 2), "", ""])[:3]
             if (self.folder / name).exists():
                 return
             chain.append(current)

@@ -1,8 +1,8 @@
 """Starts the processes of further ranks: a fork of this one, made before the script changes anything.
 
 It waits for rank numbers on a pipe that every rank may write to, forks one process for each new number, and
-writes ``ended-RANK`` when it is over. It ends when told so and all its children have, or when its parent dies;
-nothing is left behind. Forking saves each rank the import of PyTorch.
+writes ``ended-RANK`` when it is over. It ends when told so and all its children have, or when its parent
+dies; nothing is left behind. Forking saves each rank the import of PyTorch.
 """
 
 from __future__ import annotations
@@ -141,11 +141,8 @@ class _Nurse:
             os._exit(0)
 
     def _reap(self) -> list[int]:
-        ended = []
-        for pid in list(self.children):
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                ended.append(self.children.pop(pid))
-        return ended
+        over = [pid for pid in self.children if os.waitpid(pid, os.WNOHANG)[0]]
+        return [self.children.pop(pid) for pid in over]
 
     def _kill(self) -> None:
         for pid in self.children:

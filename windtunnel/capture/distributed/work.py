@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,11 +17,13 @@ class VirtualWork(Work):
 
     Attributes:
         number: the recording's number of the collective; -1 where it never needs waiting for.
+        arrive: what brings in values from another rank, when waited for.
     """
 
-    def __init__(self, tensors: list[Any], number: int) -> None:
+    def __init__(self, tensors: list[Any], number: int, arrive: Callable[[], None] | None = None) -> None:
         super().__init__()
         self.number = number
+        self.arrive = arrive
         future: Any = torch.futures.Future()
         future.set_result(tensors)  # DDP's reducer reads it
         self._future = future
@@ -28,6 +31,9 @@ class VirtualWork(Work):
     def wait(self, timeout: Any = None) -> bool:
         """Make the current stream wait, once."""
         finish(self.number)
+        arrive, self.arrive = self.arrive, None
+        if arrive is not None:
+            arrive()
         return True
 
     def get_future(self) -> Any:
@@ -49,9 +55,9 @@ class VirtualWork(Work):
 _alive: dict[int, VirtualWork] = {}
 
 
-def started(tensors: list[Any], number: int, async_op: bool) -> Any:
+def started(tensors: list[Any], number: int, async_op: bool, arrive: Callable[[], None] | None = None) -> Any:
     """A boxed handle for the dispatcher; asynchronous ones are outstanding until somebody waits."""
-    work = VirtualWork(tensors, number)
+    work = VirtualWork(tensors, number, arrive)
     if async_op:
         _alive[number] = work
     boxed = Work.boxed(work)

@@ -1,0 +1,200 @@
+"""`windtunnel run --on CHIP:CARDS`: one world recorded, its ranks replayed together and priced on clusters.
+
+A recording of several ranks is several files: ``train.wt`` holds the first rank, ``train.rank8.wt`` and so on
+those that differ from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from windtunnel.cli import output, run_answer
+from windtunnel.errors import WindtunnelError
+from windtunnel.network.model import NetworkModel
+from windtunnel.program import file as program_file
+from windtunnel.program.program import Program
+from windtunnel.results.run_result import RunResult
+from windtunnel.specs.cluster import Cluster
+from windtunnel.timeline.cluster_totals import predict_world
+
+if TYPE_CHECKING:
+    from windtunnel.capture.distributed.world import RankRecording
+    from windtunnel.capture.launch import Ending, Target
+    from windtunnel.capture.session import Session
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `windtunnel run` that only clusters have."""
+    parser.add_argument(
+        "--ranks",
+        default="0",
+        metavar="R,...",
+        help="ranks to record besides those found, or `all` (default: 0)",
+    )
+
+
+def is_asked(args: argparse.Namespace, clusters: Sequence[Cluster]) -> bool:
+    """Whether the script is to run on more than one card."""
+    return any(cluster.cards > 1 for cluster in clusters)
+
+
+def record_and_answer(
+    args: argparse.Namespace,
+    target: Target,
+    make_session: Callable[[], Session],
+    clusters: Sequence[Cluster],
+    saved: str,
+) -> int:
+    """Record ``target`` as a world of as many ranks as the clusters have cards, price, print.
+
+    Raises:
+        WindtunnelError: E235, clusters of different sizes.
+    """
+    sizes = {cluster.cards for cluster in clusters}
+    if len(sizes) > 1:
+        raise WindtunnelError(
+            "E235",
+            f"one recording has one world size, and --on asks for {', '.join(map(str, sorted(sizes)))} cards",
+            hint="compare clusters of one size, or ask for several sizes of one chip with --scale 8,64",
+        )
+    recordings = record(args, target, make_session, clusters[0])
+    programs = [r.program for r in recordings if r.program is not None]
+    save(programs, saved)
+    ending = _said(recordings)
+    return answer(args, programs, clusters, saved=saved, ending=ending)
+
+
+def record(
+    args: argparse.Namespace, target: Target, make_session: Callable[[], Session], cluster: Cluster
+) -> list[RankRecording]:
+    """The ranks of one world, recorded."""
+    from windtunnel.capture.distributed.world import World, record_world
+    from windtunnel.cli.script_output import script_output
+
+    world = World(cluster.cards, cluster.node.cards, ranks_asked(args, cluster.cards))
+    with script_output(to_stderr=args.json):
+        return record_world(make_session, target, world, virtual_clock=args.virtual_clock)
+
+
+def ranks_asked(args: argparse.Namespace, world_size: int) -> tuple[int, ...]:
+    """The ranks to record in any case: those of ``--ranks``, all in values mode, else the first.
+
+    Raises:
+        WindtunnelError: E236, no such ranks; E237, too many ranks for values mode.
+    """
+    if args.values:
+        if world_size > VALUES_RANKS:
+            raise WindtunnelError(
+                "E237",
+                f"--values runs every rank for real, and {world_size} are too many",
+                hint=f"ask for {VALUES_RANKS} cards or fewer, or leave out --values",
+            )
+        return tuple(range(world_size))
+    text: str = getattr(args, "ranks", "") or "0"
+    if text == "all":
+        return tuple(range(world_size))
+    words = [word.strip() for word in text.split(",")]
+    if all(word.isdigit() and int(word) < world_size for word in words):
+        return tuple(sorted({int(word) for word in words}))
+    raise WindtunnelError(
+        "E236",
+        f"--ranks {text} names no ranks of a world of {world_size}",
+        hint=f"ranks count from 0 to {world_size - 1}: --ranks 0,{world_size - 1}, or --ranks all",
+    )
+
+
+VALUES_RANKS = 8
+
+
+def answer(
+    args: argparse.Namespace,
+    programs: Sequence[Program],
+    clusters: Sequence[Cluster],
+    *,
+    saved: str,
+    ending: Ending | None = None,
+) -> int:
+    """Price a recorded world on every cluster and print; the exit status. Raises what pricing raises."""
+    sized = [_sized(cluster, programs[0]) for cluster in clusters]
+
+    def predict(_: Program, cluster: Cluster) -> RunResult:
+        return predicted(args, programs, cluster)
+
+    return run_answer.answer(args, programs[0], sized, saved=saved, ending=ending, predictor=predict)
+
+
+def predicted(args: argparse.Namespace, programs: Sequence[Program], cluster: Cluster) -> RunResult:
+    """A recorded world on one cluster."""
+    return predict_world(
+        programs,
+        cluster.chip,
+        NetworkModel(cluster),
+        strict=args.strict,
+        command=shlex.join(["windtunnel", *sys.argv[1:]]),
+    )
+
+
+def _sized(cluster: Cluster, program: Program) -> Cluster:
+    """A chip without a number of cards is taken as many times as the recording needs."""
+    world = program.origin.world_size
+    if cluster.cards == world:
+        return cluster
+    if cluster.cards == 1:
+        from windtunnel.specs.targets import cluster_of
+
+        return cluster_of(cluster.chip, world)
+    raise WindtunnelError(
+        "E238",
+        f"the recording is of {world} ranks, and `{cluster.name}` has {cluster.cards} cards",
+        hint=f"price it on {world} cards, or record the script again for {cluster.cards}",
+        values={"recorded world size": world, "cards": cluster.cards},
+    )
+
+
+def save(programs: Sequence[Program], path: str) -> None:
+    """One file for each rank, the first under ``path`` itself. Raises E905."""
+    for old in _siblings(path):
+        old.unlink()
+    for number, program in enumerate(programs):
+        program_file.save(program, path if number == 0 else _rank_path(path, program.origin.rank))
+
+
+def load_world(first: Program, path: str) -> list[Program]:
+    """The recorded ranks that belong to the recording at ``path``, it being the first. Raises E9xx."""
+    others = [program_file.load(sibling) for sibling in _siblings(path)]
+    mine = [
+        other
+        for other in others
+        if other.origin.world_size == first.origin.world_size and other.origin.script == first.origin.script
+    ]
+    return [first, *sorted(mine, key=lambda program: program.origin.rank)]
+
+
+def _rank_path(path: str, rank: int) -> Path:
+    file = Path(path)
+    return file.with_name(f"{file.stem}.rank{rank}{file.suffix}")
+
+
+def _siblings(path: str) -> list[Path]:
+    file = Path(path)
+    return sorted(file.parent.glob(f"{file.stem}.rank*{file.suffix}"))
+
+
+def _said(recordings: Sequence[RankRecording]) -> Ending:
+    """How the world ended: as its first rank, or as the rank that failed and whose words are then shown."""
+    from windtunnel.capture.distributed.world import cause
+
+    failed = cause(recordings)
+    if failed is None:
+        return recordings[0].ending
+    if failed.rank == recordings[0].rank:
+        return failed.ending
+    output.say(f"rank {failed.rank} failed:")
+    shown = failed.ending.shown or failed.log
+    return replace(failed.ending, shown=shown)
