@@ -149,7 +149,8 @@ def _raised(error: BaseException) -> Ending:
     if coded is not None:
         return Ending(Outcome.SCRIPT_ERROR, coded.what, coded.exit_status, error=coded)
     text = script_traceback(error)
-    summary = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    summary = lines[-1] if isinstance(error, SyntaxError) else lines[0]
     if isinstance(error, torch.OutOfMemoryError):
         return Ending(Outcome.OUT_OF_MEMORY, summary, 1, text)
     where = last_line(error)

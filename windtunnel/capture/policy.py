@@ -1,8 +1,8 @@
 """What data-less tensors answer when the script asks for a value. All of it is listed after the run.
 
 Floats answer 1.0 (a loss that is printed), booleans False (``mask.any()`` in ``trunc_normal_``) unless a
-predicate on finite numbers says otherwise, integers are refused: they steer control flow. ``assume``
-overrides. Router indices are drawn.
+predicate on finite numbers says otherwise, integers are refused: they steer control flow. Only a count of
+true booleans (an accuracy that is printed) reads as 0. ``assume`` overrides. Router indices are drawn.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class Policy:
         if dtype is torch.bool:
             self._note(f"a boolean read as {tensor.store.truth}")
             return tensor.store.truth
+        if tensor.store.is_tally:
+            self._note("a count of matches read as 0")
+            return 0
         raise self.refusal("reads an integer that depends on data")
 
     def data_dependent(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

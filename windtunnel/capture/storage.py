@@ -23,14 +23,16 @@ class Storage:
         nbytes: current size; ``capacity`` is the size at birth.
         valued: False once data-less data was written into a storage that held values.
         truth: what a data-less boolean in here answers when it is asked.
+        is_tally: counts true booleans: a data-less one reads as 0.
     """
 
-    __slots__ = ("__weakref__", "capacity", "ledger", "nbytes", "number", "truth", "valued")
+    __slots__ = ("__weakref__", "capacity", "is_tally", "ledger", "nbytes", "number", "truth", "valued")
 
     def __init__(self, nbytes: int, ledger: Ledger) -> None:
         self.nbytes = self.capacity = nbytes
         self.valued = True
         self.truth = False
+        self.is_tally = False
         self.ledger = ledger
         self.number = -1  # until the allocation succeeded
         self.number = ledger.allocate(nbytes)

@@ -50,7 +50,7 @@ def install(patches: Patches, pretence: Pretence) -> None:
     _device._device_constructors()
     tensor: Any = torch.Tensor
     _wrap_to(patches, tensor, translate)
-    _wrap_cuda(patches, tensor, translate)
+    _wrap_cuda(patches, tensor, pretence)
     for name in ("new_tensor", "new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"):
         patches.set(tensor, name, _device_keyword(getattr(tensor, name), translate))
     for name in ("as_tensor", "asarray", "tensor", "sparse_coo_tensor", "sparse_csr_tensor", "empty_like"):
@@ -77,14 +77,15 @@ def _wrap_to(patches: Patches, tensor: Any, translate: Translate) -> None:
     patches.set(tensor, "to", to_)
 
 
-def _wrap_cuda(patches: Patches, tensor: Any, translate: Translate) -> None:
+def _wrap_cuda(patches: Patches, tensor: Any, pretence: Pretence) -> None:
     def cuda(
         self: torch.Tensor,
         device: Any = None,
         non_blocking: bool = False,
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> torch.Tensor:
-        translate("cuda" if device is None or isinstance(device, int) else device)
+        pretence.name(".cuda()")
+        pretence.speaks_cuda = True
         return self.to(DEVICE, non_blocking=non_blocking, memory_format=memory_format)
 
     patches.set(tensor, "cuda", cuda)

@@ -57,7 +57,7 @@ def install(patches: Patches, pretence: Pretence) -> None:
         patches.set(cuda, name, getattr(card, name))
     for names, owners in homes:
         for name in names:
-            answer = pretence.function(f"torch.cuda.{name}", getattr(card, name))
+            answer = pretence.function(f"torch.cuda.{name}", getattr(card, name), getattr(cuda, name))
             for owner in owners:
                 patches.set(owner, name, answer)
     for name, target in _more().items():

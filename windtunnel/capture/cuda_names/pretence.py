@@ -86,15 +86,21 @@ class Pretence:
             )
         self._note(f"`{name}` answered {answer}")
 
-    def function(self, name: str, target: Callable[..., Any]) -> Callable[..., Any]:
+    def function(
+        self, name: str, target: Callable[..., Any], original: Callable[..., Any] | None = None
+    ) -> Callable[..., Any]:
         """``target`` under a CUDA name: noted when the script or a library calls it, not when PyTorch does.
 
+        Under ``--strict`` libraries get ``original``: many seed or clean up CUDA whether it is there or not.
         Always a new function: dynamo keys its tables by functions and refuses one that has two names.
         """
 
         @functools.wraps(target)
         def called(*args: Any, **kwargs: Any) -> Any:
-            if not self.native and user_code(sys._getframe(1).f_code):
+            code = sys._getframe(1).f_code
+            if not self.native and user_code(code):
+                if original is not None and self.strict and library_code(code):
+                    return original(*args, **kwargs)
                 self.name(name)
             return target(*args, **kwargs)
 

@@ -27,11 +27,23 @@ def _answers(rule: Callable[[tuple[Any, ...]], bool]) -> Any:
     return handler
 
 
+def _tally(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = state.dispatch.default(info.func, args, kwargs)
+    source = args[0]
+    counts = isinstance(source, VirtualTensor) and (source.dtype is torch.bool or source.store.is_tally)
+    if counts and isinstance(out, VirtualTensor) and out.host_values is None:
+        out.store.is_tally = True
+    return out
+
+
 def _truth(value: Any) -> bool:
     return bool(isinstance(value, VirtualTensor) and value.store.truth)
 
 
 HANDLERS = {
+    aten.sum.default: _tally,
+    aten.sum.dim_IntList: _tally,
+    aten.count_nonzero.default: _tally,
     aten.isfinite.default: _answers(lambda args: True),
     aten.isnan.default: _answers(lambda args: False),
     aten.isinf.default: _answers(lambda args: False),
