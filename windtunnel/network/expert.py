@@ -21,6 +21,7 @@ class ExpertTraffic:
     Attributes:
         tokens: tokens of this rank. token_bytes: payload of one token (hidden size times element size).
         node_limit: most nodes that one token may reach (group-limited routing); 0: no limit.
+        tma: copy units move the data, so that the links limit and not the multiprocessors (HybridEP).
         imbalance: load of the busiest rank over the mean, at least 1.
     """
 
@@ -30,6 +31,7 @@ class ExpertTraffic:
     node_limit: int = 0
     low_latency: bool = False
     sms: int = 0
+    tma: bool = False
     imbalance: float = 1.0
 
 
@@ -56,7 +58,7 @@ def expert_s(
     over_nic = load * nodes_hit * (shape.nodes - 1) / shape.nodes
     over_links = load * distinct(shape.ranks, traffic.top_k) * (shape.ranks - 1) / shape.ranks
     link_rate = link_bytes_per_s * parameters.link_efficiency
-    if occupies_sms:
+    if occupies_sms and not traffic.tma:
         link_rate = min(link_rate, (traffic.sms or parameters.default_sms) * parameters.rate_per_sm)
     parts = {
         "links": over_links / link_rate,

@@ -187,6 +187,7 @@ def traffic_of(spec: OpSpec, kind: Collective) -> ExpertTraffic | None:
         top_k=top_k,
         node_limit=limit if isinstance(limit, int) else 0,
         low_latency=spec.attribute("low_latency", False) is True,
+        tma=spec.attribute("tma", False) is True,
         imbalance=float(imbalance) if isinstance(imbalance, (int, float)) else 1.0,
     )
 

@@ -1,9 +1,10 @@
 """What hours of training do to a card that short benchmarks do not: power limits and host load.
 
 Matrix units at full rate ask for more power than the card may draw, so clocks settle lower than in short
-benchmarks: ``clock = (limit / demand) ** exponent`` where demand exceeds the limit, demand proportional to the
-matrix peak with one figure of watts per PFLOP/s for each architecture. Fitted on the calibration tables of
-training steps (``validation/calibrate/training.py``); architectures without such points are left as they are.
+benchmarks: the clock is ``(limit / demand) ** exponent`` of theirs where demand exceeds the limit, demand
+proportional to the matrix peak with one figure of watts per PFLOP/s for each architecture. Fitted on the
+calibration tables of training steps (``validation/calibrate/training.py``); architectures without points
+there are left as they are.
 """
 
 from __future__ import annotations

@@ -137,8 +137,11 @@ def _recomputed(pieces: Pieces, layout: Layout, is_end: bool) -> Iterator[Piece]
             yield piece
 
 
-def _parameters(pieces: Pieces) -> tuple[tuple[int, int], ...]:
-    """(elements, is expert) of what a layer exchanges."""
+def _parameters(pieces: Pieces, layout: Layout) -> tuple[tuple[int, int], ...]:
+    """(elements, is expert) of what data-parallel ranks exchange and the optimizer updates in a layer."""
+    if not layout.trains_base and layout.sharding is not Sharding.FSDP:
+        adapters = sum(piece.adapter_parameters for piece in pieces)
+        return ((adapters, 0),) if adapters else ()
     shared = sum(piece.parameters for piece in pieces)
     experts = sum(piece.expert_parameters for piece in pieces)
     return tuple((count, kind) for count, kind in ((shared, 0), (experts, 1)) if count)
@@ -155,7 +158,7 @@ def _ways(layout: Layout, is_expert: int) -> tuple[int, int]:
 
 def _gather(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
     answers = []
-    for elements, is_expert in _parameters(pieces):
+    for elements, is_expert in _parameters(pieces, layout):
         group, ways = _ways(layout, is_expert)
         if ways > 1:
             dtype = layout.precision.activation
@@ -169,7 +172,7 @@ def _gather(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
 def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
     answers = []
     dtype = "float32" if layout.reduce_in_fp32 else layout.precision.activation
-    for elements, is_expert in _parameters(pieces) if layout.train_parameters else ():
+    for elements, is_expert in _parameters(pieces, layout):
         group, ways = _ways(layout, is_expert)
         if ways <= 1:
             continue
@@ -186,7 +189,9 @@ def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
 
 
 def _waits(pieces: Pieces, index: int, base: int, layout: Layout) -> list[OpSpec]:
-    return [wait(base + 2 * index + kind) for _, kind in _parameters(pieces) if _ways(layout, kind)[1] > 1]
+    return [
+        wait(base + 2 * index + kind) for _, kind in _parameters(pieces, layout) if _ways(layout, kind)[1] > 1
+    ]
 
 
 class Direction(StrEnum):
@@ -226,7 +231,7 @@ def optimizer_program(chunks: list[ModelChunk], layout: Layout, groups: list[Pro
     if separate and not layout.overlap_grad_reduce:
         builder.add(_reduce(merged, 0, layout), Phase.BACKWARD, "gradients")
         builder.add(_waits(merged, 0, _REDUCE, layout), Phase.BACKWARD, "gradients")
-    for elements, is_expert in _parameters(merged) if layout.train_parameters else ():
+    for elements, is_expert in _parameters(merged, layout):
         _, ways = _ways(layout, is_expert)
         share = elements if layout.sharding is Sharding.DDP else -(-elements // ways)
         builder.add(_adam(share, layout), Phase.OPTIMIZER, "optimizer")

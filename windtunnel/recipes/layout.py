@@ -82,6 +82,8 @@ class Layout:
         eager_host: the framework issues many more operations than are written here (no fused layers).
         first_layers_fewer, last_layers_fewer: layers missing from the first and last stage.
         imbalance: load of the busiest expert rank over the mean; 1: balanced routing.
+        dispatch_by_tma: experts' tokens are moved by the copy units (HybridEP), not by multiprocessors' loads.
+        adapter_rank: of low-rank adapters (LoRA) on the attention products, all else frozen; 0: none.
     """
 
     cards: int
@@ -112,7 +114,8 @@ class Layout:
     first_layers_fewer: int = 0
     last_layers_fewer: int = 0
     imbalance: float = 1.0
-    train_parameters: bool = True  # False: frozen base weights (adapters only are trained)
+    dispatch_by_tma: bool = False
+    adapter_rank: int = 0
 
     def __post_init__(self) -> None:
         degrees = self.tensor, self.pipeline, self.chunks, self.context, self.expert, self.expert_tensor
@@ -153,6 +156,11 @@ class Layout:
                 "global batch": self.global_batch,
             },
         )
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether the model's own parameters get gradients."""
+        return self.adapter_rank == 0
 
     @property
     def model_parallel(self) -> int:

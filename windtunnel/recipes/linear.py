@@ -16,8 +16,9 @@ from windtunnel.recipes.groups import TENSOR
 from windtunnel.recipes.layout import Layout, Precision
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 
+FP4 = "float4_e2m1fn_x2"
 FP8_FORWARD, FP8_BACKWARD = "float8_e4m3fn", "float8_e5m2"
-BLOCK_SCALES = {Precision.FP8_BLOCK: 128, Precision.MXFP8: 32, Precision.NVFP4: 32}
+BLOCK_SCALES = {Precision.FP8_BLOCK: 128, Precision.MXFP8: 32}
 _GATHER_WORK, _SCATTER_WORK = 1, 2
 
 
@@ -43,6 +44,11 @@ class Products:
         precision = self.layout.precision
         if not precision.is_fp8:
             return (op("aten.mm", (tensor(self.dtype, m, k), tensor(self.dtype, k, n)), (out,)),)
+        if precision is Precision.NVFP4:
+            # one element a byte here: PyTorch packs two, which would halve the products counted from shapes
+            a, b = tensor(FP4, m, k), TensorSpec(FP4, (k, n), (1, k))
+            scale = tensor("float32", 1)
+            return (op("aten._scaled_mm", (a, b, scale, scale), (out,)),)
         left = tensor(FP8_BACKWARD if backward and precision is Precision.FP8 else FP8_FORWARD, m, k)
         right = TensorSpec(FP8_FORWARD, (k, n), (1, k))
         if precision is Precision.FP8:
@@ -70,39 +76,63 @@ class Products:
         bias: bool = False,
         keep: Keep = Keep.ALWAYS,
         cast_input: bool = True,
+        adapted: bool = False,
     ) -> Piece:
         """One product with its gradients.
 
         Args:
             rows: tokens of the product. wide_in, wide_out: sizes on this rank, after splitting.
             split: ``column`` (input gathered), ``row`` (sums scattered) or nothing.
+            adapted: low-rank adapters sit beside this product where the layout has any.
         """
         # behind a norm the 8-bit copies are what the norm writes instead of 16 bit (Transformer Engine)
         written_by_norm = split == "column" and self.layout.fused
         casts = self.cast(rows, wide_in) if cast_input and not written_by_norm else ()
         forward = [*casts, *self.product(rows, wide_out, wide_in)]
         inward = self.product(rows, wide_in, wide_out, backward=True)
-        weight = list(self.product(wide_out, wide_in, rows, self.gradient, backward=True))
+        trains = self.layout.trains_base
+        weight = list(self.product(wide_out, wide_in, rows, self.gradient, backward=True)) if trains else []
         if bias:
             b = tensor(self.dtype, wide_out)
             y = tensor(self.dtype, rows, wide_out)
             forward.append(op("aten.add.Tensor", (y, b), (y,)))
-            weight.append(op("aten.sum.dim_IntList", (y,), (b,)))
+            weight += [op("aten.sum.dim_IntList", (y,), (b,))] if trains else []
         before = self.cast(rows, wide_out)
         backward = [*before, *inward]
         if self.layout.tensor > 1 and split == "column":
             forward, backward, weight = self._column(rows, wide_in, forward, backward, weight)
         elif self.layout.tensor > 1 and split == "row":
             forward, backward = self._row(rows, wide_in, wide_out, forward, backward)
-        frozen = not self.layout.train_parameters
+        parameters = wide_in * wide_out + (wide_out if bias else 0)
+        rank = self.layout.adapter_rank if adapted else 0
+        if rank:
+            beside, back, learn = self._adapter(rows, wide_in, wide_out, rank)
+            forward, backward, weight = [*forward, *beside], [*backward, *back], [*weight, *learn]
+        adapters = rank * (wide_in + wide_out)
         return Piece(
             name,
             tuple(forward),
             tuple(backward),
-            () if frozen else tuple(weight),
+            tuple(weight),
             keep,
-            wide_in * wide_out + (wide_out if bias else 0),
+            parameters,
+            adapter_parameters=adapters,
         )
+
+    def _adapter(
+        self, rows: int, wide_in: int, wide_out: int, rank: int
+    ) -> tuple[list[OpSpec], list[OpSpec], list[OpSpec]]:
+        """y += (x A) B: forward, gradients passed on, gradients of A and B."""
+
+        def mm(m: int, k: int, n: int) -> OpSpec:
+            return op(
+                "aten.mm", (tensor(self.dtype, m, k), tensor(self.dtype, k, n)), (tensor(self.dtype, m, n),)
+            )
+
+        y, x = tensor(self.dtype, rows, wide_out), tensor(self.dtype, rows, wide_in)
+        forward = [mm(rows, wide_in, rank), mm(rows, rank, wide_out), op("aten.add.Tensor", (y, y), (y,))]
+        back = [mm(rows, wide_out, rank), mm(rows, rank, wide_in), op("aten.add.Tensor", (x, x), (x,))]
+        return forward, back, [mm(rank, rows, wide_out), mm(wide_in, rows, rank)]
 
     def _parts(self, rows: int, width: int) -> tuple[TensorSpec, TensorSpec]:
         return tensor(self.dtype, rows // self.layout.tensor, width), tensor(self.dtype, rows, width)
@@ -118,7 +148,10 @@ class Products:
         gather = collective("_allgather_base_", TENSOR, part, whole)
         again = collective("_allgather_base_", TENSOR, part, whole, _GATHER_WORK)
         scatter = collective("_reduce_scatter_base_", TENSOR, whole, part, _SCATTER_WORK)
-        both = [again, *backward, wait(_GATHER_WORK), scatter, *weight, wait(_SCATTER_WORK)]
+        if not weight:  # frozen: nobody needs the input again
+            both = [*backward, collective("_reduce_scatter_base_", TENSOR, whole, part)]
+        else:
+            both = [again, *backward, wait(_GATHER_WORK), scatter, *weight, wait(_SCATTER_WORK)]
         if self.layout.overlap_tensor:
             early = collective("_allgather_base_", TENSOR, part, whole, _GATHER_WORK)
             return [early, *forward, wait(_GATHER_WORK)], both, []

@@ -28,7 +28,8 @@ class Piece:
     """Part of a layer.
 
     ``backward`` is what it takes to pass gradients on, ``weight`` what only the parameters' gradients need
-    (zero-bubble schedules run it later). ``parameters``: elements of this rank's parameters here.
+    (zero-bubble schedules run it later). ``parameters``: elements of this rank's parameters here;
+    ``adapter_parameters``: of low-rank adapters beside them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Piece:
     keep: Keep = Keep.ALWAYS
     parameters: int = 0
     expert_parameters: int = 0
+    adapter_parameters: int = 0
 
 
 def tensor(dtype: str, *shape: int) -> TensorSpec:

@@ -33,6 +33,9 @@ class TrainingCase:
     assumed: tuple[str, ...]
 
 
+LORA_RANK = 16
+"""MLPerf's Llama-2-70B fine-tuning rules; NeMo's recipes use 8 to 32, which cost the same launches."""
+
 # the first that matches, most special first
 _CHIPS = (
     (r"h100.*(96 ?gb|500 ?w)", "h100-96g-500w"),
@@ -80,12 +83,17 @@ def precision_named(text: str, chip: str) -> Precision:
 
 def training_case(row: Mapping[str, str], model_named: ModelNamed) -> TrainingCase:
     """Rebuild one row. Raises Incomplete, and E205 or E206 where its degrees cannot be."""
-    if "lora" in row.get("task", ""):
-        raise Incomplete("adapters (LoRA) are not rebuilt")
     chip = chip_name(row["gpu"])
     model = model_of(row, model_named)
     framework = f"{row.get('framework', '')} {row.get('source_id', '')}".lower()
     layout, assumed = _stated(row, chip)
+    if "lora" in row.get("task", ""):
+        layout = replace(layout, adapter_rank=LORA_RANK)
+        assumed.append(f"adapters of rank {LORA_RANK} on the attention products")
+    chunks = layout.pipeline * layout.chunks
+    if len(model.layers) % chunks and (len(model.layers) + 2) % chunks == 0:
+        layout = replace(layout, first_layers_fewer=1, last_layers_fewer=1)
+        assumed.append("embedding and output count as layers of the first and last pipeline chunk")
     for matches, change in _FRAMEWORKS:
         if re.search(matches, framework):
             return TrainingCase(model, chip, *change(layout, assumed, row))
@@ -163,6 +171,7 @@ def _megatron(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Cha
         overlap_param_gather=not overlap_off,
         overlap_tensor=tensor_overlap and layout.tensor > 1,
         overlap_experts="a2a_overlap" in notes,
+        dispatch_by_tma="hybridep" in notes,
         graphs="cuda_graph=" in notes or row.get("layer_cuda_graph", "") == "True",
     ), tuple(assumed)
 

@@ -31,7 +31,7 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     q, kv = heads * shape.head_dim, 2 * kv_heads * shape.head_dim
     tokens = layout.tokens
     wide = q * (2 if shape.gated else 1) + kv
-    pieces = [products.linear("qkv", tokens, hidden, wide, split="column", bias=shape.bias)]
+    pieces = [products.linear("qkv", tokens, hidden, wide, split="column", bias=shape.bias, adapted=True)]
     if shape.query_norm:
         pieces.append(norm_piece("q norm", products.dtype, tokens * heads, shape.head_dim))
         pieces.append(norm_piece("k norm", products.dtype, tokens * kv_heads, shape.head_dim))
@@ -49,7 +49,9 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
                 keep=Keep.CHEAP,
             )
         )
-    pieces.append(products.linear("attention out", tokens, q, hidden, split="row", keep=Keep.HALF))
+    pieces.append(
+        products.linear("attention out", tokens, q, hidden, split="row", keep=Keep.HALF, adapted=True)
+    )
     return tuple(pieces)
 
 

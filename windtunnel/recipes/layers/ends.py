@@ -27,6 +27,8 @@ def embedding(model: Architecture, layout: Layout) -> tuple[Piece, ...]:
         backward.insert(0, collective("_allgather_base_", TENSOR, part, whole))
     elif layout.tensor > 1:
         forward.append(collective("allreduce_", TENSOR, whole, whole))
+    if not layout.trains_base:
+        backward = []
     parameters = rows * model.hidden + model.learned_positions * model.hidden
     return (Piece("embedding", tuple(forward), tuple(backward), parameters=parameters),)
 

@@ -36,7 +36,7 @@ def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     received = max(1, int(rows * shape.top_k * layout.imbalance * layout.expert_tensor))
     up = width * (2 if shape.gated else 1)
     inner = shape.latent or hidden
-    pieces = [_router(dtype, rows, hidden, shape)]
+    pieces = [_router(dtype, rows, hidden, shape, layout.trains_base)]
     if shape.latent:
         pieces.append(products.linear("latent down", rows, hidden, shape.latent))
     pieces += [
@@ -53,7 +53,7 @@ def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _router(dtype: str, rows: int, hidden: int, shape: MoeFfn) -> Piece:
+def _router(dtype: str, rows: int, hidden: int, shape: MoeFfn, trains: bool) -> Piece:
     x, w = tensor(dtype, rows, hidden), tensor(dtype, hidden, shape.experts)
     scores, chosen = tensor("float32", rows, shape.experts), tensor("float32", rows, shape.top_k)
     logits = tensor(dtype, rows, shape.experts)
@@ -67,8 +67,8 @@ def _router(dtype: str, rows: int, hidden: int, shape: MoeFfn) -> Piece:
         op("aten._softmax_backward_data", (scores, scores), (scores,)),
         op("aten.mm", (logits, w), (x,)),
     )
-    weight = (op("aten.mm", (logits, x), (tensor("float32", shape.experts, hidden),)),)
-    return Piece("router", forward, backward, weight, parameters=hidden * shape.experts)
+    weight = op("aten.mm", (logits, x), (tensor("float32", shape.experts, hidden),))
+    return Piece("router", forward, backward, (weight,) if trains else (), parameters=hidden * shape.experts)
 
 
 def _exchange(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int, received: int) -> Piece:
@@ -96,6 +96,7 @@ def _transfer(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int) 
         "token_bytes": hidden * (1 if eight_bit else 2),
         "node_limit": shape.node_limit,
         "imbalance": layout.imbalance,
+        "tma": layout.dispatch_by_tma,
     }
     if not layout.overlap_experts:
         return (collective(name, EXPERT, sent, sent, -1, **more),)
@@ -119,7 +120,7 @@ def _grouped(name: str, layout: Layout, rows: int, wide_in: int, wide_out: int, 
     x: TensorSpec = tensor(FP8_FORWARD if scaled else dtype, rows, wide_in)
     dy = tensor(FP8_BACKWARD if scaled else dtype, rows, wide_out)
     gradient = tensor(products.gradient, experts, wide_in, wide_out)
-    weight = (op(kernels.GROUPED_GEMM, (x, dy), (gradient,)),) if layout.train_parameters else ()
+    weight = (op(kernels.GROUPED_GEMM, (x, dy), (gradient,)),) if layout.trains_base else ()
     return Piece(
         name,
         (*products.cast(rows, wide_in), product(wide_in, wide_out, FP8_FORWARD)),
