@@ -28,6 +28,7 @@ from windtunnel.numerics.profiles import (
     profile_named,
     profile_of,
 )
+from windtunnel.specs.catalogue import chip, chip_names
 from windtunnel.specs.schema import Vendor
 
 HALVES = [torch.float16, torch.bfloat16]
@@ -134,6 +135,14 @@ def test_default_switches() -> None:
     assert default_mode(card(Vendor.MOORE_THREADS, (3, 1), tf32_default=True)).tf32_matmul
     nvidia = default_mode(card(Vendor.NVIDIA, (9, 0)))
     assert (nvidia.tf32_matmul, nvidia.tf32_convolution) == (False, True)
+
+
+@pytest.mark.parametrize("name", chip_names())
+def test_profiles_fit_the_catalogue(name: str) -> None:
+    found = chip(name)
+    profile = profile_of(found)
+    for operand in (Operand.FP8, Operand.FP16, Operand.BF16, Operand.TF32):
+        assert (operand in profile.accumulators) is (str(operand) in found.peak_flops), operand
 
 
 def test_every_known_card_has_a_profile() -> None:
