@@ -5,12 +5,13 @@
               |products × 2 × 128 × multiprocessors × (dims ÷ matrix + (dims + 2 × narrow) ÷ around),
                softmax × 128 ÷ (EXPONENTIALS × clock)|       (``peaks.py``; dims = qk_dim + v_dim; 2-norm)
     total   = tiles × keys × unit ÷ multiprocessors,     longest = most keys of one tile × unit
-    time    = floor + fill × waves + max(longest, total + tail × longest) + bytes ÷ (dram × bandwidth)
+    time    = floor + waves × fill ÷ clock + max(longest, total + tail × longest) + bytes ÷ (dram × bandwidth)
 
 with the sustained clock of ``gemm.py``. ``products`` is 1 forward and 2.5 backward; ``narrow`` is the loss of
 small head dimensions; ``softmax`` the work of a score in units of one exponential, which runs beside the
-products and shows where it is not much shorter; ``tail`` how much of the longest tile is left over when the others are done. Bytes are added, since serving libraries also write
-the cache, and reading hides only in part.
+products and shows where it is not much shorter; ``tail`` how much of the longest tile is left over when the
+others are done. Bytes are added, since serving libraries also write the cache, and reading hides only in
+part.
 
 Where the chip's own fused kernel does not take the shape (``Chip.attention``, for PyTorch's paths), or the
 variant is ``math``: two batched products, and the score matrix written and read in between.
@@ -48,7 +49,7 @@ class AttentionParameters:
     l2: float
     resident: float
     throttle: float
-    fill_s: float
+    fill_clocks: float
     floor_s: float
 
     @classmethod
@@ -118,7 +119,7 @@ def _fused(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
     units = chip.multiprocessors.value
     dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
     slowness = dims / matrix_flops(chip, batch.precision) + (dims + 2.0 * p.narrow) / issue_flops(
-        chip, p.issue
+        chip, batch.precision, p.issue
     )
     matrix = _products(batch) * 2.0 * QUERY_TILE * units * slowness
     exps = p.softmax * QUERY_TILE / (EXPONENTIALS * chip.clock_hz.value)
@@ -130,7 +131,9 @@ def _fused(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
     memory = memory_seconds(
         batch.bytes_moved * _products(batch), chip, dram=p.dram, l2=p.l2, resident=p.resident
     )
-    fixed = p.floor_s * np.maximum(batch.kernels, 1.0) + p.fill_s * np.ceil(tiles / units)
+    fixed = p.floor_s * np.maximum(batch.kernels, 1.0) + p.fill_clocks / chip.clock_hz.value * np.ceil(
+        tiles / units
+    )
     seconds = compute + memory + fixed
     limit = np.where(
         compute >= memory, np.where(exps > matrix, int(Limit.VECTOR), int(Limit.COMPUTE)), int(Limit.MEMORY)

@@ -4,14 +4,14 @@
     compute = 2 × sequences × KV heads × rows × keys × (qk_dim + v_dim) ÷ sustained              (``peaks.py``)
     latency = keys ÷ splits × step                       keys that one block walks in sequence
     queries = passes × (queries + outputs) ÷ (dram × bandwidth)
-    blocks  = ⌈sequences × KV heads × ⌈rows ÷ 64⌉ ÷ multiprocessors⌉ × fill
+    blocks  = ⌈sequences × KV heads × ⌈rows ÷ 64⌉ ÷ multiprocessors⌉ × fill ÷ clock
     time    = floor + max(cache, compute) + latency + queries + blocks
 
 Queries that share a KV head are padded to the 16 ``rows`` of one matrix instruction, keys to blocks of 64. Keys
 are split over blocks until every multiprocessor has work. ``passes`` counts what serving libraries do to the
 new token beside attention (rotary, cache write, sum over splits). Where more than ``group_max`` heads share a
-KV head, the library takes every head by itself and reads the cache for each, widened to 16 bits. MLA is one KV head whose value is part of its
-key.
+KV head, the library takes every head by itself and reads the cache for each, widened to 16 bits. MLA is one
+KV head whose value is part of its key.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ BLOCK_KEYS = 64.0
 
 @dataclass(frozen=True, slots=True)
 class DecodeParameters:
-    """FLOPs a clock, a fraction of bandwidth, numbers of passes and heads, and seconds (a key in sequence, a wave, fixed)."""
+    """FLOPs a clock, a fraction of bandwidth, numbers of passes and heads, and seconds (a key in sequence, a
+    wave, fixed).
+    """
 
     issue: float
     dram: float
@@ -43,7 +45,7 @@ class DecodeParameters:
     passes: float
     group_max: float
     step_s: float
-    fill_s: float
+    fill_clocks: float
     floor_s: float
 
     @classmethod
@@ -73,7 +75,7 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     blocks = sequences * kv_heads * np.ceil(rows / BLOCK_ROWS)
     latency = p.step_s * keys / np.maximum(1.0, units / blocks)
     queries = p.passes * 2.0 * sequences * kv_heads * rows * dims / bandwidth
-    fixed = p.floor_s + p.fill_s * np.ceil(blocks / units)
+    fixed = p.floor_s + p.fill_clocks / chip.clock_hz.value * np.ceil(blocks / units)
     body = np.maximum(cache, compute) + queries
     limit = np.where(compute > cache, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + latency + fixed, np.where(body >= fixed + latency, limit, int(Limit.LATENCY)))

@@ -8,7 +8,7 @@ The library picks, from a few tile shapes and split-K factors, the fastest. For 
     cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (cache × cache bandwidth)
     stream   = waves × ⌈k ÷ s⌉ × (min(tm, m) + min(tn, n)) × element ÷ (stream × bandwidth ÷ multiprocessors)
     memory   = bytes ÷ (dram × bandwidth)                    (with a fast path for what fits the cache)
-    time     = floor + waves × fill + |compute, cache, stream, memory| [+ split-K reduction]
+    time     = floor + waves × fill ÷ clock + |compute, cache, stream, memory| [+ split-K reduction]
 
 ``|…|`` is the norm of order ``sharp``: 1 adds up, large takes the largest. ``edge`` is the cost of feeding
 small tiles, ``fill`` one tile's prologue and epilogue, ``stream`` how much more than its fair share of memory
@@ -71,7 +71,7 @@ class GemmParameters:
     l2: float
     resident: float
     sharp: float
-    fill_s: float
+    fill_clocks: float
     floor_s: float
     split_s: float
     throttle: float
@@ -131,7 +131,7 @@ def product_times(x: Products, precision: str, chip: Chip, p: GemmParameters) ->
     """The fastest tile and split of each product, at the sustained clock."""
     best = np.full(len(x.m), np.inf)
     limit = np.zeros(len(best), dtype=np.int64)
-    speeds = (matrix_flops(chip, precision), issue_flops(chip, p.issue))
+    speeds = (matrix_flops(chip, precision), issue_flops(chip, precision, p.issue))
     memory = memory_seconds(x.bytes_moved, chip, dram=p.dram, l2=p.l2, resident=p.resident)
     for tile_m, tile_n in TILES:
         for split in SPLITS:
@@ -163,7 +163,7 @@ def _with_tile(
     drawn = np.minimum(x.m, tile_m) * x.a_bytes + np.minimum(x.n, tile_n) * x.b_bytes
     stream = waves * depth * drawn * (units / (p.stream * chip.memory_bytes_per_s.value))
     body, which = _norm(compute, cache, np.maximum(memory, stream), p.sharp)
-    fixed = p.floor_s + waves * p.fill_s
+    fixed = p.floor_s + waves * (p.fill_clocks / chip.clock_hz.value)
     if split > 1:
         partial_bytes = 2.0 * 4.0 * split * x.m * x.n * x.batch  # FP32 partial sums, written and read once
         fixed = fixed + p.split_s + partial_bytes / (p.l2 * chip.l2_bytes_per_s.value)

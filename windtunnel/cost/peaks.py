@@ -5,13 +5,15 @@ them (addresses, barriers, copies to shared memory), which passes at the clock o
 
     1 ÷ sustained = 1 ÷ (CEILING × peak) + 1 ÷ (issue × multiprocessors × clock)
 
-``issue``, FLOPs a clock and multiprocessor, belongs to the kernel and carries over between chips: a kernel at
+``issue``, FLOPs of 16-bit operands a clock and multiprocessor, belongs to the kernel and carries over between
+chips: a kernel at
 80 % of the peak of a chip with 4,096 FLOPs a clock and multiprocessor reaches 70 % with twice that, and above
 90 % where the peak is cut down.
 """
 
 from __future__ import annotations
 
+from windtunnel.cost.batch import ELEMENT_BYTES
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.schema import Chip, Quantity
 
@@ -23,7 +25,7 @@ CEILING = 0.97
 
 def sustained_flops(chip: Chip, precision: str, issue: float) -> float:
     """FLOP/s of a main loop whose instructions around the matrix units allow ``issue`` FLOPs a clock and unit."""
-    return 1.0 / (1.0 / matrix_flops(chip, precision) + 1.0 / issue_flops(chip, issue))
+    return 1.0 / (1.0 / matrix_flops(chip, precision) + 1.0 / issue_flops(chip, precision, issue))
 
 
 def matrix_flops(chip: Chip, precision: str) -> float:
@@ -31,9 +33,10 @@ def matrix_flops(chip: Chip, precision: str) -> float:
     return CEILING * matrix_peak(chip, precision).value
 
 
-def issue_flops(chip: Chip, issue: float) -> float:
-    """FLOP/s that the instructions around the matrix units allow."""
-    return issue * chip.multiprocessors.value * chip.clock_hz.value
+def issue_flops(chip: Chip, precision: str, issue: float) -> float:
+    """FLOP/s that the instructions around the matrix units allow: operands of half the bytes, twice the FLOPs."""
+    units = chip.multiprocessors.value * chip.clock_hz.value
+    return issue * (2.0 / ELEMENT_BYTES[precision]) * units
 
 
 def matrix_peak(chip: Chip, precision: str) -> Quantity:

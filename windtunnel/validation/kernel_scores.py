@@ -101,8 +101,9 @@ def groups(predictions: Sequence[Predicted], *fields: str) -> list[tuple[tuple[s
 
 def table_of(scored: Sequence[tuple[tuple[str, ...], Score, Score]]) -> str:
     """The scores as text, one line a group."""
-    head = f"{'group':58} {'rows':>7} {'median':>7} {'p90':>7} {'t-med':>7} {'t-p90':>7} {'bias':>7} {'cover':>6} {'roofline':>8}"
-    lines = [head]
+    names = ("rows", "median", "p90", "t-med", "t-p90", "bias", "cover", "roofline")
+    widths = (7, 7, 7, 7, 7, 7, 6, 8)
+    lines = [f"{'group':58} " + " ".join(f"{name:>{width}}" for name, width in zip(names, widths))]
     for key, mine, roof in scored:
         name = " ".join(key)
         lines.append(

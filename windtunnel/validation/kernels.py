@@ -53,6 +53,8 @@ def kernel_files(folder: Path) -> list[Path]:
 def measured_rows(path: Path) -> list[MeasuredRows]:
     """The rows of one table that can be predicted, grouped by chip, library and kernel path."""
     table = read_table(path)
+    if not len(table):
+        return []
     return [rows for reader in READERS[path.stem] for rows in reader(table) if len(rows)]
 
 

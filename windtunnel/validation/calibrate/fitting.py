@@ -24,7 +24,7 @@ from windtunnel.specs.schema import Chip
 NOISE = 0.1  # logarithmic scatter of a good kernel benchmark
 PRIOR = 0.5  # logarithmic width of a parameter's prior
 TIME_WEIGHT = 0.2  # exponent of the measured time in the weight
-ROWS_MAX = 1500  # rows of one chip that a fit looks at, drawn with a fixed seed
+ROWS_MAX = 800  # rows of one chip that a fit looks at, drawn with a fixed seed
 EVALUATIONS_MAX = 30
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]

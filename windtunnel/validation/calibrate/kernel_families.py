@@ -41,7 +41,7 @@ _PRODUCT = (
     Free("l2", 0.6, 0.15, 3.0),
     Free("resident", 0.3, 0.02, 2.0),
     Free("sharp", 4.0, 1.2, 12.0),
-    Free("fill_s", 5e-7, 5e-8, 1e-5),
+    Free("fill_clocks", 1000.0, 80.0, 2e4),
     Free("floor_s", 3e-6, 1e-6, 5e-5),
     Free("split_s", 2.5e-6, 5e-7, 1e-3),
     Free("throttle", 0.1, 0.005, 0.6),
@@ -63,7 +63,7 @@ _ATTENTION = (
     Free("l2", 0.6, 0.1, 3.0),
     Free("resident", 0.5, 0.02, 2.0),
     Free("throttle", 0.05, 0.005, 0.25),
-    Free("fill_s", 5e-7, 5e-8, 3e-5),
+    Free("fill_clocks", 1000.0, 80.0, 6e4),
     Free("floor_s", 5e-6, 1e-6, 5e-5),
 )
 _DECODE = (
@@ -71,7 +71,7 @@ _DECODE = (
     Free("dram", 0.75, 0.1, 1.0),
     Free("passes", 1.0, 0.1, 30.0),
     Free("step_s", 5e-10, 1e-11, 1e-6, width=3.0),
-    Free("fill_s", 5e-7, 1e-8, 2e-5),
+    Free("fill_clocks", 1000.0, 20.0, 4e4),
     Free("floor_s", 5e-6, 1e-6, 4e-4),
 )
 _DELTANET = (

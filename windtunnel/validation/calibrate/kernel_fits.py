@@ -29,9 +29,9 @@ FEW_ROWS = 20
 """Below this a chip only moves peak fractions and fixed times, and borrows the shape of everything else."""
 FEW_LOW, FEW_HIGH = 0.8, 1.25
 """Narrowest interval that a handful of rows can justify."""
-LOOKUP_ROWS = 4000
+LOOKUP_ROWS = 1000
 """Rows that the nearest-shape baseline searches, and rows that it answers."""
-FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_s", "fill_s", "rate"})
+FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_s", "fill_clocks", "rate"})
 OF_MEMORY = frozenset({"dram", "l2", "resident", "stream"})
 MEMORY_SHARE = 0.1
 """Rows that memory must bound before a fit of products may move what memory does."""

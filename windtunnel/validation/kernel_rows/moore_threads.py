@@ -80,13 +80,19 @@ def _attention(metric: str, shape: str) -> Batch | None:
         return None
     one = np.ones(1)
     found = _PRECISION.search(metric)
+    causal = "noncausal" not in metric and ("causal" in metric or "MLA" in metric)
     return attention(
-        Family.ATTENTION_BACKWARD if "bwd" in metric else Family.ATTENTION, SAME_RATE.get(found[1], found[1]) if found else "bf16",
-        sequences=one * sizes.get("B", sizes.get("MBS", 1.0)), heads=one * heads, kv_heads=one * heads,
-        q_len=one * length, kv_len=one * length,
-        qk_dim=one * sizes.get("D", sizes.get("Dqk", 128.0)), v_dim=one * sizes.get("D", sizes.get("Dv", 128.0)),
-        causal=0.0 if "noncausal" in metric or ("causal" not in metric and "MLA" not in metric) else 1.0,
-    )  # fmt: skip
+        Family.ATTENTION_BACKWARD if "bwd" in metric else Family.ATTENTION,
+        SAME_RATE.get(found[1], found[1]) if found else "bf16",
+        sequences=one * sizes.get("B", sizes.get("MBS", 1.0)),
+        heads=one * heads,
+        kv_heads=one * heads,
+        q_len=one * length,
+        kv_len=one * length,
+        qk_dim=one * sizes.get("D", sizes.get("Dqk", 128.0)),
+        v_dim=one * sizes.get("D", sizes.get("Dv", 128.0)),
+        causal=float(causal),
+    )
 
 
 def _memory(metric: str, shape: str) -> Batch | None:

@@ -1,0 +1,66 @@
+"""Fits find the parameters that made the data, and the same rows give the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.unit.cost.sample_chips import sample_chip
+from windtunnel.program.work import Family
+from windtunnel.validation.calibrate.fitting import Free, Points, fit_values, predict
+from windtunnel.validation.calibrate.kernel_families import Stage
+from windtunnel.validation.calibrate.kernel_fits import fit_stage, write_entries
+from windtunnel.validation.measured import MeasuredRows, batch, shape_groups
+
+TRUE = {"move": 60.0, "l2": 0.6, "resident": 0.3, "floor_s": 4e-6, "vector": 0.5}
+FREE = (Free("move", 100.0, 1.0, 2000.0), Free("floor_s", 2e-6, 5e-7, 2e-5))
+FIXED = {"l2": 0.6, "resident": 0.3, "vector": 0.5}
+
+
+def points(noise: float = 0.0) -> Points:
+    elements = np.geomspace(1e3, 1e9, 80)
+    part = batch(
+        Family.POINTWISE, "bf16", {"elements": elements}, bytes_read=2 * elements, bytes_written=2 * elements
+    )
+    bare = Points(sample_chip(), (part,), np.zeros(80), np.ones(80), shape_groups(elements))
+    scatter = np.exp(noise * np.random.default_rng(3).standard_normal(80))
+    return Points(
+        bare.chip, bare.parts, bare.other_s, predict(bare, Family.POINTWISE, TRUE) * scatter, bare.shape_group
+    )
+
+
+def test_a_fit_finds_the_parameters_that_made_the_data() -> None:
+    found = fit_values([points(0.03)], Family.POINTWISE, FREE, FIXED)
+    assert abs(found["move"] / TRUE["move"] - 1) < 0.1
+    assert abs(found["floor_s"] / TRUE["floor_s"] - 1) < 0.05
+
+
+def test_a_few_wild_rows_do_not_carry_a_fit_away() -> None:
+    clean = points(0.02)
+    seconds = clean.seconds.copy()
+    seconds[::16] *= 30.0
+    wild = Points(clean.chip, clean.parts, clean.other_s, seconds, clean.shape_group)
+    found = fit_values([wild], Family.POINTWISE, FREE, FIXED)
+    assert abs(found["floor_s"] / TRUE["floor_s"] - 1) < 0.15
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    data = points(0.05)
+    rows = MeasuredRows("table", "sample", "torch", np.arange(80), data.parts, data.seconds, data.shape_group)
+    stage = Stage("pointwise", (Family.POINTWISE,), ("table",), FREE, ("elements",), tuple(FIXED.items()))
+    for name in ("first.json", "second.json"):
+        write_entries(tmp_path / name, fit_stage(stage, [rows], {"sample": sample_chip()}))
+    assert (tmp_path / "first.json").read_bytes() == (tmp_path / "second.json").read_bytes()
+
+
+def test_intervals_hold_about_eight_in_ten_of_rows_left_out() -> None:
+    data = points(0.2)
+    rows = MeasuredRows("table", "sample", "torch", np.arange(80), data.parts, data.seconds, data.shape_group)
+    stage = Stage("pointwise", (Family.POINTWISE,), ("table",), FREE, ("elements",), tuple(FIXED.items()))
+    own = next(
+        entry for entry in fit_stage(stage, [rows], {"sample": sample_chip()}) if entry["chip"] == "sample"
+    )
+    (_, low, high), *_ = own["regimes"]  # type: ignore[misc]
+    assert 0.6 < low < 0.95
+    assert 1.05 < high < 1.6
