@@ -66,6 +66,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(sharding=Sharding.FSDP)
     add("--recompute", choices=[str(way) for way in Recompute], default="none", help="default: none")
     add("--optimizer", choices=[str(kind) for kind in Optimizer], default="adamw", help="default: adamw")
+    add(
+        "--eager", action="store_true", help="norms, activations and loss as plain PyTorch runs them, unfused"
+    )
     add("--lora-rank", type=int, default=16, metavar="R", help="default: 16")
     add("--lora-all", action="store_true", help="adapters on the feed-forward too")
     add(
@@ -128,6 +131,7 @@ def _question(args: argparse.Namespace, cluster: Cluster, model: ModelSpec) -> F
         optimizer=Optimizer(args.optimizer),
         adapters=Adapters(rank=args.lora_rank, all_products=args.lora_all),
         prefill_tokens=args.prefill_tokens,
+        fused=not args.eager,
     )
 
 

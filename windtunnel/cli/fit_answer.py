@@ -88,6 +88,7 @@ def command(question: FitQuestion, word: str) -> str:
         words += [f"--prefill-tokens {question.prefill_tokens}"] if question.prefill_tokens != 8192 else []
     else:
         words += [f"--cp {question.context_parallel}"] if question.context_parallel > 1 else []
+        words += [] if question.fused else ["--eager"]
         words += [f"--{question.sharding} --recompute {question.recompute} --optimizer {question.optimizer}"]
     if question.mode is Mode.LORA:
         words += [

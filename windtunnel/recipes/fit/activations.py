@@ -8,7 +8,9 @@ fused (no score matrix), nothing is dropped out. T tokens, hidden h, in 16-bit a
 * a gated feed-forward keeps both products and the product of the two: 6 f T; a plain one 4 f T;
 * a mixture keeps the same for each chosen expert, and the tokens as they were sent: top_k (4 h + 6 f) T.
 
-With FP8 products, what is kept for the weight gradient is the 8-bit copy (Transformer Engine).
+With FP8 products, what is kept for the weight gradient is the 8-bit copy (Transformer Engine). Where norms
+and activations are not single kernels (``Layout.fused`` off, as transformers runs), a normalisation keeps its
+input in FP32 and its result twice, and a gate's activation is kept too: a recording shows the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 from windtunnel.recipes.layout import AttentionKernel, Layout, Recompute
 from windtunnel.specs.model import Layer, ModelSpec
 from windtunnel.specs.model_ffn import Dense, Moe
-from windtunnel.specs.model_mixers import Attention, Compressed, GatedDelta, Latent, Mamba, Mixer
+from windtunnel.specs.model_mixers import Attention, Compressed, GatedDelta, Latent, Mamba, Mixer, QueryNorm
 
 DELTA_CHUNK = 64
 """Tokens of a chunk in flash-linear-attention's Gated DeltaNet; one such row a token and head is kept."""
@@ -35,7 +37,8 @@ def kept_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
 def whole_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
     """Bytes that a layer keeps when nothing is computed again."""
     copy = 1 if layout.precision.is_fp8 else 2  # what a product keeps of its input
-    norms = layer.norms * (2 + copy) * model.hidden * layout.sequence_tokens * model.streams
+    per_norm = (2 if layout.fused else 6) + copy
+    norms = layer.norms * per_norm * model.hidden * layout.sequence_tokens * model.streams
     mixer = mixer_bytes(layer.mixer, layout, copy) if layer.mixer else 0.0
     ffn = ffn_bytes(layer.ffn, model.hidden, layout, copy) if layer.ffn else 0.0
     return norms + mixer + ffn
@@ -47,9 +50,11 @@ def mixer_bytes(mixer: Mixer, layout: Layout, copy: int) -> float:
     if isinstance(mixer, Attention):
         queries, keys = mixer.heads * mixer.head_dim, max(mixer.kv_heads, tensor) * mixer.head_dim
         out = 2 * queries + (copy * queries if copy == 1 else 0)  # the fused kernel keeps its own output
-        gate = 4 * queries if mixer.gated else 0
+        extra = 4 * queries if mixer.gated else 0
+        if mixer.query_norm is not QueryNorm.NONE:
+            extra += (2 if layout.fused else 6) * (queries + keys)
         scores = _score_matrix(mixer.heads, layout)
-        return tokens * (2 * queries + 4 * keys + out + gate + 4 * mixer.heads) / tensor + scores
+        return tokens * (2 * queries + 4 * keys + out + extra + 4 * mixer.heads) / tensor + scores
     if isinstance(mixer, Latent):
         latent = 4 * mixer.query_rank + 4 * mixer.kv_rank + 2 * mixer.rope_dim
         wide = mixer.nope_dim + mixer.rope_dim
@@ -68,11 +73,11 @@ def mixer_bytes(mixer: Mixer, layout: Layout, copy: int) -> float:
 def ffn_bytes(ffn: Dense | Moe, hidden: int, layout: Layout, copy: int) -> float:
     """Kept by the feed-forward, normalisation excluded."""
     if isinstance(ffn, Dense):
-        return layout.tokens * _between(ffn.width, ffn.gated, copy) / layout.tensor
+        return layout.tokens * _between(ffn.width, ffn.gated, copy, layout.fused) / layout.tensor
     routed = layout.sequence_tokens * ffn.top_k * layout.imbalance
     sent = (copy + 2) * (ffn.latent or hidden)
-    inner = _between(ffn.width, ffn.gated, copy) / layout.expert_tensor
-    shared = layout.tokens * _between(ffn.shared_width, ffn.gated, copy) / layout.tensor
+    inner = _between(ffn.width, ffn.gated, copy, layout.fused) / layout.expert_tensor
+    shared = layout.tokens * _between(ffn.shared_width, ffn.gated, copy, layout.fused) / layout.tensor
     router = layout.sequence_tokens * 8 * ffn.experts  # logits and probabilities in FP32
     return routed * (sent + inner) + shared + router
 
@@ -88,9 +93,9 @@ def backward_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
     return 4.0 * model.hidden * layout.sequence_tokens
 
 
-def _between(width: int, gated: bool, copy: int) -> int:
-    """Products into the activation and its result, of one token."""
-    return (4 if gated else 2) * width + copy * width
+def _between(width: int, gated: bool, copy: int, fused: bool = True) -> int:
+    """Products into the activation and its result, of one token; unfused, the activated gate as well."""
+    return ((4 if fused else 6) if gated else 2) * width + copy * width
 
 
 def _score_matrix(heads: int, layout: Layout) -> float:

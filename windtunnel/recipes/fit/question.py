@@ -35,6 +35,7 @@ class FitQuestion:
         micro_batches: of one step, for pipelines; at least as many as stages.
         precision: of weights (infer: ``inference.WEIGHT_BYTES``) or products (train: ``Precision``).
         prefill_tokens: most new tokens in one serving step.
+        fused: whether norms, activations and the loss are single kernels when training.
     """
 
     model: ModelSpec
@@ -54,6 +55,7 @@ class FitQuestion:
     optimizer: Optimizer = Optimizer.ADAMW
     adapters: Adapters = field(default_factory=Adapters)
     prefill_tokens: int = 8192
+    fused: bool = True
 
     def layout(self) -> Layout:
         """The training layout. Raises WindtunnelError E205 where it does not multiply up."""
@@ -70,6 +72,7 @@ class FitQuestion:
             precision=Precision(self.precision),
             recompute=self.recompute,
             sharding=self.sharding,
+            fused=self.fused,
         )
 
     def deployment(self) -> Deployment:

@@ -1,0 +1,106 @@
+"""Peak memory of training runs measured on real cards, against `fit`.
+
+Measured: MooreThreads/SimuMax's B200 runs of Megatron-LM (allocated), TorchTitan's pages (reserved). Nothing in
+the formulas was fitted to these rows but the fragmentation factor, and that to the calibration rows only. The
+medians below are what the model reaches; a change of them is a change of the model and belongs in the same commit.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from windtunnel.recipes.fit.training import training_memory
+from windtunnel.recipes.layout import Layout, Recompute, Sharding
+from windtunnel.specs.model import ModelSpec
+from windtunnel.specs.model_catalogue import shipped_model
+from windtunnel.specs.model_ffn import Moe
+from windtunnel.units import GIB
+
+MEASUREMENTS = Path(__file__).parents[3] / "shared" / "measurements"
+NAMES = {
+    "Llama-3 70B": "llama3-70b",
+    "Llama-3.1 70B": "llama3-70b",
+    "Llama-3.1 8B": "llama3-8b",
+    "Llama-3.1 405B": "llama3.1-405b",
+    "DeepSeek-V2 236B": "deepseek-v2-236b",
+    "DeepSeek-V3 671B": "deepseek-v3-671b",
+}
+
+pytestmark = pytest.mark.skipif(not MEASUREMENTS.is_dir(), reason="measurements are not beside the checkout")
+
+
+def rows(folder: str, table: str) -> Iterator[dict[str, str]]:
+    with (MEASUREMENTS / folder / f"{table}.csv").open(encoding="utf-8") as file:
+        yield from (row for row in csv.DictReader(file) if row["peak_memory_gib"])
+
+
+def model_of(text: str) -> ModelSpec:
+    whole = shipped_model(next(name for start, name in NAMES.items() if text.startswith(start)))
+    cut = re.search(r"truncated to (\d+) layers( \(1 dense)?", text)
+    if cut is None:
+        return whole
+    count = int(cut[1])
+    if not cut[2]:
+        return replace(whole, layers=whole.layers[:count])
+    sparse = next(layer for layer in whole.layers if isinstance(layer.ffn, Moe))
+    return replace(whole, layers=(whole.layers[0], *(sparse,) * (count - 1)))
+
+
+def number(text: str) -> int:
+    return int(float(text)) if text else 1
+
+
+def recompute(text: str) -> Recompute:
+    if text.startswith("full"):
+        return Recompute.FULL
+    return Recompute.SELECTIVE_OPS if "per" in text else Recompute.NONE
+
+
+def errors(folder: str, table: str) -> list[float]:
+    """Relative error of every row."""
+    titan = "titan" in table
+    found = []
+    for row in rows(folder, table):
+        layout = Layout(
+            cards=number(row["num_gpus"]),
+            global_batch=number(row["global_batch_size_sequences"]),
+            sequence=number(row["sequence_length_tokens"]),
+            micro_batch=number(row["micro_batch_size_sequences"]),
+            tensor=number(row["tensor_parallel"]),
+            pipeline=number(row["pipeline_parallel"]),
+            chunks=number(row["virtual_pipeline_chunks"]),
+            context=number(row["context_parallel"]),
+            expert=number(row["expert_parallel"]),
+            recompute=recompute(row["recompute"]),
+            sharding=Sharding.FSDP if titan else Sharding.ZERO1,
+            fused=not titan,
+        )
+        parts = training_memory(model_of(row["model"]), layout)
+        ours = parts.reserved if titan else parts.allocated
+        found.append(ours / GIB / float(row["peak_memory_gib"]) - 1)
+        print(
+            f"{row['row_id']:18} {row['model'][:44]:44} {row['peak_memory_gib']:>7} GiB {100 * found[-1]:+6.1f} %"
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "table", "count", "expected"),
+    [
+        ("calibration", "train_simumax_b200", 16, 0.016),
+        ("calibration", "train_torchtitan", 7, 0.013),
+        ("validation", "train_simumax_b200", 27, 0.044),
+        ("validation", "train_torchtitan", 9, 0.270),
+    ],
+)
+def test_median_error_of_peak_memory(folder: str, table: str, count: int, expected: float) -> None:
+    found = errors(folder, table)
+    assert len(found) == count
+    assert median(map(abs, found)) == pytest.approx(expected, abs=0.012)
