@@ -17,6 +17,7 @@ from windtunnel.capture import (
     streams,
     triton_kernels,
 )
+from windtunnel.capture.host_init import HostInit
 from windtunnel.capture.module import module as card_module
 from windtunnel.capture.modules import ModuleTracker
 from windtunnel.capture.recorder import Recorder
@@ -60,6 +61,7 @@ class Session:
         self.world_size, self.rank = 1, 0
         self.state = State(chip, Mode(mode), routing, seed, strict=strict, oom_continue=oom_continue)
         self.steps = StepTracker(self.recorder, stop_after)
+        self._host_init = HostInit()
         self.modules = ModuleTracker(self.state.context, self.steps.enter_model, self.steps.leave_model)
 
     @property
@@ -82,6 +84,8 @@ class Session:
         self.state.on_backward_end = self.steps.note_backward
         if self.kernels:
             import_path.install()
+        if self.state.mode is Mode.SHADOW:
+            self._host_init.install()
         self.modules.install()
         self.steps.install()
         return self
@@ -99,6 +103,7 @@ class Session:
     def remove(self) -> None:
         """Stop recording. Tensors that still live stay usable."""
         import_path.remove()
+        self._host_init.remove()
         self.modules.remove()
         self.steps.remove()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from windtunnel.specs.catalogue import chip
 
 from windtunnel.capture.session import Session
+from windtunnel.specs.catalogue import chip
 
 
 @pytest.fixture

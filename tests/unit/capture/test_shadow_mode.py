@@ -205,3 +205,20 @@ def test_parameters_and_gradients_are_known_without_an_optimizer() -> None:
         assert sizes[Category.GRADIENT] == weights
         assert sizes[Category.INPUT] == 4 * 512 * 4
         assert program.origin.parameters == 512 * 512 + 512
+
+
+def test_large_models_built_on_the_host_take_no_memory(shadow: Session) -> None:
+    resident = _resident_bytes()
+    model = nn.Sequential(*[nn.Linear(16384, 16384) for _ in range(4)])  # 4 GiB in float32
+    assert _resident_bytes() - resident < 200 << 20
+    model.to("musa")
+    assert _resident_bytes() - resident < 200 << 20
+    assert shadow.state.ledger.live_bytes > 4 << 30
+    small = nn.Linear(64, 64)
+    assert small.weight.abs().sum().item() > 0
+    assert any("left out" in notice.what for notice in shadow.recorder.notices())
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096
