@@ -67,6 +67,13 @@ class Replica:
             if not self._steady(until_s) and not self._step():
                 return
 
+    def advance_to_next_answer(self) -> None:
+        """Step until a request is answered, or nothing can run."""
+        answered = len(self.served)
+        while self.busy and len(self.served) == answered:
+            if not self._steady(float("inf")) and not self._step():
+                return
+
     def _steady(self, until_s: float) -> bool:
         """Steps that only decode, while nothing else can change; whether there were any."""
         ranks = [rank for rank in self.ranks if rank.busy]

@@ -1,0 +1,59 @@
+"""The points at which steps are priced, and the straight lines between them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+CAPTURE_MAX = 512
+"""Largest batch that vLLM captures a graph for unless told otherwise."""
+
+
+def captured(most: int = CAPTURE_MAX) -> list[int]:
+    """Batch sizes with a captured graph, as vLLM picks them: 1, 2, 4, then eights to 248, then sixteens."""
+    sizes = [1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16)]
+    return [size for size in sizes if size <= most]
+
+
+def geometric(first: int, last: int, steps_per_doubling: int) -> list[int]:
+    """Whole numbers from ``first`` to at least ``last``, evenly spaced in their logarithm."""
+    points, index = [first], 0
+    while points[-1] < last:
+        index += 1
+        point = round(first * 2 ** (index / steps_per_doubling))
+        if point > points[-1]:
+            points.append(point)
+    return points
+
+
+class Line:
+    """A function known at ``points`` (priced when first asked for), straight between them.
+
+    Beyond the last point the last stretch goes on; below the first its value holds.
+    """
+
+    def __init__(self, points: Sequence[int], value: Callable[[int], float]) -> None:
+        self._points = list(points)
+        self._value = value
+        self._known: dict[int, float] = {}
+
+    def at(self, x: float) -> float:
+        """The interpolated value."""
+        low, high, share = self.bracket(x)
+        return self._get(low) * (1 - share) + self._get(high) * share
+
+    def bracket(self, x: float) -> tuple[int, int, float]:
+        """The points around ``x`` and how far between them it is."""
+        points = self._points
+        place = bisect_left(points, x)
+        if place < len(points) and points[place] == x:
+            return points[place], points[place], 0.0
+        place = min(max(place, 1), len(points) - 1)
+        low, high = points[place - 1], points[place]
+        return low, high, max(0.0, (x - low) / (high - low))
+
+    def _get(self, point: int) -> float:
+        value = self._known.get(point)
+        if value is None:
+            value = self._known[point] = self._value(point)
+        return value

@@ -1,0 +1,139 @@
+"""What one card of a replica holds: weights, room for a step, and the cache with its blocks.
+
+Weights follow from the model's parameters and the layout, the cache from what each mixer keeps. The room for
+activations of a step is an estimate (engines measure it with a trial step); it is named as such.
+
+Models with recurrent state: attention's block is made as large as the state's page, as vLLM aligns it, and
+layers share the cache in groups of equal number, one block of the pool holding one group's page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.memory.overhead import usable_bytes
+from windtunnel.recipes.layout import Precision
+from windtunnel.recipes.serving import ServingLayout
+from windtunnel.specs.model import Layer, ModelSpec
+from windtunnel.specs.model_ffn import Moe
+from windtunnel.specs.model_mixers import Attention, Latent
+from windtunnel.specs.schema import Chip
+from windtunnel.units import GIB
+
+_BITS = {Precision.FP32: 32, Precision.NVFP4: 4, Precision.FP8: 8, Precision.FP8_BLOCK: 8, Precision.MXFP8: 8}
+_SCALE_BITS = {Precision.FP8_BLOCK: 32 / 128**2, Precision.MXFP8: 8 / 32, Precision.NVFP4: 8 / 16}
+CACHE_BYTES = {"bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float32": 4}
+STATE_BYTES = 4
+ALIGNMENT = 16
+"""Attention blocks of hybrid models are whole multiples of this many tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardMemory:
+    """Bytes on one card.
+
+    Attributes:
+        usable: what the engine may use: ``gpu_memory_utilization`` of the card, less what lies outside.
+        activations: estimated room for one step. cache: what is left for the cache.
+        token_bytes: cache of one token. state_bytes: recurrent state of one sequence.
+        block_tokens: tokens in a block. blocks: blocks that fit.
+        blocks_per_sequence: further blocks that a running sequence holds for its state.
+    """
+
+    usable: int
+    weights: int
+    activations: int
+    cache: int
+    token_bytes: int
+    state_bytes: int
+    block_tokens: int
+    blocks: int
+    blocks_per_sequence: int
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that the cache of one attention rank holds."""
+        return self.blocks * self.block_tokens
+
+
+def card_memory(
+    model: ModelSpec, layout: ServingLayout, chip: Chip, *, utilization: float, batched_tokens: int,
+    sequences: int, block_tokens: int,
+) -> CardMemory:  # fmt: skip
+    """Memory of one card. ``blocks`` is 0 where weights and activations leave nothing."""
+    whole = chip.memory_bytes.value
+    usable = int(min(whole * utilization, usable_bytes(chip)))
+    weights = weight_bytes(model, layout)
+    activations = activation_bytes(model, layout, batched_tokens, sequences)
+    cache = usable - weights - activations
+    element = CACHE_BYTES[layout.cache]
+    token_bytes = sum(_token_elements(layer, layout.tensor) for layer in model.layers) * element
+    states = [_state_bytes(layer, layout.tensor) for layer in model.layers]
+    state = max(states)
+    if not state:
+        page = token_bytes * block_tokens
+        blocks = max(0, cache // page) if page else 0
+        return CardMemory(usable, weights, activations, cache, token_bytes, 0, block_tokens, blocks, 0)
+    attending = [n for layer in model.layers if (n := _token_elements(layer, layout.tensor))]
+    per_token = max(attending) * element
+    aligned = -(-state // (per_token * ALIGNMENT)) * ALIGNMENT
+    group = len(attending)
+    state_groups = -(-sum(1 for n in states if n) // group)
+    blocks = max(0, cache // (aligned * per_token * group))
+    return CardMemory(
+        usable, weights, activations, cache, token_bytes, sum(states), aligned, blocks, state_groups
+    )
+
+
+def weight_bytes(model: ModelSpec, layout: ServingLayout) -> int:
+    """Weights on one card; embeddings, norms and routers stay in 16 bit."""
+    quantised = (_BITS.get(layout.precision, 16) + _SCALE_BITS.get(layout.precision, 0)) / 8
+    ends = (model.embedding_parameters + model.head_parameters) / layout.tensor * 2
+    vision = model.vision.parameters * 2 if model.vision else 0
+    layers = sum(_layer_bytes(model, layer, layout, quantised) for layer in model.layers)
+    return int(ends + vision + layers)
+
+
+def _layer_bytes(model: ModelSpec, layer: Layer, layout: ServingLayout, quantised: float) -> float:
+    ways, hidden = layout.tensor, model.hidden
+    total = model.layer_norm_parameters(layer) * 2.0
+    if layer.mixer is not None:
+        total += layer.mixer.parameters(hidden) * quantised / ways
+    if isinstance(layer.ffn, Moe):
+        routed = layer.ffn.routed_parameters(hidden) * quantised / layout.cards
+        router = layer.ffn.experts * hidden
+        shared = layer.ffn.common_parameters(hidden) - router
+        total += routed + router * 2 + shared * quantised / (1 if layout.data > 1 else ways)
+    elif layer.ffn is not None:
+        total += layer.ffn.parameters(hidden) * quantised / ways
+    return total
+
+
+def activation_bytes(model: ModelSpec, layout: ServingLayout, tokens: int, sequences: int) -> int:
+    """Largest room of a step, estimated: residual, its norm, a layer's widest pair, and FP32 logits."""
+    widest = max(_widest(layer, layout) for layer in model.layers)
+    logits = sequences * model.vocabulary // layout.tensor * 6
+    return int(tokens * (4 * model.hidden + 2 * widest) * 2 + logits + 0.5 * GIB)
+
+
+def _widest(layer: Layer, layout: ServingLayout) -> int:
+    ffn = layer.ffn
+    if isinstance(ffn, Moe):
+        share = layout.cards // layout.expert
+        return 2 * ffn.top_k * ffn.width // max(1, share if layout.expert > 1 else layout.tensor)
+    return 2 * ffn.width // layout.tensor if ffn is not None else 0
+
+
+def _token_elements(layer: Layer, ways: int) -> int:
+    """Cache elements of one token on one rank; heads fewer than ranks and latents are kept by every rank."""
+    mixer = layer.mixer
+    if isinstance(mixer, Attention):
+        return 2 * max(1, mixer.kv_heads // ways) * mixer.head_dim
+    return mixer.cache_elements(1) if isinstance(mixer, Latent) else 0
+
+
+def _state_bytes(layer: Layer, ways: int) -> int:
+    mixer = layer.mixer
+    if mixer is None or not mixer.state_elements:
+        return 0
+    return (mixer.state_elements * STATE_BYTES + mixer.convolution_elements * 2) // ways

@@ -1,0 +1,101 @@
+"""Traffic through replicas in virtual time: open loop, closed loop, or prefill and decode apart.
+
+Replicas do not talk to each other, so each is advanced only when a request is routed to it or a router looks at
+its load. Prefill replicas do not hear from decode replicas either: they run first, and what they finish arrives
+at the decode side after its cache has crossed the network.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from windtunnel.serving.engine import Replica
+from windtunnel.serving.request import Request, Served
+from windtunnel.serving.router import Router
+
+INFINITY = float("inf")
+
+
+def open_loop(requests: Iterable[Request], router: Router, shipped: bool = False) -> list[Served]:
+    """Requests arrive when they say."""
+    for request in requests:
+        for replica in router.replicas:
+            replica.advance(request.arrival_s)
+        router.choose(request).add(request, shipped)
+    for replica in router.replicas:
+        replica.advance(INFINITY)
+    return sorted(
+        (served for replica in router.replicas for served in replica.served),
+        key=lambda served: served.request.number,
+    )
+
+
+def closed_loop(requests: Sequence[Request], replicas: Sequence[Replica], concurrency: int) -> list[Served]:
+    """``concurrency`` clients over all replicas, each sending its next request when its last was answered."""
+    shares = [requests[index :: len(replicas)] for index in range(len(replicas))]
+    for index, (replica, share) in enumerate(zip(replicas, shares, strict=True)):
+        places = concurrency // len(replicas) + (index < concurrency % len(replicas))
+        _closed(replica, share, max(1, places))
+    served = [one for replica in replicas for one in replica.served]
+    return sorted(served, key=lambda one: one.request.number)
+
+
+def _closed(replica: Replica, requests: Sequence[Request], places: int) -> None:
+    queue = iter(requests)
+    for request, _ in zip(queue, range(places)):
+        replica.add(replace(request, arrival_s=0.0))
+    answered = 0
+    while replica.busy:
+        replica.advance_to_next_answer()
+        fresh = len(replica.served) - answered
+        answered = len(replica.served)
+        if not fresh:
+            return
+        for _ in range(fresh):
+            following = next(queue, None)
+            if following is not None:
+                replica.add(replace(following, arrival_s=replica.now_s))
+
+
+def disaggregated(
+    requests: Iterable[Request], prefill: Router, decode: Router, transfer_s: Callable[[int], float]
+) -> list[Served]:
+    """Prompts on one set of replicas, outputs on another; ``transfer_s``: seconds to ship so many tokens.
+
+    A prefill replica ships one cache after another. The first token is the prefill side's.
+    """
+    by_number = {request.number: request for request in requests}
+    prompts = open_loop([replace(request, output_tokens=1) for request in by_number.values()], prefill)
+    wires = [0.0] * (1 + max(replica.number for replica in prefill.replicas))
+    arriving: list[tuple[float, int]] = []
+    for done in sorted(prompts, key=lambda one: (one.finished_s, one.request.number)):
+        request = by_number[done.request.number]
+        if request.output_tokens == 1:
+            continue
+        start = max(wires[done.replica], done.finished_s)
+        wires[done.replica] = start + transfer_s(request.prompt_tokens)
+        heapq.heappush(arriving, (wires[done.replica], request.number))
+    shipped = [replace(by_number[number], arrival_s=at) for at, number in _drained(arriving)]
+    finished = {one.request.number: one for one in open_loop(shipped, decode, shipped=True)}
+    return [_joined(by_number[one.request.number], one, finished.get(one.request.number)) for one in prompts]
+
+
+def _drained(heap: list[tuple[float, int]]) -> Iterable[tuple[float, int]]:
+    while heap:
+        yield heapq.heappop(heap)
+
+
+def _joined(request: Request, prompt: Served, output: Served | None) -> Served:
+    if output is None:
+        return replace(prompt, request=request)
+    return Served(
+        request,
+        prompt.admitted_s,
+        prompt.first_token_s,
+        output.finished_s,
+        prompt.cached_tokens,
+        prompt.preemptions + output.preemptions,
+        output.replica,
+    )

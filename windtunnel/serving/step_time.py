@@ -1,0 +1,250 @@
+"""Seconds of an engine's forward step, from recipes priced on a card and a cluster. No PyTorch.
+
+A step is a sum of parts, each priced where it is needed and kept:
+
+    step = graph launch + layers without their attention cores (tokens) + output head (sequences)
+         + decode core (sequences, mean context) + prefill core (new tokens, context) of every chunk
+
+Layers of equal shape are priced once. Decode steps up to the largest captured graph are padded to the next
+captured size, as engines do; other token counts are straight lines between points 19 % apart. Attention of a
+decode batch is linear in the sum of contexts, so the mean stands for all.
+
+With speculative tokens a decode step verifies ``1 + n`` tokens a sequence after ``n`` passes of one further
+layer; the time given is per token that comes out on average (arXiv 2211.17192, equation 1), so bursts
+are spread evenly.
+
+With ``overlap`` the batch is cut in halves that take turns: one computes while the other is on the wire
+(two-batch overlap, ``--enable-dbo``). Then a step lasts the longer of both, and multiprocessors that
+communication holds are missing for computing. Not here: padding of prompts, vision towers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from windtunnel.program.op import OpSpec
+from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape
+from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
+from windtunnel.recipes.serving import ServingLayout, forward_step
+from windtunnel.serving.grid import CAPTURE_MAX, Line, captured, geometric
+from windtunnel.serving.prices import OpPrices, Seconds
+from windtunnel.specs.cluster import Cluster
+
+TOKENS_MAX, CONTEXT_MAX = 1 << 20, 1 << 21
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speculation:
+    """Multi-token prediction: ``tokens`` drafted a step, each accepted with ``acceptance`` after the last."""
+
+    tokens: int = 0
+    acceptance: float = 0.0
+
+    @property
+    def yielded(self) -> float:
+        """Tokens that a step yields on average: 1 + p + p² + …"""
+        return sum(self.acceptance**index for index in range(self.tokens + 1))
+
+
+class StepTime:
+    """Step seconds of one attention rank of a replica."""
+
+    def __init__(
+        self,
+        model: Architecture,
+        layout: ServingLayout,
+        cluster: Cluster,
+        speculation: Speculation | None = None,
+        overlap: bool = False,
+    ) -> None:
+        self.model, self.layout, self.overlap = model, layout, overlap
+        self.speculation = speculation or Speculation()
+        self._shapes = Counter(model.layers)
+        probe = forward_step(replace(model, layers=()), layout, [Batch(sequences=1)])
+        self.prices = OpPrices(cluster, probe.groups)
+        self._launch_s = cluster.chip.graph_launch_s.value if layout.graphs else 0.0
+        self._graphs = captured() if layout.graphs else []
+        tokens = geometric(1, TOKENS_MAX, 4)
+        self._decode_dense = _Dense(self, sorted({*captured(), *tokens}), decodes=True)
+        self._mixed_dense = _Dense(self, tokens, decodes=False)
+        self._head = Line(tokens, self._head_s)
+        self._contexts = geometric(16, CONTEXT_MAX, 2)
+        self._decode_cores: dict[int, Line] = {}
+        self._prefill_cores: dict[int, Line] = {}
+        self._chunk_points = Line(geometric(16, CONTEXT_MAX, 4), lambda _: 0.0)
+        self._slopes: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def decode_s(self, decodes: int, contexts: int) -> float:
+        """A step of ``decodes`` sequences with ``contexts`` tokens in all: seconds per token that comes out."""
+        mean = contexts / decodes
+        place = int(mean).bit_length()
+        line = self._slopes.get((decodes, place))
+        if line is None:
+            low, high = (1 << place) >> 1, 1 << place
+            first, last = self._decode_at(decodes, low), self._decode_at(decodes, high)
+            slope = (last - first) / (high - low) if high > low else 0.0
+            line = self._slopes[decodes, place] = (first - slope * low, slope)
+        return line[0] + line[1] * mean
+
+    def mixed_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
+        """A step that also computes prompt chunks of (new tokens, context)."""
+        tokens = decodes + sum(new for new, _ in chunks)
+        core = sum(self.prefill_core_s(new, context) for new, context in chunks)
+        if decodes:
+            core += self._decode_core_s(decodes, contexts / decodes)
+        around = self._launch_s + self._head.at(decodes + len(chunks))
+        return around + self._with_core(self._mixed_dense, max(1, tokens), core)
+
+    def prefill_core_s(self, new: int, context: int) -> float:
+        """Attention of one prompt chunk, all layers."""
+        low, high, share = self._chunk_points.bracket(new)
+        seconds = self._prefill_line(low).at(context)
+        if share:
+            seconds = seconds * (1 - share) + self._prefill_line(high).at(context) * share
+        return seconds
+
+    def exact(self, batches: Sequence[Batch]) -> Seconds:
+        """A step priced from its whole program, without points and lines: for tests and explanations."""
+        program = forward_step(self.model, self.layout, batches)
+        ops = [program.specs[program.site(event).spec] for event in program.events.tolist()]
+        return self.prices.total(ops)
+
+    # Decode
+
+    def _decode_at(self, decodes: int, mean: float) -> float:
+        drafted = self.speculation.tokens
+        tokens = decodes * (1 + drafted)
+        core = self._decode_core_s(decodes, mean)
+        layers = self._with_core(self._decode_dense, self._padded(tokens), core)
+        seconds = self._launch_s + layers + self._head.at(tokens)
+        if drafted:
+            seconds += drafted * self._draft_s(decodes, mean)
+        return seconds / self.speculation.yielded
+
+    def _padded(self, tokens: int) -> int:
+        if not self._graphs or tokens > CAPTURE_MAX:
+            return tokens
+        return next(size for size in self._graphs if size >= tokens)
+
+    def _decode_core_s(self, decodes: int, mean: float) -> float:
+        line = self._decode_cores.get(decodes)
+        if line is None:
+            line = self._decode_cores[decodes] = Line(
+                self._contexts, lambda context: self._cores_s(self._decode_batch(decodes, context))
+            )
+        return line.at(max(1.0, mean))
+
+    def _decode_batch(self, decodes: int, context: int) -> Batch:
+        return Batch(sequences=decodes, new=1 + self.speculation.tokens, context=max(1, context))
+
+    def _draft_s(self, decodes: int, mean: float) -> float:
+        """One pass of the drafting layer (the last layer's shape) with the output head."""
+        shape = self.model.layers[-1]
+        batch = Batch(sequences=decodes, context=max(1, int(mean)))
+        dense = self._layer(shape, batch)
+        core = self.prices.total(self._core(shape, batch))
+        return self._seconds(dense.plus(core)) + self._head.at(decodes)
+
+    # Parts
+
+    def _with_core(self, dense: _Dense, tokens: int, core_s: float) -> float:
+        whole = dense.at(tokens)
+        if not self.overlap or tokens < 2:
+            return whole.compute + whole.network + core_s
+        half = dense.at(tokens / 2)
+        halves = max(2 * (half.compute + half.held) + core_s, 2 * half.network)
+        return min(halves, whole.compute + whole.network + core_s)
+
+    def dense(self, batch: Batch) -> Seconds:
+        """All layers without their attention cores."""
+        total = Seconds()
+        for shape, count in self._shapes.items():
+            total = total.plus(self._layer(shape, batch), count)
+        return total
+
+    def _layer(self, shape: LayerShape, batch: Batch) -> Seconds:
+        """One layer without its attention core."""
+        one = self._ops(replace(self.model, layers=(shape,)), batch)
+        none = self._ops(replace(self.model, layers=()), batch)
+        core = self._core(shape, batch)
+        total = self.prices.total(one).plus(self.prices.total(none), -1.0)
+        return total.plus(self.prices.total(core), -1.0)
+
+    def _head_s(self, sequences: int) -> float:
+        return self._seconds(
+            self.prices.total(self._ops(replace(self.model, layers=()), Batch(sequences=sequences)))
+        )
+
+    def _prefill_line(self, new: int) -> Line:
+        line = self._prefill_cores.get(new)
+        if line is None:
+            points = [0, *self._contexts]
+            line = self._prefill_cores[new] = Line(
+                points, lambda context: self._cores_s(Batch(sequences=1, new=new, context=context))
+            )
+        return line
+
+    def _cores_s(self, batch: Batch) -> float:
+        total = Seconds()
+        for shape, count in self._shapes.items():
+            total = total.plus(self.prices.total(self._core(shape, batch)), count)
+        return self._seconds(total)
+
+    def _core(self, shape: LayerShape, batch: Batch) -> list[OpSpec]:
+        dtype, ways = self.layout.precision.activation, self.layout.tensor
+        if isinstance(shape.mixer, GroupedQuery):
+            return softmax_core(shape.mixer, ways, batch, dtype, self.layout.cache)
+        if isinstance(shape.mixer, Latent):
+            return latent_core(shape.mixer, ways, batch, dtype, self.layout.cache)
+        return [] if shape.mixer is None else delta_core(shape.mixer, ways, batch, dtype)
+
+    def _ops(self, model: Architecture, batch: Batch) -> list[OpSpec]:
+        program = forward_step(model, replace(self.layout, graphs=False), [batch])
+        return [program.specs[program.site(event).spec] for event in program.events.tolist()]
+
+    def _seconds(self, total: Seconds) -> float:
+        return total.device if self.layout.graphs else max(total.device, total.host)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Seconds of computing, on the wire, and of multiprocessors held by communication."""
+
+    compute: float
+    network: float
+    held: float
+
+
+class _Dense:
+    """Layers without their attention cores by token count, in three parts."""
+
+    def __init__(self, step: StepTime, points: Sequence[int], decodes: bool) -> None:
+        self._step, self._decodes = step, decodes
+        self._known: dict[int, _Parts] = {}
+        self._line = Line(points, lambda point: 0.0)
+
+    def at(self, tokens: float) -> _Parts:
+        """Straight between points."""
+        low, high, share = self._line.bracket(tokens)
+        a = self._get(low)
+        if not share:
+            return a
+        b, rest = self._get(high), 1 - share
+        return _Parts(
+            a.compute * rest + b.compute * share,
+            a.network * rest + b.network * share,
+            a.held * rest + b.held * share,
+        )
+
+    def _get(self, tokens: int) -> _Parts:
+        parts = self._known.get(tokens)
+        if parts is None:
+            batch = Batch(sequences=tokens, context=1) if self._decodes else Batch(sequences=1, new=tokens)
+            total = self._step.dense(batch)
+            compute = total.device - total.network
+            if not self._step.layout.graphs:
+                compute = max(compute, total.host)
+            parts = self._known[tokens] = _Parts(compute, total.network, total.held)
+        return parts
