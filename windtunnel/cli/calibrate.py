@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from windtunnel.cli import output
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[Any]
+
+EXAMPLES = """examples:
+  windtunnel calibrate --data measurements/calibration
+  windtunnel calibrate --data measurements/calibration --family attention --family gemm"""
+
+HEAD = f"{'family':18} {'chip':10} {'library':26} {'path':20} {'rows':>7} {'median':>7} {'p90':>7} {'roofline':>8}"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Register the command."""
+def add_parser(subparsers: Subparsers) -> None:
+    """The options of `windtunnel calibrate`."""
     parser = subparsers.add_parser(
         "calibrate",
         help="fit the cost models on measured tables",
         description="Fit the parameters of every kernel family on a folder of measured tables and rewrite the "
         "parameter files of the package. The same tables give the same bytes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder of calibration tables"
@@ -22,18 +35,26 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--family", action="append", default=[], metavar="NAME", help="only this family (may be repeated)"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit, write and print one line a fit."""
+    """Fit, write and print one line a fit. Raises WindtunnelError E951 to E954."""
     from windtunnel.validation.calibrate.command import calibrate_kernels
 
-    print(f"{'family':18} {'chip':10} {'library':24} {'path':18} {'rows':>7} {'median':>7} {'p90':>7}")
+    fits = []
+    if not args.json:
+        output.print_lines([HEAD])
     for fit in calibrate_kernels(args.data, args.family):
-        print(
-            f"{fit.file:18} {fit.chip or 'all':10} {fit.library or 'any':24} {fit.path or 'any':18} "
-            f"{fit.rows:7d} {fit.error_median:7.1%} {fit.error_p90:7.1%}"
-        )
-    print("errors are weighted by time, on shapes and chips left out of the fit", file=sys.stderr)
+        fits.append(asdict(fit))
+        if not args.json:
+            roofline = "" if fit.roofline_median is None else f"{fit.roofline_median:8.1%}"
+            output.print_lines(
+                [
+                    f"{fit.file:18} {fit.chip or 'all':10} {fit.library or 'any':26} {fit.path or 'any':20} "
+                    f"{fit.rows:7d} {fit.error_median:7.1%} {fit.error_p90:7.1%} {roofline}"
+                ]
+            )
+    if args.json:
+        output.print_json(output.success("calibrate", {"fits": fits}))
+    output.say("errors are weighted by time, on shapes and chips left out of each fit", quiet=args.quiet)
     return 0

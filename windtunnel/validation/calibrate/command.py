@@ -28,6 +28,8 @@ class Fitted:
     rows: int
     error_median: float
     error_p90: float
+    roofline_median: float | None  # the same error of plain baselines
+    nearest_median: float | None
 
 
 def calibrate_kernels(data: Path, families: Sequence[str] = ()) -> Iterator[Fitted]:
@@ -60,6 +62,17 @@ def calibrate_kernels(data: Path, families: Sequence[str] = ()) -> Iterator[Fitt
         for entry in entries:
             path = "/".join(str(entry[name]) for name in ("precision", "variant") if entry[name])
             yield Fitted(
-                stage.file, str(entry["chip"]), str(entry["library"]), path,
-                int(str(entry["rows"])), float(str(entry["error_median"])), float(str(entry["error_p90"])),
-            )  # fmt: skip
+                file=stage.file,
+                chip=str(entry["chip"]),
+                library=str(entry["library"]),
+                path=path,
+                rows=int(str(entry["rows"])),
+                error_median=float(str(entry["error_median"])),
+                error_p90=float(str(entry["error_p90"])),
+                roofline_median=_number(entry["roofline_median"]),
+                nearest_median=_number(entry["nearest_median"]),
+            )
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, float) else None
