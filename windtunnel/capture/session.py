@@ -139,7 +139,7 @@ class Session:
             parameters=self.steps.parameters,
             world_size=self.world_size,
             rank=self.rank,
-            allow_tf32=self.state.allow_tf32,
+            allow_tf32=self.state.told_tf32,
         )
         return self.recorder.program(origin)
 

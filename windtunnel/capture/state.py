@@ -65,6 +65,7 @@ class State:
         self.draws = torch.Generator().manual_seed(seed)
         self.strict = strict
         self.allow_tf32 = default_tf32(chip)  # the script's switches change it
+        self.told_tf32: bool | None = None  # what the script's switches said; None: left to each chip
         self.clock = Clock(self)
         self.memory = LiveMemory(self, oom_continue)
         self.on_embedding: Callable[[torch.Tensor], None] | None = None

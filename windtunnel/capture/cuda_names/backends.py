@@ -53,7 +53,7 @@ def _watch_tf32(patches: Patches, pretence: Pretence) -> None:
 def _switch(setter: Callable[..., Any], state: State) -> Callable[..., Any]:
     def switch(*args: Any) -> Any:
         result = setter(*args)
-        state.allow_tf32 = bool(torch._C._get_cublas_allow_tf32())
+        state.allow_tf32 = state.told_tf32 = bool(torch._C._get_cublas_allow_tf32())
         return result
 
     return switch

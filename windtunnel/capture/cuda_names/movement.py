@@ -84,8 +84,7 @@ def _wrap_cuda(patches: Patches, tensor: Any, pretence: Pretence) -> None:
         non_blocking: bool = False,
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> torch.Tensor:
-        pretence.name(".cuda()")
-        pretence.speaks_cuda = True
+        pretence.placed(".cuda()")
         return self.to(DEVICE, non_blocking=non_blocking, memory_format=memory_format)
 
     patches.set(tensor, "cuda", cuda)
@@ -128,7 +127,7 @@ def _typed(name: str, dtype: torch.dtype, pretence: Pretence) -> type:
             return on_card and isinstance(value, torch.Tensor) and value.dtype is dtype
 
         def __call__(cls, *args: Any) -> torch.Tensor:
-            pretence.name(f"torch.cuda.{name}")
+            pretence.placed(f"torch.cuda.{name}")
             if args and not isinstance(args[0], int):
                 return torch.as_tensor(args[0], dtype=dtype, device=DEVICE)
             return torch.empty(args, dtype=dtype, device=DEVICE)
@@ -145,7 +144,7 @@ def _wrap_type(patches: Patches, tensor: Any, pretence: Pretence) -> None:
         if getattr(dtype, "__module__", "") == "torch.cuda":
             dtype = f"torch.cuda.{dtype.__name__}"
         if isinstance(dtype, str) and dtype.startswith("torch.cuda."):
-            pretence.name(dtype)
+            pretence.placed(dtype)
             return self.to(DEVICE, _TYPED[dtype.removeprefix("torch.cuda.")], non_blocking)
         return plain(self, dtype, non_blocking, **kwargs) if dtype is not None else plain(self)
 

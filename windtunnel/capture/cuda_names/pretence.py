@@ -68,7 +68,11 @@ class Pretence:
 
     def device(self, spelled: str) -> None:
         """A tensor or module was asked onto a ``cuda`` device. Raises as ``name``."""
-        self.name(f'device "{spelled}"')
+        self.placed(f'device "{spelled}"')
+
+    def placed(self, name: str) -> None:
+        """A CUDA name moved or made a tensor: from now on devices read ``cuda``. Raises as ``name``."""
+        self.name(name)
         self.speaks_cuda = True
 
     def hollow(self, name: str, answer: object) -> None:
