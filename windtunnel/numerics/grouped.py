@@ -41,8 +41,7 @@ def chip_grouped_mm(
 
     if a.dim() == 3 and b.dim() == 3:
         return multiply(a, b)
-    ends = _ends(a, b, offsets)
-    spans = list(pairwise([0, *ends]))
+    spans = group_spans(a, b, offsets)
     dtype = out_dtype or a.dtype
     if a.dim() == 2 and b.dim() == 3:
         out = torch.zeros(a.shape[0], b.shape[2], dtype=dtype)
@@ -56,6 +55,17 @@ def chip_grouped_mm(
         return out
     parts = [multiply(a[:, first:last], b[first:last]) for first, last in spans]
     return torch.stack(parts) if parts else torch.zeros(0, a.shape[0], b.shape[1], dtype=dtype)
+
+
+def group_spans(a: Tensor, b: Tensor, offsets: Tensor | None) -> list[tuple[int, int]]:
+    """First and last (exclusive) index of each group; without offsets, for two 3-D operands, the whole length.
+
+    Raises:
+        WindtunnelError: E705 where offsets do not fit the operands.
+    """
+    if a.dim() == 3 and b.dim() == 3:
+        return [(0, a.shape[2])] * a.shape[0]
+    return list(pairwise([0, *_ends(a, b, offsets)]))
 
 
 def _ends(a: Tensor, b: Tensor, offsets: Tensor | None) -> list[int]:

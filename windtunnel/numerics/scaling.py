@@ -167,6 +167,24 @@ def quantise_nvfp4(x: Tensor) -> tuple[Quantised, Tensor]:
     return Quantised(_apply(x, multiplier, E2M1, (1, 16)), block, E2M1, (1, 16)), encode.reciprocal()
 
 
+def swizzled(scale: Tensor) -> Tensor:
+    """Scales [rows, blocks of K] in the order that cuBLAS reads: tiles of 128 rows by 4 blocks (1-D result).
+
+    Within a tile, element (row, block) lies at 16 (row mod 32) + 4 (row / 32) + block (cuBLAS documentation,
+    "1D block scaling factors layout").
+    """
+    padded = torch.nn.functional.pad(scale, (0, -scale.shape[1] % 4, 0, -scale.shape[0] % 128))
+    tiles = padded.reshape(padded.shape[0] // 128, 4, 32, padded.shape[1] // 4, 4)
+    return tiles.permute(0, 3, 2, 1, 4).reshape(-1)
+
+
+def unswizzled(scale: Tensor, rows: int, depth: int, block: int = 32) -> Tensor:
+    """Undo ``swizzled`` for an operand [rows, depth]: [rows, ceil(depth / block)]."""
+    blocks = -(-depth // block)
+    tiles = scale.reshape(-(-rows // 128), -(-blocks // 4), 32, 4, 4).permute(0, 3, 2, 1, 4)
+    return tiles.reshape(-(-rows // 128) * 128, -(-blocks // 4) * 4)[:rows, :blocks]
+
+
 def expand_tiles(scale: Tensor, tile: tuple[int, int], rows: int, columns: int) -> Tensor:
     """One factor per element (or broadcastable to it) from one factor per tile."""
     if tile[0] > 1:

@@ -11,6 +11,8 @@ from windtunnel.numerics.exact import exact_matmul
 from windtunnel.numerics.formats import E4M3, E5M2
 from windtunnel.numerics.profiles import ADA, AMPERE, BLACKWELL, HOPPER, S5000, NumericProfile, Operand
 from windtunnel.numerics.scaled import chip_block_scaled_mm, chip_scaled_mm
+from windtunnel.numerics.scaled_checks import ScalingType
+from windtunnel.numerics.scaled_more import chip_scaled_grouped_mm, chip_scaled_mm_v2
 from windtunnel.numerics.scaling import (
     ACTIVATION,
     ROW,
@@ -20,6 +22,8 @@ from windtunnel.numerics.scaling import (
     WEIGHT,
     quantise,
     quantise_mx,
+    swizzled,
+    unswizzled,
 )
 
 FP8 = torch.float8_e4m3fn
@@ -98,7 +102,12 @@ def test_power_of_two_scales_through_scaled_mm_on_hopper() -> None:
     a, b = quantise(x, E4M3, ACTIVATION, TE_BLOCK), quantise(w, E4M3, WEIGHT, TE_BLOCK)
     by_library = chip_block_scaled_mm(a, b, profile=HOPPER)
     by_torch = chip_scaled_mm(
-        a.values.to(FP8), b.values.to(FP8).t(), a.scale, b.scale.t(), profile=HOPPER, out_dtype=torch.bfloat16
+        a.values.to(FP8),
+        b.values.to(FP8).t(),
+        strided(a.scale),
+        b.scale.t(),
+        profile=HOPPER,
+        out_dtype=torch.bfloat16,
     )
     assert torch.equal(by_library, by_torch)
 
@@ -106,7 +115,7 @@ def test_power_of_two_scales_through_scaled_mm_on_hopper() -> None:
 def test_mx_scales_cost_no_precision_on_blackwell() -> None:
     x, w = torch.randn(16, 128), torch.randn(16, 128)
     a, b = quantise_mx(x, E4M3), quantise_mx(w, E4M3)
-    scales = a.scale.to(torch.float8_e8m0fnu), b.scale.to(torch.float8_e8m0fnu).t()
+    scales = [swizzled(scale).to(torch.float8_e8m0fnu) for scale in (a.scale, b.scale)]
     got = chip_scaled_mm(
         a.values.to(FP8), b.values.to(FP8).t(), *scales, profile=BLACKWELL, out_dtype=torch.float32
     )
@@ -183,8 +192,8 @@ def strided(x: torch.Tensor) -> torch.Tensor:
             lambda p: chip_scaled_mm(
                 fp8(16, 32),
                 weight(32, 16),
-                torch.ones(16, 1).to(torch.float8_e8m0fnu),
-                torch.ones(1, 16).to(torch.float8_e8m0fnu),
+                swizzled(torch.ones(16, 1)).to(torch.float8_e8m0fnu),
+                swizzled(torch.ones(16, 1)).to(torch.float8_e8m0fnu),
                 profile=p,
             ),
         ),
@@ -233,3 +242,125 @@ def test_empty_operands() -> None:
         4,
     )
     assert ROW == (1, 0)
+
+
+@pytest.mark.parametrize(("rows", "blocks"), [(16, 1), (128, 4), (130, 5), (300, 9)])
+def test_swizzled_scales_lie_where_the_documentation_puts_them(rows: int, blocks: int) -> None:
+    scale = torch.arange(1.0, 1 + rows * blocks).reshape(rows, blocks)
+    flat = swizzled(scale)
+    tiles = -(-blocks // 4)
+    assert flat.numel() == -(-rows // 128) * tiles * 512
+    for row in range(rows):
+        for block in range(blocks):
+            tile = row // 128 * tiles + block // 4
+            at = 512 * tile + 16 * (row % 32) + 4 * (row % 128 // 32) + block % 4
+            assert flat[at] == scale[row, block]
+    assert torch.equal(unswizzled(flat, rows, blocks * 32), scale)
+
+
+def test_two_square_blocks_are_refused() -> None:
+    a, b = fp8(256, 256), weight(256, 256)
+    square = torch.ones(2, 2)
+    with pytest.raises(WindtunnelError) as caught:
+        chip_scaled_mm(a, b, square, square.t(), profile=HOPPER)
+    assert caught.value.code == "E707"
+
+
+def by_name(
+    profile: NumericProfile, kinds: tuple[ScalingType, ScalingType], scales: tuple, a, b, swizzle: int = 0
+):
+    return chip_scaled_mm_v2(
+        a,
+        b,
+        [scales[0]],
+        [kinds[0].value],
+        [swizzle],
+        [scales[1]],
+        [kinds[1].value],
+        [swizzle],
+        profile=profile,
+    )
+
+
+def test_named_recipes_are_the_guessed_ones() -> None:
+    a, b = fp8(24, 256), weight(256, 160)
+    rows, columns = torch.rand(24, 1), torch.rand(1, 160)
+    bf16 = torch.bfloat16
+    both = (ScalingType.ROW, ScalingType.ROW)
+    assert torch.equal(
+        by_name(S5000, both, (rows, columns), a, b),
+        chip_scaled_mm(a, b, rows, columns, profile=S5000, out_dtype=bf16),
+    )
+    both = (ScalingType.TENSOR, ScalingType.TENSOR)
+    assert torch.equal(
+        by_name(S5000, both, (one, one), a, b), chip_scaled_mm(a, b, one, one, profile=S5000, out_dtype=bf16)
+    )
+    left, line, square = strided(torch.rand(24, 2)), torch.rand(160, 2), torch.rand(2, 2)
+    both = (ScalingType.BLOCK_1X128, ScalingType.BLOCK_1X128)
+    assert torch.equal(
+        by_name(HOPPER, both, (left, strided(line)), a, b),
+        chip_scaled_mm(a, b, left, strided(line).t(), profile=HOPPER, out_dtype=bf16),
+    )
+    both = (ScalingType.BLOCK_1X128, ScalingType.BLOCK_128X128)
+    padded = torch.nn.functional.pad(square, (0, 0, 0, 2))  # K first, padded to four blocks
+    assert torch.equal(
+        by_name(HOPPER, both, (left, padded), a, b),
+        chip_scaled_mm(a, b, left, square.t().contiguous().t(), profile=HOPPER, out_dtype=bf16),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kinds", "swizzle"),
+    [
+        ((ScalingType.TENSOR, ScalingType.ROW), 0),
+        ((ScalingType.BLOCK_1X32, ScalingType.BLOCK_1X32), 0),
+        ((ScalingType.BLOCK_1X16, ScalingType.BLOCK_1X16), 1),
+    ],
+)
+def test_named_recipes_that_do_not_exist(kinds: tuple, swizzle: int) -> None:
+    with pytest.raises(WindtunnelError) as caught:
+        by_name(BLACKWELL, kinds, (torch.ones(3), torch.ones(3)), fp8(16, 32), weight(32, 16), swizzle)
+    assert caught.value.code == "E707"
+
+
+@pytest.mark.parametrize("profile", [HOPPER, S5000.idealised()], ids=["hopper", "ideal"])
+def test_grouped(profile: NumericProfile) -> None:
+    tokens, experts = fp8(40, 64), torch.stack([weight(64, 32, seed) for seed in range(3)])
+    ends = torch.tensor([10, 10, 36], dtype=torch.int32)
+    left, right = torch.rand(40) + 0.5, torch.rand(3, 32) + 0.5
+    got = chip_scaled_grouped_mm(tokens, experts, left, right, ends, profile=profile)
+    want = chip_scaled_mm(
+        tokens[10:36], experts[2], left[10:36, None], right[2][None], profile=S5000, out_dtype=torch.bfloat16
+    )
+    assert torch.allclose(got[10:36].float(), want.float(), rtol=2e-2, atol=0.05)
+    assert bool((got[36:] == 0).all())
+    inner = chip_scaled_grouped_mm(
+        tokens.t(), fp8(40, 16, 5), torch.ones(3 * 64), torch.ones(3 * 16), ends, profile=profile
+    )
+    assert inner.shape == (3, 64, 16)
+    assert bool((inner[1] == 0).all())
+    across = chip_scaled_grouped_mm(
+        experts.transpose(1, 2), tokens.t(), right, left, ends, profile=profile, out_dtype=torch.float32
+    )
+    assert torch.allclose(across.t()[:36], got[:36].float(), rtol=2e-2, atol=0.05)
+    batch = chip_scaled_grouped_mm(experts.transpose(1, 2), experts, right, right, profile=profile)
+    assert batch.shape == (3, 32, 32)
+
+
+def test_grouped_refusals() -> None:
+    tokens, experts = fp8(40, 64), torch.stack([weight(64, 32, seed) for seed in range(3)])
+    ends = torch.tensor([10, 10, 36], dtype=torch.int32)
+    for code, call in (
+        (
+            "E707",
+            lambda: chip_scaled_grouped_mm(
+                tokens, experts, torch.ones(3), torch.ones(3, 32), ends, profile=S5000
+            ),
+        ),
+        ("E706", lambda: chip_scaled_grouped_mm(tokens.float(), experts, one, one, ends, profile=S5000)),
+        ("E705", lambda: chip_scaled_grouped_mm(tokens, experts, one, one, None, profile=S5000)),
+        ("E702", lambda: chip_scaled_grouped_mm(tokens, experts, one, one, ends, profile=AMPERE)),
+    ):
+        with pytest.raises(WindtunnelError) as caught:
+            call()
+        assert caught.value.code == code
