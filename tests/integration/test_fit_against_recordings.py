@@ -47,20 +47,35 @@ def kept_by_layer(program: Program, layer: int) -> int:
     return total
 
 
+DENSE = {"num_hidden_layers": 4, "intermediate_size": 2048, "vocab_size": 32000}
+EXPERTS = DENSE | {"moe_intermediate_size": 512, "num_experts_per_tok": 4}
+LATENT = {"n_routed_experts": 16, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1}
+DELTA = {"linear_num_key_heads": 8, "linear_num_value_heads": 16}
+
+
+def heads(hidden: int, queries: int, keys: int, **more: int) -> dict[str, int]:
+    return {"hidden_size": hidden, "num_attention_heads": queries, "num_key_value_heads": keys, **more}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("family", "sizes"),
+    ("family", "sizes", "layer"),
     [
-        ("llama", {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 4}),
-        ("llama", {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 16}),
-        ("mistral", {"hidden_size": 1024, "num_attention_heads": 8, "num_key_value_heads": 8}),
-        ("qwen3", {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64}),
+        ("llama", DENSE | heads(1024, 16, 4), 1),
+        ("llama", DENSE | heads(2048, 16, 16), 1),
+        ("mistral", DENSE | heads(1024, 8, 8), 1),
+        ("qwen3", DENSE | heads(1024, 16, 8, head_dim=64), 1),
+        ("qwen3_moe", EXPERTS | heads(1024, 8, 8, head_dim=128, num_experts=16), 1),
+        ("deepseek_v3", EXPERTS | LATENT | heads(1024, 8, 8, q_lora_rank=256, kv_lora_rank=128), 0),
+        ("deepseek_v3", EXPERTS | LATENT | heads(1024, 8, 8, q_lora_rank=256, kv_lora_rank=128), 1),
+        ("qwen3_5_text", DENSE | DELTA | heads(1024, 8, 2, head_dim=128), 0),
+        ("qwen3_5_text", DENSE | DELTA | heads(1024, 8, 2, head_dim=128), 3),
     ],
 )
-def test_a_dense_layer_keeps_what_the_formula_says(family: str, sizes: dict[str, int]) -> None:
+def test_a_layer_keeps_what_the_formula_says(family: str, sizes: dict[str, int], layer: int) -> None:
+    """Within 3 %: statistics of normalisations, and what a fused kernel keeps inside itself, are left out."""
     from transformers import CONFIG_MAPPING
 
-    sizes = sizes | {"num_hidden_layers": 3, "intermediate_size": 4096, "vocab_size": 32000}
     config = CONFIG_MAPPING[family](**sizes)
     spec = model_from_config(config.to_dict())
     layout = Layout(
@@ -71,7 +86,5 @@ def test_a_dense_layer_keeps_what_the_formula_says(family: str, sizes: dict[str,
         sharding=Sharding.DDP,
         fused=False,
     )
-    recorded = kept_by_layer(recorded_step(config), 1)
-    assert whole_bytes(spec, spec.layers[1], layout) == pytest.approx(
-        recorded, rel=0.005
-    )  # rows of statistics left out
+    recorded = kept_by_layer(recorded_step(config), layer)
+    assert whole_bytes(spec, spec.layers[layer], layout) == pytest.approx(recorded, rel=0.03)

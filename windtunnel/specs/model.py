@@ -18,6 +18,7 @@ class Norm(StrEnum):
     """What a normalisation learns."""
 
     RMS = "rms"  # a weight (also LayerNorm without bias)
+    CENTRED = "centred"  # RMS whose weight is kept less 1, applied in FP32
     LAYER = "layer"  # a weight and a bias
 
 

@@ -38,7 +38,7 @@ def model_from_config(config: Mapping[str, object], name: str = "") -> ModelSpec
         vocabulary=text.size("vocab_size"),
         layers=builder(text),
         tied=bool(tied),
-        norm=Norm.LAYER if family in _LAYER_NORM else Norm.RMS,
+        norm=_norm(family),
         norms_per_layer={"gptj": 1, "grok-1": 4}.get(family),
         positions=text.size("n_positions", 0) if family in ("gpt", "mpt") else 0,
         head_bias=family == "gptj",
@@ -46,6 +46,12 @@ def model_from_config(config: Mapping[str, object], name: str = "") -> ModelSpec
         prediction_layers=text.size("num_nextn_predict_layers", 0),
         vision=vision_tower(config, text.hidden),
     )
+
+
+def _norm(family: str) -> Norm:
+    if family in _LAYER_NORM:
+        return Norm.LAYER
+    return Norm.CENTRED if family.startswith(("qwen3_next", "qwen3_5")) else Norm.RMS
 
 
 def known_families() -> list[str]:
@@ -195,6 +201,7 @@ def _deepseek(config: Config) -> tuple[Layer, ...]:
         top_k=config.size("num_experts_per_tok"),
         width=width,
         shared_width=width * config.size("n_shared_experts", 0),
+        router_fp32=True,
     )
     first = config.size("first_k_dense_replace", 0)
     dense = Dense(width=config.size("intermediate_size")) if first else moe

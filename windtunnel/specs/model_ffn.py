@@ -31,6 +31,7 @@ class Moe:
     Attributes:
         shared_gate: whether a learned gate scales the shared part.
         router_bias: whether the router's product has a bias.
+        router_fp32: whether the router works on an FP32 copy of the tokens.
         latent: width that tokens are projected to before the routed experts; 0: their own.
     """
 
@@ -42,6 +43,7 @@ class Moe:
     shared_width: int = 0
     shared_gate: bool = False
     router_bias: bool = False
+    router_fp32: bool = False
     latent: int = 0
 
     @property

@@ -16,7 +16,7 @@ input in FP32 and its result twice, and a gate's activation is kept too: a recor
 from __future__ import annotations
 
 from windtunnel.recipes.layout import AttentionKernel, Layout, Recompute
-from windtunnel.specs.model import Layer, ModelSpec
+from windtunnel.specs.model import Layer, ModelSpec, Norm
 from windtunnel.specs.model_ffn import Dense, Moe
 from windtunnel.specs.model_mixers import Attention, Compressed, GatedDelta, Latent, Mamba, Mixer, QueryNorm
 
@@ -37,14 +37,21 @@ def kept_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
 def whole_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
     """Bytes that a layer keeps when nothing is computed again."""
     copy = 1 if layout.precision.is_fp8 else 2  # what a product keeps of its input
-    per_norm = (2 if layout.fused else 6) + copy
+    per_norm = norm_bytes(model.norm, layout) + copy
     norms = layer.norms * per_norm * model.hidden * layout.sequence_tokens * model.streams
-    mixer = mixer_bytes(layer.mixer, layout, copy) if layer.mixer else 0.0
+    mixer = mixer_bytes(layer.mixer, layout, copy, model.norm) if layer.mixer else 0.0
     ffn = ffn_bytes(layer.ffn, model.hidden, layout, copy) if layer.ffn else 0.0
     return norms + mixer + ffn
 
 
-def mixer_bytes(mixer: Mixer, layout: Layout, copy: int) -> float:
+def norm_bytes(norm: Norm, layout: Layout) -> int:
+    """Kept of one number that is normalised, its result excluded. LayerNorm is one kernel everywhere."""
+    if layout.fused or norm is Norm.LAYER:
+        return 2  # the input
+    return 8 if norm is Norm.CENTRED else 6  # the input in FP32, and the scaled one in FP32 or 16 bits
+
+
+def mixer_bytes(mixer: Mixer, layout: Layout, copy: int, norm: Norm = Norm.RMS) -> float:
     """Kept by the token mixer, normalisation excluded."""
     tokens, tensor = layout.tokens, layout.tensor
     if isinstance(mixer, Attention):
@@ -52,11 +59,11 @@ def mixer_bytes(mixer: Mixer, layout: Layout, copy: int) -> float:
         out = 2 * queries + (copy * queries if copy == 1 else 0)  # the fused kernel keeps its own output
         extra = 4 * queries if mixer.gated else 0
         if mixer.query_norm is not QueryNorm.NONE:
-            extra += (2 if layout.fused else 6) * (queries + keys)
+            extra += norm_bytes(norm, layout) * (queries + keys)
         scores = _score_matrix(mixer.heads, layout)
         return tokens * (2 * queries + 4 * keys + out + extra + 4 * mixer.heads) / tensor + scores
     if isinstance(mixer, Latent):
-        latent = 4 * mixer.query_rank + 4 * mixer.kv_rank + 2 * mixer.rope_dim
+        latent = (norm_bytes(norm, layout) + 2) * (mixer.query_rank + mixer.kv_rank) + 2 * mixer.rope_dim
         wide = mixer.nope_dim + mixer.rope_dim
         heads = mixer.heads * (4 * wide + 2 * (mixer.nope_dim + mixer.value_dim) + 2 * mixer.value_dim + 4)
         return tokens * (latent + (heads + (mixer.heads * mixer.value_dim if copy == 1 else 0)) / tensor)
@@ -65,7 +72,8 @@ def mixer_bytes(mixer: Mixer, layout: Layout, copy: int) -> float:
         return tokens * (4 * mixer.query_rank + 4 * mixer.head_dim + (4 * queries + 4 * mixer.heads) / tensor)
     if isinstance(mixer, GatedDelta):
         values = mixer.value_heads * mixer.value_dim
-        per_token = 4 * mixer.channels + 6 * values + mixer.value_heads * (8 + 2 * DELTA_CHUNK)
+        gated_norm = 6 if layout.fused else 18  # values, gate and result; their FP32 forms too
+        per_token = 4 * mixer.channels + gated_norm * values + mixer.value_heads * (8 + 2 * DELTA_CHUNK)
         return tokens * per_token / tensor
     return tokens * _mamba_bytes(mixer) / tensor
 
@@ -78,7 +86,8 @@ def ffn_bytes(ffn: Dense | Moe, hidden: int, layout: Layout, copy: int) -> float
     sent = (copy + 2) * (ffn.latent or hidden)
     inner = _between(ffn.width, ffn.gated, copy, layout.fused) / layout.expert_tensor
     shared = layout.tokens * _between(ffn.shared_width, ffn.gated, copy, layout.fused) / layout.tensor
-    router = layout.sequence_tokens * 8 * ffn.experts  # logits and probabilities in FP32
+    copied = 4 * hidden if ffn.router_fp32 and not layout.fused else 0
+    router = layout.sequence_tokens * (8 * ffn.experts + copied)  # logits and probabilities in FP32
     return routed * (sent + inner) + shared + router
 
 
