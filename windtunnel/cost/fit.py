@@ -23,7 +23,19 @@ from windtunnel.cost.kernel_time import Floats
 from windtunnel.estimate import Source
 from windtunnel.specs.schema import Chip
 
-LIBRARIES = ("torch", "fa2", "fa2@vllm", "fa3@vllm", "sglang", "trtllm", "deepgemm", "")
+LIBRARIES = (
+    "torch",
+    "driver",
+    "fa2",
+    "fa2@vllm",
+    "fa3@vllm",
+    "flashmla",
+    "trtllm@trtllm-mla",
+    "sglang",
+    "trtllm",
+    "deepgemm",
+    "",
+)
 """Order in which libraries stand in for each other when none is asked for: what PyTorch calls comes first."""
 
 PYTORCH_KERNEL = {"attention": "fa2", "attention_backward": "fa2"}

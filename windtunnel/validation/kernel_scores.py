@@ -18,6 +18,7 @@ from windtunnel.cost.kernel_time import Floats, Ints
 from windtunnel.cost.model import CostModel, Settings
 from windtunnel.cost.peaks import vector_peak
 from windtunnel.errors import WindtunnelError
+from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 from windtunnel.validation.kernels import kernel_files, measured_rows
 from windtunnel.validation.measured import MeasuredRows
@@ -77,6 +78,8 @@ def predict_rows(rows: MeasuredRows, chip_of: ChipOf) -> Predicted:
 def roofline(batch: Batch, chip: Chip) -> Floats:
     """The largest of FLOPs ÷ peak and bytes ÷ bandwidth, plus the kernel floor: what a data sheet alone says."""
     peak = chip.peak_flops.get(batch.precision, vector_peak(chip)).value
+    if batch.family is Family.HOST_COPY:
+        return np.asarray(batch.bytes_read / chip.pcie_bytes_per_s.value + chip.kernel_floor_s.value)
     memory = batch.bytes_moved / chip.memory_bytes_per_s.value
     causal = np.where(batch.dim("causal") > 0, 0.5, 1.0)
     return np.asarray(np.maximum(batch.flops * causal / peak, memory) + chip.kernel_floor_s.value)

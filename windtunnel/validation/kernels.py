@@ -7,6 +7,7 @@ from pathlib import Path
 
 from windtunnel.validation.kernel_rows import (
     attention,
+    copies,
     deltanet,
     gemm,
     layers,
@@ -25,6 +26,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
     "kernel_infersim_gemm": (gemm.infersim,),
     "kernel_deepgemm_h800": (gemm.deepgemm_dense, moe.deepgemm),
     "kernel_simumax_efficiency": (gemm.simumax, simumax.attention_rows, simumax.grouped_rows),
+    "micro_driver_launch_copy": (copies.rows,),
     "s5000_measured": (moore_threads.rows,),
     "kernel_llmcompass_a100": (gemm.llmcompass, layers.llmcompass),
     "micro_mamf_best_gemm": (gemm.best_gemm,),

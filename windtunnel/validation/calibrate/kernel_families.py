@@ -83,6 +83,7 @@ _DELTANET = (
 )
 _TORCH_LOOP = ((("torch", "bf16"), (Free("host_s", 1e-5, 1e-7, 5e-5),)),)  # timed with its launch
 
+_DRIVER_LOOP = ((("driver", "bf16"), (Free("host_s", 2e-6, 1e-7, 2e-5),)),)
 _VECTOR = (("vector", 0.5),)
 _ROWS = (*_STREAM, Free("single", 1.5, 0.2, 20.0))
 _LINK = (Free("rate", 0.85, 0.02, 1.2), Free("floor_s", 1e-5, 2e-6, 3e-5))
@@ -98,8 +99,16 @@ STAGES = (
         _VECTOR,
         _TORCH_LOOP,
     ),
-    Stage("copy", (Family.COPY,), ("s5000_measured",), _STREAM, (), _VECTOR),
-    Stage("host_copy", (Family.HOST_COPY,), ("s5000_measured",), _LINK, ()),
+    Stage(
+        "copy",
+        (Family.COPY,),
+        ("micro_driver_launch_copy", "s5000_measured"),
+        _STREAM,
+        (),
+        _VECTOR,
+        _DRIVER_LOOP,
+    ),
+    Stage("host_copy", (Family.HOST_COPY,), ("micro_driver_launch_copy", "s5000_measured"), _LINK, ()),
     Stage(
         "norm",
         (Family.NORM,),
