@@ -211,9 +211,9 @@ def test_large_models_built_on_the_host_take_no_memory(shadow: Session) -> None:
     resident = _resident_bytes()
     model = nn.Sequential(*[nn.Linear(16384, 16384) for _ in range(4)])  # 4 GiB in float32
     assert _resident_bytes() - resident < 200 << 20
-    model.to("musa")
+    model.to(torch.bfloat16).to("musa")
     assert _resident_bytes() - resident < 200 << 20
-    assert shadow.state.ledger.live_bytes > 4 << 30
+    assert shadow.state.ledger.live_bytes > 2 << 30
     small = nn.Linear(64, 64)
     assert small.weight.abs().sum().item() > 0
     assert any("left out" in notice.what for notice in shadow.recorder.notices())
