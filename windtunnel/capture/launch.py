@@ -14,7 +14,7 @@ import runpy
 import sys
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from windtunnel.capture.virtual_time import virtual_time
 from windtunnel.errors import WindtunnelError
 from windtunnel.program.program import Outcome, Program
 
+_TORCH = os.path.dirname(torch.__file__) + os.sep
 EXIT_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _OURS = (_PACKAGE + "capture" + os.sep, _PACKAGE + "cli" + os.sep, "<frozen runpy>", runpy.__file__)
@@ -184,17 +185,25 @@ def script_traceback(error: BaseException) -> str:
 
 def last_line(error: BaseException) -> str:
     """``file:line`` of the innermost frame that is not ours."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    frames = list(_their_frames(traceback.extract_tb(error.__traceback__)))
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _trim(shown: Any) -> None:
-    shown.stack = traceback.StackSummary.from_list(
-        [frame for frame in shown.stack if not frame.filename.startswith(_OURS)]
-    )
+    shown.stack = traceback.StackSummary.from_list(_their_frames(shown.stack))
     for behind in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
         if behind is not None:
             _trim(behind)
+
+
+def _their_frames(frames: Iterable[traceback.FrameSummary]) -> Iterator[traceback.FrameSummary]:
+    """Without ours, and without PyTorch's below our dispatch: on a real card those are C++."""
+    below_dispatch = False
+    for frame in frames:
+        if frame.filename.startswith(_OURS):
+            below_dispatch = below_dispatch or frame.name == "__torch_dispatch__"
+        elif not (below_dispatch and frame.filename.startswith(_TORCH)):
+            yield frame
 
 
 def _flush() -> None:

@@ -143,7 +143,9 @@ class Recorder:
 
     def program(self, origin: Origin) -> Program:
         """Everything recorded so far as a program."""
+        nothing = self.spec_number(OpSpec(marks.NOTHING))
         events = np.array(self.events, dtype=np.int64)
+        events[events == _RESERVED] = nothing  # left open by an operation that ran out of memory
         contexts = np.array(self.contexts, dtype=np.int64)
         places = np.array(self.context.places or [(0, 0, 0, 0)], dtype=np.int64)
         is_op = events >= 0

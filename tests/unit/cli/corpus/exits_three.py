@@ -1,0 +1,6 @@
+import sys
+
+import torch
+
+torch.ones(4, device="cuda").sum()
+sys.exit(3)

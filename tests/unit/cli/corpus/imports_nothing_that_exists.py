@@ -1,0 +1,3 @@
+from a_package_that_nobody_has import train
+
+train()
