@@ -38,7 +38,8 @@ def lines(answer: FitAnswer, word: str, width: int) -> list[str]:
     rows = [_row(name, nbytes, usable) for name, nbytes in answer.parts.rows()]
     rows.append(_row("total", answer.total.value, usable))
     body = render(COLUMNS, rows, width)
-    return [_headline(question), *body, "", *_verdict(answer), *_hints(answer, word), ""]
+    notes = [f"not counted: {note}" for note in _notes(question)]
+    return [_headline(question), *body, "", *_verdict(answer), *notes, *_hints(answer, word), ""]
 
 
 def as_json(answers: Sequence[FitAnswer], word: str) -> dict[str, object]:
@@ -113,6 +114,16 @@ def _billions(count: int) -> str:
     return units.significant(count / 1e9)
 
 
+def _notes(question: FitQuestion) -> list[str]:
+    """What the figures leave out."""
+    notes = []
+    if question.model.vision is not None:
+        notes.append("activations of the vision tower")
+    if question.model.prediction_layers:
+        notes.append("layers that predict further tokens (MTP)")
+    return notes
+
+
 def _row(name: str, nbytes: float, usable: int) -> tuple[str, str, str, str]:
     part = nbytes / usable
     return name, units.significant(nbytes / units.GIB), units.percent(part), bar(part)
@@ -169,6 +180,7 @@ def _answer_json(answer: FitAnswer, word: str) -> dict[str, object]:
         "total_bytes": answer.total.to_dict(),
         "usable_bytes": answer.usable,
         "memory_bytes": int(question.chip.memory_bytes.value),
+        "not_counted": _notes(question),
         "parts_bytes": {name.lower().replace(" ", "_"): nbytes for name, nbytes in parts.rows()},
     }
     if answer.fits:
