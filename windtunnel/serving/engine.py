@@ -114,9 +114,10 @@ class Replica:
         self.now_s += seconds
         self.busy_s += seconds
         self.steps += 1
+        decodes = sum(plan.decodes for _, plan in plans)
+        if decodes:
+            self.gaps.append((seconds, decodes))
         for rank, plan in plans:
-            if plan.decodes:
-                self.gaps.append((seconds, plan.decodes))
             self.prompt_tokens += sum(chunk.new for chunk in plan.chunks)
             for sequence in rank.complete(plan, self.now_s):
                 self.served.append(self._told(sequence))

@@ -1,0 +1,145 @@
+"""What `windtunnel serve` prints: a table of latencies, the figures that matter, the verdict; or JSON."""
+
+from __future__ import annotations
+
+from windtunnel import units
+from windtunnel.cli import output
+from windtunnel.estimate import Estimate
+from windtunnel.report.text_table import TextColumn, render
+from windtunnel.results.serving_result import ServingResult, Spread
+
+_LATENCIES = (
+    ("Time to first token", "ttft_s"),
+    ("Time per output token", "tpot_s"),
+    ("Gap between tokens", "itl_s"),
+    ("Whole request", "e2e_s"),
+)
+
+
+def text(result: ServingResult, width: int) -> list[str]:
+    """The answer for a terminal of ``width`` columns."""
+    head = f"{result.model_title} on {result.cards} × {result.chip_title}"
+    lines = [head, *output.wrapped(result.layout, width, " "), *output.wrapped(result.load, width, " "), ""]
+    lines += _latencies(result, width)
+    lines += ["", *_figures(result, width)]
+    if result.limits:
+        lines += ["", *_sla(result, width)]
+    lines += ["", "Rests on"]
+    for said in result.assumptions:
+        lines += output.wrapped(said, width, " ")
+    return lines
+
+
+def _latencies(result: ServingResult, width: int) -> list[str]:
+    columns = [
+        TextColumn("Latency"),
+        *(TextColumn(name, right=True) for name in ("mean", "p50", "p90", "p99")),
+    ]
+    rows = []
+    for label, key in _LATENCIES:
+        spread: Spread = getattr(result, key)
+        if spread.mean:
+            rows.append((label, *(units.seconds(value) for value in spread.to_dict().values())))
+    return render(columns, rows, width)
+
+
+def _figures(result: ServingResult, width: int) -> list[str]:
+    decode, prefill = result.decode_tokens_per_s_per_gpu, result.prefill_tokens_per_s_per_gpu
+    share = result.weights_bytes / result.usable_bytes
+    rows = [
+        ("Requests", f"{result.requests_per_s:.3g}/s", _requests(result)),
+        ("Output tokens a card", _rate(decode), f"roofline {result.roofline_decode:,.0f} at this batch"),
+        ("Prompt tokens a card", _rate(prefill), f"roofline {result.roofline_prefill:,.0f}"),
+        (
+            "Tokens a user",
+            _rate(result.tokens_per_s_per_user),
+            f"mean batch {result.mean_batch:.1f} a rank",
+        ),
+        ("Prefix cache hits", units.percent(result.cache_hit_fraction), "of prompt tokens"),
+        (
+            "Cache of a rank",
+            f"{result.cache_tokens:,} tokens",
+            f"{units.gib(result.cache_bytes)}; peak {units.percent(result.peak_cache_fraction)} used, "
+            f"{result.preemptions:,} preemptions",
+        ),
+        ("Weights a card", units.gib(result.weights_bytes), f"{units.percent(share)} of usable"),
+        (
+            "Busy",
+            units.percent(result.busy_fraction),
+            f"{result.steps:,} steps in {result.duration_s:,.1f} s",
+        ),
+    ]
+    return render([TextColumn("Deployment"), TextColumn("", right=True), TextColumn("", rank=1)], rows, width)
+
+
+def _requests(result: ServingResult) -> str:
+    said = [f"{result.requests:,} served"]
+    if result.rejected:
+        said.append(f"{result.rejected:,} too long for the cache")
+    if result.bad_lines:
+        said.append(f"{result.bad_lines:,} lines of the trace unreadable")
+    if result.limits:
+        said.append(f"goodput {result.goodput_rps:.3g}/s")
+    return ", ".join(said)
+
+
+def _rate(rate: Estimate) -> str:
+    if rate.high <= rate.low * 1.001:
+        return f"{units.count(round(rate.value))}/s"
+    if rate.value < 100:
+        return f"{rate.value:.1f}/s ({rate.low:.1f} – {rate.high:.1f})"
+    return f"{rate.value:,.0f}/s ({rate.low:,.0f} – {rate.high:,.0f})"
+
+
+def _sla(result: ServingResult, width: int) -> list[str]:
+    columns = [
+        TextColumn("SLA"),
+        TextColumn("most", right=True),
+        TextColumn("is", right=True),
+        TextColumn(""),
+    ]
+    rows = [
+        (
+            f"{limit.what.upper()} {limit.percentile}",
+            units.seconds(limit.most_s),
+            units.seconds(limit.actual_s),
+            "met" if limit.met else "missed",
+        )
+        for limit in result.limits
+    ]
+    return render(columns, rows, width)
+
+
+def as_json(result: ServingResult) -> dict[str, object]:
+    """The object of ``--json``."""
+    plain = {
+        name: getattr(result, name)
+        for name in (
+            "model", "chip", "chip_title", "cards", "replicas", "layout", "load", "requests", "rejected",
+            "prompt_tokens", "output_tokens", "duration_s", "busy_fraction", "requests_per_s", "goodput_rps",
+            "cache_hit_fraction", "cache_tokens", "peak_cache_fraction",
+            "preemptions", "steps", "mean_batch", "weights_bytes", "cache_bytes", "usable_bytes", "bad_lines",
+        )
+    }  # fmt: skip
+    spreads = {key: getattr(result, key).to_dict() for _, key in _LATENCIES}
+    return {
+        "schema": output.schema("serve"),
+        "status": "ok" if result.meets_sla else "no",
+        **plain,
+        **spreads,
+        "tokens_per_s_per_user": result.tokens_per_s_per_user.to_dict(),
+        "decode_tokens_per_s_per_gpu": result.decode_tokens_per_s_per_gpu.to_dict(),
+        "prefill_tokens_per_s_per_gpu": result.prefill_tokens_per_s_per_gpu.to_dict(),
+        "roofline": {
+            "decode_tokens_per_s_per_gpu": result.roofline_decode,
+            "prefill_tokens_per_s_per_gpu": result.roofline_prefill,
+        },
+        "sla": [
+            {
+                "what": limit.what, "percentile": limit.percentile, "most_s": limit.most_s,
+                "actual_s": limit.actual_s, "met": limit.met,
+            }
+            for limit in result.limits
+        ],
+        "assumptions": list(result.assumptions),
+    }  # fmt: skip

@@ -1,0 +1,100 @@
+"""What `windtunnel serve` says about one deployment under one load. Plain data; times in seconds.
+
+TTFT, TPOT, ITL and E2E are as vLLM's benchmark defines them: TPOT is a request's mean time per token after the
+first, ITL every single gap between tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.estimate import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean and percentiles of one latency over requests (ITL: over gaps)."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+    def to_dict(self) -> dict[str, float]:
+        """The JSON form."""
+        return {"mean": self.mean, "p50": self.p50, "p90": self.p90, "p99": self.p99}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One term of an SLA: ``percentile`` of ``what`` at most ``most_s``; ``actual_s`` is what came out."""
+
+    what: str
+    percentile: str
+    most_s: float
+    actual_s: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it holds."""
+        return self.actual_s <= self.most_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingResult:
+    """One deployment under one load.
+
+    Attributes:
+        layout: the deployment in words. load: the traffic in words.
+        duration_s: from the first arrival to the last answer; busy_fraction: of it, over replicas.
+        goodput_rps: requests a second that met every term of the SLA; all of them without an SLA.
+        decode_tokens_per_s_per_gpu: output tokens ÷ duration ÷ cards.
+        prefill_tokens_per_s_per_gpu: prompt tokens, cache hits included, ÷ duration ÷ cards.
+        cache_hit_fraction: of prompt tokens. cache_tokens: capacity of one attention rank.
+        tokens_per_s_per_user: one over the mean TPOT, with the 80 % interval of a decode step.
+        roofline_*: what weights, cache and products alone would allow at the same batch.
+    """
+
+    model: str
+    model_title: str
+    chip: str
+    chip_title: str
+    cards: int
+    replicas: int
+    layout: str
+    load: str
+    requests: int
+    rejected: int
+    prompt_tokens: int
+    output_tokens: int
+    duration_s: float
+    busy_fraction: float
+    ttft_s: Spread
+    tpot_s: Spread
+    itl_s: Spread
+    e2e_s: Spread
+    requests_per_s: float
+    goodput_rps: float
+    decode_tokens_per_s_per_gpu: Estimate
+    prefill_tokens_per_s_per_gpu: Estimate
+    tokens_per_s_per_user: Estimate
+    cache_hit_fraction: float
+    cache_tokens: int
+    peak_cache_fraction: float
+    preemptions: int
+    steps: int
+    mean_batch: float
+    weights_bytes: int
+    cache_bytes: int
+    usable_bytes: int
+    roofline_decode: float
+    roofline_prefill: float
+    limits: tuple[Limit, ...] = ()
+    bad_lines: int = 0
+    replayed_times_real: float = 0.0
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def meets_sla(self) -> bool:
+        """Whether every term holds."""
+        return all(limit.met for limit in self.limits)

@@ -1,0 +1,236 @@
+"""A model on cards: layout, memory, step times, and the replicas that serve it.
+
+Without a layout asked for: latent-attention models with experts take data-parallel attention with all cards as
+expert ranks, as their public deployments do; others the smallest tensor-parallel group that leaves a tenth of
+the card for the cache, and further cards are further replicas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from windtunnel.errors import AnswerIsNo, WindtunnelError
+from windtunnel.recipes.from_spec import architecture_of
+from windtunnel.recipes.layout import Precision
+from windtunnel.recipes.serving import ServingLayout
+from windtunnel.serving.engine import Replica
+from windtunnel.serving.memory import CardMemory, card_memory
+from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
+from windtunnel.serving.step_time import Speculation, StepTime
+from windtunnel.specs.cluster import Cluster
+from windtunnel.specs.model import ModelSpec
+from windtunnel.specs.model_ffn import Moe
+from windtunnel.specs.model_mixers import Latent
+from windtunnel.specs.targets import cluster_of
+
+CARDS_TRIED = 1024
+CACHE_SHARE = 0.1
+LATENT_BLOCK = 64
+"""vLLM's MLA backends work on blocks of 64 tokens; others take its default of 16."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentOptions:
+    """Options by their vLLM names. ``tensor_parallel_size`` 0: chosen."""
+
+    tensor_parallel_size: int = 0
+    data_parallel_size: int = 1
+    enable_expert_parallel: bool = False
+    precision: Precision = Precision.BF16
+    kv_cache_dtype: str = "bfloat16"
+    gpu_memory_utilization: float = 0.9
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    block_size: int = 0
+    enable_prefix_caching: bool = True
+    enforce_eager: bool = False
+    enable_dbo: bool = False
+    expert_imbalance: float = 1.0
+    prefill_first: bool = False
+    speculation: Speculation = field(default_factory=Speculation)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """``replicas`` copies of ``model`` on ``cluster``, each spread as ``layout`` says."""
+
+    model: ModelSpec
+    cluster: Cluster
+    layout: ServingLayout
+    replicas: int
+    memory: CardMemory
+    options: DeploymentOptions
+    step: StepTime
+
+    def start(self, first_number: int = 0) -> list[Replica]:
+        """Fresh replicas at time 0."""
+        return [
+            Replica([self._rank() for _ in range(self.layout.data)], self.step, first_number + number)
+            for number in range(self.replicas)
+        ]
+
+    def _rank(self) -> Scheduler:
+        memory, options = self.memory, self.options
+        return Scheduler(
+            SchedulerOptions(
+                max_num_seqs=options.max_num_seqs,
+                max_num_batched_tokens=options.max_num_batched_tokens,
+                block_size=memory.block_tokens,
+                # sequences with recurrent state hold blocks for it all the time
+                num_gpu_blocks=max(1, memory.blocks - memory.blocks_per_sequence * self.state_slots),
+                # state is kept at block ends only, which is not modelled: nothing is found again
+                enable_prefix_caching=options.enable_prefix_caching and not memory.state_bytes,
+                prefill_first=options.prefill_first,
+            )
+        )
+
+    @property
+    def state_slots(self) -> int:
+        """Sequences for whose recurrent state room is kept: at most half of the cache goes there."""
+        memory = self.memory
+        if not memory.blocks_per_sequence:
+            return 0
+        return min(self.options.max_num_seqs, memory.blocks // (2 * memory.blocks_per_sequence))
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that the cache of one attention rank holds."""
+        blocks = self.memory.blocks - self.memory.blocks_per_sequence * self.state_slots
+        return max(0, blocks) * self.memory.block_tokens
+
+    def words(self) -> str:
+        """The layout in words."""
+        layout = self.layout
+        parts = [f"TP {layout.tensor}"]
+        if layout.data > 1:
+            parts.append(f"DP attention {layout.data}")
+        if layout.expert > 1:
+            parts.append(f"EP {layout.expert}")
+        parts.append(str(layout.precision))
+        parts.append(f"cache {layout.cache}")
+        if self.options.speculation.tokens:
+            parts.append(f"MTP {self.options.speculation.tokens}")
+        if self.options.enable_dbo:
+            parts.append("two-batch overlap")
+        return f"{self.replicas} × ({', '.join(parts)})"
+
+
+def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longest: int = 1) -> Deployment:
+    """Lay the model out on the cluster.
+
+    Args:
+        longest: tokens of the longest sequence, which must fit into one rank's cache.
+
+    Raises:
+        AnswerIsNo: E651, it does not fit; says how many cards would do.
+        WindtunnelError: E653, the layout does not divide the cards; E209, no recipe for the model; E501, the
+            chip lacks the precision.
+    """
+    layout = _layout(model, cluster, options)
+    memory = _memory(model, layout, cluster, options)
+    found = Deployment(
+        model, cluster, layout, cluster.cards // layout.cards, memory, options,
+        StepTime(architecture_of(model), layout, cluster, options.speculation, options.enable_dbo),
+    )  # fmt: skip
+    if found.cache_tokens < longest:
+        raise _too_small(found, longest)
+    return found
+
+
+def _memory(model: ModelSpec, layout: ServingLayout, cluster: Cluster, o: DeploymentOptions) -> CardMemory:
+    latent = any(isinstance(layer.mixer, Latent) for layer in model.layers)
+    return card_memory(
+        model, layout, cluster.chip, utilization=o.gpu_memory_utilization,
+        batched_tokens=o.max_num_batched_tokens, sequences=o.max_num_seqs,
+        block_tokens=o.block_size or (LATENT_BLOCK if latent else 16),
+    )  # fmt: skip
+
+
+def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> ServingLayout:
+    base = ServingLayout(
+        precision=options.precision,
+        cache=options.kv_cache_dtype,
+        graphs=not options.enforce_eager,
+        imbalance=options.expert_imbalance,
+    )
+    asked = options.tensor_parallel_size or options.data_parallel_size > 1 or options.enable_expert_parallel
+    if not asked:
+        return _chosen(model, cluster, options, base)
+    tensor, data = options.tensor_parallel_size or 1, options.data_parallel_size
+    if cluster.cards % (tensor * data):
+        raise WindtunnelError(
+            "E653",
+            f"{tensor} × {data} ranks do not divide {cluster.cards} cards",
+            hint="choose tensor-parallel × data-parallel sizes that divide the cards",
+            values={"tensor parallel": tensor, "data parallel": data, "cards": cluster.cards},
+        )
+    if not _routed(model):
+        data = 1  # without experts, data-parallel ranks exchange nothing: they are replicas
+    expert = tensor * data if options.enable_expert_parallel or (data > 1 and _routed(model)) else 1
+    return replace(base, tensor=tensor, data=data, expert=expert)
+
+
+def _routed(model: ModelSpec) -> bool:
+    return any(isinstance(layer.ffn, Moe) for layer in model.layers)
+
+
+def _chosen(
+    model: ModelSpec, cluster: Cluster, options: DeploymentOptions, base: ServingLayout
+) -> ServingLayout:
+    cards = cluster.cards
+    latent = any(isinstance(layer.mixer, Latent) for layer in model.layers)
+    if latent and _routed(model) and cards > 1:
+        return replace(base, data=cards, expert=cards)
+    tensor = 1
+    while tensor <= min(cards, cluster.node.cards):
+        layout = replace(base, tensor=tensor)
+        memory = _memory(model, layout, cluster, options)
+        if not cards % tensor and memory.cache >= CACHE_SHARE * memory.usable:
+            return layout
+        tensor *= 2
+    if _routed(model) and cards > cluster.node.cards and not cards % cluster.node.cards:
+        node = cluster.node.cards
+        return replace(base, tensor=node, data=cards // node, expert=cards)
+    return replace(base, tensor=cards)
+
+
+def _too_small(found: Deployment, longest: int) -> AnswerIsNo:
+    memory, options = found.memory, found.options
+    needed = _enough(found, longest)
+    hint = (
+        f"--on {found.cluster.chip.name}:{needed} is the first size of power two that holds it"
+        if needed
+        else "use a smaller precision, a smaller model or cards with more memory"
+    )
+    held = f"{max(0, found.cache_tokens):,} tokens of cache a rank"
+    return AnswerIsNo(
+        "E651",
+        f"{found.model.title or found.model.name} does not fit on {found.cluster.cards} × "
+        f"{found.cluster.chip.title}: {held}, the longest sequence has {longest:,}",
+        hint=hint,
+        values={
+            "weights GiB a card": round(memory.weights / 2**30, 1),
+            "activations GiB a card (estimated)": round(memory.activations / 2**30, 1),
+            "usable GiB a card": round(memory.usable / 2**30, 1),
+            "layout": found.words(),
+            "precision": str(options.precision),
+            "cards needed": needed or "more than 1,024",
+        },
+    )
+
+
+def _enough(found: Deployment, longest: int) -> int:
+    """The first power of two of cards that holds the model and the longest sequence; 0: none tried."""
+    options = replace(
+        found.options, tensor_parallel_size=0, data_parallel_size=1, enable_expert_parallel=False
+    )
+    cards = 1
+    while cards <= CARDS_TRIED:
+        cluster = cluster_of(found.cluster.chip, cards)
+        layout = _chosen(found.model, cluster, options, replace(found.layout, tensor=1, data=1, expert=1))
+        memory = _memory(found.model, layout, cluster, options)
+        trial = replace(found, cluster=cluster, layout=layout, memory=memory)
+        if cards > found.cluster.cards and trial.cache_tokens >= longest:
+            return cards
+        cards *= 2
+    return 0

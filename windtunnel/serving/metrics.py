@@ -1,0 +1,103 @@
+"""From served requests to the figures of a result: percentiles, throughput, goodput."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.results.serving_result import Limit, Spread
+from windtunnel.serving.engine import Replica
+from windtunnel.serving.request import Served
+
+NOTHING = Spread(0.0, 0.0, 0.0, 0.0)
+METRICS = ("ttft", "tpot", "itl", "e2e")
+PERCENTILES = ("mean", "p50", "p90", "p99")
+
+
+@dataclass(frozen=True, slots=True)
+class Sla:
+    """One term: ``percentile`` of ``what`` at most ``most_s`` seconds."""
+
+    what: str
+    percentile: str
+    most_s: float
+
+
+def parse_sla(text: str) -> tuple[Sla, ...]:
+    """``ttft:p99<2s,tpot<50ms`` (p90 where no percentile is named).
+
+    Raises:
+        WindtunnelError: E654, it cannot be read.
+    """
+    return tuple(_term(part.strip(), text) for part in text.split(",") if part.strip())
+
+
+def _term(part: str, text: str) -> Sla:
+    left, sign, right = part.partition("<")
+    what, _, percentile = left.strip().lower().partition(":")
+    right = right.removeprefix("=").strip().lower()
+    scale = 1e-3 if right.endswith("ms") else 1.0
+    number = right.removesuffix("ms").removesuffix("s").strip()
+    try:
+        most = float(number) * scale
+    except ValueError:
+        most = -1.0
+    percentile = percentile or "p90"
+    if not sign or what not in METRICS or percentile not in PERCENTILES or not 0 < most < float("inf"):
+        raise WindtunnelError(
+            "E654",
+            f"cannot read `{part}` in the SLA `{text}`",
+            hint="for example --sla 'ttft:p99<2s,tpot:p90<50ms'",
+            values={"metrics": ", ".join(METRICS), "percentiles": ", ".join(PERCENTILES)},
+        )
+    return Sla(what, percentile, most)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and percentiles, straight between order statistics."""
+    if not values:
+        return NOTHING
+    array = np.asarray(values)
+    p50, p90, p99 = np.percentile(array, (50, 90, 99)).tolist()
+    return Spread(float(array.mean()), p50, p90, p99)
+
+
+def weighted_spread(pairs: Sequence[tuple[float, int]]) -> Spread:
+    """The same for values that occur several times each."""
+    if not pairs:
+        return NOTHING
+    values = np.array([value for value, _ in pairs])
+    weights = np.array([count for _, count in pairs], dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order]
+    places = np.cumsum(weights) / weights.sum()
+    found = [float(values[min(int(np.searchsorted(places, q)), len(values) - 1)]) for q in (0.5, 0.9, 0.99)]
+    return Spread(float((values * weights).sum() / weights.sum()), *found)
+
+
+def latencies(served: Sequence[Served], replicas: Iterable[Replica]) -> dict[str, Spread]:
+    """TTFT, TPOT, ITL and E2E by name."""
+    gaps = [gap for replica in replicas for gap in replica.gaps]
+    return {
+        "ttft": spread([one.ttft_s for one in served]),
+        "tpot": spread([tpot for one in served if (tpot := one.tpot_s) is not None]),
+        "itl": weighted_spread(gaps),
+        "e2e": spread([one.e2e_s for one in served]),
+    }
+
+
+def limits(terms: Sequence[Sla], found: dict[str, Spread]) -> tuple[Limit, ...]:
+    """Every term with what came out."""
+    return tuple(
+        Limit(term.what, term.percentile, term.most_s, found[term.what].to_dict()[term.percentile])
+        for term in terms
+    )
+
+
+def good(one: Served, terms: Sequence[Sla]) -> bool:
+    """Whether one request kept to the terms; ITL is judged by its TPOT."""
+    actual = {"ttft": one.ttft_s, "tpot": one.tpot_s or 0.0, "itl": one.tpot_s or 0.0, "e2e": one.e2e_s}
+    return all(actual[term.what] <= term.most_s for term in terms)

@@ -1,0 +1,194 @@
+"""One deployment under one load → ``ServingResult``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.estimate import Estimate, Source, normalised_shares
+from windtunnel.network.collective import Collective
+from windtunnel.network.model import NetworkModel
+from windtunnel.recipes.layers.cached import Batch
+from windtunnel.results.serving_result import ServingResult
+from windtunnel.serving import metrics, roofline
+from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.engine import Replica
+from windtunnel.serving.metrics import Sla
+from windtunnel.serving.request import Request, Served
+from windtunnel.serving.router import Policy, Router
+from windtunnel.serving.simulate import closed_loop, disaggregated, open_loop
+from windtunnel.specs.cluster import Cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Traffic: requests in the order of arrival, or ``concurrency`` clients sending them one after another."""
+
+    requests: tuple[Request, ...]
+    words: str
+    concurrency: int = 0
+    bad_lines: int = 0
+
+
+def predict(
+    deployment: Deployment, load: Load, *, policy: Policy = Policy.LEAST_LOAD, sla: Sequence[Sla] = (),
+    prefill: Deployment | None = None,
+) -> ServingResult:  # fmt: skip
+    """Run the load through the deployment; ``prefill``: a deployment of its own for prompts.
+
+    Requests that no rank could ever hold are rejected and counted. Raises E655 when nothing is left.
+    """
+    fitting = [r for r in load.requests if r.prompt_tokens + r.output_tokens <= deployment.cache_tokens]
+    if not fitting:
+        raise WindtunnelError(
+            "E655",
+            "no request of this load fits into the cache of one rank",
+            hint="shorter requests, more cards, or an 8-bit cache: --kv-precision fp8",
+            values={"cache tokens of a rank": deployment.cache_tokens},
+        )
+    began = time.perf_counter()
+    replicas = deployment.start()
+    first: list[Replica] = []
+    if prefill is not None:
+        first = prefill.start(len(replicas))
+        shipping = _Shipping(deployment, prefill)
+        served = disaggregated(fitting, Router(first, policy), Router(replicas, policy), shipping.seconds)
+    elif load.concurrency:
+        served = closed_loop(fitting, replicas, load.concurrency)
+    else:
+        served = open_loop(fitting, Router(replicas, policy))
+    wall_s = time.perf_counter() - began
+    return _told(deployment, prefill, load, served, replicas, first, tuple(sla), wall_s)
+
+
+class _Shipping:
+    """Seconds to move a prompt's cache from a prefill card to a decode card of another node."""
+
+    def __init__(self, decode: Deployment, prefill: Deployment) -> None:
+        cards = prefill.cluster.node.cards
+        both = Cluster(
+            name="both", title="both", node=prefill.cluster.node, cards=2 * cards,
+            fabric=prefill.cluster.fabric,
+        )  # fmt: skip
+        self._network = NetworkModel(both)
+        self._pair = (0, cards)
+        self._token_bytes = prefill.memory.token_bytes
+        self._state_bytes = prefill.memory.state_bytes
+
+    def seconds(self, tokens: int) -> float:
+        """Every card ships its own part over its own network port, all at once."""
+        nbytes = tokens * self._token_bytes + self._state_bytes
+        return self._network.collective_time(Collective.SEND, nbytes, self._pair).seconds
+
+
+def _told(
+    deployment: Deployment, prefill: Deployment | None, load: Load, served: Sequence[Served],
+    replicas: Sequence[Replica], first: Sequence[Replica], sla: tuple[Sla, ...], wall_s: float,
+) -> ServingResult:  # fmt: skip
+    both = [*replicas, *first]
+    cluster, model = deployment.cluster, deployment.model
+    cards = deployment.layout.cards * deployment.replicas
+    cards += prefill.layout.cards * prefill.replicas if prefill else 0
+    start_s = min(one.request.arrival_s for one in served)
+    duration = max(one.finished_s for one in served) - start_s
+    prompts = sum(one.request.prompt_tokens for one in served)
+    outputs = sum(one.request.output_tokens for one in served)
+    found = metrics.latencies(served, replicas)
+    decode_steps = sum(len(replica.gaps) for replica in replicas)
+    batch = sum(count for replica in replicas for _, count in replica.gaps) / max(1, decode_steps)
+    batch /= deployment.layout.data
+    context = prompts / len(served) + outputs / len(served) / 2
+    low, high, shares = _interval(deployment, batch, context)
+    ranks = [rank for replica in both for rank in replica.ranks]
+    queries = sum(rank.queries for rank in (r for replica in first or replicas for r in replica.ranks))
+    hits = sum(rank.hits for rank in (r for replica in first or replicas for r in replica.ranks))
+
+    last_s = max(request.arrival_s for request in load.requests) - start_s
+    # a load that arrives at its own pace is served at that pace, whatever a step takes, until queues grow
+    bound = bool(load.concurrency) or duration > SATURATED * last_s
+
+    def rate(value: float, bound: bool) -> Estimate:
+        return Estimate(value, value / high if bound else value, value / low if bound else value, shares)
+
+    words = (
+        deployment.words() if prefill is None else f"prefill {prefill.words()}, decode {deployment.words()}"
+    )
+    return ServingResult(
+        model=model.name,
+        model_title=model.title or model.name,
+        chip=cluster.chip.name,
+        chip_title=cluster.chip.title,
+        cards=cards,
+        replicas=len(both),
+        layout=words,
+        load=load.words,
+        requests=len(served),
+        rejected=len(load.requests) - len(served),
+        prompt_tokens=prompts,
+        output_tokens=outputs,
+        duration_s=duration,
+        busy_fraction=sum(replica.busy_s for replica in both) / (len(both) * duration),
+        ttft_s=found["ttft"],
+        tpot_s=found["tpot"],
+        itl_s=found["itl"],
+        e2e_s=found["e2e"],
+        requests_per_s=len(served) / duration,
+        goodput_rps=sum(metrics.good(one, sla) for one in served) / duration,
+        decode_tokens_per_s_per_gpu=rate(outputs / duration / cards, bound),
+        prefill_tokens_per_s_per_gpu=rate(prompts / duration / cards, bound),
+        tokens_per_s_per_user=rate(1 / found["tpot"].mean if found["tpot"].mean else 0.0, True),
+        cache_hit_fraction=hits / queries if queries else 0.0,
+        cache_tokens=deployment.cache_tokens,
+        peak_cache_fraction=max(
+            (sample[1] / sum(rank.pool.capacity for rank in replica.ranks) for replica in replicas
+             for sample in replica.used_blocks), default=0.0,
+        ),
+        preemptions=sum(rank.preempted for rank in ranks),
+        steps=sum(replica.steps for replica in both),
+        mean_batch=batch,
+        weights_bytes=deployment.memory.weights,
+        cache_bytes=deployment.memory.cache,
+        usable_bytes=deployment.memory.usable,
+        roofline_decode=roofline.decode_tokens_per_s_per_card(deployment, batch, context),
+        roofline_prefill=roofline.prefill_tokens_per_s_per_card(prefill or deployment, prompts / len(served)),
+        limits=metrics.limits(sla, found),
+        bad_lines=load.bad_lines,
+        replayed_times_real=duration / wall_s if wall_s else 0.0,
+        assumptions=assumptions(deployment),
+    )  # fmt: skip
+
+
+def _interval(
+    deployment: Deployment, batch: float, context: float
+) -> tuple[float, float, tuple[tuple[Source, float], ...]]:
+    """80 % interval of a decode step over its best estimate, and what its time rests on.
+
+    Errors of kernels on one card share their causes: half of the full width is taken off, as for steps.
+    """
+    seconds = deployment.step.exact([Batch(sequences=max(1, round(batch)), context=max(1, round(context)))])
+    if not seconds.device:
+        return 1.0, 1.0, ((Source.ANALYTIC, 1.0),)
+    low = 1 - (1 - seconds.low / seconds.device) * CORRELATED
+    high = 1 + (seconds.high / seconds.device - 1) * CORRELATED
+    return low, high, normalised_shares(deployment.step.prices.sources)
+
+
+SATURATED = 1.1
+"""A load that takes this much longer to serve than to arrive is bound by the deployment."""
+CORRELATED = 0.5**0.5
+"""``estimate.total`` with correlation 0.5 and many small parts: the root of a half of the summed widths."""
+
+
+def assumptions(deployment: Deployment) -> tuple[str, ...]:
+    """What this rests on that nobody measured here."""
+    said = ["activations of a step are estimated, engines measure them", "time between steps is hidden"]
+    if deployment.layout.expert > 1:
+        said.append(f"busiest expert rank carries {deployment.layout.imbalance:g} × the mean")
+    if deployment.memory.state_bytes:
+        said.append("prefix reuse of recurrent state is not modelled: nothing is found again")
+    if deployment.options.speculation.tokens:
+        speculation = deployment.options.speculation
+        said.append(f"drafted tokens are accepted with {speculation.acceptance:.0%} each, spread evenly")
+    return tuple(said)
