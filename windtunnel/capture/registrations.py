@@ -147,6 +147,9 @@ def _attention(
     dtype = dtype_name(query.dtype)
     fused = query.dim() == 4 and rules.supports(dtype, query.shape[-1], value.shape[-1])
     if fused and not (attn_mask is not None and attn_mask.requires_grad and not rules.mask_gradient):
+        if attn_mask is None and not isinstance(query, VirtualTensor) and hasattr(query, "device_mesh"):
+            flash = aten._scaled_dot_product_flash_attention  # DTensor knows how to shard this name only
+            return flash(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
         op = aten._scaled_dot_product_fused_attention_overrideable
         return op(query, key, value, attn_mask, dropout_p, is_causal, False, scale=scale)[0]
     state.recorder.notice(

@@ -52,6 +52,8 @@ class VirtualTensor(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if len(types) > 1:  # wrappers around our tensors (results of collectives not waited for) go first
+            return NotImplemented
         return cls.state.dispatch(func, args, kwargs or {})
 
     @property

@@ -26,6 +26,8 @@ _NOT_RECORDED = ("check_for_nan",)
 
 def handlers() -> dict[Any, Callable[..., Any]]:
     """A handler for every operator of ``c10d`` and ``_c10d_functional``."""
+    from torch.distributed import _functional_collectives  # noqa: F401 - it defines some of them
+
     found: dict[Any, Callable[..., Any]] = {}
     for qualified in torch._C._dispatch_get_all_op_names():
         namespace, _, name = qualified.partition("::")
@@ -164,6 +166,10 @@ def _functional(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[
     if name == "wait_tensor":
         work.finish(_pending.pop(id(args[0].store), -1) if isinstance(args[0], VirtualTensor) else -1)
         return args[0]
+    if name == "_wrap_tensor_autograd":  # not a collective: the result of one, not waited for yet
+        from torch.distributed._functional_collectives import AsyncCollectiveTensor
+
+        return AsyncCollectiveTensor(args[0])
     given = {**dict(zip(info.names, args)), **kwargs}
     group = groups.by_name(given["group_name"])
     given["process_group"] = group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import ProcessGroup
 from torch.distributed import distributed_c10d as c10d
 
-from windtunnel.capture.backend import BACKEND
+from windtunnel.capture.backend import BACKEND, DEVICE
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program.program import ProcessGroup as RecordedGroup
 
@@ -56,6 +57,37 @@ def install() -> None:
         module.get_backend = get_backend
         module.is_nccl_available = module.is_mccl_available = lambda: True
         module.monitored_barrier = lambda *args, **kwargs: None
+    _rename_mesh_devices()
+    _one_device_for_fsdp()
+
+
+def _rename_mesh_devices() -> None:
+    """Meshes over ``cuda`` are meshes over this card: FSDP and DTensor compare them with tensors' devices."""
+    from torch.distributed.device_mesh import DeviceMesh
+
+    mesh: Any = DeviceMesh
+    start = mesh.__init__
+
+    @functools.wraps(start)
+    def init(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        start(self, BACKEND if device_type == "cuda" else device_type, *args, **kwargs)
+
+    mesh.__init__ = init
+
+
+def _one_device_for_fsdp() -> None:
+    """FSDP's ``device_id`` of any number is the one device there is."""
+    from torch.distributed.fsdp import _init_utils
+
+    utils: Any = _init_utils
+    ask = utils._get_device_from_device_id
+
+    @functools.wraps(ask)
+    def device_of(device_id: Any, *args: Any, **kwargs: Any) -> Any:
+        found = ask(device_id, *args, **kwargs)
+        return found if found is None or found.type == "cpu" else DEVICE
+
+    utils._get_device_from_device_id = device_of
 
 
 def _size_and_rank(world_size: int, rank: int) -> tuple[int, int]:

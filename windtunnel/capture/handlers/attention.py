@@ -96,7 +96,26 @@ def _kept(seed: int, query: VirtualTensor, key: VirtualTensor, dropout: float) -
     return torch.rand(shape, generator=draws) >= dropout
 
 
+def _flash_forward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The kernel by its CUDA name, as DTensor and ring attention ask for it: the chip's own kernel runs."""
+    query, key, value = args[:3]
+    dropout = args[3] if len(args) > 3 else 0.0
+    causal = args[4] if len(args) > 4 else False
+    own = aten._scaled_dot_product_fused_attention_overrideable.default
+    given = (query, key, value, None, dropout, causal, False)
+    return _forward(state, state.dispatch.info(own), given, kwargs)
+
+
+def _flash_backward(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    grad, query, key, value, *rest = args
+    own = aten._scaled_dot_product_fused_attention_overrideable_backward.default
+    given = (grad, query, key, value, None, [True, True, True, False], *rest)
+    return _backward(state, state.dispatch.info(own), given, kwargs)[:3]
+
+
 HANDLERS = {
+    aten._scaled_dot_product_flash_attention.default: _flash_forward,
+    aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
     aten._scaled_dot_product_fused_attention_overrideable.default: _forward,
     aten._scaled_dot_product_fused_attention_overrideable_backward.default: _backward,
 }
