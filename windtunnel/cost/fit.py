@@ -155,8 +155,8 @@ def choose(family: str, chip: Chip, *, library: str = "", precision: str = "", v
 
     For each kernel path from near to far (this precision and variant, this precision, its kin, anything):
     the chip's own fit by the library asked for, or by the same kernel in another harness (``kernel@harness``);
-    that on a relative or pooled, rescaled to the chip; the chip's own fit by another library; a relative's; the
-    pooled one.
+    that on a relative or pooled, rescaled to the chip; the chip's own fit by another library; where no library
+    was asked for, a relative's or the pooled one. A library that nobody measured ends at the fit over everything.
     """
     for path in _paths(precision, variant):
         fits = [fit for fit in load(family) if (fit.precision, fit.variant) == path]
@@ -189,12 +189,13 @@ def _on_path(fits: Sequence[Fit], family: Sequence[Fit], chip: Chip, library: st
                 if fit.chip == name and _is_by(fit, library, same_harness):
                     own = name == chip.name
                     return (fit, True) if own else (_rescaled(fit, family, chip.name), False)
-    for name in (chip.name, *chip.relatives, POOLED):
+    for name in (chip.name,) if library else (chip.name, *chip.relatives, POOLED):
         on_chip = {fit.library: fit for fit in fits if fit.chip == name}
         for candidate in (*LIBRARIES, *sorted(on_chip)):
             if candidate in on_chip:
                 return on_chip[candidate], name == chip.name
-    return None
+    over_everything = [fit for fit in fits if (fit.chip, fit.library) == (POOLED, "")]
+    return (over_everything[0], False) if over_everything else None
 
 
 def _is_by(fit: Fit, library: str, same_harness: bool) -> bool:
