@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 
 from windtunnel.program.work import Family
+from windtunnel.recipes.layout import HostLoad
 from windtunnel.specs.schema import Chip
 
 MATRIX_FAMILIES = frozenset(
@@ -28,15 +29,19 @@ class Sustained:
 
     Attributes:
         exponent: of clock against power. watts_per_pflops: demand of the BF16 matrix units by architecture.
-        host_factor_eager: host time of eager frameworks over that of the operations recipes write down.
+        host_factors: host time of frameworks over that of the operations recipes write down.
         low, high: measured over predicted step times, 10 % and 90 % of the fit's residuals.
     """
 
     exponent: float
     watts_per_pflops: tuple[tuple[str, float], ...]
-    host_factor_eager: float
+    host_factors: tuple[tuple[str, float], ...]
     low: float
     high: float
+
+    def host_factor(self, load: HostLoad) -> float:
+        """Factor on the host time of operations; 1 with fused layers."""
+        return dict(self.host_factors).get(str(load), 1.0)
 
     def slowdown(self, chip: Chip) -> float:
         """Factor on matrix kernels, at least 1; 1 for architectures without points."""
@@ -56,7 +61,7 @@ def sustained() -> Sustained:
     return Sustained(
         table["exponent"],
         tuple(table["watts_per_pflops"].items()),
-        table["host_factor_eager"],
+        tuple(table["host_factors"].items()),
         table["interval"]["low"],
         table["interval"]["high"],
     )

@@ -7,11 +7,13 @@ exchange that is left over and the optimizer follow. The cost does not grow with
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
-from windtunnel.estimate import Estimate
+from windtunnel.estimate import Estimate, Source, normalised_shares
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.exchange import PipelineExchange
@@ -27,7 +29,7 @@ from windtunnel.timeline.card import Card, Trace
 from windtunnel.timeline.interference import stretched
 from windtunnel.timeline.parts import kind_of, step_parts
 from windtunnel.timeline.pipeline import PipelineTiming, replay
-from windtunnel.timeline.prices import price_ops
+from windtunnel.timeline.prices import OpPrice, price_ops
 from windtunnel.timeline.pricing import ModelFor, default_model
 from windtunnel.timeline.schedule import Chunk, Schedule, order
 from windtunnel.timeline.sites import SiteTable
@@ -38,11 +40,15 @@ _ATTENTION = (Family.ATTENTION, Family.ATTENTION_BACKWARD)
 
 @dataclass(frozen=True, slots=True)
 class ProgramTime:
-    """One program replayed on a card of its own. ``relative``: half-widths of its interval, low and high."""
+    """One program replayed on a card of its own.
+
+    ``relative``: half-widths of its interval, low and high. ``sources``: device seconds by source.
+    """
 
     parts: StepParts
     relative: tuple[float, float]
     flops: float
+    sources: tuple[tuple[Source, float], ...]
 
     @property
     def seconds(self) -> float:
@@ -81,6 +87,13 @@ class TrainingPredictor:
         self._model = model_for(chip)
         self._long_run = long_run or sustained()
         self._slowdown = self._long_run.slowdown(chip)
+        self._priced: dict[int, tuple[Program, list[OpPrice]]] = {}
+
+    def with_constants(self, long_run: Sustained) -> TrainingPredictor:
+        """The same predictor under other constants; prices already known are shared."""
+        other = TrainingPredictor(self.chip, self.network, lambda chip: self._model, long_run)
+        other._priced = self._priced
+        return other
 
     def program_time(
         self, program: Program, host_factor: float = 1.0, attention_factor: float = 1.0
@@ -91,13 +104,16 @@ class TrainingPredictor:
         issues more operations than are written here, and for older kernels.
         """
         rank = program.origin.rank
-        prices = price_ops(
-            program.specs,
-            program.works,
-            self._model,
-            program.groups,
-            lambda spec, work, group: self.network.recorded_time(spec, group, rank).estimate(),
-        )
+        if id(program) not in self._priced:
+            prices = price_ops(
+                program.specs,
+                program.works,
+                self._model,
+                program.groups,
+                lambda spec, work, group: self.network.recorded_time(spec, group, rank).estimate(),
+            )
+            self._priced[id(program)] = (program, prices)  # the program is kept, so that its id stays its own
+        prices = self._priced[id(program)][1]
         hosts = np.array([price.host_s for price in prices]) * host_factor
         devices = np.array([price.seconds for price in prices])
         devices *= [self._factor(work.family, attention_factor) for work in program.works]
@@ -116,7 +132,26 @@ class TrainingPredictor:
         low = sum(c * (p.seconds - p.low_s) for c, p in zip(counts.tolist(), prices, strict=True)) / whole
         high = sum(c * (p.high_s - p.seconds) for c, p in zip(counts.tolist(), prices, strict=True)) / whole
         flops = float(sum(c * w.flops for c, w in zip(counts.tolist(), program.works, strict=True)))
-        return ProgramTime(step_parts(timeline, kinds, program.sites[:, 4]), (low, high), flops)
+        weights: dict[Source, float] = defaultdict(float)
+        for count, price in zip(counts.tolist(), prices, strict=True):
+            weights[price.source] += count * price.seconds
+        parts = step_parts(timeline, kinds, program.sites[:, 4])
+        return ProgramTime(parts, (low, high), flops, tuple(weights.items()))
+
+    def _estimate(self, own: list[ProgramTime], seconds: float) -> Estimate:
+        """The interval that steps of known architectures had; elsewhere that of the kernels comes on top."""
+        busy = sum(time.seconds for time in own) or 1.0
+        widths = [sum(time.relative[side] * time.seconds for time in own) / busy for side in (0, 1)]
+        known = self.chip.architecture in dict(self._long_run.watts_per_pflops)
+        extra = (0.0, 0.0) if known else (widths[0], widths[1])
+        low = math.hypot(1 - self._long_run.low, extra[0])
+        high = math.hypot(self._long_run.high - 1, extra[1])
+        weights: dict[Source, float] = defaultdict(float)
+        for time in own:
+            for source, share in time.sources:
+                weights[source] += share
+        shares = normalised_shares(weights)
+        return Estimate(seconds, seconds * max(0.0, 1 - low), seconds * (1 + high), shares)
 
     def _factor(self, family: Family, attention_factor: float) -> float:
         slower = self._slowdown if family in MATRIX_FAMILIES else 1.0
@@ -141,8 +176,7 @@ class TrainingPredictor:
         layout = recipe.layout
         plan = order(Schedule(layout.schedule), layout.pipeline, layout.micro_batches, layout.chunks)
         times: dict[int, ProgramTime] = {}
-        eager = not layout.graphs and layout.eager_host
-        host = self._long_run.host_factor_eager if eager else 1.0
+        host = 1.0 if layout.graphs else self._long_run.host_factor(layout.host)
         slower = FLASH_1_FACTOR if layout.attention is AttentionKernel.FLASH_1 else 1.0
 
         def timed(program: Program) -> ProgramTime:
@@ -173,20 +207,12 @@ class TrainingPredictor:
         exposed = exchange.tail_s(plan, pipeline)
         seconds = pipeline.total_s + exposed + tail.seconds
         return TrainingPrediction(
-            step_time_s=_estimate(own, seconds),
+            step_time_s=self._estimate(own, seconds),
             parts=_summed([time.parts for time in own], seconds, exposed),
             pipeline=pipeline,
             hardware_flops=sum(time.flops for time in own),
             tokens_per_s_per_gpu=layout.step_tokens / seconds / layout.cards,
         )
-
-
-def _estimate(own: list[ProgramTime], seconds: float) -> Estimate:
-    """The interval of a step from those of its programs, as fractions of what they take."""
-    busy = sum(time.seconds for time in own) or 1.0
-    low = sum(time.relative[0] * time.seconds for time in own) / busy
-    high = sum(time.relative[1] * time.seconds for time in own) / busy
-    return Estimate(seconds, seconds * max(0.0, 1 - low), seconds * (1 + high), Estimate.exact(1.0).shares)
 
 
 def _summed(parts: list[StepParts], seconds: float, exposed_s: float) -> StepParts:

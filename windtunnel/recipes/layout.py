@@ -52,6 +52,14 @@ class Sharding(StrEnum):
     FSDP = "fsdp"  # parameters, gradients and optimizer state
 
 
+class HostLoad(StrEnum):
+    """How busy the host is for each operation that a recipe writes down."""
+
+    FUSED = "fused"  # fused layers: about as many operations as are written here
+    EAGER = "eager"  # eager PyTorch of today: pointwise chains and views besides
+    EAGER_2021 = "eager-2021"  # Megatron-LM and DeepSpeed before fused layers
+
+
 class AttentionKernel(StrEnum):
     """Generations of attention kernels."""
 
@@ -79,7 +87,7 @@ class Layout:
         overlap_tensor: share of tensor-parallel collectives hidden behind products (async TP, user buffers).
         graphs: layers launched as CUDA graphs. fused: norms, activations and losses are single kernels.
         attention: which generation of attention kernels runs.
-        eager_host: the framework issues many more operations than are written here (no fused layers).
+        host: how much more the framework's host does than issue the operations written here.
         first_layers_fewer, last_layers_fewer: layers missing from the first and last stage.
         imbalance: load of the busiest expert rank over the mean; 1: balanced routing.
         dispatch_by_tma: experts' tokens are moved by the copy units (HybridEP), not by multiprocessors' loads.
@@ -110,7 +118,7 @@ class Layout:
     graphs: bool = False
     fused: bool = True
     attention: AttentionKernel = AttentionKernel.FLASH
-    eager_host: bool = False
+    host: HostLoad = HostLoad.FUSED
     first_layers_fewer: int = 0
     last_layers_fewer: int = 0
     imbalance: float = 1.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.architecture import Architecture, DenseFfn, GroupedQuery, LayerShape
-from windtunnel.recipes.layout import AttentionKernel, Layout, Precision, Recompute, Sharding
+from windtunnel.recipes.layout import AttentionKernel, HostLoad, Layout, Precision, Recompute, Sharding
 
 ModelNamed = Callable[[str], Architecture | None]
 """The architecture of a model by its published name; None where unknown."""
@@ -187,7 +187,7 @@ def _megatron_2021(layout: Layout, assumed: list[str], row: Mapping[str, str]) -
         sequence_parallel=sequence_parallel,
         attention=AttentionKernel.UNFUSED,
         reduce_in_fp32=False,
-        eager_host=True,
+        host=HostLoad.EAGER_2021,
     ), (*assumed, "gradients in 16 bit, no overlap", "unfused attention core")
 
 
@@ -203,7 +203,7 @@ def _foundry(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Chan
         fused=False,
         sequence_parallel=False,
         attention=AttentionKernel.FLASH_1,
-        eager_host=True,
+        host=HostLoad.EAGER,
     ), (*assumed, "parameters gathered for every micro-batch", "FlashAttention's first generation")
 
 
@@ -218,7 +218,7 @@ def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> C
         sharding=Sharding.FSDP if data > 1 else Sharding.DDP,
         fsdp_shard=shard if 1 < shard < data and data % shard == 0 else 0,
         fused=compiled,
-        eager_host=not compiled,
+        host=HostLoad.FUSED if compiled else HostLoad.EAGER,
         overlap_tensor="async" in notes,
     ), tuple(assumed)
 

@@ -1,0 +1,147 @@
+"""Fit the constants of long training runs (``planner/sustained.py``) on the calibration tables of training steps.
+
+    python -m windtunnel.validation.calibrate.training MEASUREMENTS/calibration OUT.toml
+
+Few constants for many tables: one exponent, watts per PFLOP/s by architecture, host load by kind of framework.
+Every few rows of each table are used, so that no table outweighs the others. Needs scipy. Run it again when
+kernel costs change: what is fitted here is what kernels alone do not explain.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import least_squares
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.network.model import NetworkModel
+from windtunnel.planner.sustained import Sustained
+from windtunnel.planner.training import TrainingPredictor
+from windtunnel.recipes.training import TrainingRecipe, training_step
+from windtunnel.specs.targets import cluster_of
+from windtunnel.validation.calibrate.network_points import rows
+from windtunnel.validation.model_names import architecture_named
+from windtunnel.validation.training_rows import Incomplete, TrainingCase, training_case, vtrain_case
+
+EVERY = {
+    "train_dgxc_benchmarking.csv": 4,
+    "train_llm_foundry.csv": 5,
+    "train_torchtitan.csv": 1,
+    "train_simumax_b200.csv": 2,
+    "train_megatron_bridge.csv": 2,
+    "train_megatron_lm.csv": 2,
+    "vtrain_a100_measured.csv": 16,
+}
+"""Rows of each table that the fit uses: every n-th."""
+ARCHITECTURES = ("Ampere", "Hopper", "Blackwell")
+HOSTS = ("eager", "eager-2021")
+MICRO_BATCHES_MAX = 300
+"""Longer pipelines take seconds each and say nothing that shorter ones do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One measured step, ready to be predicted under other constants."""
+
+    table: str
+    seconds: float
+    recipe: TrainingRecipe
+    predictor: TrainingPredictor
+
+
+def steps(folder: Path) -> Iterator[Step]:
+    """The rows that the fit uses."""
+    predictors: dict[tuple[str, int], TrainingPredictor] = {}
+    for name, every in EVERY.items():
+        for number, row in enumerate(rows(folder / name)):
+            if number % every:
+                continue
+            try:
+                case = (
+                    vtrain_case(row) if name.startswith("vtrain") else training_case(row, architecture_named)
+                )
+                seconds = measured_s(row, case)
+                recipe = training_step(case.model, case.layout)
+            except (Incomplete, WindtunnelError):
+                continue
+            if case.layout.micro_batches > MICRO_BATCHES_MAX:
+                continue
+            key = (case.chip, case.layout.cards)
+            if key not in predictors:
+                cluster = cluster_of(*key)
+                predictors[key] = TrainingPredictor(cluster.chip, NetworkModel(cluster))
+            yield Step(name, seconds, recipe, predictors[key])
+
+
+def measured_s(row: dict[str, str], case: TrainingCase) -> float:
+    """Step time of a row. Raises Incomplete where it has none."""
+    if row.get("iteration_ms"):
+        return float(row["iteration_ms"]) / 1e3
+    if row.get("step_seconds"):
+        return float(row["step_seconds"])
+    if row.get("tokens_per_s_per_gpu"):
+        return case.layout.step_tokens / float(row["tokens_per_s_per_gpu"]) / case.layout.cards
+    raise Incomplete("no step time")
+
+
+def _constants(x: npt.NDArray[np.float64]) -> Sustained:
+    watts = tuple(zip(ARCHITECTURES, (float(v) for v in x[1:4]), strict=True))
+    return Sustained(float(x[0]), watts, tuple(zip(HOSTS, (float(v) for v in x[4:]), strict=True)), 1.0, 1.0)
+
+
+def fit(points: Sequence[Step]) -> Sustained:
+    """Least squares on log ratios with a soft loss; residual quantiles become the interval."""
+    measured = np.array([point.seconds for point in points])
+
+    def ratios(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        constants = _constants(np.exp(logs))
+        predicted = [p.predictor.with_constants(constants).predict(p.recipe) for p in points]
+        return np.asarray(np.log(np.array([p.step_time_s.value for p in predicted]) / measured))
+
+    start = np.log([0.6, 1400.0, 780.0, 500.0, 2.0, 6.0])
+    low, high = start - np.log([3.0, 1.6, 1.6, 1.6, 2.0, 4.0]), start + np.log([1.6, 1.6, 1.6, 1.6, 4.0, 4.0])
+    solution = least_squares(
+        ratios, start, bounds=(low, high), loss="soft_l1", f_scale=0.05, diff_step=0.02, max_nfev=8
+    )
+    left = np.exp(-ratios(solution.x))
+    constants = _constants(np.exp(solution.x))
+    return Sustained(
+        constants.exponent,
+        constants.watts_per_pflops,
+        constants.host_factors,
+        float(np.quantile(left, 0.1)),
+        float(np.quantile(left, 0.9)),
+    )
+
+
+def table_text(constants: Sustained, points: Sequence[Step]) -> str:
+    """The TOML table that the package ships."""
+    tables = ", ".join(sorted({point.table for point in points}))
+    lines = [
+        "# Fitted by `python -m windtunnel.validation.calibrate.training`; do not edit by hand.",
+        f"# {len(points)} rows of {tables}.",
+        "# interval: measured over predicted step time, 10 % and 90 % of the residuals.",
+        f"exponent = {constants.exponent:.4g}",
+        "\n[watts_per_pflops]",
+        *(f"{name} = {value:.4g}" for name, value in constants.watts_per_pflops),
+        "\n[host_factors]",
+        *(f"{name} = {value:.4g}" for name, value in constants.host_factors),
+        f"\n[interval]\nlow = {constants.low:.4g}\nhigh = {constants.high:.4g}\n",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fit and write the table."""
+    points = list(steps(Path(arguments[0])))
+    Path(arguments[1]).write_text(table_text(fit(points), points), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
