@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 PACKAGES = Path(__file__).parent / "packages"
-NAMES = ("flash_attn", "fla", "causal_conv1d", "deep_gemm")
+NAMES = ("flash_attn", "fla", "causal_conv1d", "deep_gemm", "apex")
 
 
 def install() -> tuple[str, ...]:
