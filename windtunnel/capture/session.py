@@ -12,6 +12,7 @@ from windtunnel.capture import (
     module,
     patches,
     pinned,
+    recurrent,
     registrations,
     storage,
     streams,
@@ -153,6 +154,7 @@ def _register_once() -> None:
         return
     backend.register(card_module)
     registrations.register_kernels()
+    recurrent.register()
     storage.patch_untyped_storage()
     pinned.patch_tensor()
     patches.install()
