@@ -39,8 +39,7 @@ def default_tf32(chip: Chip) -> bool:
     """
     if chip.vendor is Vendor.MOORE_THREADS and os.environ.get(_TF32_OVERRIDE) == "1":
         return "tf32" in chip.peak_flops
-    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
-    return default_mode(chip, (major, minor)).tf32_matmul
+    return chip.tf32_by_default(torch.__version__)
 
 
 class Arithmetic:

@@ -156,11 +156,12 @@ def _trust(trust: Trust) -> str:
 
 def _facts(chip: Chip, width: int) -> list[str]:
     major, minor = chip.compute_capability
+    until = f" before PyTorch {chip.tf32_default_until}" if chip.tf32_default_until else ""
     counts = (
         f"compute capability {major}.{minor}, warps of {chip.warp_size} threads, "
         f"{chip.registers_per_block:,} registers a block, {chip.threads_per_multiprocessor:,} threads a "
         f"multiprocessor, {chip.links} links to a {chip.scale_up}, {chip.cards_per_node} cards a node, "
-        f"TF32 {'on' if chip.tf32_default else 'off'} by default"
+        f"TF32 {'on' if chip.tf32_default else 'off'} by default{until}"
     )
     rules = chip.attention
     extra = "".join(f", also {qk} with {v}" for qk, v in rules.head_dims_extra)

@@ -53,7 +53,7 @@ _PROPERTIES = (
 )
 _ATTENTION = ("dtypes", "head_dim_max", "head_dims_extra", "mask_gradient")
 _OWN = ("aliases", "based_on", "note")
-_KEYS = (*_TEXTS, "aliases", "relatives", "tf32_default", "properties", "attention", "peak_flops", *UNITS)
+_KEYS = (*_TEXTS, "aliases", "relatives", "tf32_default", "tf32_default_until", "properties", "attention", "peak_flops", *UNITS)
 
 Base = Callable[[str], Mapping[str, object]]
 
@@ -153,6 +153,7 @@ def _chip(name: str, table: Table) -> Chip:
         scale_up=scale_up,
         attention=_attention(table),
         tf32_default=table.flag("tf32_default"),
+        tf32_default_until=table.text("tf32_default_until", ""),
         relatives=table.texts("relatives", ()),
         note=table.text("note", ""),
         multiprocessors=numbers["multiprocessors"],

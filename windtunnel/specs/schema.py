@@ -96,7 +96,8 @@ class Chip:
         memory_bytes: what the driver shows a process as total memory.
         link_bytes_per_s: scale-up bandwidth of one card per direction, all links together.
         launch_s: host time of one kernel launch; kernel_floor_s: shortest device time of a kernel.
-        tf32_default: whether FP32 matrix products run in TF32 unless told otherwise.
+        tf32_default: whether FP32 matrix products run in TF32 unless told otherwise;
+            ``tf32_default_until`` is the PyTorch version from which they no longer do, empty: for ever.
         relatives: chips whose efficiency curves this one may borrow, nearest first.
     """
 
@@ -133,9 +134,25 @@ class Chip:
     relatives: tuple[str, ...] = ()
     cards_per_node: int = 8
     note: str = ""
+    tf32_default_until: str = ""
     overrides: tuple[str, ...] = field(default=())  # `--set` overrides applied, for the report
     properties: Provenance | None = None  # of the plain counts above: capability, warp, registers, links
+
+    def tf32_by_default(self, torch_version: str) -> bool:
+        """Whether FP32 products run in TF32 on this chip's stack for a PyTorch version, unless told."""
+        if not (self.tf32_default and "tf32" in self.peak_flops):
+            return False
+        return not (self.tf32_default_until and _at_least(torch_version, self.tf32_default_until))
 
     def peak(self, precision: str) -> Quantity:
         """The dense peak of ``precision``; KeyError where the chip lacks it (callers code the error)."""
         return self.peak_flops[precision]
+
+
+def _at_least(version: str, other: str) -> bool:
+    """Whether ``version`` is ``other`` or later, by major and minor number; an unknown one is not."""
+
+    def numbers(text: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+
+    return numbers(version) >= numbers(other)

@@ -15,6 +15,7 @@ from windtunnel.program.program import Program, StepKind
 from windtunnel.results.run_result import Sensitivity
 from windtunnel.specs.schema import Chip, Quantity
 from windtunnel.timeline.prices import CollectiveTime, OpPrice, PriceModel, price_ops
+from windtunnel.timeline.provenance import allows_tf32
 from windtunnel.timeline.sites import SiteTable
 from windtunnel.timeline.step import step_seconds
 
@@ -45,8 +46,7 @@ def for_program(program: Program, model_for: ModelFor) -> ModelFor:
     """The default model with what the script set: whether FP32 products may run in TF32."""
     if model_for is not default_model:
         return model_for
-    settings = Settings(allow_tf32=program.origin.allow_tf32)
-    return lambda chip: CostModel(chip, settings)
+    return lambda chip: CostModel(chip, Settings(allow_tf32=allows_tf32(program, chip)))
 
 
 def price_program(

@@ -45,9 +45,15 @@ def assumptions(program: Program, chip: Chip) -> tuple[str, ...]:
 
 def tf32_or(program: Program, chip: Chip, precision: str) -> str:
     """The precision whose peak products run against: FP32 becomes TF32 where program or chip say so."""
+    return "tf32" if precision == "fp32" and allows_tf32(program, chip) else precision
+
+
+def allows_tf32(program: Program, chip: Chip) -> bool:
+    """What the script said, or else the chip's default for the PyTorch that recorded it."""
     told = program.origin.allow_tf32
-    allowed = chip.tf32_default if told is None else told
-    return "tf32" if precision == "fp32" and allowed and "tf32" in chip.peak_flops else precision
+    if told is None:
+        return chip.tf32_by_default(program.origin.torch_version)
+    return told and "tf32" in chip.peak_flops
 
 
 def peak_flops(program: Program, chip: Chip, precision: str) -> float:
