@@ -12,7 +12,13 @@ from enum import StrEnum
 
 from windtunnel.recipes.fit.activations import backward_bytes, kept_bytes, whole_bytes
 from windtunnel.recipes.fit.parts import MemoryParts
-from windtunnel.recipes.fit.sharding import Held, ends_parameters, layer_parameters, stages
+from windtunnel.recipes.fit.sharding import (
+    Held,
+    ends_parameters,
+    layer_parameters,
+    mixer_parameters,
+    stages,
+)
 from windtunnel.recipes.layout import Layout, Precision, Recompute, Sharding
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_ffn import Dense, Moe
@@ -97,15 +103,15 @@ def _stage_memory(
     weights, gradients, state = _states(held, layout, optimizer)
     if adapters is not None:
         weights, gradients, state = _adapted(model, held, layout, optimizer, adapters, weights)
+    beside = _gathered(layout, largest, adapters is not None)
+    beside += 0 if adapters is not None else _placeholders(model, layout, layers)
     activations = _in_flight(layout, stage) * sum(kept_bytes(model, model.layers[i], layout) for i in layers)
     return MemoryParts(
         weights=weights,
         gradients=gradients,
         optimizer=state,
         activations=int(activations),
-        working=int(
-            _working(model, layout, stage, layers) + _gathered(layout, largest, adapters is not None)
-        ),
+        working=int(_working(model, layout, stage, layers)) + beside,
     )
 
 
@@ -141,6 +147,25 @@ def _adapted(
     frozen = per_weight * (_shared(held, layout) if layout.sharding is Sharding.FSDP else held.total)
     own = -(-adapters.parameters(model) // (layout.tensor * layout.pipeline))
     return frozen + 4 * own, 4 * own, optimizer.state_bytes * own
+
+
+def _placeholders(model: ModelSpec, layout: Layout, layers: range) -> int:
+    """Gradients that stand in while the true ones are added up in FP32.
+
+    Transformer Engine returns one 16-bit tensor for each shape of weight and keeps it for good
+    (``get_dummy_wgrad``); all layers, and all experts, of one shape share it.
+    """
+    if not layout.fused or layout.sharding is Sharding.FSDP:
+        return 0
+    mixers = {model.layers[i].mixer for i in layers}
+    ffns = {model.layers[i].ffn for i in layers}
+    total = sum(mixer_parameters(mixer, model.hidden, layout.tensor) for mixer in mixers if mixer)
+    for ffn in ffns:
+        if isinstance(ffn, Dense):
+            total += ffn.parameters(model.hidden) // layout.tensor
+        elif ffn is not None:
+            total += ffn.expert_parameters(model.hidden) // layout.expert_tensor
+    return 2 * total
 
 
 def _in_flight(layout: Layout, stage: int) -> float:

@@ -140,6 +140,16 @@ def test_more_work_never_takes_less_memory(
     assert training_memory(model, fewer).activations <= training_memory(model, base).activations  # type: ignore[arg-type]
 
 
+def test_gradients_stand_in_once_for_each_shape_of_weight() -> None:
+    """Two bytes for the products of one layer, however many layers share its shape; none where unfused."""
+    products = LLAMA.layer_parameters(LLAMA.layers[0]) - 2 * LLAMA.norm_parameters
+    tall = one_card(sequence=512, recompute=Recompute.FULL)
+    fused, eager = training_memory(LLAMA, tall), training_memory(LLAMA, replace(tall, fused=False))
+    loss = 512 * LLAMA.vocabulary
+    assert fused.working == 6 * loss + 2 * products
+    assert eager.working == 12 * loss
+
+
 def test_adapters_leave_the_weights_without_gradients() -> None:
     parts = training_memory(LLAMA, one_card(), adapters=Adapters(rank=16))
     rank_16_on_attention = 32 * 16 * ((4096 + 4096) * 2 + (4096 + 1024) * 2)
