@@ -78,4 +78,22 @@ class Accumulator:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class GroupedAccumulator:
+    """The accumulator of block-scaled FP4: exact sums of ``group`` products, scaled, aligned by their scale.
+
+    Attributes:
+        group: products summed exactly before the block scale is applied.
+        terms: products per step; ``terms / group`` scaled sums and the register are aligned together.
+        fraction_bits: bits kept below the largest exponent of scales and register; the register is FP32,
+            truncated.
+        zero_exponent: exponent that a group of zeros counts with.
+    """
+
+    group: int
+    terms: int
+    fraction_bits: int
+    zero_exponent: int
+
+
 _FP32_TO_FP16_EXPONENT = 126 - 14  # distance of the two smallest normal exponents

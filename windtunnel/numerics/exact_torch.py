@@ -76,9 +76,9 @@ def _chunk(a: Tensor, ea: Tensor, b: Tensor, eb: Tensor, c: Tensor, acc: Accumul
     total = products.sum(0) + c.double() if bool(special.any()) else None
     shift = torch.maximum(exponents.masked_fill_(exponents <= NO_PRODUCT, 2 * ZERO).amax(0), register)
     shift = shift.clamp_(max=600).int() - acc.fraction_bits
-    scale = _power_of_two(-shift)
+    scale = power_of_two(-shift)
     aligned = products.mul_(scale).trunc_().sum(0) + (c.double() * scale).trunc_()
-    result = _fit(aligned * _power_of_two(shift), acc)
+    result = fit_register(aligned * power_of_two(shift), acc)
     return result if total is None else torch.where(special, total.float(), result)
 
 
@@ -88,11 +88,12 @@ def _register_exponent(c: Tensor, acc: Accumulator) -> Tensor:
     return torch.where(c == 0, acc.zero_exponent, field.clamp(min=lowest)).to(torch.int16)
 
 
-def _fit(v: Tensor, acc: Accumulator) -> Tensor:
+def fit_register(v: Tensor, acc: Accumulator) -> Tensor:
+    """An exact FP64 sum as the accumulator's register holds it, FP32."""
     half = acc.rounding is Rounding.FP16
     lowest, bits = (-14, 10) if half else (-126, acc.register_bits)
     exponent = (((v.view(torch.int64) >> 52) & 0x7FF) - 1023).clamp_(min=lowest).int() - bits
-    unit = _power_of_two(exponent)
+    unit = power_of_two(exponent)
     units = v / unit
     kept = (units.trunc() if acc.rounding is Rounding.TRUNCATE else units.round()) * unit
     if half:
@@ -100,7 +101,8 @@ def _fit(v: Tensor, acc: Accumulator) -> Tensor:
     return kept.float() + 0.0
 
 
-def _power_of_two(exponent: Tensor) -> Tensor:
+def power_of_two(exponent: Tensor) -> Tensor:
+    """2 to an integer tensor, FP64; exact for -1022 to 1023."""
     return ((exponent.long() + 1023) << 52).view(torch.float64)
 
 

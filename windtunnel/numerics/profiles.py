@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.numerics.accumulators import Accumulator
+from windtunnel.numerics.accumulators import Accumulator, GroupedAccumulator
 from windtunnel.numerics.formats import FP8_DTYPES
 from windtunnel.specs.schema import Chip, Vendor
 
@@ -73,6 +73,7 @@ class NumericProfile:
     Attributes:
         name: short name for reports, such as ``hopper``.
         accumulators: by operand; an operand that is absent is one that the chip cannot multiply.
+        fp4: accumulator of block-scaled FP4; None where the chip has none.
         exactness: how far the accumulators are known.
         fp8_promotion: products after which FP8 kernels without fast accumulation move the sum to FP32.
         scale_recipes: what ``torch._scaled_mm`` takes on the chip; kernel libraries may take more.
@@ -85,6 +86,7 @@ class NumericProfile:
     name: str
     accumulators: Mapping[Operand, Accumulator]
     exactness: Exactness
+    fp4: GroupedAccumulator | None = None
     fp8_promotion: int = 0
     scale_recipes: frozenset[ScaleRecipe] = frozenset()
     fp8_rules: Fp8Rules = Fp8Rules()
@@ -157,10 +159,11 @@ BLACKWELL = NumericProfile(
     "blackwell",
     MappingProxyType(_family(25, 32, (*_HALVES, Operand.FP8))),
     Exactness.BIT_EXACT,
+    fp4=GroupedAccumulator(16, 64, 35, -139),
     scale_recipes=_SCALED | {ScaleRecipe.MX_1X32},
     fp8_rules=replace(_NVIDIA_RULES, column_major_b=False),
     assumed=(
-        "FP8 follows tcgen05 as MMA-Sim models it; recorded B200 outputs of FP8 mma.sync differ",
+        "FP8 and FP4 follow tcgen05 as MMA-Sim models it; recorded B200 outputs of FP8 mma.sync differ",
         "order of k across thread blocks (split-K, stream-K): taken as sequential",
     ),
 )
