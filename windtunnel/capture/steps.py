@@ -140,11 +140,11 @@ class StepTracker:
     def _meet(self, module: torch.nn.Module) -> None:
         """An outermost module is called for the first time: its parameters are there now."""
         self._roots[id(module)] = weakref.ref(module)
-        parameters = [p for p in module.parameters() if isinstance(p, VirtualTensor)]
+        parameters = [p for p in torch.nn.Module.parameters(module) if isinstance(p, VirtualTensor)]
         for parameter in parameters:
             self.recorder.ledger.mark(parameter.store, Category.PARAMETER)
             self._elements.setdefault(id(parameter), parameter.numel())
-        self._mark(tuple(module.buffers()), Category.PARAMETER)
+        self._mark(tuple(torch.nn.Module.buffers(module)), Category.PARAMETER)
 
     def _mark(self, tensors: tuple[Any, ...], category: Category) -> None:
         for tensor in tensors:
@@ -162,7 +162,7 @@ class StepTracker:
             parameter
             for root in roots
             if root is not None
-            for parameter in root.parameters()
+            for parameter in torch.nn.Module.parameters(root)
             if isinstance(parameter, VirtualTensor)
         ]
 
