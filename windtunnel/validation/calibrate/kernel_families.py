@@ -158,6 +158,7 @@ STAGES = (
         ),
         _PRODUCT,
         ("tokens", "n", "k"),
+        generic_of=("torch",),  # products alone; the fused layers of serving libraries do more
     ),
     Stage(
         "attention",

@@ -36,7 +36,15 @@ def kernel_of(source: str) -> str:
 
 
 def grouped(
-    rows: Floats, n: Floats, k: Floats, experts: Floats, active: Floats, precision: str, variant: str
+    rows: Floats,
+    n: Floats,
+    k: Floats,
+    experts: Floats,
+    active: Floats,
+    precision: str,
+    variant: str,
+    *,
+    output_bytes: float = 2.0,
 ) -> Batch:
     """Grouped products over ``experts``, of which ``active`` receive rows."""
     element = ELEMENT_BYTES[precision]
@@ -47,7 +55,7 @@ def grouped(
         {"tokens": rows, "n": n, "k": k, "experts": experts, "active": active},
         flops=2.0 * rows * n * k,
         bytes_read=rows * k * element + experts * n * k * weight,
-        bytes_written=rows * n * 2.0,
+        bytes_written=rows * n * output_bytes,
         variant=variant,
     )
 

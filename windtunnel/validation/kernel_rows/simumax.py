@@ -53,29 +53,27 @@ def attention_rows(table: Table) -> Iterator[MeasuredRows]:
 
 
 def grouped_rows(table: Table) -> Iterator[MeasuredRows]:
-    """``group_matmul`` in its three stages."""
+    """``group_matmul`` in its three stages; the weight gradient adds to FP32 sums."""
     for (gpu,), rows in table.where(table.text("op") == "group_matmul").groups("gpu"):
         chip = chip_name(gpu)
         if chip is None:
             continue
         keys = rows.text("shape_key").tolist()
-        x = _fields(keys)
-        part = _stage(
-            x,
-            np.array(["stage=bwd_grad_act" in key for key in keys]),
-            np.array(["grad_w" in key for key in keys]),
-        )
-        seconds = part.flops / (rows.number("measured_tflops") * 1e12)
-        groups = shape_groups(x["ng"], x["N"], x["K"])
-        yield MeasuredRows(rows.file, chip, "torch", rows.index, (part,), seconds, groups)
+        for stage in ("fwd", "bwd_grad_act", "bwd_grad_w"):
+            chosen = rows.where(np.array([f"stage={stage}," in key for key in keys]))
+            if not len(chosen):
+                continue
+            x = _fields(chosen.text("shape_key").tolist())
+            part = _stage(x, stage)
+            seconds = part.flops / (chosen.number("measured_tflops") * 1e12)
+            groups = shape_groups(x["ng"], x["N"], x["K"])
+            yield MeasuredRows(rows.file, chip, "torch", chosen.index, (part,), seconds, groups)
 
 
-def _stage(
-    x: dict[str, Floats],
-    act: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    weight: np.ndarray[tuple[int], np.dtype[np.bool_]],
-) -> Batch:
-    m = np.where(weight, x["N"], x["M"])
-    n = np.where(act | weight, x["K"], x["N"])
-    k = np.where(weight, x["M"], np.where(act, x["N"], x["K"]))
-    return grouped(m * x["ng"], n, k, x["ng"], x["ng"], "bf16", "")
+def _stage(x: dict[str, Floats], stage: str) -> Batch:
+    experts, m, n, k = x["ng"], x["M"], x["N"], x["K"]
+    if stage == "bwd_grad_w":
+        return grouped(n * experts, k, m, experts, experts, "bf16", "accumulate", output_bytes=8.0)
+    if stage == "bwd_grad_act":
+        n, k = k, n
+    return grouped(m * experts, n, k, experts, experts, "bf16", "")
