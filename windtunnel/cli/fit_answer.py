@@ -39,7 +39,13 @@ def lines(answer: FitAnswer, word: str, width: int) -> list[str]:
     rows.append(_row("total", answer.total.value, usable))
     body = render(COLUMNS, rows, width)
     notes = [f"not counted: {note}" for note in _notes(question)]
-    return [_headline(question), *body, "", *_verdict(answer), *notes, *_hints(answer, word), ""]
+    said = [_headline(question), *body, "", *_verdict(answer), *notes]
+    wrapped = [
+        part
+        for line in said
+        for part in (output.wrapped(line, width) if line.strip() == line != "" else [line])
+    ]
+    return [*wrapped, *_hints(answer, word), ""]
 
 
 def as_json(answers: Sequence[FitAnswer], word: str) -> dict[str, object]:

@@ -7,7 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
+from tests.support import golden
 from windtunnel.cli.main import main
 from windtunnel.specs.model_catalogue import MODELS
 
@@ -54,6 +56,24 @@ def test_the_table_names_parts_and_verdict(capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     for word in ("weights", "KV cache", "total", "fits:", "usable"):
         assert word in text
+
+
+TRANSCRIPTS = {
+    "fit-serving": "llama3-70b --on mtt-s5000:8 --precision fp8 --batch 32 --context 8192",
+    "fit-training-no": "qwen3-vl-8b --mode train --on mtt-s5000:8 --zero1 --batch 2 --sequence 16384",
+}
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_transcript(
+    name: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    main(["fit", *TRANSCRIPTS[name].split()])
+    text = capsys.readouterr().out
+    assert all(cell_len(line) <= width for line in text.splitlines() if not line.startswith("hint"))
+    golden.check(f"cli/{name}-{width}.txt", text)
 
 
 def test_several_chips(capsys: pytest.CaptureFixture[str]) -> None:

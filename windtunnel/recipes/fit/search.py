@@ -25,12 +25,15 @@ def surely_fits(question: FitQuestion) -> bool:
 
 def smaller(question: FitQuestion) -> FitQuestion | None:
     """The least change on the same cards: a smaller batch, or re-computation and sharding when training."""
-    if question.mode is not Mode.INFER:
-        for change in _cheaper_training(question):
-            if surely_fits(change):
-                return change
-    batch = largest_batch(question)
-    return replace(question, batch=batch) if 0 < batch < question.batch else None
+    cheaper = [] if question.mode is Mode.INFER else list(_cheaper_training(question))
+    for change in cheaper:
+        if surely_fits(change):
+            return change
+    for change in (question, *cheaper):
+        batch = min(largest_batch(change), question.batch - 1)
+        if batch > 0:
+            return replace(change, batch=batch)
+    return None
 
 
 def more_cards(question: FitQuestion) -> FitQuestion | None:
