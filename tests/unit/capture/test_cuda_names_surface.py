@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from windtunnel.capture.cuda_names import CudaNames
 from windtunnel.capture.session import Session
 from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.errors import WindtunnelError
 from windtunnel.program.program import NoticeKind
 from windtunnel.specs.catalogue import chip
 
@@ -302,3 +303,16 @@ def test_torch_musa_can_be_imported_on_a_moore_threads_card(musa: Session) -> No
     import torchada  # type: ignore[import-not-found]  # noqa: F401
 
     assert torch.musa.get_device_name() == "MTT S5000"  # type: ignore[attr-defined]
+
+
+def test_data_parallel_over_one_card_is_the_module_itself(session: Session) -> None:
+    model = nn.DataParallel(nn.Linear(4, 2)).cuda()
+    assert model(torch.randn(3, 4)).shape == (3, 2)
+    model(torch.randn(3, 4)).sum().backward()
+    assert model.module.weight.grad.is_cuda
+
+
+def test_data_parallel_over_several_cards_is_refused(session: Session) -> None:
+    with pytest.raises(WindtunnelError, match="DistributedDataParallel") as raised:
+        nn.parallel.comm.scatter(torch.randn(4), devices=[0, 1])
+    assert raised.value.code == "E412"
