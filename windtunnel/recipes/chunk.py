@@ -105,15 +105,17 @@ def _backward(
 ) -> None:
     layers = chunk.layers
     again = exchange.gather and layout.sharding is Sharding.FSDP
-    if again:
-        builder.add(_gather(layers[-1], len(layers) - 1, layout), Phase.BACKWARD, "parameters")
+    # embedding and output belong to the root module, which keeps its parameters after forward
+    gathered = [index for index, pieces in enumerate(layers) if again and not _is_end(pieces)]
+    if gathered:
+        builder.add(_gather(layers[gathered[-1]], gathered[-1], layout), Phase.BACKWARD, "parameters")
     for index in reversed(range(len(layers))):
         pieces = layers[index]
-        if again:
-            if index:
+        if index in gathered:
+            if index - 1 in gathered:
                 builder.add(_gather(layers[index - 1], index - 1, layout), Phase.BACKWARD, "parameters")
             builder.add(_waits(pieces, index, _GATHER, layout), Phase.BACKWARD, "parameters")
-        for piece in _recomputed(pieces, layout, index == len(layers) - 1):
+        for piece in _recomputed(pieces, layout):
             builder.add(piece.forward, Phase.RECOMPUTE, piece.name)
         for piece in reversed(pieces):
             builder.add(piece.backward, Phase.BACKWARD, piece.name)
@@ -126,9 +128,14 @@ def _backward(
             builder.add(_waits(layers[index], index, _REDUCE, layout), Phase.BACKWARD, "gradients")
 
 
-def _recomputed(pieces: Pieces, layout: Layout, is_end: bool) -> Iterator[Piece]:
+def _is_end(pieces: Pieces) -> bool:
+    """Whether these are the embedding, or the output product with the loss."""
+    return any(piece.name in ("embedding", "loss") for piece in pieces)
+
+
+def _recomputed(pieces: Pieces, layout: Layout) -> Iterator[Piece]:
     """What backward computes again; the ends of the model (embedding, head) never are."""
-    if any(piece.name in ("embedding", "loss") for piece in pieces):
+    if _is_end(pieces):
         return
     again = _RECOMPUTED[layout.recompute]
     last = pieces[-1] if layout.recompute is Recompute.FULL else None

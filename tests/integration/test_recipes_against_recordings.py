@@ -1,0 +1,155 @@
+"""Recipes and recordings of transformers' own models: the same FLOPs, weights and collectives within 2 %."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from windtunnel.capture.session import Session
+from windtunnel.program.program import Program
+from windtunnel.program.work import Family
+from windtunnel.recipes.chunk import Part
+from windtunnel.recipes.layout import Layout, Sharding
+from windtunnel.recipes.training import training_step
+from windtunnel.specs.catalogue import chip
+from windtunnel.specs.model_config import model_from_config
+
+BATCH, SEQUENCE = 2, 512
+DENSE = {"num_hidden_layers": 4, "intermediate_size": 2048, "vocab_size": 32000}
+EXPERTS = DENSE | {"moe_intermediate_size": 512, "num_experts_per_tok": 4}
+LATENT = {"n_routed_experts": 16, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1}
+DELTA = {"linear_num_key_heads": 8, "linear_num_value_heads": 16}
+LAYOUT = Layout(
+    cards=1,
+    global_batch=BATCH,
+    micro_batch=BATCH,
+    sequence=SEQUENCE,
+    sharding=Sharding.DDP,
+    reduce_in_fp32=False,
+)
+
+
+def heads(hidden: int, queries: int, keys: int, **more: int) -> dict[str, int]:
+    return {"hidden_size": hidden, "num_attention_heads": queries, "num_key_value_heads": keys, **more}
+
+
+def recorded(config: Any) -> Program:
+    """Forward and backward of the model on the virtual card."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with Session(chip("mtt-s5000")) as session:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).to("musa")
+        ids = torch.randint(0, config.vocab_size, (BATCH, SEQUENCE), device="musa")
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        return session.program()
+
+
+def flops(programs: list[Program]) -> dict[str, float]:
+    """FLOPs of products, attention and delta rules."""
+    total = dict.fromkeys(("products", "attention", "delta"), 0.0)
+    names = {Family.DELTANET: "delta", Family.ATTENTION: "attention", Family.ATTENTION_BACKWARD: "attention"}
+    for program in programs:
+        for event in program.events.tolist():
+            if event >= 0:
+                work = program.works[program.site(event).spec]
+                total[names.get(work.family, "products")] += work.flops
+    return total
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        ("llama", DENSE | heads(1024, 16, 4)),
+        ("qwen3", DENSE | heads(1024, 16, 8, head_dim=64)),
+        ("qwen3_moe", EXPERTS | heads(1024, 8, 8, head_dim=128, num_experts=16)),
+        ("deepseek_v3", EXPERTS | LATENT | heads(1024, 8, 8, q_lora_rank=256, kv_lora_rank=128)),
+        ("qwen3_5_text", DENSE | DELTA | heads(1024, 8, 2, head_dim=128)),
+    ],
+)
+def test_flops_equal_those_recorded(family: str, sizes: dict[str, int]) -> None:
+    from transformers import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING[family](**sizes)
+    recipe = training_step(model_from_config(config.to_dict()), LAYOUT)
+    built = flops([recipe.program(0, part, 0) for part in (Part.FORWARD, Part.BACKWARD)])
+    measured = flops([recorded(config)])
+    for name, value in measured.items():
+        assert built[name] == pytest.approx(value, rel=0.02), name
+
+
+FSDP_SCRIPT = """
+import torch, torch.distributed as dist
+from windtunnel.capture.session import Session
+from windtunnel.specs.catalogue import chip
+session = Session(chip("mtt-s5000")).install()
+session.join_world(world_size=8, rank=0)
+dist.init_process_group("nccl")
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from transformers import LlamaConfig, LlamaForCausalLM
+config = LlamaConfig(num_hidden_layers=4, intermediate_size=2048, vocab_size=32000, hidden_size=1024,
+                     num_attention_heads=16, num_key_value_heads=4)
+model = LlamaForCausalLM(config).to("musa")
+policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+for layer in model.model.layers:
+    fully_shard(layer, mp_policy=policy)
+fully_shard(model, mp_policy=policy)
+ids = torch.randint(0, 32000, (2, 512), device="musa")
+model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+from windtunnel.network.collective import Collective, kind_of, message_bytes
+program = session.program()
+total = {}
+for event in program.events.tolist():
+    if event >= 0:
+        spec = program.specs[program.site(event).spec]
+        if spec.name.startswith("c10d.") and "wait" not in spec.name:
+            kind = str(kind_of(spec.name))
+            total[kind] = total.get(kind, 0) + message_bytes(spec)
+print("TOTALS", total)
+"""
+
+
+def test_fsdp_exchanges_the_bytes_recorded() -> None:
+    import ast
+    import os
+    import subprocess
+    import sys
+
+    from transformers import LlamaConfig
+
+    from windtunnel.network.collective import kind_of, message_bytes
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FSDP_SCRIPT],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    measured = ast.literal_eval(done.stdout.split("TOTALS", 1)[1].strip())
+    config = LlamaConfig(
+        num_hidden_layers=4,
+        intermediate_size=2048,
+        vocab_size=32000,
+        hidden_size=1024,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+    )
+    layout = Layout(
+        cards=8, global_batch=16, micro_batch=2, sequence=512, sharding=Sharding.FSDP, reduce_in_fp32=True
+    )
+    recipe = training_step(model_from_config(config.to_dict()), layout)
+    built: dict[str, int] = {}
+    for part in (Part.FORWARD, Part.BACKWARD):
+        program = recipe.program(0, part, 0)
+        for event in program.events.tolist():
+            spec = program.specs[program.site(event).spec]
+            if spec.name.startswith("c10d."):
+                kind = str(kind_of(spec.name))
+                built[kind] = built.get(kind, 0) + message_bytes(spec)
+    for kind in ("all_gather", "reduce_scatter"):
+        assert built[kind] == pytest.approx(measured[kind], rel=0.02), kind
