@@ -8,6 +8,7 @@ from typing import Any
 from windtunnel.capture import (
     backend,
     compile,
+    flex,
     import_path,
     module,
     patches,
@@ -160,4 +161,5 @@ def _register_once() -> None:
     patches.install()
     compile.install()
     triton_kernels.install()
+    flex.install()
     _registered = True
