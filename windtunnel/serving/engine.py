@@ -110,7 +110,7 @@ class Replica:
         plans = [(rank, rank.schedule(self.now_s)) for rank in self.ranks]
         if not any(plan.decodes or plan.chunks for _, plan in plans):
             return False
-        seconds = self._seconds([plan for _, plan in plans])
+        seconds = self.step_seconds([plan for _, plan in plans])
         self.now_s += seconds
         self.busy_s += seconds
         self.steps += 1
@@ -125,7 +125,8 @@ class Replica:
             self._sample()
         return True
 
-    def _seconds(self, plans: Seq[StepPlan]) -> float:
+    def step_seconds(self, plans: Seq[StepPlan]) -> float:
+        """How long one step of all ranks takes: as long as its slowest rank."""
         mixed = any(plan.chunks for plan in plans)
         longest = 0.0
         for plan in plans:

@@ -88,12 +88,13 @@ class Scheduler:
         self._crosses: dict[int, list[Sequence]] = {}
         self._refused_at = -1  # pool version at which the head of the queue did not fit
 
-    def add(self, request: Request, shipped: bool = False) -> None:
+    def add(self, request: Request, shipped: bool = False) -> Sequence:
         """Queue a request; ``shipped``: its prompt's cache and first token come with it."""
         options = self.options
         sequence = Sequence(request, self.pool, options.block_size, options.enable_prefix_caching)
         sequence.shipped = shipped
         self.waiting.append(sequence)
+        return sequence
 
     def fits(self, request: Request) -> bool:
         """Whether the request, with all its output, can ever be held."""
@@ -170,6 +171,19 @@ class Scheduler:
             del self.running[sequence]
             sequence.release(self.options.enable_prefix_caching)
         return done
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drop a sequence that nobody waits for any more; between steps only."""
+        if sequence in self.running:
+            if sequence.joined_at >= 0:
+                self._leave(sequence)
+            if sequence is self._under_way:
+                self._under_way = None
+            del self.running[sequence]
+            sequence.release(self.options.enable_prefix_caching)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+            self._refused_at = -1
 
     # Decoding sequences
 

@@ -1,0 +1,234 @@
+"""`windtunnel serve MODEL`: what users of a deployment would see, or an endpoint that answers at its pace."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from windtunnel.cli import output, serve_answer
+from windtunnel.cli.fit_model import find_model
+from windtunnel.cli.parser import add_chip_options
+from windtunnel.errors import WindtunnelError
+from windtunnel.recipes.layout import Precision
+from windtunnel.serving.arrivals import Arrivals, Lengths, drawn, stretched
+from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.metrics import parse_sla
+from windtunnel.serving.predict import Load, predict
+from windtunnel.serving.router import Policy
+from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.trace_readers import BAD_SHOWN, read_trace
+from windtunnel.specs.cluster import Cluster
+from windtunnel.specs.model import ModelSpec
+from windtunnel.specs.targets import cluster_of, parse_target
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_ON = "mtt-s5000:8"
+CACHES = {"auto": "bfloat16", "bf16": "bfloat16", "fp8": "float8_e4m3fn"}
+PRECISIONS = ("auto", "bf16", "fp16", "fp8", "fp8-block", "mxfp8", "nvfp4")
+BLOCK_FP8_FAMILIES = ("deepseek_v3", "kimi_k2")
+"""Families whose published checkpoints are FP8 with 128 × 128 blocks (their config.json says so)."""
+EXAMPLES = """examples:
+  windtunnel serve qwen3-8b --on mtt-s5000 --rate 4
+  windtunnel serve deepseek-v3-671b --on mtt-s5000:32 --concurrency 2048 --input-len 4096 --output-len 512
+  windtunnel serve deepseek-v3-671b --on mtt-s5000:64 --prefill-cards 32 --rate 20 --sla 'ttft<2s,tpot<60ms'
+  windtunnel serve llama3-70b --on h20:8 --trace mooncake.jsonl --trace-speed 0.2
+  windtunnel serve qwen3-8b --on mtt-s5000 --port 8000"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """The options of `windtunnel serve`; those of engines have vLLM's names."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="predict serving, or answer requests at a card's pace",
+        usage="windtunnel serve MODEL [options]",
+        description="Say what users of a deployment would see under a load, or answer OpenAI requests at "
+        "the deployment's pace (--port). Exit status 1: it does not fit, or misses the SLA.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a shipped model, a config.json, a transformers class")
+    add("--on", default=DEFAULT_ON, metavar="CHIP[:CARDS]", help=f"default: {DEFAULT_ON}")
+    _add_load(parser)
+    _add_engine(parser)
+    _add_endpoint(parser)
+    add_chip_options(parser)
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("load").add_argument
+    add("--rate", type=float, metavar="R", help="requests a second")
+    add("--concurrency", type=int, metavar="N", help="clients that send one request after another")
+    add("--trace", type=Path, metavar="FILE", help="replay recorded traffic (Mooncake, Azure, BurstGPT, …)")
+    add("--trace-speed", type=float, default=1.0, metavar="X", help="replay X times as fast; default: 1")
+    add("--requests", type=int, default=0, metavar="N", help="how many; default: 1,000, or the whole trace")
+    add("--input-len", type=int, default=1024, metavar="TOKENS", help="default: 1024")
+    add("--output-len", type=int, default=128, metavar="TOKENS", help="default: 128")
+    add("--range-ratio", type=float, default=0.0, metavar="F", help="spread of lengths; default: 0")
+    add("--prefix-len", type=int, default=0, metavar="TOKENS", help="tokens that all prompts share")
+    add("--arrivals", choices=[str(kind) for kind in Arrivals], default="poisson", help="default: poisson")
+    add("--burstiness", type=float, default=1.0, metavar="B", help="shape of gamma arrivals; default: 1")
+    add("--seed", type=int, default=0, help="of arrivals and lengths; default: 0")
+    add("--sla", default="", metavar="TERMS", help="as 'ttft:p99<2s,tpot<50ms'; missed: exit status 1")
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("engine").add_argument
+    add("--tensor-parallel-size", "--tp", type=int, default=0, metavar="N", help="default: chosen")
+    add("--data-parallel-size", "--dp", type=int, default=1, metavar="N", help="attention replicas")
+    add("--enable-expert-parallel", "--ep", action="store_true", help="experts over all ranks")
+    add("--precision", choices=PRECISIONS, default="auto", help="of weights; auto: as published")
+    add("--kv-precision", choices=list(CACHES), default="auto", help="of the cache; auto: bf16")
+    add("--gpu-memory-utilization", type=float, default=0.9, metavar="F", help="default: 0.9")
+    add("--max-num-seqs", type=int, default=256, metavar="N", help="default: 256")
+    add("--max-num-batched-tokens", type=int, default=8192, metavar="N", help="default: 8192")
+    add("--block-size", type=int, default=0, metavar="TOKENS", help="default: 16; latent attention: 64")
+    add("--no-enable-prefix-caching", action="store_true", help="prompts share nothing")
+    add("--enforce-eager", action="store_true", help="no captured graphs: the host issues every kernel")
+    add("--enable-dbo", action="store_true", help="two half-batches overlap computing and exchange")
+    add("--expert-imbalance", type=float, default=1.0, metavar="F", help="busiest rank ÷ mean; default: 1")
+    add("--num-speculative-tokens", type=int, default=0, metavar="N", help="multi-token prediction")
+    add("--acceptance", type=float, default=0.8, metavar="P", help="of a drafted token; default: 0.8")
+    add("--scheduler", choices=("vllm", "sglang"), default="vllm", help="sglang: prompts before decodes")
+    add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
+    add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
+
+
+def _add_endpoint(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("endpoint").add_argument
+    add("--port", type=int, metavar="N", help="answer OpenAI requests here instead of predicting")
+    add("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    add("--speed", type=float, default=1.0, metavar="X", help="run the clock X times as fast; default: 1")
+    add("--max-queue", type=int, default=4096, metavar="N", help="requests held before 429; default: 4096")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict and print, or serve. Raises E209, E302, E501, E650 to E656."""
+    _check(args)
+    model = find_model(args.model)
+    clusters = parse_target(args.on, args.set, args.chips)
+    if len(clusters) != 1:
+        raise WindtunnelError(
+            "E650",
+            "serve takes one chip",
+            hint="run it once for each: --on mtt-s5000:8",
+            values={"on": args.on},
+        )
+    load = None if args.port is not None else _load(args)
+    longest = max((r.prompt_tokens + r.output_tokens for r in load.requests), default=1) if load else 1
+    if args.trace:
+        longest = 1  # single long requests of a trace are rejected and counted, not the deployment
+    decode, prefill = _deployments(args, model, clusters[0], longest)
+    if load is None:
+        from windtunnel.endpoint.server import serve  # only endpoints need the server's packages
+
+        return serve(decode, host=args.host, port=args.port, speed=args.speed, max_queue=args.max_queue)
+    result = predict(decode, load, policy=Policy(args.router), sla=parse_sla(args.sla), prefill=prefill)
+    if args.json:
+        output.print_json(serve_answer.as_json(result))
+    else:
+        output.print_lines(serve_answer.text(result, output.width()))
+    return 0 if result.meets_sla else 1
+
+
+def _deployments(
+    args: argparse.Namespace, model: ModelSpec, cluster: Cluster, longest: int
+) -> tuple[Deployment, Deployment | None]:
+    precision = args.precision
+    if precision == "auto":
+        block = model.family in BLOCK_FP8_FAMILIES and "fp8" in cluster.chip.peak_flops
+        precision = "fp8-block" if block else "bf16"
+    options = DeploymentOptions(
+        tensor_parallel_size=args.tensor_parallel_size,
+        data_parallel_size=args.data_parallel_size,
+        enable_expert_parallel=args.enable_expert_parallel,
+        precision=Precision(precision),
+        kv_cache_dtype=CACHES[args.kv_precision],
+        gpu_memory_utilization=args.gpu_memory_utilization,
+        max_num_seqs=args.max_num_seqs,
+        max_num_batched_tokens=args.max_num_batched_tokens,
+        block_size=args.block_size,
+        enable_prefix_caching=not args.no_enable_prefix_caching,
+        enforce_eager=args.enforce_eager,
+        enable_dbo=args.enable_dbo,
+        expert_imbalance=args.expert_imbalance,
+        prefill_first=args.scheduler == "sglang",
+        speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),
+    )
+    if not args.prefill_cards:
+        return deploy(model, cluster, options, longest), None
+    if not 0 < args.prefill_cards < cluster.cards:
+        raise _bad("--prefill-cards", args.prefill_cards, f"between 1 and {cluster.cards - 1}")
+    prompts = cluster_of(cluster.chip, args.prefill_cards)
+    outputs = cluster_of(cluster.chip, cluster.cards - args.prefill_cards)
+    plain = replace(options, speculation=Speculation())
+    return deploy(model, outputs, options, longest), deploy(model, prompts, plain, longest)
+
+
+def _load(args: argparse.Namespace) -> Load:
+    if args.trace:
+        trace = read_trace(args.trace, args.requests)
+        for bad in trace.bad[:BAD_SHOWN]:
+            output.say(f"{trace.name}, line {bad.line} left out: {bad.why}", quiet=args.quiet)
+        requests = tuple(stretched(trace.requests, args.trace_speed))
+        words = f"{trace.name}, {len(requests):,} requests over {requests[-1].arrival_s:,.0f} s"
+        return Load(requests=requests, words=words, bad_lines=len(trace.bad))
+    lengths = Lengths(
+        prompt=args.input_len, output=args.output_len, spread=args.range_ratio, prefix=args.prefix_len
+    )
+    requests = tuple(
+        drawn(
+            args.requests or 1000, lengths, rate=args.rate or 0.0, pattern=Arrivals(args.arrivals),
+            burstiness=args.burstiness, seed=args.seed,
+        )
+    )  # fmt: skip
+    what = f"{args.input_len + args.prefix_len:,} tokens in, {args.output_len:,} out"
+    if args.rate:
+        how = f"{args.rate:g} requests/s ({args.arrivals})"
+    elif args.concurrency:
+        how = f"{args.concurrency:,} clients"
+    else:
+        how = "all at once"
+    words = f"{len(requests):,} requests, {what}, {how}"
+    return Load(requests=requests, words=words, concurrency=0 if args.rate else args.concurrency or 0)
+
+
+def _check(args: argparse.Namespace) -> None:
+    positive = (
+        "input_len", "output_len", "max_num_seqs", "max_num_batched_tokens", "data_parallel_size",
+        "trace_speed", "burstiness", "speed", "max_queue",
+    )  # fmt: skip
+    for name in positive:
+        if not 0 < getattr(args, name) < float("inf"):
+            raise _bad(f"--{name.replace('_', '-')}", getattr(args, name), "above zero")
+    for name in ("rate", "concurrency"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise _bad(f"--{name}", value, "above zero")
+    for name in ("tensor_parallel_size", "block_size", "prefix_len", "num_speculative_tokens", "requests"):
+        if getattr(args, name) < 0:
+            raise _bad(f"--{name.replace('_', '-')}", getattr(args, name), "zero or more")
+    if not 0 < args.gpu_memory_utilization <= 1:
+        raise _bad("--gpu-memory-utilization", args.gpu_memory_utilization, "between 0 and 1")
+    if not 0 <= args.acceptance <= 1:
+        raise _bad("--acceptance", args.acceptance, "between 0 and 1")
+    if not 0 <= args.range_ratio < 1:
+        raise _bad("--range-ratio", args.range_ratio, "from 0 to below 1")
+    if not args.expert_imbalance >= 1:
+        raise _bad("--expert-imbalance", args.expert_imbalance, "at least 1")
+    if args.max_num_batched_tokens < args.max_num_seqs:
+        raise _bad("--max-num-batched-tokens", args.max_num_batched_tokens, "at least --max-num-seqs")
+    if sum(bool(value) for value in (args.rate, args.concurrency, args.trace)) > 1:
+        raise WindtunnelError(
+            "E650", "--rate, --concurrency and --trace exclude each other", hint="keep one of them"
+        )
+
+
+def _bad(option: str, value: object, should: str) -> WindtunnelError:
+    return WindtunnelError(
+        "E650", f"{option} {value} must be {should}", hint=f"see windtunnel serve --help for {option}"
+    )

@@ -1,0 +1,94 @@
+"""Answers in OpenAI's format: whole bodies, chunks of a stream, usage, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from windtunnel.endpoint.policy import Answer
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one exchange."""
+
+    prompt: int
+    cached: int
+    completion: int
+
+    def to_dict(self) -> Json:
+        """The usage object."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The frame of one answer."""
+
+    name: str
+    created: int
+    model: str
+    chat: bool
+
+    def whole(self, answer: Answer, text: str, finish: str, usage: Usage) -> Json:
+        """The body without streaming."""
+        if not self.chat:
+            choice: Json = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+            return self._frame("text_completion", [choice], usage)
+        message: Json = {"role": "assistant", "content": None if answer.calls else text}
+        if answer.calls:
+            message["tool_calls"] = self._calls(answer)
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+        return self._frame("chat.completion", [choice], usage)
+
+    def chunk(self, text: str, first: bool, finish: str | None = None) -> str:
+        """One event of a stream."""
+        if not self.chat:
+            return self._event([{"index": 0, "text": text, "logprobs": None, "finish_reason": finish}])
+        delta: Json = {"role": "assistant"} if first else {}
+        if text or first:
+            delta["content"] = text
+        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}])
+
+    def calls(self, answer: Answer) -> str:
+        """The event that carries tool calls."""
+        calls = [{"index": index, **call} for index, call in enumerate(self._calls(answer))]
+        delta: Json = {"role": "assistant", "content": None, "tool_calls": calls}
+        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
+
+    def usage(self, usage: Usage) -> str:
+        """The last event when usage was asked for: no choices."""
+        return self._event([], usage)
+
+    def _calls(self, answer: Answer) -> list[Json]:
+        return [
+            {
+                "id": f"call_{self.name[-12:]}_{index}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for index, call in enumerate(answer.calls)
+        ]
+
+    def _event(self, choices: list[Json], usage: Usage | None = None) -> str:
+        kind = "chat.completion.chunk" if self.chat else "text_completion"
+        return f"data: {json.dumps(self._frame(kind, choices, usage), ensure_ascii=False)}\n\n"
+
+    def _frame(self, kind: str, choices: list[Json], usage: Usage | None) -> Json:
+        body: Json = {
+            "id": self.name, "object": kind, "created": self.created, "model": self.model, "choices": choices,
+        }  # fmt: skip
+        return {**body, "usage": usage.to_dict()} if usage else body
+
+
+def error(message: str, kind: str, code: str | int | None, param: str | None = None) -> Mapping[str, object]:
+    """OpenAI's error object."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
