@@ -88,7 +88,9 @@ _NOTHING = KernelTime(0.0, 0.0, 0.0, Source.ANALYTIC, "nothing", "no kernel")
 OUTSIDE_WIDENING = 1.5
 """Intervals outside the fitted range: the factors to this power."""
 BORROWED_WIDENING = 1.6
-"""Intervals of fits borrowed from another chip: the factors to this power, on top."""
+"""Intervals of fits to another chip or another library: the factors to this power, on top, ..."""
+BORROWED_LOW, BORROWED_HIGH = 0.8, 1.25
+"""... and at least this wide: what fits miss on chips and libraries left out of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +153,15 @@ class CostModel:
         times = model(batch, self.chip, choice.fit)
         inside = choice.fit.inside(batch)
         low, high = choice.fit.interval(times.seconds)
-        borrowed = choice.fit.rows > 0 and not choice.own
+        borrowed = choice.fit.rows > 0 and not (choice.own and choice.exact)
         power = np.where(inside, 1.0, OUTSIDE_WIDENING) * (BORROWED_WIDENING if borrowed else 1.0)
+        low, high = low**power, high**power
+        if borrowed:
+            low, high = np.minimum(low, BORROWED_LOW), np.maximum(high, BORROWED_HIGH)
         return Prices(
             times.seconds,
-            times.seconds * np.minimum(low**power, 1.0),
-            times.seconds * np.maximum(high**power, 1.0),
+            times.seconds * np.minimum(low, 1.0),
+            times.seconds * np.maximum(high, 1.0),
             times.limit,
             self._sources(batch, choice),
             inside,
