@@ -46,6 +46,19 @@ class Problem(ctypes.Structure):
     )
 
 
+class Operand(ctypes.Structure):
+    """``wt_operand`` of the C source."""
+
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("factors", ctypes.c_void_p),
+        ("batch_stride", ctypes.c_int64),
+        ("row_stride", ctypes.c_int64),
+        ("column_stride", ctypes.c_int64),
+        ("lowest_exponent", ctypes.c_int32),
+    )
+
+
 class Quantiser(ctypes.Structure):
     """``wt_quantiser`` of the C source."""
 
@@ -77,8 +90,9 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError):
         return None
-    loaded.wt_exact_matmul.restype = None
-    loaded.wt_exact_matmul.argtypes = [ctypes.POINTER(Problem)] + [ctypes.c_void_p] * 7
+    loaded.wt_exact_matmul.restype = ctypes.c_int
+    loaded.wt_exact_matmul.argtypes = [ctypes.POINTER(Problem)] + [ctypes.c_int64] * 3
+    loaded.wt_exact_matmul.argtypes += [ctypes.POINTER(Operand)] * 2 + [ctypes.c_void_p] * 3
     loaded.wt_quantise.restype = ctypes.c_int
     loaded.wt_quantise.argtypes = [ctypes.POINTER(Quantiser)] + [ctypes.c_void_p] * 3
     return loaded

@@ -1,14 +1,16 @@
 /* Matrix product with a tensor core's accumulator, bit for bit. The model is in accumulators.py; the
  * pure PyTorch twin, which must give the same bits, is in exact_torch.py.
  *
- * Operands come as exact FP32 values with their exponents beside them (int16): element exponents as
+ * Operands come as exact FP32 values. Their exponents are kept beside them (int16): element exponents as
  * the format defines them (that of the subnormals for subnormals), ZERO for zeros, SPECIAL for
  * infinities and NaN. B is packed in panels of W columns: panel, k, column.
  *
  * A vector path handles a panel at a time in FP32; lanes whose exponents come near FP32's limits, and
  * infinities and NaN, take a scalar path in double. Compile with -ffp-contract=off. */
+#include <fenv.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define W 32
@@ -23,6 +25,14 @@ typedef struct {
     int64_t rows, columns, depth;      /* of the product */
     int32_t fraction_bits, terms, zero_exponent, register_bits, rounding, promotion;
 } wt_problem;
+
+/* Element (batch, i, j) lies at batch * batch_stride + i * row_stride + j * column_stride. factors, contiguous,
+ * are powers of two that the tensor core applies to the elements, or NULL. */
+typedef struct {
+    const float *values, *factors;
+    int64_t batch_stride, row_stride, column_stride;
+    int32_t lowest_exponent; /* of the format: that of its subnormals */
+} wt_operand;
 
 static inline float from_bits(int32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
 static inline int32_t to_bits(float x) { int32_t bits; memcpy(&bits, &x, 4); return bits; }
@@ -161,33 +171,112 @@ static inline void panel_chunk(const float *restrict a, const int16_t *restrict 
             if (slow[j]) c[j] = scalar_chunk(a, ea, b + j, eb + j, n, start[j], p);
 }
 
-/* out[rows, padded columns] starts as C and ends as the product. With promotion, a_scale [rows, slabs] and
- * b_scale [slabs, padded columns] multiply each slab's sum; both NULL means 1. */
-void wt_exact_matmul(const wt_problem *p, const float *a, const int16_t *ea, const float *b, const int16_t *eb,
-                     const float *a_scale, const float *b_scale, float *out) {
-    const int64_t padded = (p->columns + W - 1) / W * W;
+/* Sums of rows [0, rows) of one product. out[rows, columns] starts as C and ends as the product. */
+static void rows_of_product(const wt_problem *p, const float *a, const int16_t *ea, const float *b, const int16_t *eb,
+                            const float *a_scale, const float *b_scale, float *out) {
+    const int64_t columns = p->columns;
     const int64_t slab = p->promotion ? p->promotion : 256 / p->terms * p->terms + (p->terms > 256 ? p->terms : 0);
     const int64_t slabs = (p->depth + slab - 1) / slab;
-    for (int64_t panel = 0; panel < padded / W; panel++)
+    for (int64_t first_column = 0; first_column < columns; first_column += W)
         for (int64_t s = 0; s < slabs; s++) {
             const int64_t first = s * slab, last = first + slab < p->depth ? first + slab : p->depth;
-            const float *bp = b + panel * p->depth * W;
-            const int16_t *ebp = eb + panel * p->depth * W;
+            const int width = (int)(columns - first_column < W ? columns - first_column : W);
+            const float *bp = b + first_column * p->depth;
+            const int16_t *ebp = eb + first_column * p->depth;
             for (int64_t m = 0; m < p->rows; m++) {
-                float c[W], *destination = out + m * padded + panel * W;
-                for (int j = 0; j < W; j++) c[j] = p->promotion ? 0.0f : destination[j];
+                float c[W] = {0}, *destination = out + m * columns + first_column;
+                if (!p->promotion) memcpy(c, destination, (size_t)width * sizeof *c);
                 for (int64_t k = first; k < last; k += p->terms) {
                     int n = (int)(last - k < p->terms ? last - k : p->terms);
                     panel_chunk(a + m * p->depth + k, ea + m * p->depth + k, bp + k * W, ebp + k * W, n, c, p);
                 }
                 if (!p->promotion)
-                    memcpy(destination, c, sizeof c);
+                    memcpy(destination, c, (size_t)width * sizeof *c);
                 else if (a_scale == NULL)
-                    for (int j = 0; j < W; j++) destination[j] += c[j];
+                    for (int j = 0; j < width; j++) destination[j] += c[j];
                 else {
-                    const float row = a_scale[m * slabs + s], *column = b_scale + s * padded + panel * W;
-                    for (int j = 0; j < W; j++) destination[j] = fmaf(row * column[j], c[j], destination[j]);
+                    const float row = a_scale[m * slabs + s], *column = b_scale + s * columns + first_column;
+                    for (int j = 0; j < width; j++) destination[j] = fmaf(row * column[j], c[j], destination[j]);
                 }
             }
         }
+}
+
+static inline int16_t exponent_of(float x, int lowest) {
+    int32_t field = (to_bits(x) >> 23) & 0xff;
+    int32_t e = field - 127 < lowest ? lowest : field - 127;
+    e = x == 0 ? ZERO : e;
+    return (int16_t)(field == 0xff ? SPECIAL : e);
+}
+
+/* A power-of-two factor shifts value and exponent alike. */
+static inline float scaled(float x, float factor, int16_t *e) {
+    float y = x * factor;
+    if (*e > NO_PRODUCT && *e < SPECIAL) *e = (int16_t)(*e + ilogbf(factor));
+    if (!isfinite(y)) *e = SPECIAL;
+    return y;
+}
+
+static void pack_rows(const wt_operand *x, int64_t first, int64_t rows, int64_t depth, float *v, int16_t *e) {
+    for (int64_t i = 0; i < rows; i++) {
+        const float *line = x->values + (first + i) * x->row_stride;
+        for (int64_t k = 0; k < depth; k++) {
+            v[i * depth + k] = line[k * x->column_stride];
+            e[i * depth + k] = exponent_of(v[i * depth + k], x->lowest_exponent);
+        }
+        if (x->factors)
+            for (int64_t k = 0; k < depth; k++)
+                v[i * depth + k] = scaled(v[i * depth + k], x->factors[(first + i) * depth + k], e + i * depth + k);
+    }
+}
+
+static void pack_panels(const wt_operand *x, int64_t depth, int64_t columns, float *v, int16_t *e) {
+    for (int64_t first = 0; first < columns; first += W) {
+        float *panel = v + first * depth;
+        const int64_t width = columns - first < W ? columns - first : W;
+        if (width < W) memset(panel, 0, (size_t)(depth * W) * sizeof *panel);
+        if (x->column_stride == 1)
+            for (int64_t k = 0; k < depth; k++)
+                memcpy(panel + k * W, x->values + k * x->row_stride + first, (size_t)width * sizeof *panel);
+        else
+            for (int64_t j = 0; j < width; j++)
+                for (int64_t k = 0; k < depth; k++)
+                    panel[k * W + j] = x->values[k * x->row_stride + (first + j) * x->column_stride];
+        for (int64_t i = 0; i < depth * W; i++)
+            e[first * depth + i] = exponent_of(panel[i], x->lowest_exponent);
+        if (x->factors)
+            for (int64_t k = 0; k < depth; k++)
+                for (int64_t j = 0; j < width; j++)
+                    panel[k * W + j] =
+                        scaled(panel[k * W + j], x->factors[k * columns + first + j], e + first * depth + k * W + j);
+    }
+}
+
+/* batch products a[rows, depth] b[depth, columns], of which this call does rows first_row and on.
+ * out[batch, all rows, columns] starts as C and ends as the product. With promotion, a_scale [rows, slabs] and
+ * b_scale [slabs, columns] multiply each slab's sum; both NULL means 1. Returns 0, or -1 without memory. */
+int wt_exact_matmul(const wt_problem *p, int64_t batch, int64_t first_row, int64_t all_rows, const wt_operand *a,
+                    const wt_operand *b, const float *a_scale, const float *b_scale, float *out) {
+    const size_t left = (size_t)(p->rows * p->depth), right = (size_t)((p->columns + W - 1) / W * W * p->depth);
+    float *values = malloc((left + right) * sizeof *values);
+    int16_t *exponents = malloc((left + right) * sizeof *exponents);
+    const int64_t slabs = p->promotion ? (p->depth + p->promotion - 1) / p->promotion : 0;
+    int failed = !values || !exponents;
+    fenv_t environment;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV); /* a caller may have subnormals flushed to zero */
+    for (int64_t i = 0; i < batch && !failed; i++) {
+        wt_operand x = *a, y = *b;
+        x.values += i * a->batch_stride;
+        y.values += i * b->batch_stride;
+        pack_rows(&x, first_row, p->rows, p->depth, values, exponents);
+        pack_panels(&y, p->depth, p->columns, values + left, exponents + left);
+        rows_of_product(p, values, exponents, values + left, exponents + left,
+                        a_scale ? a_scale + first_row * slabs : NULL, b_scale,
+                        out + (i * all_rows + first_row) * p->columns);
+    }
+    fesetenv(&environment);
+    free(values);
+    free(exponents);
+    return failed ? -1 : 0;
 }

@@ -46,11 +46,7 @@ def narrow_product(
     left, right = operand_values(a, operand), operand_values(b, operand)
     if profile.ideal:
         return ideal_product(left, right, fits_bf16=operand in (Operand.FP8, Operand.BF16))
-    if left.dim() == 2:
-        return exact_matmul(left, right, accumulator, formats)
-    if left.shape[0] == 0:
-        return torch.zeros(0, left.shape[1], right.shape[2])
-    return torch.stack([exact_matmul(x, y, accumulator, formats) for x, y in zip(left, right, strict=True)])
+    return exact_matmul(left, right, accumulator, formats)
 
 
 def operand_values(x: Tensor, operand: Operand) -> Tensor:

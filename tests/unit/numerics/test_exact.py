@@ -187,3 +187,37 @@ def test_settings_out_of_range_are_refused() -> None:
         good.promoted_every(100)
     with pytest.raises(ValueError, match="register_bits"):
         replace(good, register_bits=24)
+
+
+@needs_compiler
+def test_flushed_subnormals_of_the_caller_do_not_matter() -> None:
+    a, b = operands((BF16, BF16), (8, 64, 40), "gaussian", seed=9)
+    a = a * 2.0**-120
+    b = b * 2.0**-12
+    accumulator = HOPPER.accumulators[Operand.BF16]
+    plain = exact_matmul(a, b, accumulator, (BF16, BF16), engine=Engine.COMPILED)
+    assert bool(((plain.abs() < 2.0**-126) & (plain != 0)).any())
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot flush subnormals")
+    try:
+        flushed = exact_matmul(a, b, accumulator, (BF16, BF16), engine=Engine.COMPILED)
+        bits = flushed.view(torch.int32).clone()
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.equal(bits, plain.view(torch.int32))
+
+
+@pytest.mark.parametrize("engine", [Engine.AUTO, Engine.TORCH])
+def test_batches_and_strides(engine: Engine) -> None:
+    accumulator = HOPPER.accumulator(Operand.FP8)
+    a = casts.round_to(torch.randn(40, 3, 7), E4M3).permute(1, 2, 0)
+    b = casts.round_to(torch.randn(3, 33, 40), E4M3).transpose(1, 2)
+    start = torch.randn(3, 7, 33)
+    got = exact_matmul(a, b, accumulator, (E4M3, E4M3), start=start, engine=engine)
+    for index in range(3):
+        one = exact_matmul(
+            a[index].contiguous(), b[index].contiguous(), accumulator, (E4M3, E4M3), start=start[index]
+        )
+        assert same_bits(got[index], one)
+    spread = exact_matmul(a[:1].expand(3, -1, -1), b, accumulator, (E4M3, E4M3), engine=engine)
+    assert same_bits(spread[2], exact_matmul(a[0], b[2], accumulator, (E4M3, E4M3)))
