@@ -82,22 +82,14 @@ class Dispatcher:
         if valued:
             # The operation must stand before the allocations of its results.
             place = recorder.reserve()
-            try:
-                out = self._compute(info, args, kwargs)
-            except BaseException:
-                recorder.cancel(place)
-                raise
+            out = self._compute(info, args, kwargs)
             recorder.fill(place, op_spec(info, args, kwargs, out))
             return out
         if info.dynamic:
             return self.state.policy.data_dependent(info, args, kwargs)
         self._poison(info, args, kwargs)
         place = recorder.reserve()
-        try:
-            out = None if info.returns_nothing else self._infer(info, args, kwargs)
-        except BaseException:
-            recorder.cancel(place)
-            raise
+        out = None if info.returns_nothing else self._infer(info, args, kwargs)
         number = recorder.fill(place, op_spec(info, args, kwargs, out))
         if call.key is not None and info.cacheable:
             plan = plans.plan_of(info, args, kwargs, call.tensors, out)

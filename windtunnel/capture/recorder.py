@@ -29,8 +29,6 @@ from windtunnel.program.program import (
 )
 from windtunnel.program.work import Work
 
-_RESERVED = 1 << 40
-
 
 class Recorder:
     """Collects what happens, in order.
@@ -54,6 +52,7 @@ class Recorder:
         self._spec_numbers: dict[OpSpec, int] = {}
         self._notices: Counter[tuple[NoticeKind, str, str]] = Counter()
         self._started = time.perf_counter()
+        self._nothing = self.spec_number(OpSpec(marks.NOTHING))
 
     def spec_number(self, spec: OpSpec) -> int:
         """The interned number of a spec."""
@@ -70,11 +69,14 @@ class Recorder:
             self.events.append(number)
 
     def reserve(self) -> int:
-        """Keep the place of an operation whose spec is not known yet; ``fill`` or ``cancel`` must follow."""
+        """Keep the place of an operation that is not known yet; unless ``fill`` follows it counts as nothing.
+
+        The operation must stand before the allocations of its results, and those may run out of memory.
+        """
         if self.paused:
             return -1
         self.contexts.append(self.context.number())
-        self.events.append(_RESERVED)
+        self.events.append(self._nothing)
         return len(self.events) - 1
 
     def fill(self, place: int, spec: OpSpec) -> int:
@@ -83,11 +85,6 @@ class Recorder:
         if place >= 0:
             self.events[place] = number
         return number
-
-    def cancel(self, place: int) -> None:
-        """The operation at a reserved place raised: it did not happen."""
-        if place >= 0:
-            self.events[place] = self.spec_number(OpSpec(marks.NOTHING))
 
     def emit(
         self,
@@ -143,9 +140,7 @@ class Recorder:
 
     def program(self, origin: Origin) -> Program:
         """Everything recorded so far as a program."""
-        nothing = self.spec_number(OpSpec(marks.NOTHING))
         events = np.array(self.events, dtype=np.int64)
-        events[events == _RESERVED] = nothing  # left open by an operation that ran out of memory
         contexts = np.array(self.contexts, dtype=np.int64)
         places = np.array(self.context.places or [(0, 0, 0, 0)], dtype=np.int64)
         is_op = events >= 0

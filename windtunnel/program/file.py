@@ -156,6 +156,8 @@ def _checked_body(data: bytes, name: str) -> bytes:
     if len(data) < _HEAD.size:
         _refuse("E902", f"`{name}` is cut short", name)
     _, version, digest, length = _HEAD.unpack_from(data)
+    if version < 1:  # versions begin at 1, and the hash does not cover the head
+        _refuse("E903", f"`{name}` is damaged: its head names no schema version", name)
     if version > SCHEMA_VERSION:
         raise WindtunnelError(
             "E904",

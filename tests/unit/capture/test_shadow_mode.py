@@ -222,3 +222,11 @@ def test_large_models_built_on_the_host_take_no_memory(shadow: Session) -> None:
 def _resident_bytes() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * 4096
+
+
+def test_an_operation_that_ran_out_of_memory_leaves_a_sound_program(shadow: Session) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        [torch.empty(1 << 30, device="musa") for _ in range(100)]
+    program = shadow.program()
+    assert int(program.sites[:, 0].max()) < len(program.specs)
+    assert shadow.clock.now_s() > 0
