@@ -1,7 +1,8 @@
 """MoE dispatch and combine as DeepEP runs them.
 
 Normal mode: a token is sent once to every *node* that holds one of its experts, over the NIC, and forwarded
-inside that node over the scale-up links; ``sms`` multiprocessors pack and copy, each at a fixed rate.
+inside that node over the scale-up links; ``sms`` multiprocessors pack and copy, each at a fixed rate: the
+copies, and once more the token itself.
 Low-latency mode: every (token, expert) pair is written straight to its rank. Within one node only the
 scale-up links are used. Balanced routing; imbalance is a factor on the most loaded rank, given by callers.
 """
@@ -56,12 +57,13 @@ def expert_s(
     if traffic.node_limit:
         nodes_hit = min(nodes_hit, traffic.node_limit)
     over_nic = load * nodes_hit * (shape.nodes - 1) / shape.nodes
-    over_links = load * distinct(shape.ranks, traffic.top_k) * (shape.ranks - 1) / shape.ranks
-    link_rate = link_bytes_per_s * parameters.link_efficiency
+    copies = distinct(shape.ranks, traffic.top_k) * (shape.ranks - 1) / shape.ranks
+    seconds = load * copies / (link_bytes_per_s * parameters.link_efficiency)
     if occupies_sms and not traffic.tma:
-        link_rate = min(link_rate, (traffic.sms or parameters.default_sms) * parameters.rate_per_sm)
+        rate = (traffic.sms or parameters.default_sms) * parameters.rate_per_sm
+        seconds = max(seconds, load * (copies + parameters.own_copies) / rate)
     parts = {
-        "links": over_links / link_rate,
+        "links": seconds,
         "nic": over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0,
     }
     limit = max(parts, key=lambda name: parts[name])

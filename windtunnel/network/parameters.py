@@ -116,6 +116,7 @@ class ExpertParameters:
 
     launch_s: float
     rate_per_sm: float
+    own_copies: float
     link_efficiency: float
     nic_efficiency: float
     low_latency_launch_s: float

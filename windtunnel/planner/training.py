@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from windtunnel.timeline.parts import kind_of, step_parts
 from windtunnel.timeline.pipeline import PipelineTiming, replay
 from windtunnel.timeline.prices import OpPrice, price_ops
 from windtunnel.timeline.pricing import ModelFor, default_model
-from windtunnel.timeline.schedule import Chunk, Schedule, order
+from windtunnel.timeline.schedule import Chunk, ChunkKind, Schedule, order
 from windtunnel.timeline.sites import SiteTable
 from windtunnel.timeline.step import StepTimeline
 
@@ -184,12 +185,22 @@ class TrainingPredictor:
                 times[id(program)] = self.program_time(program, host, slower)
             return times[id(program)]
 
+        last = layout.micro_batches - 1
+        of_kind: dict[tuple[ChunkKind, int, int], ProgramTime] = {}
+
         def of_chunk(chunk: Chunk) -> ProgramTime:
-            virtual, part = chunk.virtual % len(recipe.chunks), Part(str(chunk.kind))
-            return timed(recipe.program(virtual, part, chunk.micro_batch, plan.splits_backward))
+            # only the first and last micro-batch differ from the others
+            edge = 0 if chunk.micro_batch == 0 else 2 if chunk.micro_batch == last else 1
+            key = (chunk.kind, chunk.virtual, edge)
+            if key not in of_kind:
+                virtual, part = chunk.virtual % len(recipe.chunks), Part(str(chunk.kind))
+                program = recipe.program(virtual, part, chunk.micro_batch, plan.splits_backward)
+                of_kind[key] = timed(program)
+            return of_kind[key]
 
         boundary = float(recipe.boundary.nbytes)
 
+        @cache
         def transfer_s(origin: int, stage: int) -> float:
             pair = (origin * layout.stage_ranks, stage * layout.stage_ranks)
             return self.network.collective_time(Collective.SEND, boundary, pair).seconds

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from windtunnel.errors import WindtunnelError
@@ -55,6 +56,7 @@ class PipelineOrder:
     splits_backward: bool
 
 
+@lru_cache(maxsize=16)
 def order(schedule: Schedule, stages: int, micro_batches: int, chunks: int = 1) -> PipelineOrder:
     """The order of all stages. ``chunks``: model chunks per stage (interleaved only).
 

@@ -211,16 +211,14 @@ def fit_expert(folder: Path) -> tuple[ExpertParameters, Interval]:
     points = deepep_points(folder)
 
     def parameters(v: Vector) -> ExpertParameters:
-        return ExpertParameters(
-            v[0], v[1], v[2], v[3], v[4], v[5], v[6], default_sms=20, interval=NO_INTERVAL
-        )
+        return ExpertParameters(*(float(x) for x in v), default_sms=20, interval=NO_INTERVAL)
 
     def times(v: Vector) -> Vector:
         p = parameters(v)
         return np.array([expert_s(q.traffic, q.shape, q.link, q.nic, True, p)[0] for q in points])
 
     measured = np.array([p.seconds for p in points])
-    x = fit([30e-6, 15e9, 0.75, 0.9, 10e-6, 0.5, 0.85], times, measured, weights_of(points))
+    x = fit([30e-6, 15e9, 1.01, 0.75, 0.9, 10e-6, 0.5, 0.85], times, measured, weights_of(points))
     return parameters(x), quantiles(times(x), points)
 
 

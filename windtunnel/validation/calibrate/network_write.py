@@ -101,6 +101,7 @@ def _expert_text(p: ExpertParameters, interval: Interval) -> str:
         'about = "DeepEP on H100 (aiconfigurator 095f58a5) and on H800 with 400 Gb/s InfiniBand (DeepEP '
         "README 1a0c8f6, de8cfca); default_sms is the README's tuning\"\n"
         f"launch_s = {p.launch_s:.4g}\nrate_per_sm = {p.rate_per_sm:.4g}\n"
+        f"own_copies = {p.own_copies:.4g}\n"
         f"link_efficiency = {p.link_efficiency:.4g}\nnic_efficiency = {p.nic_efficiency:.4g}\n"
         f"low_latency_launch_s = {p.low_latency_launch_s:.4g}\n"
         f"low_latency_link_efficiency = {p.low_latency_link_efficiency:.4g}\n"
