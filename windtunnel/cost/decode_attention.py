@@ -12,6 +12,9 @@ are split over blocks until every multiprocessor has work. ``passes`` counts wha
 new token beside attention (rotary, cache write, sum over splits). Where more than ``group_max`` heads share a
 KV head, the library takes every head by itself and reads the cache for each, widened to 16 bits. MLA is one
 KV head whose value is part of its key.
+
+Fitted on A100, H100, H800 and B200: 1 to 2,048 sequences of up to 131,072 keys. Heads left out, weighted by time:
+2 to 10 % median; up to 70 % at p90 where a library changes kernels (16-bit fall back, unsplit keys on A100).
 """
 
 from __future__ import annotations

@@ -9,7 +9,10 @@ Chunked (chunk c, heads h, length T, dims dk and dv), per token and head:
 
 ``spill`` is how much of the intermediates goes through memory: about 1 for one kernel a stage, 0 for one fused
 kernel. Recurrent: the state (dk × dv FP32 a head) is read and written once a call; each token is a dependent
-step. Backward is 2.5 times the arithmetic and twice the traffic.
+step. Backward is 2.5 times the arithmetic and twice the traffic (not fitted: no measurement of it alone).
+
+Fitted on A100, H100 and B200, 1 to 1,024 sequences. Heads left out, weighted by time: recurrent 1 to 5 % median,
+chunked 7 to 20 %.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ optimizer. One formula, one set of parameters per family:
 carries over between chips, as ``issue`` does for products (``peaks.py``). Working sets that stay in the level-2
 cache take the fast path of ``memory_path.py``. What is special about each family stands in ``norm.py``,
 ``pointwise.py`` and so on.
+
+Fitted on A100 (pointwise, norm, embedding, softmax), H100 (short convolutions, copies) and S5000. Shapes left out,
+weighted by time: pointwise 1 %, norm 4 %, embedding 3 %, softmax 3 % median.
 """
 
 from __future__ import annotations

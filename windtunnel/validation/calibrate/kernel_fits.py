@@ -9,60 +9,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from windtunnel.cost.fit import POOLED, Fit, Regime
-from windtunnel.cost.kernel_time import Floats, Limit
-from windtunnel.cost.model import MODELS, CostModel, Settings
+from windtunnel.cost.kernel_time import Limit
+from windtunnel.cost.model import MODELS
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
-from windtunnel.validation.calibrate.fitting import Free, Points, fit_values, predict
-from windtunnel.validation.calibrate.kernel_families import LATER, Stage
-from windtunnel.validation.kernel_scores import roofline
+from windtunnel.validation.calibrate.fitting import Free, Points, fit_values
+from windtunnel.validation.calibrate.kernel_families import Stage
+from windtunnel.validation.calibrate.kernel_points import KernelPath, points_by_path
+from windtunnel.validation.calibrate.kernel_residuals import (
+    Residuals,
+    joined,
+    median_error,
+    regimes,
+    residuals,
+)
 from windtunnel.validation.measured import MeasuredRows
 from windtunnel.validation.score import weighted_quantile
 
 FEW_ROWS = 20
 """Below this a chip only moves peak fractions and fixed times, and borrows the shape of everything else."""
-FEW_LOW, FEW_HIGH = 0.8, 1.25
-"""Narrowest interval that a handful of rows can justify."""
-LOOKUP_ROWS = 1000
-"""Rows that the nearest-shape baseline searches, and rows that it answers."""
 FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_s", "fill_clocks", "rate"})
 OF_MEMORY = frozenset({"dram", "l2", "resident", "stream"})
 MEMORY_SHARE = 0.1
 """Rows that memory must bound before a fit of products may move what memory does."""
-REGIME_ENDS_S = (1e-5, 3e-5, 1e-4, 1e-3)
-REGIME_ROWS = 60
 
 Entry = dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class KernelPath:
-    """A kernel path: what a fit is for."""
-
-    library: str
-    precision: str
-    variant: str
-
-
-@dataclass(frozen=True, slots=True)
-class Residuals:
-    """Predicted and measured seconds of rows that the fit did not see, beside two plain baselines."""
-
-    predicted_s: Floats
-    measured_s: Floats
-    nearest_s: Floats  # baseline: the measured time of the nearest shape that the fit saw
-    roofline_s: Floats  # baseline: data sheet alone
-
-
 def fit_stage(stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]) -> list[Entry]:
     """All fits of one parameter file."""
-    paths = _by_path(stage, rows, chips)
+    paths = points_by_path(stage, rows, chips)
     generic = _generic(stage, paths)
     entries = [_entry(stage, POOLED, KernelPath("", "", ""), *generic)]
     for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
@@ -129,55 +111,8 @@ def _generic(
     flat = [item for name in sorted(together) for item in together[name]]
     family = flat[0].parts[0].family
     values = fit_values(flat, family, stage.free, dict(stage.fixed))
-    residuals = [_residuals(item, [], family, values) for item in flat]
-    return values, flat, _joined(residuals)
-
-
-def _by_path(
-    stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]
-) -> dict[KernelPath, dict[str, Points]]:
-    gathered: dict[KernelPath, dict[str, list[Points]]] = {}
-    for item in rows:
-        mine = tuple(part for part in item.parts if part.family in stage.families)
-        others = tuple(part for part in item.parts if part.family not in stage.families)
-        later = any(part.family in LATER[stage.file] for part in others)
-        if not mine or later or item.chip not in chips or "+" in item.library:
-            continue
-        good = np.isfinite(item.seconds) & (item.seconds > 0)
-        for part in mine:
-            good &= np.all([np.isfinite(column) for column in part.dims.values()], axis=0)
-        if not good.any():
-            continue
-        model = CostModel(chips[item.chip], Settings(library=item.library))
-        other_s = sum((model.price(part.where(good)).seconds for part in others), np.zeros(int(good.sum())))
-        path = KernelPath(item.library, mine[0].precision, mine[0].variant)
-        points = Points(
-            chips[item.chip],
-            tuple(part.where(good) for part in mine),
-            np.asarray(other_s),
-            item.seconds[good],
-            item.shape_group[good],
-        )
-        gathered.setdefault(path, {}).setdefault(item.chip, []).append(points)
-    return {
-        path: {name: _merged(parts) for name, parts in by_chip.items()} for path, by_chip in gathered.items()
-    }
-
-
-def _merged(points: Sequence[Points]) -> Points:
-    """Rows of several tables as one; batches are joined dimension by dimension."""
-    if len(points) == 1:
-        return points[0]
-    most = max(len(item.parts) for item in points)
-    same = [item for item in points if len(item.parts) == most]
-    offset = np.cumsum([0, *(int(item.shape_group.max()) + 1 for item in same[:-1])])
-    return Points(
-        same[0].chip,
-        tuple(same[0].parts[i].joined([item.parts[i] for item in same[1:]]) for i in range(most)),
-        np.concatenate([item.other_s for item in same]),
-        np.concatenate([item.seconds for item in same]),
-        np.concatenate([item.shape_group + shift for item, shift in zip(same, offset)]),
-    )
+    inside = [residuals(item, [], family, values) for item in flat]
+    return values, flat, joined(inside)
 
 
 def _family(points: Mapping[str, Points]) -> Family:
@@ -220,12 +155,12 @@ def _shapes_left_out(
     found = []
     for fold in folds:
         if fold.all():
-            found.append(_residuals(points, [], family, fixed))
+            found.append(residuals(points, [], family, fixed))
             break
         seen = points.where(~fold)
         values = fit_values([seen], family, free, fixed)
-        found.append(_residuals(points.where(fold), [seen], family, values))
-    return _joined(found)
+        found.append(residuals(points.where(fold), [seen], family, values))
+    return joined(found)
 
 
 def _chips_left_out(points: Mapping[str, Points], free: Sequence[Free], fixed: dict[str, float]) -> Residuals:
@@ -234,44 +169,8 @@ def _chips_left_out(points: Mapping[str, Points], free: Sequence[Free], fixed: d
     for name in sorted(points):
         rest = [item for other, item in points.items() if other != name]
         values = fit_values(rest or [points[name]], _family(points), free, fixed)
-        found.append(_residuals(points[name], rest, _family(points), values))
-    return _joined(found)
-
-
-def _residuals(points: Points, seen: Sequence[Points], family: Family, values: dict[str, float]) -> Residuals:
-    parts = [roofline(part, points.chip) for part in points.parts]
-    return Residuals(
-        predict(points, family, values),
-        points.seconds,
-        nearest_seconds(points, seen),
-        np.asarray(sum(parts, points.other_s)),
-    )
-
-
-def nearest_seconds(points: Points, seen: Sequence[Points]) -> Floats:
-    """The time of the nearest shape in ``seen``, by the logarithms of all dimensions; NaN where nothing was seen."""
-    if not seen:
-        return np.full(len(points), np.nan)
-    names = sorted(points.parts[0].dims)
-    known = np.concatenate([_logarithms(item, names) for item in seen])
-    times = np.concatenate([item.seconds for item in seen])
-    if len(known) > LOOKUP_ROWS:
-        chosen = np.random.default_rng(0).choice(len(known), LOOKUP_ROWS, replace=False)
-        known, times = known[chosen], times[chosen]
-    wanted = _logarithms(points, names)
-    found = [int(np.abs(known - row).sum(axis=1).argmin()) for row in wanted[:LOOKUP_ROWS]]
-    answer = np.full(len(points), np.nan)
-    answer[: len(found)] = times[found]
-    return answer
-
-
-def _logarithms(points: Points, names: Sequence[str]) -> Floats:
-    return np.log(np.stack([points.parts[0].dim(name) for name in names], axis=1) + 1.0)
-
-
-def _joined(found: Sequence[Residuals]) -> Residuals:
-    names = ("predicted_s", "measured_s", "nearest_s", "roofline_s")
-    return Residuals(*(np.concatenate([getattr(item, name) for item in found]) for name in names))
+        found.append(residuals(points[name], rest, _family(points), values))
+    return joined(found)
 
 
 def _entry(
@@ -290,47 +189,16 @@ def _entry(
         "variant": path.variant,
         "values": {name: float(f"{value:.4g}") for name, value in values.items()},
         "ranges": {name: _range(name, points) for name in stage.dims if name != "bytes"},
-        "regimes": _regimes(left_out, few=sum(len(item) for item in points) < FEW_ROWS),
+        "regimes": regimes(left_out, few=sum(len(item) for item in points) < FEW_ROWS),
         "rows": sum(len(item) for item in points),
         "error_median": float(f"{weighted_quantile(error, left_out.measured_s, 0.5):.3g}"),
         "error_p90": float(f"{weighted_quantile(error, left_out.measured_s, 0.9):.3g}"),
-        "roofline_median": _median(left_out.roofline_s, left_out.measured_s),
-        "nearest_median": _median(left_out.nearest_s, left_out.measured_s),
+        "roofline_median": median_error(left_out.roofline_s, left_out.measured_s),
+        "nearest_median": median_error(left_out.nearest_s, left_out.measured_s),
         "source": ", ".join(stage.tables),
     }
-
-
-def _median(baseline_s: Floats, measured_s: Floats) -> float | None:
-    """Time-weighted median error of a baseline; None where it has no answer."""
-    there = np.isfinite(baseline_s)
-    if not there.any():
-        return None
-    error = np.abs(baseline_s[there] / measured_s[there] - 1.0)
-    return float(f"{weighted_quantile(error, measured_s[there], 0.5):.3g}")
 
 
 def _range(name: str, points: Sequence[Points]) -> list[float]:
     columns = [part.dim(name) for item in points for part in item.parts]
     return [float(min(column.min() for column in columns)), float(max(column.max() for column in columns))]
-
-
-def _regimes(left_out: Residuals, *, few: bool) -> list[list[float | None]]:
-    """Intervals by predicted duration; neighbours with few rows are merged."""
-    ratio = left_out.measured_s / left_out.predicted_s
-    regimes: list[list[float | None]] = []
-    start = 0.0
-    for end in (*REGIME_ENDS_S, np.inf):
-        inside = (left_out.predicted_s >= start) & (left_out.predicted_s < end)
-        last = end == np.inf
-        if inside.sum() < REGIME_ROWS and not last:
-            continue
-        if inside.sum() < min(REGIME_ROWS, len(ratio)) and last and regimes:
-            regimes[-1][0] = None
-            break
-        rows = ratio[inside] if inside.any() else ratio
-        low, high = (float(f"{value:.3g}") for value in np.quantile(rows, [0.1, 0.9]))
-        if few:
-            low, high = min(low, FEW_LOW), max(high, FEW_HIGH)
-        regimes.append([None if last else end, min(low, 1.0), max(high, 1.0)])
-        start = end
-    return regimes
