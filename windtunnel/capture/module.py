@@ -62,7 +62,7 @@ class CardModule(types.ModuleType):
     Stream = streams.Stream
     Event = streams.Event
     ExternalStream = streams.Stream
-    default_generators = (torch.default_generator,)
+    default_generators = (torch.default_generator,) * 64  # one for each index that a script may use
 
     # ---- devices -----------------------------------------------------------
 

@@ -1,11 +1,16 @@
-import os, torch, torch.distributed as dist
+"""DistributedDataParallel on a small model."""
+
+import os
+
+import torch
+import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.nn.parallel import DistributedDataParallel
 
 dist.init_process_group("nccl")
 local = int(os.environ["LOCAL_RANK"])
 torch.cuda.set_device(local)
-model = DDP(
+model = DistributedDataParallel(
     nn.Sequential(nn.Embedding(1000, 1024), *[nn.Linear(1024, 1024) for _ in range(8)]).cuda(),
     device_ids=[local],
 )

@@ -31,6 +31,12 @@ parser.add_argument("--sequence", type=int, default=1024)
 parser.add_argument("--microbatches", type=int, default=8)
 args = parser.parse_args()
 
+if args.experts:
+    from megatron.core.transformer.moe import moe_utils
+
+    if not hasattr(moe_utils, "te_general_gemm"):
+        moe_utils.te_general_gemm = None  # 0.16.1 asks for it, and defines it with Transformer Engine only
+
 dist.init_process_group("nccl")
 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 mpu.initialize_model_parallel(

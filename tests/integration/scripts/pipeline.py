@@ -1,8 +1,13 @@
-import os, sys, torch, torch.distributed as dist
+"""Pipeline schedules of PyTorch: number of stages, name of the schedule."""
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining import schedules
+from torch.distributed.pipelining import PipelineStage, schedules
 
 dist.init_process_group("nccl")
 rank, world = dist.get_rank(), dist.get_world_size()
@@ -43,10 +48,15 @@ class Part(nn.Module):
 
 parts = [Part(i).cuda() for i in mine]
 stages = [PipelineStage(p, i, n, torch.device("cuda"), group=group) for p, i in zip(parts, mine)]
-loss_fn = lambda out, y: nn.functional.cross_entropy(out.flatten(0, 1), y.flatten())
+
+
+def loss_fn(out, y):
+    return nn.functional.cross_entropy(out.flatten(0, 1), y.flatten())
+
+
 sched = cls(stages if multi else stages[0], n_microbatches=2 * pp, loss_fn=loss_fn)
 opt = torch.optim.AdamW([q for p in parts for q in p.parameters()])
-for step in range(2):
+for _step in range(2):
     x = torch.randint(0, 1000, (4 * pp, 128), device="cuda")
     y = torch.randint(0, 1000, (4 * pp, 128), device="cuda")
     losses = []
@@ -63,5 +73,5 @@ for step in range(2):
     opt.step()
     opt.zero_grad()
     if last:
-        print("loss", sum(l.item() for l in losses))
+        print("loss", sum(loss.item() for loss in losses))
 dist.destroy_process_group()

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from windtunnel.capture.describe import OpInfo
-from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.capture.describe import OpInfo, op_spec
+from windtunnel.capture.meta import contiguous
+from windtunnel.capture.tensor import VirtualTensor, fresh
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
@@ -52,7 +53,23 @@ def _embedding(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[s
     return state.dispatch.default(info.func, args, kwargs)
 
 
+def _masked_select(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As many elements as a mask with values says, of a source that may have none."""
+    source, mask = args
+    chosen = mask.host_values if isinstance(mask, VirtualTensor) else mask
+    if chosen is None or (isinstance(source, VirtualTensor) and source.host_values is not None):
+        return state.dispatch.default(info.func, args, kwargs)
+    state.wait_for_host_read(mask)
+    shape = torch.broadcast_shapes(source.shape, chosen.shape)
+    count = int(chosen.expand(shape).sum())
+    place = state.recorder.reserve()
+    out = fresh(contiguous(source.dtype, (count,)))
+    state.recorder.fill(place, op_spec(info, args, kwargs, out))
+    return out
+
+
 HANDLERS = {
+    aten.masked_select.default: _masked_select,
     aten.embedding.default: _embedding,
     aten.index.Tensor: _index,
     aten.index_put_.default: _index_put,

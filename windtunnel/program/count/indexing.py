@@ -69,6 +69,8 @@ def _index_put(spec: OpSpec) -> Work:
         places = max(index.numel for index in indices)
         table = inputs[0]
         row = table.numel // max(1, table.shape[0]) if table.shape and len(indices) == 1 else 1
+        if indices[0].dtype == "bool":  # a mask covers as many dimensions as it has, and all places at most
+            row = table.numel // max(1, places)
         values = TensorSpec(table.dtype, (places, row))
     return scatter(spec, values, indices, adds=_adds(spec))
 
