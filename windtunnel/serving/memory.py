@@ -98,7 +98,8 @@ def _layer_bytes(model: ModelSpec, layer: Layer, layout: ServingLayout, quantise
     ways, hidden = layout.tensor, model.hidden
     total = model.layer_norm_parameters(layer) * 2.0
     if layer.mixer is not None:
-        total += layer.mixer.parameters(hidden) * quantised / ways
+        whole = _replicated(layer, hidden)
+        total += (whole + (layer.mixer.parameters(hidden) - whole) / ways) * quantised
     if isinstance(layer.ffn, Moe):
         routed = layer.ffn.routed_parameters(hidden) * quantised / layout.cards
         router = layer.ffn.experts * hidden
@@ -107,6 +108,14 @@ def _layer_bytes(model: ModelSpec, layer: Layer, layout: ServingLayout, quantise
     elif layer.ffn is not None:
         total += layer.ffn.parameters(hidden) * quantised / ways
     return total
+
+
+def _replicated(layer: Layer, hidden: int) -> int:
+    """Parameters of a mixer that every tensor-parallel rank holds whole: latent attention's down products."""
+    mixer = layer.mixer
+    if not isinstance(mixer, Latent):
+        return 0
+    return hidden * (mixer.query_rank + mixer.kv_rank + mixer.rope_dim)
 
 
 def activation_bytes(model: ModelSpec, layout: ServingLayout, tokens: int, sequences: int) -> int:

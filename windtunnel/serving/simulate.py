@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Request, Served
@@ -44,7 +45,7 @@ def closed_loop(requests: Sequence[Request], replicas: Sequence[Replica], concur
 
 def _closed(replica: Replica, requests: Sequence[Request], places: int) -> None:
     queue = iter(requests)
-    for request, _ in zip(queue, range(places)):
+    for request in islice(queue, places):
         replica.add(replace(request, arrival_s=0.0))
     answered = 0
     while replica.busy:

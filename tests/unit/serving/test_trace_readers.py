@@ -1,0 +1,115 @@
+"""Traces of every format; broken lines named and kept apart."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.serving.trace_readers import read_trace
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+MOONCAKE = '{"timestamp": 27000, "input_length": 600, "output_length": 52, "hash_ids": [46, 47]}\n'
+FORMATS = {
+    "mooncake.jsonl": (MOONCAKE, 600, 52),
+    "bailian.jsonl": (
+        '{"chat_id": 1, "timestamp": 3.5, "input_length": 20, "output_length": 7, "hash_ids": [1, 2]}', 20, 7,
+    ),
+    "azure.csv": ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n", 4808, 10),
+    "burst.csv": (
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,472,18,490,API\n",
+        472, 18,
+    ),
+    "vidur.csv": ("num_prefill_tokens,num_decode_tokens,num_total_tokens\n3772,54,3826\n", 3772, 54),
+    "sessions.jsonl.gz": (
+        json.dumps({"id": "s", "block_size": 64, "requests": [{"t": 2, "in": 70, "out": 9, "hash_ids": [1, 2]}]}),
+        70, 9,
+    ),
+    "sharegpt.json": (
+        json.dumps([{"conversations": [{"value": "x" * 400}, {"value": "y" * 80}]}]), 100, 20,
+    ),
+    "plain.jsonl": ('{"prompt_tokens": 5, "output_tokens": 6, "timestamp": 1.5}', 5, 6),
+    "calls.csv.gz": ("trace,t,in_tok,out_tok\n1,19.0,72762,296\n", 72762, 296),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats(name: str, tmp_path: Path) -> None:
+    text, prompt, output = FORMATS[name]
+    trace = read_trace(write(tmp_path, name, text))
+    (request,) = trace.requests
+    assert (request.prompt_tokens, request.output_tokens, request.arrival_s) == (prompt, output, 0.0)
+    assert not trace.bad
+
+
+def test_broken_lines_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    lines = [
+        MOONCAKE,
+        "not json\n",
+        '{"timestamp": 28000, "input_length": -3, "output_length": 1, "hash_ids": []}\n',
+        '{"timestamp": 28000, "input_length": 5000, "output_length": 1, "hash_ids": [1]}\n',
+        "[1, 2]\n",
+        '{"timestamp": 29500, "input_length": 10, "output_length": "many", "hash_ids": [1]}\n',
+        '{"timestamp": NaN, "input_length": 10, "output_length": 3, "hash_ids": [1]}\n',
+        "\n",
+        '{"timestamp": 29000, "input_length": 10, "output_length": 0, "hash_ids": [3]}\n',
+    ]
+    trace = read_trace(write(tmp_path, "broken.jsonl", "".join(lines)))
+    assert [bad.line for bad in trace.bad] == [2, 3, 4, 5, 6, 7]
+    assert [request.number for request in trace.requests] == [0, 1]
+    assert trace.requests[1].arrival_s == pytest.approx(2.0)
+    assert trace.requests[1].output_tokens == 1
+    assert trace.seconds == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("empty.jsonl", ""),
+        ("rubbish.jsonl", "hello\n"),
+        ("cut.json", "[{"),
+        ("cut.jsonl.gz", None),
+        ("absent", None),
+    ],
+)
+def test_nothing_to_replay(name: str, text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if text is not None:
+        write(tmp_path, name, text)
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(MOONCAKE.encode() * 500)[:40])
+    with pytest.raises(WindtunnelError) as caught:
+        read_trace(path)
+    assert caught.value.code == "E652"
+
+
+def test_keys_fit_any_block_that_divides(tmp_path: Path) -> None:
+    (request,) = read_trace(write(tmp_path, "m.jsonl", MOONCAKE)).requests
+    small = request.block_keys(64)
+    assert small is not None
+    assert len(small) == 600 // 64 == len(set(small))
+    assert request.block_keys(512) == (46,)
+    assert request.block_keys(1024) == ()
+    with pytest.raises(ValueError, match="do not fit"):
+        request.block_keys(768)
+
+
+def test_published_traces(shared: Path) -> None:
+    folder = shared / "traces"
+    trace = read_trace(folder / "mooncake_fast25_conversation.jsonl")
+    assert len(trace.requests) == 12_031
+    assert sum(request.prompt_tokens for request in trace.requests) == 144_793_823
+    assert not trace.bad
+    assert len(read_trace(folder / "azure_llm_2023_code.csv", 100).requests) == 100
