@@ -12,6 +12,7 @@ _HOMES = {
     "chip": "windtunnel.api",
     "load": "windtunnel.api",
     "predict": "windtunnel.api",
+    "record": "windtunnel.api",
     "save": "windtunnel.api",
     "AnswerIsNo": "windtunnel.errors",
     "WindtunnelError": "windtunnel.errors",

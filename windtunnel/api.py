@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from windtunnel.program import file
 from windtunnel.program.program import Program
@@ -12,7 +14,10 @@ from windtunnel.specs.catalogue import chip as _chip
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.predict import predict as _predict
 
-__all__ = ["chip", "load", "predict", "save"]
+if TYPE_CHECKING:
+    from windtunnel.capture.session import Session
+
+__all__ = ["chip", "load", "predict", "record", "save"]
 
 
 def chip(name: str, overrides: Sequence[str] = ()) -> Chip:
@@ -43,6 +48,35 @@ def save(program: Program, path: str | Path) -> str:
         WindtunnelError: E905, the file cannot be written.
     """
     return file.save(program, path)
+
+
+@contextmanager
+def record(
+    on: str | Chip = "mtt-s5000", *, values: bool = False, cuda_names: bool = True, **options: Any
+) -> Iterator[Session]:
+    """A virtual card for the code inside the block; needs PyTorch.
+
+    Args:
+        on: a chip or its name.
+        values: compute with real data as the chip does, instead of shapes alone.
+        cuda_names: let ``torch.cuda`` and ``"cuda"`` mean the card, as ``windtunnel run`` does.
+        options: further ones of ``capture.session.Session``.
+
+    Yields:
+        The session; ``session.program()`` is what was recorded, for ``predict`` and ``save``.
+
+    Raises:
+        WindtunnelError: E101, no such chip.
+    """
+    from windtunnel.capture.cuda_names import CudaNames  # PyTorch takes seconds to import
+    from windtunnel.capture.session import Session
+
+    card = on if isinstance(on, Chip) else _chip(on)
+    with ExitStack() as stack:
+        session = stack.enter_context(Session(card, "values" if values else "shadow", **options))
+        if cuda_names:
+            stack.enter_context(CudaNames(session))
+        yield session
 
 
 def predict(
