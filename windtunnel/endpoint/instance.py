@@ -53,7 +53,7 @@ def _scalar(kind: str, schema: Schema, topic: str) -> object:
 
 def _resolved(reference: str, root: Schema) -> Schema:
     found: object = root
-    for part in reference.removeprefix("#/").split("/"):
+    for part in filter(None, reference.removeprefix("#").split("/")):
         if not isinstance(found, Mapping) or part not in found:
             return {}
         found = found[part]

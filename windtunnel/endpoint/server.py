@@ -140,9 +140,10 @@ class Endpoint:
     def _submit(self, wanted: Asked, output: int) -> Stream:
         prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
         room = self.deployment.cache_tokens
-        if prompt + output > room:
+        most = max(output, wanted.max_tokens)
+        if prompt + most > room:
             raise BadBody(
-                f"this deployment holds {room} tokens; the request has {prompt} and may generate {output}",
+                f"this deployment holds {room} tokens; the request has {prompt} and may generate {most}",
                 "messages" if not wanted.prompt_tokens else "prompt",
             )
         keys = block_keys(wanted.prompt, self.deployment.memory.block_tokens)

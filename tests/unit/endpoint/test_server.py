@@ -1,0 +1,196 @@
+"""The endpoint over real loopback sockets: answers, streams, pace, cancellation, overload, mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from windtunnel.endpoint.server import Endpoint
+from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.specs.model_catalogue import shipped_model
+from windtunnel.specs.targets import cluster_of
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Deployment:
+    options = DeploymentOptions(max_num_seqs=4)
+    return deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), options)
+
+
+class Running:
+    """A server on a free port, in a thread of its own."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(endpoint.app, log_level="error", access_log=False)
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def fast(deployment: Deployment) -> Iterator[Running]:
+    running = Running(Endpoint(deployment, speed=20.0))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def slow(deployment: Deployment) -> Iterator[Running]:
+    running = Running(Endpoint(deployment, speed=1.0, max_queue=3))
+    yield running
+    running.stop()
+
+
+def ask(running: Running, path: str = "/v1/chat/completions", **body: Any) -> httpx.Response:
+    if "chat" in path:
+        body.setdefault("messages", [{"role": "user", "content": "hello"}])
+    return httpx.post(running.url + path, json=body, timeout=30)
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_chat(fast: Running) -> None:
+    body = ask(fast, model="any", max_tokens=12).json()
+    (choice,) = body["choices"]
+    assert body["model"] == "any"
+    assert body["usage"]["completion_tokens"] == 12
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"]
+
+
+def test_completion_with_token_ids(fast: Running) -> None:
+    body = ask(fast, "/v1/completions", prompt=[5] * 300, max_tokens=7, ignore_eos=True).json()
+    assert body["usage"]["prompt_tokens"] == 300
+    assert body["usage"]["completion_tokens"] == 7
+    again = ask(fast, "/v1/completions", prompt=[5] * 300, max_tokens=7).json()
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 300 // 16 * 16
+
+
+def test_streams_say_the_same_as_whole_answers(fast: Running) -> None:
+    whole = ask(fast, max_tokens=15).json()
+    options = {"include_usage": True}
+    chunks = events(ask(fast, max_tokens=15, stream=True, stream_options=options).text)
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"]]
+    assert "".join(deltas) == whole["choices"][0]["message"]["content"]
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == 15
+    assert len([delta for delta in deltas if delta]) == 15
+
+
+def test_tool_calls_stream(fast: Running) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    chunks = events(ask(fast, tools=[tool], stream=True).text)
+    calls = [c for chunk in chunks for c in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert [call["function"]["name"] for call in calls] == ["f"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (b"{", None), (b"[]", None), (b'{"messages": []}', "messages"),
+        (b'{"messages": [3]}', "messages[0]"), (b'{"messages": [{"role": "user", "content": 3}]}', None),
+        (b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}', "max_tokens"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1048576}', "messages"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "stream": 1}', "stream"),
+        (b"[" * 100_000, None), (b"\xff\xfe", None),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(fast: Running, raw: bytes, param: str | None) -> None:
+    answer = httpx.post(fast.url + "/v1/chat/completions", content=raw, timeout=30)
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert error["type"] == "invalid_request_error"
+    assert error["message"]
+    if param:
+        assert error["param"] == param
+
+
+def test_other_paths(fast: Running) -> None:
+    assert httpx.get(fast.url + "/health").status_code == 200
+    assert httpx.get(fast.url + "/v1/models").json()["data"][0]["id"] == "qwen3-8b"
+    assert httpx.get(fast.url + "/nowhere").json()["error"]["code"] == 404
+    assert httpx.get(fast.url + "/v1/completions").status_code == 405
+    metrics = httpx.get(fast.url + "/metrics").text
+    assert 'vllm:num_requests_running{model_name="qwen3-8b"} 0' in metrics
+    assert "vllm:time_to_first_token_seconds_count" in metrics
+
+
+def test_tokens_come_at_the_deployments_pace(slow: Running, deployment: Deployment) -> None:
+    body = {"prompt": "hello there", "max_tokens": 40, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", slow.url + "/v1/completions", json=body, timeout=30) as answer:
+        lines = (line for line in answer.iter_lines() if line.startswith("data: {"))
+        times = [time.monotonic() for _ in lines]
+    step = deployment.step.decode_s(1, 20)
+    # forty tokens, thirty-nine gaps; the last event says why it ended
+    assert (times[39] - times[0]) / 39 == pytest.approx(step, rel=0.1)
+
+
+def test_clients_that_leave_free_their_place(slow: Running) -> None:
+    body = {"prompt": "x" * 400, "max_tokens": 2000, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", slow.url + "/v1/completions", json=body, timeout=30) as answer:
+        next(answer.iter_lines())
+    until = time.monotonic() + 5
+    while time.monotonic() < until and slow.endpoint.engine.running:
+        time.sleep(0.05)
+    engine = slow.endpoint.engine
+    assert engine.running == engine.waiting == 0
+    assert engine.counters.cancelled == 1
+    pool = engine.replicas[0].ranks[0].pool
+    assert pool.free == pool.capacity
+
+
+def test_a_full_queue_says_when_to_come_again(slow: Running) -> None:
+    async def flood() -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=30) as client:
+            body = {"prompt": "hello", "max_tokens": 40, "ignore_eos": True}
+            send = [client.post(slow.url + "/v1/completions", json=body) for _ in range(12)]
+            return list(await asyncio.gather(*send))
+
+    answers = asyncio.run(flood())
+    refused = [answer for answer in answers if answer.status_code == 429]
+    served = [answer for answer in answers if answer.status_code == 200]
+    assert refused
+    assert len(served) >= 4
+    assert len(refused) + len(served) == 12
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_shutdown_lets_answers_end(deployment: Deployment) -> None:
+    running = Running(Endpoint(deployment))
+    answers: list[httpx.Response] = []
+    body = {"prompt": "hello", "max_tokens": 60, "ignore_eos": True}
+    client = threading.Thread(
+        target=lambda: answers.append(httpx.post(running.url + "/v1/completions", json=body, timeout=30))
+    )
+    client.start()
+    while not running.endpoint.engine.running:
+        time.sleep(0.01)
+    running.stop()
+    client.join(10)
+    assert answers[0].json()["usage"]["completion_tokens"] == 60
