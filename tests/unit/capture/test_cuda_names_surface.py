@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -316,3 +317,36 @@ def test_data_parallel_over_several_cards_is_refused(session: Session) -> None:
     with pytest.raises(WindtunnelError, match="DistributedDataParallel") as raised:
         nn.parallel.comm.scatter(torch.randn(4), devices=[0, 1])
     assert raised.value.code == "E412"
+
+
+@pytest.mark.parametrize(
+    ("function", "on_card"),
+    [
+        (lambda storage, location: storage, False),
+        (lambda storage, location: storage.cuda(0), True),
+        (lambda storage, location: None, True),
+    ],
+)
+def test_loading_with_a_function(
+    session: Session, function: Callable[[torch.UntypedStorage, str], object], on_card: bool
+) -> None:
+    buffer = io.BytesIO()
+    torch.save({"w": torch.ones(2, device="cuda")}, buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, map_location=function)["w"].is_cuda is on_card
+
+
+def test_torch_musas_own_names(musa: Session) -> None:
+    names: Any = torch.musa  # type: ignore[attr-defined]
+    x = torch.ones(64, 64).musa()  # type: ignore[attr-defined]
+    with names.amp.autocast(dtype=torch.bfloat16):
+        assert (x @ x).dtype is torch.bfloat16
+    assert names.amp.GradScaler().is_enabled()
+    graph = names.MUSAGraph()
+    with names.graph(graph):
+        y = x + 1
+    graph.replay()
+    assert names.memory.memory_allocated() > 0
+    assert y.device == torch.device("musa:0")
+    assert nn.Linear(2, 2).musa().weight.is_musa  # type: ignore[operator,attr-defined]
+    assert noted(musa) == {}

@@ -33,11 +33,22 @@ def _wrap_load(patches: Patches, translate: Translate) -> None:
 
     @functools.wraps(load)
     def load_(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if callable(map_location):
+            map_location = _answer_of(map_location)
         if isinstance(map_location, dict):  # {"cuda:0": "cuda:1"}: there is one card
             map_location = next((DEVICE for to in map_location.values() if _is_card(to)), "cpu")
         return load(f, translate(map_location), *args, **kwargs)
 
     patches.set(torch, "load", load_)
+
+
+def _answer_of(map_location: Any) -> Any:
+    """Where a function sends storages: asked once, with an empty one of the card."""
+    try:
+        answer = map_location(torch.UntypedStorage(0), "cuda:0")
+    except RuntimeError:  # `storage.cuda()`: storages of a Python device cannot be made
+        return DEVICE
+    return DEVICE if answer is None else answer.device
 
 
 def _is_card(device: Any) -> bool:

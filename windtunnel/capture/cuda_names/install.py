@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import sys
-import types
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
 from windtunnel.capture.cuda_names import (
     amp,
@@ -17,6 +12,7 @@ from windtunnel.capture.cuda_names import (
     graphs,
     kernels,
     movement,
+    musa_names,
     namespace,
     nvtx,
     pinned_factories,
@@ -37,6 +33,7 @@ _PARTS = (
     backends,
     amp,
     around,
+    musa_names,
     movement,
     data_parallel,
     pinned_factories,
@@ -56,10 +53,6 @@ class CudaNames:
         """Redirect every name."""
         for part in _PARTS:
             part.install(self._patches, self.pretence)
-        if not self.pretence.native:
-            finder = _TorchMusa()
-            sys.meta_path.append(finder)
-            self._patches.later(lambda: sys.meta_path.remove(finder))
         return self
 
     def remove(self) -> None:
@@ -76,21 +69,3 @@ class CudaNames:
         traceback: TracebackType | None,
     ) -> None:
         self.remove()
-
-
-class _TorchMusa:
-    """Lets scripts ``import torch_musa`` or ``import torchada`` where they are not installed: the card's
-    names are there already."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if name in ("torch_musa", "torchada"):
-            return importlib.machinery.ModuleSpec(name, self)  # type: ignore[arg-type]
-        return None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
-        """The default module."""
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing to define: ``torch.musa`` is registered."""
