@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -18,6 +18,7 @@ from windtunnel.estimate import Estimate, Source, normalised_shares
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.exchange import PipelineExchange
+from windtunnel.planner.hidden import expert_exchange, hidden
 from windtunnel.planner.sustained import MATRIX_FAMILIES, Sustained, sustained
 from windtunnel.program.program import Program
 from windtunnel.program.work import Family
@@ -180,9 +181,13 @@ class TrainingPredictor:
         host = 1.0 if layout.graphs else self._long_run.host_factor(layout.host)
         slower = FLASH_1_FACTOR if layout.attention is AttentionKernel.FLASH_1 else 1.0
 
+        hides = layout.overlap_experts or plan.schedule is Schedule.DUALPIPE
+
         def timed(program: Program) -> ProgramTime:
             if id(program) not in times:
-                times[id(program)] = self.program_time(program, host, slower)
+                time = self.program_time(program, host, slower)
+                exchanged = expert_exchange(program, self.network) if hides else (0.0, 0.0)
+                times[id(program)] = replace(time, parts=hidden(time.parts, *exchanged))
             return times[id(program)]
 
         last = layout.micro_batches - 1

@@ -85,6 +85,7 @@ class Layout:
         reduce_in_fp32: gradients are reduced in FP32, else in the parameters' dtype.
         overlap_grad_reduce, overlap_param_gather: data-parallel collectives beside compute.
         overlap_tensor: share of tensor-parallel collectives hidden behind products (async TP, user buffers).
+        overlap_experts: dispatch and combine run beside another micro-batch's compute.
         graphs: layers launched as CUDA graphs. fused: norms, activations and losses are single kernels.
         attention: which generation of attention kernels runs.
         host: how much more the framework's host does than issue the operations written here.

@@ -9,9 +9,7 @@ from windtunnel.recipes.groups import EXPERT
 from windtunnel.recipes.layers.norm import activation_piece
 from windtunnel.recipes.layout import Layout, Precision
 from windtunnel.recipes.linear import FP8_BACKWARD, FP8_FORWARD, Products
-from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
-
-_DISPATCH_WORK = 16
+from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor
 
 
 def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
@@ -98,9 +96,7 @@ def _transfer(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int) 
         "imbalance": layout.imbalance,
         "tma": layout.dispatch_by_tma,
     }
-    if not layout.overlap_experts:
-        return (collective(name, EXPERT, sent, sent, -1, **more),)
-    return (collective(name, EXPERT, sent, sent, _DISPATCH_WORK, **more), wait(_DISPATCH_WORK))
+    return (collective(name, EXPERT, sent, sent, -1, **more),)
 
 
 def _grouped(name: str, layout: Layout, rows: int, wide_in: int, wide_out: int, experts: int) -> Piece:

@@ -211,7 +211,8 @@ def fit_expert(folder: Path) -> tuple[ExpertParameters, Interval]:
     points = deepep_points(folder)
 
     def parameters(v: Vector) -> ExpertParameters:
-        return ExpertParameters(*(float(x) for x in v), default_sms=20, interval=NO_INTERVAL)
+        a, b, c, d, e, f, g, h = (float(x) for x in v)
+        return ExpertParameters(a, b, c, d, e, f, g, h, default_sms=20, interval=NO_INTERVAL)
 
     def times(v: Vector) -> Vector:
         p = parameters(v)
