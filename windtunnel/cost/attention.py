@@ -101,7 +101,7 @@ def supported(batch: Batch, chip: Chip) -> Floats:
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     """Times of attention works, forward or backward by the family of the batch."""
     p = AttentionParameters.of(fit)
-    fused, plain = _fused(batch, chip, p), _math(batch, chip, p)
+    fused, plain = _fused(batch, chip, p, fit.value("throttle_s", THROTTLE_S)), _math(batch, chip, p)
     taken = supported(batch, chip) > 0
     return Times(np.where(taken, fused.seconds, plain.seconds), np.where(taken, fused.limit, plain.limit))
 
@@ -118,7 +118,7 @@ def _products(batch: Batch) -> float:
     return BACKWARD_PRODUCTS if batch.family is Family.ATTENTION_BACKWARD else 1.0
 
 
-def _fused(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
+def _fused(batch: Batch, chip: Chip, p: AttentionParameters, throttle_s: float) -> Times:
     units = chip.multiprocessors.value
     dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
     slowness = dims / matrix_flops(chip, batch.precision) + (dims + 2.0 * p.narrow) / issue_flops(
@@ -141,7 +141,7 @@ def _fused(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
     limit = np.where(
         compute >= memory, np.where(exps > matrix, int(Limit.VECTOR), int(Limit.COMPUTE)), int(Limit.MEMORY)
     )
-    throttled = seconds * (1.0 + p.throttle * seconds / (seconds + THROTTLE_S))
+    throttled = seconds * (1.0 + p.throttle * seconds / (seconds + throttle_s))
     return Times(throttled, np.where(compute + memory >= fixed, limit, int(Limit.LATENCY)))
 
 

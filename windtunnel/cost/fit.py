@@ -34,8 +34,8 @@ LIBRARIES = (
     "cutlass@trtllm",
     "triton@vllm",
     "trtllm@trtllm-mla",
-    "sglang",
     "trtllm",
+    "sglang",
     "deepgemm",
     "",
 )
@@ -120,6 +120,13 @@ class Fit:
     def without_extras(self) -> Fit:
         """The kernel alone."""
         return replace(self, values=tuple(pair for pair in self.values if pair[0] not in EXTRAS))
+
+    def sustained(self) -> Fit:
+        """The same kernels on a chip that has been busy for long: the power limit holds from the start."""
+        if all(name != "throttle" for name, _ in self.values):
+            return self
+        rest = tuple(pair for pair in self.values if pair[0] != "throttle_s")
+        return replace(self, values=(*rest, ("throttle_s", 1e-12)))
 
     def inside(self, batch: Batch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which kernels lie inside the fitted range, in every dimension."""

@@ -100,10 +100,13 @@ class Settings:
     Attributes:
         allow_tf32: whether FP32 products may run in TF32; None takes the chip's default.
         library: whose kernels run where fits know several; empty takes what PyTorch calls.
+        sustained: whether the chip has been busy for long, as in a training step: every product then runs at
+            the clock that the power limit sustains, not only long ones.
     """
 
     allow_tf32: bool | None = None
     library: str = ""
+    sustained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,8 @@ class CostModel:
         choice = choose(
             file, self.chip, library=self.settings.library, precision=batch.precision, variant=batch.variant
         )
-        times = model(batch, self.chip, choice.fit)
+        fit = choice.fit.sustained() if self.settings.sustained else choice.fit
+        times = model(batch, self.chip, fit)
         inside = choice.fit.inside(batch)
         low, high = choice.fit.interval(times.seconds)
         borrowed = choice.fit.rows > 0 and not (choice.own and choice.exact)

@@ -59,6 +59,15 @@ def test_fp32_products_follow_the_tf32_setting() -> None:
     assert forbidden.kernel_time(work).seconds == pytest.approx(strict)
 
 
+def test_a_busy_chip_runs_short_products_at_the_sustained_clock_too() -> None:
+    burst, busy = CostModel(sample_chip()), CostModel(sample_chip(), Settings(sustained=True))
+    for work in (gemm(2048, 2048, 2048), prefill(1, 1024, causal=True)):
+        assert busy.kernel_time(work).seconds > burst.kernel_time(work).seconds
+    long = gemm(65_536, 65_536, 65_536)
+    assert busy.kernel_time(long).seconds == pytest.approx(burst.kernel_time(long).seconds, rel=0.01)
+    assert busy.kernel_time(decode(1, 128)) == burst.kernel_time(decode(1, 128))
+
+
 def test_attention_beyond_the_chips_head_dimensions_falls_back_to_math() -> None:
     model = CostModel(sample_chip())
     fused = prefill(1, 8192, causal=True)
