@@ -7,6 +7,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test test-full test-engines lint bench clean
 
 demo: $(VENV)/.ready
+	@mkdir -p out
 	@$(BIN)/windtunnel run --on mtt-s5000,h100-sxm,h20 --out out/demo.wt examples/train_gpt.py
 	@$(BIN)/windtunnel report out/demo.wt
 
