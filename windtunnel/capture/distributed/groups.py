@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -59,6 +61,7 @@ def install() -> None:
         module.monitored_barrier = lambda *args, **kwargs: None
     _rename_mesh_devices()
     _one_device_for_fsdp()
+    _shards_draw_as_they_come()
 
 
 def _rename_mesh_devices() -> None:
@@ -88,6 +91,18 @@ def _one_device_for_fsdp() -> None:
         return found if found is None or found.type == "cpu" else DEVICE
 
     utils._get_device_from_device_id = device_of
+
+
+def _shards_draw_as_they_come() -> None:
+    """DTensor moves the offset of a Philox generator, which the card's host-side generator does not have."""
+    from torch.distributed.tensor import _random
+
+    @contextlib.contextmanager
+    def region(self: Any, spec: Any, generator: Any = None) -> Iterator[None]:
+        yield
+
+    tracker: Any = _random.OffsetBasedRNGTracker
+    tracker._distribute_region = region
 
 
 def _size_and_rank(world_size: int, rank: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import torch
 from windtunnel.capture.describe import OpInfo, op_spec
 from windtunnel.capture.meta import contiguous
 from windtunnel.capture.tensor import VirtualTensor, fresh
+from windtunnel.program.program import NoticeKind
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
@@ -68,7 +69,24 @@ def _masked_select(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: di
     return out
 
 
+def _scatter_value(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Ones at known places (a router's map): integers without data around them are taken to be 0."""
+    table, dim, index, value = args[:4]
+    places = index.host_values if isinstance(index, VirtualTensor) else index
+    unknown = isinstance(table, VirtualTensor) and table.host_values is None
+    if not unknown or places is None or table.dtype.is_floating_point or kwargs:
+        return state.dispatch.default(info.func, args, kwargs)
+    if not state.keeps(table.dtype, table.numel()):
+        return state.dispatch.default(info.func, args, kwargs)
+    state.recorder.notice(
+        NoticeKind.ASSUMED, "integers without data were taken to be 0 around scattered ones"
+    )
+    zeros = torch.zeros(table.shape, dtype=table.dtype)
+    return state.emit_result(info, args, kwargs, zeros.scatter(dim, places, value))
+
+
 HANDLERS = {
+    aten.scatter.value: _scatter_value,
     aten.masked_select.default: _masked_select,
     aten.embedding.default: _embedding,
     aten.index.Tensor: _index,
