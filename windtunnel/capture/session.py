@@ -11,6 +11,7 @@ from windtunnel.capture import (
     flex,
     import_path,
     module,
+    module_moves,
     patches,
     pinned,
     recurrent,
@@ -160,6 +161,7 @@ def _register_once() -> None:
     pinned.patch_tensor()
     patches.install()
     compile.install()
+    module_moves.install()
     triton_kernels.install()
     flex.install()
     _registered = True

@@ -1,0 +1,61 @@
+"""Modules on their way to the card and back: the same parameters, tied ones tied."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from windtunnel.capture.session import Session
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(64, 32)
+        self.head = nn.Linear(32, 64, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(ids))
+
+
+def test_tied_weights_stay_tied(shadow: Session) -> None:
+    model = Tied().to("musa")
+    assert model.head.weight is model.embed.weight
+    assert sum(p.numel() for p in model.parameters()) == 64 * 32
+    assert model.half().cpu().head.weight is model.embed.weight
+
+
+def test_parameters_stay_the_same_objects(values: Session) -> None:
+    model = nn.Linear(4, 4)
+    before = model.weight
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model.to("musa")
+    assert model.weight is before
+    assert isinstance(model.weight, nn.Parameter)
+    assert model.weight.device.type == "musa"
+    old = model.weight.detach().cpu().clone()
+    model(torch.ones(1, 4, device="musa")).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight.detach().cpu(), old)
+
+
+def test_a_module_that_was_trained_on_the_host_can_move(values: Session) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    model(torch.randn(8, 4)).sum().backward()
+    model.to("musa")
+    assert model[0].weight.grad is not None
+    assert model[0].weight.grad.device.type == "musa"
+    model(torch.randn(8, 4, device="musa")).sum().backward()
+    assert model.cpu()[1].running_mean.device.type == "cpu"
+
+
+def test_a_weakly_held_parameter_can_move(values: Session) -> None:
+    import weakref
+
+    model = Tied()
+    held = weakref.ref(model.embed.weight)
+    assert held() is model.embed.weight
+    model.to("musa")
+    assert model.head.weight is model.embed.weight
+    assert model.head.weight.device.type == "musa"
