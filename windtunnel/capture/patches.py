@@ -22,6 +22,15 @@ def install() -> None:
     _patch_backward()
     _patch_autocast_cache()
     _patch_foreach()
+    _patch_flash_choice()
+
+
+def _patch_flash_choice() -> None:
+    """Any version of FlashAttention that a script picks: the card's own kernel is what runs."""
+    import torch.nn.attention as attention
+
+    module: Any = attention
+    module.activate_flash_attention_impl = lambda implementation: None
 
 
 def _patch_load() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from windtunnel.capture.describe import OpInfo
-from windtunnel.capture.distributed import groups, peers, reduce_ops, work
+from windtunnel.capture.distributed import groups, peers, real, reduce_ops, work
 from windtunnel.capture.meta import Meta, contiguous, meta_of
 from windtunnel.capture.tensor import VirtualTensor, fresh
 
@@ -56,6 +56,8 @@ def _eager(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, 
     arrive = None
     if name.startswith(("send", "recv")):
         arrive = peers.exchange(name, inputs, _peer(group, given), int(given.get("tag", 0)))
+    elif real.is_on():
+        real.answer(name, group, outputs, inputs, given, reduce_ops.current())
     else:
         _answer(name, group.size(), outputs, inputs, _sums(given))
     first = args[0] if isinstance(args[0], list) else [args[0]]
@@ -178,8 +180,11 @@ def _functional(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[
     if name in ("isend", "irecv"):
         name = name.removeprefix("i")
     number = _record(state, name, group, inputs, outputs, given, async_op=True)
-    sums = "sum" in str(given.get("reduce_op", "")).lower()
-    _answer(name, group.size(), outputs, inputs, sums)
+    reduction = str(given.get("reduce_op", "sum")).upper()
+    if real.is_on():
+        real.answer(name, group, outputs, inputs, given, reduction)
+    else:
+        _answer(name, group.size(), outputs, inputs, reduction == "SUM" and "reduce_op" in given)
     work.started(outputs, number, async_op=True)
     for output in outputs:
         if isinstance(output, VirtualTensor):

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
+from windtunnel.capture.distributed import real
 from windtunnel.capture.distributed.mailbox import Mailbox, SenderStopped
 from windtunnel.capture.steps import EnoughSteps
 from windtunnel.capture.tensor import VirtualTensor
@@ -66,6 +67,8 @@ def _travels(tensor: torch.Tensor) -> bool:
     if not isinstance(tensor, VirtualTensor):
         return True
     state = VirtualTensor.state
+    if real.is_on():
+        return True
     return not tensor.dtype.is_floating_point and state.keeps(tensor.dtype, tensor.numel())
 
 

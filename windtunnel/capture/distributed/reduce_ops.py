@@ -8,7 +8,14 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-_NAMES = ("all_reduce", "reduce", "reduce_scatter", "reduce_scatter_tensor", "all_reduce_coalesced")
+_NAMES = (
+    "all_reduce",
+    "reduce",
+    "reduce_scatter",
+    "reduce_scatter_tensor",
+    "reduce_scatter_single",
+    "all_reduce_coalesced",
+)
 _current: list[Any] = []
 
 
@@ -25,6 +32,14 @@ def install() -> None:
 def current_is_sum() -> bool:
     """Whether the collective under way sums; C++ callers (DDP) always do."""
     return not _current or _current[-1] == dist.ReduceOp.SUM
+
+
+def current() -> str:
+    """The name of the reduction of the collective under way."""
+    if not _current:
+        return "SUM"
+    operation = _current[-1]
+    return str(getattr(operation, "op", operation)).rpartition(".")[2]
 
 
 def _noting(original: Any) -> Any:

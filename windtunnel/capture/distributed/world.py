@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windtunnel.capture.distributed import peers
+from windtunnel.capture.distributed import peers, real
 from windtunnel.capture.distributed.mailbox import Mailbox, write_whole
 from windtunnel.capture.distributed.nursery import Nursery
 from windtunnel.capture.launch import Ending, Target, launch
 from windtunnel.capture.session import Session
+from windtunnel.capture.state import Mode
 from windtunnel.errors import WindtunnelError
 from windtunnel.program import file as program_file
 from windtunnel.program.program import Outcome, Program
@@ -101,6 +102,8 @@ def _record(
         install()
         session.join_world(world.size, mailbox.rank, world.cards_per_node)
         peers.use(mailbox)
+        if session.state.mode is Mode.VALUES:
+            real.use(mailbox.folder, mailbox.rank)
         return session
 
     vars(session)["install"] = install_rank
@@ -108,6 +111,7 @@ def _record(
         ending, program = launch(session, target, virtual_clock=virtual_clock)
     finally:
         peers.use(None)
+        real.use(None)
     limit = session.steps.stop_after
     if limit is not None and ending.outcome is Outcome.COMPLETE and session.steps.complete_steps() >= limit:
         return ending, program, "stopped"
