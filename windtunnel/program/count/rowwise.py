@@ -11,7 +11,6 @@ from windtunnel.program.count.shapes import (
     dimension,
     first,
     integers,
-    last_dim,
     nbytes,
     number,
     product,
@@ -63,14 +62,14 @@ def _nll_loss(spec: OpSpec) -> Work:
 
 def _nll_loss_backward(spec: OpSpec) -> Work:
     target = spec.inputs[2] if len(spec.inputs) > 2 else first(spec)
-    rows = target.numel  # zeroes the whole gradient, then writes one element a row
+    out = result(spec)  # zeroed as a whole, which is where the time goes; then one element a row
     return streaming(
         spec,
-        Family.SCATTER,
-        ARITHMETIC * rows,
+        Family.POINTWISE,
+        ARITHMETIC * target.numel,
         bytes_read=nbytes((target,)),
         kernels=2,
-        dims=rows_columns(rows, last_dim(result(spec))),
+        dims=(("elements", float(out.numel)), ("ops", 1.0)),
     )
 
 
