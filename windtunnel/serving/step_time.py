@@ -73,6 +73,7 @@ class StepTime:
         self._contexts = geometric(16, CONTEXT_MAX, 2)
         self._decode_cores: dict[int, Line] = {}
         self._prefill_cores: dict[int, Line] = {}
+        self._batches = Line(sorted({*captured(), *tokens}), lambda _: 0.0)
         self._chunk_points = Line(geometric(16, CONTEXT_MAX, 4), lambda _: 0.0)
         self._slopes: dict[tuple[int, int], tuple[float, float]] = {}
 
@@ -129,12 +130,19 @@ class StepTime:
         return next(size for size in self._graphs if size >= tokens)
 
     def _decode_core_s(self, decodes: int, mean: float) -> float:
+        low, high, share = self._batches.bracket(decodes)
+        seconds = self._decode_core_line(low).at(max(1.0, mean))
+        if share:
+            seconds = seconds * (1 - share) + self._decode_core_line(high).at(max(1.0, mean)) * share
+        return seconds
+
+    def _decode_core_line(self, decodes: int) -> Line:
         line = self._decode_cores.get(decodes)
         if line is None:
             line = self._decode_cores[decodes] = Line(
                 self._contexts, lambda context: self._cores_s(self._decode_batch(decodes, context))
             )
-        return line.at(max(1.0, mean))
+        return line
 
     def _decode_batch(self, decodes: int, context: int) -> Batch:
         return Batch(sequences=decodes, new=1 + self.speculation.tokens, context=max(1, context))

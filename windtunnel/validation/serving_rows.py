@@ -1,0 +1,243 @@
+"""Published serving measurements that can be rebuilt, predicted by the native engine. Nothing is fitted here.
+
+Kept: rows whose model, card, precision, layout and lengths are stated. Left out, with the reason: FP4 (no priced
+kernel path), pipelines, production averages of unknown mixes, drafts of unknown acceptance. A row's limits that
+the source does not state are the engine's defaults (2,048 sequences, 8,192 tokens a step, 95 % of memory), the
+same for all rows. The baseline is dumb on purpose: half of the roofline at the largest batch that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.recipes.layout import Precision
+from windtunnel.serving import roofline
+from windtunnel.serving.arrivals import Lengths, drawn
+from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.predict import Load, predict
+from windtunnel.specs.model_catalogue import shipped_model
+from windtunnel.specs.targets import cluster_of
+from windtunnel.validation.aliases import chip_name
+from windtunnel.validation.tables import Table, read_table
+
+MODELS = {
+    "DeepSeek-V3 671B": "deepseek-v3-671b", "GPT-J 6B": "gptj-6b", "LLaMA 33B": "llama-33b",
+    "Llama 3.1 405B": "llama3.1-405b", "Llama 3.1 70B": "llama3-70b", "Llama 3.1 8B": "llama3-8b",
+    "Llama 3.3 70B": "llama3-70b", "Llama 4 Scout 17B-16E": "llama4-scout", "Llama-2 70B": "llama2-70b",
+    "Llama 4 Maverick 17B-128E": "llama4-maverick", "Mistral 7B": "mistral-7b",
+    "Mixtral 8x22B": "mixtral-8x22b", "Mixtral 8x7B": "mixtral-8x7b", "Qwen3-30B-A3B": "qwen3-30b-a3b",
+    "Qwen3-8B": "qwen3-8b",
+}  # fmt: skip
+ROUNDS = 3
+"""Offline loads are cut to this many batches: throughput has settled by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingRow:
+    """One figure of one row. ``what``: its unit says which way is good; ``baseline`` may be 0 (none)."""
+
+    row: str
+    kind: str
+    what: str
+    measured: float
+    predicted: float
+    baseline: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row that cannot be rebuilt, and why."""
+
+    row: str
+    why: str
+
+
+def compare(folder: Path, every: int = 1) -> tuple[list[ServingRow], list[LeftOut]]:
+    """Rows of the three published tables in ``folder``; ``every``: of the large one, each so-manieth only."""
+    rows: list[ServingRow] = []
+    out: list[LeftOut] = []
+    for name in ("infer_trtllm_overview", "infer_trtllm_online", "infer_published_misc"):
+        table = read_table(folder / f"{name}.csv")
+        step = every if name.endswith("overview") else 1
+        for record in list(_records(table))[::step]:
+            try:
+                rows += _online(record) if name.endswith("online") else _one(record)
+            except (WindtunnelError, KeyError, ValueError) as error:
+                why = error.what if isinstance(error, WindtunnelError) else str(error).strip("'")
+                out.append(LeftOut(record["row_id"], why))
+    return rows, out
+
+
+def _records(table: Table) -> Iterator[dict[str, str]]:
+    columns = {name: table.text(name).tolist() for name in table.columns}
+    for index in range(len(table)):
+        yield {name: str(values[index]) for name, values in columns.items()}
+
+
+def _number(record: dict[str, str], name: str) -> float:
+    text = record.get(name, "")
+    return float(text) if text not in ("", "nan") else 0.0
+
+
+def _one(record: dict[str, str]) -> list[ServingRow]:
+    phase = record["phase"]
+    if "production" in phase or "end to end" in phase or "MTP with" in record["notes"]:
+        raise ValueError("mix of lengths or acceptance not stated")
+    if "maximum load" in phase or "static batch" in phase:
+        return _offline(record)
+    if "fixed concurrency" in phase:
+        return _concurrent(record)
+    return _steps(record)
+
+
+def _offline(record: dict[str, str]) -> list[ServingRow]:
+    measured = _number(record, "output_tokens_per_s_per_gpu")
+    if not measured:
+        raise ValueError("no output throughput")
+    static = "static" in record["phase"]
+    found = _deployment(record)
+    prompt, output = int(_number(record, "input_tokens")), int(_number(record, "output_tokens"))
+    batch = _batch(found, prompt, output)
+    count = int(_number(record, "concurrency_or_batch")) if static else batch * ROUNDS * found.replicas
+    requests = tuple(drawn(max(1, count), Lengths(prompt=prompt, output=output)))
+    result = predict(found, Load(requests=requests, words="all at once"))
+    cards = found.layout.cards * found.replicas
+    predicted = result.output_tokens / result.duration_s / cards
+    kind = "offline, static batch" if static else "offline, maximum load"
+    baseline = _baseline(found, prompt, output, min(batch, count))
+    return [ServingRow(record["row_id"], kind, "tokens/s/card", measured, predicted, baseline)]
+
+
+def _concurrent(record: dict[str, str]) -> list[ServingRow]:
+    found = _deployment(record)
+    prompt, output = int(_number(record, "input_tokens")), int(_number(record, "output_tokens"))
+    clients = int(_number(record, "concurrency_or_batch"))
+    requests = tuple(drawn(max(20, 3 * clients), Lengths(prompt=prompt, output=output)))
+    result = predict(found, Load(requests=requests, words="closed", concurrency=clients))
+    kind, name = "fixed concurrency", record["row_id"]
+    rate = result.decode_tokens_per_s_per_gpu.value
+    batch = min(clients, _batch(found, prompt, output))
+    base = _baseline(found, prompt, output, batch)
+    rows = [
+        ServingRow(name, kind, "tokens/s/card", _number(record, "output_tokens_per_s_per_gpu"), rate, base)
+    ]
+    tpot = _number(record, "tpot_seconds")
+    if tpot:
+        rows.append(
+            ServingRow(name, kind, "TPOT s", tpot, result.tpot_s.mean, batch / base / found.layout.cards)
+        )
+    return rows
+
+
+def _online(record: dict[str, str]) -> list[ServingRow]:
+    found = _deployment(record, prompt="mean_input_tokens")
+    lengths = Lengths(
+        prompt=int(_number(record, "mean_input_tokens")), output=int(_number(record, "mean_output_tokens"))
+    )
+    rate = _number(record, "offered_requests_per_s")
+    if not 0 < rate < 1e6:
+        rate = 0.0
+    requests = tuple(drawn(int(_number(record, "num_requests") or 500), lengths, rate=rate))
+    result = predict(found, Load(requests=requests, words="open"))
+    name = record["row_id"]
+    gap = _baseline(found, lengths.prompt, lengths.output, 1)
+    rows = [
+        ServingRow(
+            name, "online", "ITL s", _number(record, "mean_inter_token_latency_seconds"), result.itl_s.mean,
+            1 / gap / found.layout.cards,
+        )
+    ]  # fmt: skip
+    prefill = 0.5 * roofline.prefill_tokens_per_s_per_card(found, lengths.prompt) * found.layout.cards
+    rows.append(
+        ServingRow(
+            name, "online", "TTFT s", _number(record, "mean_ttft_seconds"), result.ttft_s.mean,
+            lengths.prompt / prefill,
+        )
+    )  # fmt: skip
+    return rows
+
+
+def _steps(record: dict[str, str]) -> list[ServingRow]:
+    """One step alone: prompts of a pass, or a decode batch at its mean context."""
+    found = _deployment(record)
+    prompt, output = int(_number(record, "input_tokens")), int(_number(record, "output_tokens"))
+    batch = int(_number(record, "concurrency_or_batch"))
+    layout, name = found.layout, record["row_id"]
+    if "prefill" in record["phase"]:
+        seconds = found.step.mixed_s(0, 0, [(prompt, 0)] * batch)
+        rate = prompt * batch * layout.data / seconds / layout.cards
+        base = 0.5 * roofline.prefill_tokens_per_s_per_card(found, prompt)
+        measured = _number(record, "input_tokens_per_s_per_gpu")
+        return [ServingRow(name, "prefill pass", "tokens/s/card", measured, rate, base)]
+    context = prompt + output // 2
+    seconds = found.step.decode_s(batch, batch * context)
+    rate = batch * layout.data / seconds / layout.cards
+    base = 0.5 * roofline.decode_tokens_per_s_per_card(found, batch, context)
+    measured = _number(record, "output_tokens_per_s_per_gpu")
+    return [ServingRow(name, "decode step", "tokens/s/card", measured, rate, base)]
+
+
+def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deployment:
+    model, chip = MODELS.get(record["model"]), chip_name(record["gpu"])
+    if model is None or chip is None:
+        raise ValueError("model not in the catalogue" if model is None else "card not in the catalogue")
+    if _number(record, "pipeline_parallel") > 1:
+        raise ValueError("pipeline parallel")
+    text = record["precision"]
+    if "FP4" in text:
+        raise ValueError("FP4: no priced kernel path")
+    wide = int(_number(record, "data_parallel_attention") or 1)
+    block = "DeepSeek" in record["model"]
+    overlapped = "two-batch overlap" in record["framework"] or "in-house" in record["framework"]
+    precision = Precision.BF16
+    if "FP8" in text:
+        precision = Precision.FP8_BLOCK if block else Precision.FP8
+    elif "FP16" in text:
+        precision = Precision.FP16
+    small_cache = "FP8 KV" in text or "KV cache" in text
+    tensor = int(_number(record, "tensor_parallel") or 1)
+    options = DeploymentOptions(
+        tensor_parallel_size=tensor, data_parallel_size=wide, precision=precision,
+        kv_cache_dtype="float8_e4m3fn" if small_cache else "bfloat16", gpu_memory_utilization=0.95,
+        max_num_seqs=2048, max_num_batched_tokens=8192, enable_prefix_caching=False, enable_dbo=overlapped,
+    )  # fmt: skip
+    cards = int(_number(record, "num_gpus") or tensor * wide)
+    return deploy(shipped_model(model), cluster_of(chip, cards), options, int(_number(record, prompt)) + 1)
+
+
+def _batch(found: Deployment, prompt: int, output: int) -> int:
+    """Sequences that the cache holds at their mean length."""
+    return max(1, min(found.options.max_num_seqs, int(found.cache_tokens / (prompt + output / 2))))
+
+
+def _baseline(found: Deployment, prompt: int, output: int, batch: int) -> float:
+    """Half of the roofline: prompts and outputs one after the other."""
+    layout = found.layout
+    decode = 0.5 * roofline.decode_tokens_per_s_per_card(found, batch / layout.data, prompt + output / 2)
+    prefill = 0.5 * roofline.prefill_tokens_per_s_per_card(found, prompt)
+    return 1 / (1 / decode + prompt / output / prefill)
+
+
+def median_errors(rows: Sequence[ServingRow]) -> dict[str, tuple[int, float, float]]:
+    """By kind and figure: rows, median absolute relative error, the same of the baseline."""
+    groups: dict[str, list[ServingRow]] = {}
+    for row in rows:
+        if row.measured > 0:
+            groups.setdefault(f"{row.kind}, {row.what}", []).append(row)
+    return {
+        name: (
+            len(group),
+            _median([abs(row.predicted / row.measured - 1) for row in group]),
+            _median([abs(row.baseline / row.measured - 1) for row in group]),
+        )
+        for name, group in groups.items()
+    }
+
+
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
