@@ -132,18 +132,35 @@ def _fp8_13_bits(terms: int) -> Accumulator:
 
 _HALVES = (Operand.FP16, Operand.BF16, Operand.TF32)
 _SCALED = frozenset({ScaleRecipe.TENSOR, ScaleRecipe.ROW})
+_NVIDIA_ASSUMED = (
+    "order of k across thread blocks (split-K, stream-K): taken as sequential",
+    "FP32 operands under TF32 reach the tensor core unrounded, which truncates them",
+)
 # aten/src/ATen/native/cuda/ScaledBlas.cpp: row-major by column-major is required on Hopper and before.
 _NVIDIA_RULES = Fp8Rules(refuses_two_e5m2=True, column_major_b=True, refuses_fp32_bias=True)
 
-VOLTA = NumericProfile("volta", MappingProxyType(_family(23, 8, (Operand.FP16,))), Exactness.BIT_EXACT)
-TURING = NumericProfile("turing", MappingProxyType(_family(24, 16, (Operand.FP16,))), Exactness.BIT_EXACT)
-AMPERE = NumericProfile("ampere", MappingProxyType(_family(24, 16, _HALVES)), Exactness.BIT_EXACT)
+VOLTA = NumericProfile(
+    "volta",
+    MappingProxyType(_family(23, 8, (Operand.FP16,))),
+    Exactness.BIT_EXACT,
+    assumed=_NVIDIA_ASSUMED[:1],
+)
+TURING = NumericProfile(
+    "turing",
+    MappingProxyType(_family(24, 16, (Operand.FP16,))),
+    Exactness.BIT_EXACT,
+    assumed=_NVIDIA_ASSUMED[:1],
+)
+AMPERE = NumericProfile(
+    "ampere", MappingProxyType(_family(24, 16, _HALVES)), Exactness.BIT_EXACT, assumed=_NVIDIA_ASSUMED
+)
 ADA = NumericProfile(
     "ada",
     MappingProxyType({**_family(24, 16, _HALVES), Operand.FP8: _fp8_13_bits(16)}),
     Exactness.BIT_EXACT,
     scale_recipes=_SCALED,
     fp8_rules=_NVIDIA_RULES,
+    assumed=_NVIDIA_ASSUMED,
 )
 HOPPER = NumericProfile(
     "hopper",
@@ -153,7 +170,7 @@ HOPPER = NumericProfile(
     scale_recipes=_SCALED | {ScaleRecipe.BLOCK_1X128},
     fp8_rules=_NVIDIA_RULES,
     fast_accumulation=True,
-    assumed=("order of k across thread blocks (split-K, stream-K): taken as sequential",),
+    assumed=_NVIDIA_ASSUMED,
 )
 BLACKWELL = NumericProfile(
     "blackwell",
@@ -164,7 +181,7 @@ BLACKWELL = NumericProfile(
     fp8_rules=replace(_NVIDIA_RULES, column_major_b=False),
     assumed=(
         "FP8 and FP4 follow tcgen05 as MMA-Sim models it; recorded B200 outputs of FP8 mma.sync differ",
-        "order of k across thread blocks (split-K, stream-K): taken as sequential",
+        *_NVIDIA_ASSUMED,
     ),
 )
 _MUSA_ASSUMED = (
