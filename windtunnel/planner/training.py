@@ -37,6 +37,8 @@ from windtunnel.timeline.schedule import Chunk, ChunkKind, Schedule, order
 from windtunnel.timeline.sites import SiteTable
 from windtunnel.timeline.step import StepTimeline
 
+CORRELATION = 0.5
+"""Between errors of kernels on one chip: the convention of ``estimate.total``."""
 _ATTENTION = (Family.ATTENTION, Family.ATTENTION_BACKWARD)
 
 
@@ -143,7 +145,9 @@ class TrainingPredictor:
     def _estimate(self, own: list[ProgramTime], seconds: float) -> Estimate:
         """The interval that steps of known architectures had; elsewhere that of the kernels comes on top."""
         busy = sum(time.seconds for time in own) or 1.0
-        widths = [sum(time.relative[side] * time.seconds for time in own) / busy for side in (0, 1)]
+        # many kernels whose errors are half shared: their widths add up to the root of a half of the sum
+        shared = math.sqrt(CORRELATION)
+        widths = [shared * sum(t.relative[side] * t.seconds for t in own) / busy for side in (0, 1)]
         known = self.chip.architecture in dict(self._long_run.watts_per_pflops)
         extra = (0.0, 0.0) if known else (widths[0], widths[1])
         low = math.hypot(1 - self._long_run.low, extra[0])
