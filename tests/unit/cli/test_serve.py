@@ -1,0 +1,117 @@
+"""`windtunnel serve`: transcripts, JSON, verdicts, and options that cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support import golden
+from windtunnel.cli.main import main
+
+SMALL = ["serve", "qwen3-8b", "--on", "mtt-s5000", "--requests", "50"]
+COMMANDS = {
+    "rate": [*SMALL, "--rate", "4", "--sla", "ttft:p99<1s,tpot<5ms"],
+    "wide": [
+        "serve", "deepseek-v3-671b", "--on", "mtt-s5000:16", "--concurrency", "64", "--requests", "64",
+        "--input-len", "2000", "--output-len", "20", "--enable-dbo",
+    ],
+    "apart": [
+        "serve", "llama3-70b", "--on", "h100-sxm:16", "--prefill-cards", "8", "--rate", "2", "--requests", "40",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_layout_of_the_answer(
+    name: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No line is wider than asked for, and no number is cut."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    status = main(COMMANDS[name])
+    text = capsys.readouterr().out
+    assert status == (1 if name == "rate" else 0)
+    assert max(map(len, text.splitlines())) <= width
+    for word in ("Time to first token", "Output tokens a card", "roofline" if width > 80 else "Busy"):
+        assert word in text
+    assert "…" not in text
+
+
+def test_transcript_of_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights and capacity are counted, not priced: this text does not move with calibration."""
+    assert main(["serve", "deepseek-v3-671b", "--on", "mtt-s5000:4", "--concurrency", "4"]) == 1
+    golden.check("cli/serve-does-not-fit.txt", capsys.readouterr().err)
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--rate", "4", "--json", "--sla", "e2e:p50<10s"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["schema"] == "windtunnel.serve/1"
+    assert answer["status"] == "ok"
+    assert set(answer["ttft_s"]) == {"mean", "p50", "p90", "p99"}
+    assert answer["requests"] == 50
+    assert answer["output_tokens"] == 50 * 128
+    assert answer["sla"][0]["met"]
+    rate = answer["decode_tokens_per_s_per_gpu"]
+    assert rate["value"] == pytest.approx(answer["output_tokens"] / answer["duration_s"])
+    per_user = answer["tokens_per_s_per_user"]
+    assert per_user["low"] < per_user["value"] < per_user["high"]
+    assert sum(per_user["source_shares"].values()) == pytest.approx(1.0)
+
+
+def test_a_missed_sla_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--rate", "4", "--json", "--sla", "ttft<0.001ms"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["status"] == "no"
+    assert answer["goodput_rps"] == 0
+
+
+def test_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "trace.jsonl"
+    line = {"timestamp": 0, "input_length": 700, "output_length": 30, "hash_ids": [1, 2]}
+    rows = [json.dumps({**line, "timestamp": 500 * n}) for n in range(20)]
+    path.write_text("\n".join([*rows[:10], "rubbish", *rows[10:]]), encoding="utf-8")
+    assert main(["serve", "qwen3-8b", "--on", "mtt-s5000", "--trace", str(path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert "line 11 left out" in err
+    assert answer["requests"] == 20
+    assert answer["bad_lines"] == 1
+    # every prompt after the first finds its full blocks, but for the last token's
+    assert answer["cache_hit_fraction"] == pytest.approx(19 / 20 * (699 // 16 * 16) / 700)
+
+
+def test_more_memory_for_the_cache_with_eight_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = []
+    for precision in ("bf16", "fp8"):
+        main([*SMALL, "--rate", "2", "--kv-precision", precision, "--json"])
+        tokens.append(json.loads(capsys.readouterr().out)["cache_tokens"])
+    assert tokens[1] == pytest.approx(2 * tokens[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--rate", "0"], "E650"), (["--rate", "nan"], "E650"), (["--rate", "1", "--concurrency", "2"], "E650"),
+        (["--input-len", "0"], "E650"), (["--gpu-memory-utilization", "1.5"], "E650"),
+        (["--acceptance", "2"], "E650"), (["--max-num-batched-tokens", "16"], "E650"),
+        (["--on", "mtt-s5000:8", "--prefill-cards", "8"], "E650"), (["--on", "mtt-s5000,h20"], "E650"),
+        (["--sla", "ttft"], "E654"), (["--sla", "fun<2s"], "E654"), (["--sla", "ttft<-1s"], "E654"),
+        (["--on", "mtt-s5000:8", "--tp", "3"], "E653"), (["--trace", "/nowhere/at.all"], "E652"),
+        (["--on", "nothing"], "E101"), (["--block-size", "-1"], "E650"),
+    ],
+)  # fmt: skip
+def test_mistakes(options: list[str], code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, *options]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"[{code}]" in err
+    assert "hint: " in err
+    assert "Traceback" not in err
+
+
+def test_prompts_that_never_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--input-len", "5000000"]) == 1
+    assert "[E651]" in capsys.readouterr().err
