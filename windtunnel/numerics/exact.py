@@ -7,6 +7,7 @@ Operands are FP32 tensors that hold values of a narrow format. Not here: roundin
 from __future__ import annotations
 
 import ctypes
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -132,7 +133,7 @@ def _by_kernel(
         failed = part(0, rows)
     else:
         bounds = [rows * i // threads for i in range(threads + 1)]
-        failed = min(_pool(threads).map(part, bounds[:-1], bounds[1:]))
+        failed = min(_pool(threads, os.getpid()).map(part, bounds[:-1], bounds[1:]))
     if failed:
         raise MemoryError
 
@@ -146,5 +147,6 @@ def _address(x: Tensor | None) -> int | None:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    # By process: a forked child has the object and none of its threads.
     return ThreadPoolExecutor(threads, thread_name_prefix="windtunnel-exact")

@@ -160,7 +160,7 @@ ADA = NumericProfile(
     Exactness.BIT_EXACT,
     scale_recipes=_SCALED,
     fp8_rules=_NVIDIA_RULES,
-    assumed=_NVIDIA_ASSUMED,
+    assumed=("FP8 kernels never move the sum to FP32, with or without fast accumulation", *_NVIDIA_ASSUMED),
 )
 HOPPER = NumericProfile(
     "hopper",
@@ -170,7 +170,10 @@ HOPPER = NumericProfile(
     scale_recipes=_SCALED | {ScaleRecipe.BLOCK_1X128},
     fp8_rules=_NVIDIA_RULES,
     fast_accumulation=True,
-    assumed=_NVIDIA_ASSUMED,
+    assumed=(
+        "FP8 kernels without fast accumulation move the sum to FP32 every 128 products, as CUTLASS does",
+        *_NVIDIA_ASSUMED,
+    ),
 )
 BLACKWELL = NumericProfile(
     "blackwell",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -141,6 +143,26 @@ def test_thread_count_does_not_change_a_bit() -> None:
         torch.set_num_threads(before)
     assert same_bits(results[0], results[1])
     assert same_bits(results[0], results[2])
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    a, b = operands((E4M3, E4M3), (64, 64, 64), "gaussian", seed=3)
+    accumulator = HOPPER.accumulator(Operand.FP8)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        want = exact_matmul(a, b, accumulator, (E4M3, E4M3), engine=Engine.COMPILED)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a deadlock ends the child, and the test fails
+            same = same_bits(want, exact_matmul(a, b, accumulator, (E4M3, E4M3), engine=Engine.COMPILED))
+            os._exit(0 if same else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 @settings(max_examples=30, deadline=None)
