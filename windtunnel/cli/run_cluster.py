@@ -37,11 +37,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="R,...",
         help="ranks to record besides those found, or `all` (default: 0)",
     )
+    parser.add_argument(
+        "--scale",
+        default="",
+        metavar="N,...",
+        help="the same script on clusters of several sizes: 8,16,...,1024",
+    )
 
 
 def is_asked(args: argparse.Namespace, clusters: Sequence[Cluster]) -> bool:
     """Whether the script is to run on more than one card."""
-    return any(cluster.cards > 1 for cluster in clusters)
+    return bool(args.scale) or any(cluster.cards > 1 for cluster in clusters)
 
 
 def record_and_answer(
@@ -56,6 +62,10 @@ def record_and_answer(
     Raises:
         WindtunnelError: E235, clusters of different sizes.
     """
+    if args.scale:
+        from windtunnel.cli import run_scale
+
+        return run_scale.record_and_answer(args, target, make_session, clusters, saved)
     sizes = {cluster.cards for cluster in clusters}
     if len(sizes) > 1:
         raise WindtunnelError(

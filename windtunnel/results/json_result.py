@@ -13,7 +13,15 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
 from windtunnel.program.program import Notice, Outcome
 from windtunnel.results.columns import PART_KEYS
-from windtunnel.results.run_result import Communication, LiveStorage, MemoryResult, OpRow, RunResult
+from windtunnel.results.run_result import (
+    Communication,
+    LiveStorage,
+    MemoryResult,
+    OpRow,
+    RankResult,
+    RunResult,
+    ScalingPoint,
+)
 
 SCHEMA = "windtunnel.run/1"
 TOP_OPS = 50
@@ -73,6 +81,8 @@ def run(result: RunResult) -> Json:
         "peak_active_bytes": estimate(result.memory.peak_active_bytes),
         "memory": _memory(result.memory),
         "communication": [_communication(row) for row in result.communication],
+        "ranks": [_rank(row) for row in result.ranks],
+        "scaling": [_scaling(point) for point in result.scaling],
         "ops": [_op(row) for row in sorted(result.ops, key=_slowest_first)[:TOP_OPS]],
         "sensitivities": [
             {"what": row.what, "change": row.change, "step_time_s": row.step_time_s}
@@ -157,6 +167,30 @@ def _communication(row: Communication) -> Json:
         "exposed_s": row.exposed_s,
         "algbw_bytes_per_s": row.algbw_bytes_per_s,
         "busbw_bytes_per_s": row.busbw_bytes_per_s,
+    }
+
+
+def _rank(row: RankResult) -> Json:
+    return {
+        "rank": row.rank,
+        "count": row.count,
+        "step_time_s": row.step_time_s,
+        **{key: getattr(row.parts, key) for key in PART_KEYS},
+        "peak_reserved_bytes": row.peak_reserved_bytes,
+    }
+
+
+def _scaling(point: ScalingPoint) -> Json:
+    return {
+        "cards": point.cards,
+        "step_time_s": estimate(point.step_time_s),
+        "tokens_per_s_per_gpu": estimate(point.tokens_per_s_per_gpu),
+        "mfu": estimate(point.mfu),
+        "efficiency": point.efficiency,
+        "exposed_comm_s": point.exposed_comm_s,
+        "bubble_s": point.bubble_s,
+        "peak_reserved_bytes": point.peak_reserved_bytes,
+        "limit": point.limit,
     }
 
 

@@ -59,6 +59,8 @@ def install() -> None:
         module.get_backend = get_backend
         module.is_nccl_available = module.is_mccl_available = lambda: True
         module.monitored_barrier = lambda *args, **kwargs: None
+        if not hasattr(module, "set_timeout"):  # newer than this PyTorch; nothing here times out
+            module.set_timeout = lambda timeout, group=None: None
     _rename_mesh_devices()
     _one_device_for_fsdp()
     _shards_draw_as_they_come()

@@ -136,7 +136,7 @@ def _receive_objects(
 
 def _global(group: Any, rank: int | None, group_rank: int | None) -> int:
     if group_rank is not None:
-        return dist.get_global_rank(group or dist.group.WORLD, group_rank)
+        return dist.get_global_rank(group or c10d._get_default_group(), group_rank)
     return int(rank or 0)
 
 

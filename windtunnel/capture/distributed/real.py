@@ -84,9 +84,9 @@ def _wait(work: Any) -> None:
 def _group(folder: Path, ranks: tuple[int, ...], own: int) -> Any:
     if ranks not in _groups:
         name = "-".join(map(str, ranks))
-        store = dist.FileStore(str(folder / f"store-{name}"), len(ranks))
-        gloo: Any = dist.ProcessGroupGloo  # type: ignore[attr-defined]
-        _groups[ranks] = gloo(store, own, len(ranks), timedelta(seconds=TIMEOUT_S))
+        module: Any = dist
+        store = module.FileStore(str(folder / f"store-{name}"), len(ranks))
+        _groups[ranks] = module.ProcessGroupGloo(store, own, len(ranks), timedelta(seconds=TIMEOUT_S))
     return _groups[ranks]
 
 
