@@ -84,7 +84,7 @@ class StepTracker:
         """Ids are embedded; the first embedding of a forward counts its tokens."""
         forward = self._open
         if forward is not None and not forward.tokens:
-            forward.tokens = indices.numel()
+            forward.tokens = int(indices.numel())
             forward.per_sequence = int(indices.shape[-1]) if indices.dim() else 1
             if indices.dim() > 1:
                 forward.samples = int(indices.shape[0])
@@ -143,7 +143,7 @@ class StepTracker:
         parameters = [p for p in torch.nn.Module.parameters(module) if isinstance(p, VirtualTensor)]
         for parameter in parameters:
             self.recorder.ledger.mark(parameter.store, Category.PARAMETER)
-            self._elements.setdefault(id(parameter), parameter.numel())
+            self._elements.setdefault(id(parameter), int(parameter.meta.numel))
         self._mark(tuple(torch.nn.Module.buffers(module)), Category.PARAMETER)
 
     def _mark(self, tensors: tuple[Any, ...], category: Category) -> None:
