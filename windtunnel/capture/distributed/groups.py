@@ -15,6 +15,7 @@ from torch.distributed import distributed_c10d as c10d
 
 from windtunnel.capture.backend import BACKEND, DEVICE
 from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.errors import WindtunnelError
 from windtunnel.program.program import ProcessGroup as RecordedGroup
 
 BACKEND_NAME = "virtual"
@@ -108,8 +109,17 @@ def _shards_draw_as_they_come() -> None:
 
 
 def _size_and_rank(world_size: int, rank: int) -> tuple[int, int]:
-    world = world_size if world_size > 0 else int(os.environ.get("WORLD_SIZE", "1"))
-    return world, rank if rank >= 0 else int(os.environ.get("RANK", "0"))
+    there = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world = world_size if world_size > 0 else there[0]
+    own = rank if rank >= 0 else there[1]
+    if (world, own) != there:
+        raise WindtunnelError(
+            "E242",
+            f"the script asks for a world of {world} ranks as rank {own}, and runs as rank {there[1]} of {there[0]}",
+            hint=f"run it on that many cards: --on CHIP:{world}, or take the numbers from the environment",
+            values={"line": str(VirtualTensor.state.context.current_line())},
+        )
+    return there
 
 
 def number_of(group: ProcessGroup) -> int:

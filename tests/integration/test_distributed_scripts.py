@@ -1,0 +1,172 @@
+"""Unmodified distributed scripts through `windtunnel run --on CHIP:CARDS`, as a person would start them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+def windtunnel(folder: Path, *arguments: str, status: int = 0, timeout_s: float = 240.0) -> dict[str, Any]:
+    """The JSON answer of `windtunnel run`, which must end with ``status``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "windtunnel", "run", "--json", "--out", "out.wt", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=timeout_s,
+    )
+    assert done.returncode == status, done.stderr[-3000:]
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return {**answer, "stderr": done.stderr}
+
+
+def needs(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: pip install 'windtunnel[frameworks]'")
+
+
+def collectives(answer: dict[str, Any]) -> dict[tuple[str, int], int]:
+    return {(row["collective"], row["ranks"]): row["count"] for row in answer["communication"]}
+
+
+def script(name: str) -> str:
+    return str(SCRIPTS / name)
+
+
+def test_ddp_counts_every_rank_s_batch(tmp_path: Path) -> None:
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:16", "--steps", "2", script("ddp.py"))
+    assert answer["cards"] == 16
+    assert answer["tokens_per_step"] == 16 * 8 * 128
+    assert all(ranks == 16 for _, ranks in collectives(answer))
+    # the recording is priced again on another cluster of that size, without running the script
+    again = windtunnel_again(tmp_path, "h100-sxm:16")
+    assert again["cards"] == 16
+    assert again["step_time_s"]["value"] != answer["step_time_s"]["value"]
+
+
+def windtunnel_again(folder: Path, on: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "windtunnel", "run", "--json", "--on", on, "out.wt"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_recording_of_another_size_is_refused(tmp_path: Path) -> None:
+    windtunnel(tmp_path, "--on", "mtt-s5000:2", "--steps", "1", script("ddp.py"))
+    assert windtunnel_again(tmp_path, "mtt-s5000:64")["error"]["code"] == "E238"
+    assert windtunnel_again(tmp_path, "h100-sxm")["cards"] == 2
+
+
+@pytest.mark.parametrize("kind", ["fsdp1", "fsdp2", "hsdp", "tp", "sp"])
+def test_sharding(tmp_path: Path, kind: str) -> None:
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:16", script("sharded.py"), kind)
+    found = collectives(answer)
+    ranks = {"fsdp1": 16, "fsdp2": 16, "hsdp": 8, "tp": 4, "sp": 4}[kind]
+    assert found["all_gather", ranks] >= 4
+    assert found["reduce_scatter", ranks] >= 4
+    assert ("all_reduce", 2) in found or kind != "hsdp"
+    sharing = 4 if kind in ("tp", "sp") else 1  # ranks of a tensor-parallel group see the same batch
+    assert answer["tokens_per_step"] == 16 // sharing * 4 * 256
+
+
+@pytest.mark.parametrize("local", ["1", "9"])
+@pytest.mark.parametrize("kind", ["fsdp1", "fsdp2"])
+def test_ranks_with_another_card_number(tmp_path: Path, kind: str, local: str) -> None:
+    arguments = ("--on", "h100-sxm:16", "--ranks", local, script("sharded.py"), kind)
+    assert windtunnel(tmp_path, *arguments)["recorded"]["collectives"] > 8
+
+
+@pytest.mark.parametrize("rotate", ["allgather", "alltoall"])
+def test_context_parallel(tmp_path: Path, rotate: str) -> None:
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:8", script("context_parallel.py"), rotate)
+    assert answer["recorded"]["collectives"] >= 4
+
+
+@pytest.mark.parametrize("schedule", ["1F1B", "Interleaved1F1B", "ZBVZeroBubble"])
+def test_pipeline_stages_are_found(tmp_path: Path, schedule: str) -> None:
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:16", script("pipeline.py"), "4", schedule)
+    assert [row["rank"] for row in answer["ranks"]] == [0, 4, 8, 12]
+    assert [row["count"] for row in answer["ranks"]] == [4, 4, 4, 4]
+    assert answer["tokens_per_step"] == 4 * 16 * 128  # a batch for every data-parallel rank, not every stage
+    assert answer["bubble_s"] > 0
+    assert len(list(tmp_path.glob("out*.wt"))) == 4
+
+
+def test_zero_bubble_has_a_smaller_bubble(tmp_path: Path) -> None:
+    shares = {}
+    for schedule in ("1F1B", "ZBVZeroBubble"):
+        answer = windtunnel(tmp_path, "--on", "mtt-s5000:4", script("pipeline.py"), "4", schedule)
+        shares[schedule] = answer["bubble_s"] / answer["step_time_s"]["value"]
+    # one forward, one backward: (stages - 1) / (microbatches + stages - 1) = 3 / 11
+    assert shares["1F1B"] == pytest.approx(3 / 11, abs=0.08)
+    assert shares["ZBVZeroBubble"] < shares["1F1B"]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_two_real_ranks_lose_nothing(tmp_path: Path, kind: str) -> None:
+    def losses(on: str) -> list[str]:
+        told = windtunnel(tmp_path, "--values", "--on", on, script("same_loss.py"), kind)["stderr"]
+        return [line for line in told.splitlines() if line.startswith("loss ")]
+
+    alone, together = losses("mtt-s5000"), losses("mtt-s5000:2")
+    assert len(alone) == 4
+    numbers = [[float(line.split()[1]) for line in lines] for lines in (alone, together)]
+    assert numbers[1] == pytest.approx(numbers[0], rel=2e-5)
+    assert numbers[0][3] < numbers[0][0] - 0.5
+
+
+def test_scaling_table(tmp_path: Path) -> None:
+    arguments = ("--on", "mtt-s5000", "--scale", "2,4,...,8", script("sharded.py"), "fsdp2")
+    points = windtunnel(tmp_path, *arguments)["scaling"]
+    assert [point["cards"] for point in points] == [2, 4, 8]
+    assert points[0]["efficiency"] == 1.0
+    assert all(0 < point["efficiency"] < 1.5 for point in points)
+
+
+MEGATRON = [
+    (("--tp", "2"), [0]),
+    (("--tp", "2", "--pp", "4"), [0, 4, 8, 12]),
+    (("--tp", "2", "--pp", "2", "--vpp", "2"), [0, 8]),
+    (("--tp", "2", "--ep", "4", "--experts", "8"), [0]),
+]
+
+
+@pytest.mark.parametrize(("layout", "ranks"), MEGATRON)
+def test_megatron_core(tmp_path: Path, layout: tuple[str, ...], ranks: list[int]) -> None:
+    needs("megatron")
+    small = ("--layers", "4", "--width", "256", "--sequence", "256", "--microbatches", "4")
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:16", script("megatron_gpt.py"), *layout, *small)
+    assert [row["rank"] for row in answer["ranks"]] == ranks
+    assert answer["tokens_per_step"] == 4 * 256 * 16 // (2 * len(ranks))
+    kinds = {kind for kind, _ in collectives(answer)}
+    assert {"all_gather", "reduce_scatter"} <= kinds
+    assert ("all_to_all" in kinds) == ("--ep" in layout)
+
+
+@pytest.mark.slow
+def test_torchtitan(tmp_path: Path) -> None:
+    needs("torchtitan")
+    needs("triton")
+    subprocess.run([sys.executable, script("torchtitan_assets.py"), str(tmp_path)], check=True)
+    (tmp_path / "titan_configs.py").write_text((SCRIPTS / "titan_configs.py").read_text())
+    options = ("--module", "titan_configs", "--config", "llama3_debug")
+    answer = windtunnel(tmp_path, "--on", "h100-sxm:8", "-m", "torchtitan.train", *options)
+    assert answer["tokens_per_step"] == 8 * 8 * 2048
+    assert {"all_gather", "reduce_scatter"} <= {kind for kind, _ in collectives(answer)}
