@@ -133,6 +133,16 @@ static inline void panel_chunk(const float *restrict a, const int16_t *restrict 
                 bits += ((bits >> dropped) & 1) + (1 << (dropped - 1)) - 1;
             c[j] = from_bits(bits & -(1 << dropped));
         }
+    } else if (n <= group / 2 && p->rounding == TRUNCATE && p->register_bits == 23) { /* it fits an int32 */
+        int32_t sum[W];
+        add_group(a, b, n, scale, sum);
+        for (int j = 0; j < W; j++) {
+            int32_t total = sum[j] + (int32_t)(c[j] * scale[j]);
+            float nearest = (float)total;
+            int32_t back = (int32_t)nearest;
+            int32_t away = total < 0 ? back < total : back > total; /* rounded away from zero: one step back */
+            c[j] = from_bits(to_bits(nearest) - away) * from_bits((exponent[j] - F + 127) << 23);
+        }
     } else {
         double total[W];
         for (int j = 0; j < W; j++) total[j] = (double)(int32_t)(c[j] * scale[j]);
