@@ -43,7 +43,7 @@ def check_call(info: OpInfo, args: tuple[Any, ...], call: Call) -> None:
         if stray is not None:
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found at least two devices, "
-                f"{call.tensors[0].device} and {stray.device}! (when checking arguments of {info.name})"
+                f"{call.tensors[0].shown_device} and {stray.device}! (when checking arguments of {info.name})"
             )
     if info.name in _MATRIX_PRODUCTS and len(call.tensors) > 1:
         first = call.tensors[0].dtype

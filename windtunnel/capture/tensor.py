@@ -61,6 +61,11 @@ class VirtualTensor(torch.Tensor):
         """The CPU tensor with this tensor's values, or None when it is data-less."""
         return self.elem if self.elem is not None and self.store.valued else None
 
+    @property
+    def shown_device(self) -> str:
+        """The device as messages name it; ``cuda_names`` answers for cards that are called ``cuda``."""
+        return str(DEVICE)
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         values = self.host_values
         if values is None:
@@ -98,7 +103,7 @@ class VirtualTensor(torch.Tensor):
         if force:
             return self.detach().cpu().numpy()
         raise TypeError(
-            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
+            f"can't convert {self.shown_device} device type tensor to numpy. Use Tensor.cpu() to copy "
             "the tensor to host memory first."
         )
 

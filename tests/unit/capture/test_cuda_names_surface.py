@@ -350,3 +350,11 @@ def test_torch_musas_own_names(musa: Session) -> None:
     assert y.device == torch.device("musa:0")
     assert nn.Linear(2, 2).musa().weight.is_musa  # type: ignore[operator,attr-defined]
     assert noted(musa) == {}
+
+
+def test_errors_name_the_device_as_the_script_does(session: Session) -> None:
+    x = torch.ones(4, 4, device="cuda")
+    with pytest.raises(RuntimeError, match="two devices, cuda:0 and cpu"):
+        x @ torch.ones(4, 4)
+    with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
+        x.numpy()

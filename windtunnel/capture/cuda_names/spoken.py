@@ -62,6 +62,11 @@ def install(patches: Patches, pretence: Pretence) -> None:
 
     patches.set(VirtualTensor, "__repr__", repr_)
     patches.set(VirtualTensor, "__str__", repr_)
+
+    def shown_device(self: torch.Tensor) -> str:
+        return str(cuda_device() if pretence.speaks_cuda else DEVICE)
+
+    patches.set(VirtualTensor, "shown_device", property(shown_device))
     patches.set(VirtualTensor, "device", property(device))
     patches.set(VirtualTensor, "is_cuda", property(is_cuda))
     patches.set(VirtualTensor, "type", type_)
