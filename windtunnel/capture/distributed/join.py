@@ -6,7 +6,7 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from windtunnel.capture.distributed import collectives, groups, objects, peers, reduce_ops, work
+from windtunnel.capture.distributed import collectives, groups, objects, peers, reduce_ops, reducer, work
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
@@ -41,6 +41,7 @@ def _install_once() -> None:
     objects.install()
     reduce_ops.install()
     peers.install()
+    reducer.install()
 
 
 def before_optimizer() -> None:
