@@ -27,6 +27,10 @@ class StepSeconds(Protocol):
         ...
 
 
+STRIDE = 64
+"""Most steady steps taken at once."""
+
+
 class Replica:
     """One copy of the model. ``number`` names it in results."""
 
@@ -77,7 +81,11 @@ class Replica:
     def _steady(self, until_s: float) -> bool:
         """Steps that only decode, while nothing else can change; whether there were any."""
         ranks = [rank for rank in self.ranks if rank.busy]
-        most = min(rank.steady for rank in ranks)
+        seconds = self.gaps[-1][0] if self.gaps else 0.0
+        most = (
+            STRIDE if until_s - self.now_s > STRIDE * seconds else int((until_s - self.now_s) / seconds) + 1
+        )
+        most = min(rank.steady(most) for rank in ranks)
         if not most:
             return False
         taken, now, gaps = 0, self.now_s, self.gaps

@@ -106,14 +106,20 @@ class Scheduler:
         """Whether there is anything to do."""
         return bool(self.running or self.waiting)
 
-    @property
-    def steady(self) -> int:
-        """Steps that only decode and change nothing but contexts: 0 when the next step may change more."""
+    def steady(self, most: int) -> int:
+        """Steps, at most ``most``, that only decode and after which nobody is done.
+
+        0 when the next step may do more, or when blocks may run out on the way.
+        """
         if self._under_way is not None or not self.decodes or self._may_admit:
             return 0
         clock, ends, crosses = self.clock, self._ends, self._crosses
-        steps = 0
-        while clock not in crosses and clock + 1 not in ends and steps < 64:
+        free, steps = self.pool.free, 0
+        while steps < most and clock + 1 not in ends:
+            if clock in crosses:
+                free -= len(crosses[clock])
+                if free < 0:
+                    break
             clock += 1
             steps += 1
         return steps
@@ -124,8 +130,12 @@ class Scheduler:
         return bool(self.waiting) and not full and self._refused_at != self.pool.version
 
     def advance(self, steps: int) -> None:
-        """Take ``steps`` steady steps at once."""
-        self.clock += steps
+        """Take ``steps`` steady steps at once, with the blocks that fall due in them."""
+        end, crosses = self.clock + steps, self._crosses
+        while self.clock < end:
+            if self.clock in crosses:
+                self._make_room()
+            self.clock += 1
         self.contexts += steps * self.decodes
 
     def schedule(self, now_s: float) -> StepPlan:
