@@ -115,6 +115,8 @@ class Scheduler:
             return 0
         clock, ends, crosses = self.clock, self._ends, self._crosses
         free, steps = self.pool.free, 0
+        # what falls due within one block's length is all in the calendar already
+        most = min(most, self.options.block_size)
         while steps < most and clock + 1 not in ends:
             if clock in crosses:
                 free -= len(crosses[clock])
