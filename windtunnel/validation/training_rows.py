@@ -73,11 +73,12 @@ def chip_name(gpu: str) -> str:
 
 
 def precision_named(text: str, chip: str) -> Precision:
-    """Precision as tables spell it. A block recipe on Blackwell is MXFP8."""
+    """Precision as tables spell it. Blocks are of 32 (MXFP8) on Blackwell, of 128 elsewhere."""
     for pattern, precision in _PRECISIONS:
         if re.search(pattern, text.lower()):
-            blackwell = chip.startswith(("b", "gb"))
-            return Precision.MXFP8 if precision is Precision.FP8_BLOCK and blackwell else precision
+            if precision in (Precision.FP8_BLOCK, Precision.MXFP8):
+                return Precision.MXFP8 if chip.startswith(("b", "gb")) else Precision.FP8_BLOCK
+            return precision
     raise Incomplete(f"precision `{text}` is not known")
 
 
