@@ -90,10 +90,9 @@ def test_incomplete_rows_say_why(change: dict[str, str], reason: str) -> None:
 def test_spellings() -> None:
     assert chip_name("H100 SXM 96GB HBM2e 2.4TB/s (500 W limit)") == "h100-96g-500w"
     assert chip_name("NVIDIA Blackwell GPU (GB200)") == "gb200"
-    assert (
-        precision_named("FP8 block (H100: 1x128/128x128) or MXFP8 (Blackwell 32)", "h100-sxm")
-        is Precision.MXFP8
-    )
+    text = "FP8 block (H100: 1x128/128x128) or MXFP8 (Blackwell 32)"
+    assert precision_named(text, "h100-sxm") is Precision.FP8_BLOCK
+    assert precision_named(text, "gb200") is Precision.MXFP8
 
 
 def test_vtrain_rows() -> None:
