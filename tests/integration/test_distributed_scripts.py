@@ -86,6 +86,7 @@ def test_sharding(tmp_path: Path, kind: str) -> None:
     assert answer["tokens_per_step"] == 16 // sharing * 4 * 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local", ["1", "9"])
 @pytest.mark.parametrize("kind", ["fsdp1", "fsdp2"])
 def test_ranks_with_another_card_number(tmp_path: Path, kind: str, local: str) -> None:
@@ -93,6 +94,7 @@ def test_ranks_with_another_card_number(tmp_path: Path, kind: str, local: str) -
     assert windtunnel(tmp_path, *arguments)["recorded"]["collectives"] > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotate", ["allgather", "alltoall"])
 def test_context_parallel(tmp_path: Path, rotate: str) -> None:
     answer = windtunnel(tmp_path, "--on", "mtt-s5000:8", script("context_parallel.py"), rotate)
@@ -109,6 +111,7 @@ def test_pipeline_stages_are_found(tmp_path: Path, schedule: str) -> None:
     assert len(list(tmp_path.glob("out*.wt"))) == 4
 
 
+@pytest.mark.slow
 def test_zero_bubble_has_a_smaller_bubble(tmp_path: Path) -> None:
     shares = {}
     for schedule in ("1F1B", "ZBVZeroBubble"):
@@ -132,6 +135,7 @@ def test_two_real_ranks_lose_nothing(tmp_path: Path, kind: str) -> None:
     assert numbers[0][3] < numbers[0][0] - 0.5
 
 
+@pytest.mark.slow
 def test_scaling_table(tmp_path: Path) -> None:
     arguments = ("--on", "mtt-s5000", "--scale", "2,4,...,8", script("sharded.py"), "fsdp2")
     points = windtunnel(tmp_path, *arguments)["scaling"]
@@ -148,6 +152,7 @@ MEGATRON = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "ranks"), MEGATRON)
 def test_megatron_core(tmp_path: Path, layout: tuple[str, ...], ranks: list[int]) -> None:
     needs("megatron")
@@ -158,6 +163,24 @@ def test_megatron_core(tmp_path: Path, layout: tuple[str, ...], ranks: list[int]
     kinds = {kind for kind, _ in collectives(answer)}
     assert {"all_gather", "reduce_scatter"} <= kinds
     assert ("all_to_all" in kinds) == ("--ep" in layout)
+
+
+@pytest.mark.slow
+def test_transformers_trainer(tmp_path: Path) -> None:
+    needs("accelerate")
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:8", script("accelerate_trainer.py"))
+    assert answer["tokens_per_step"] == 8 * 4 * 128
+    assert collectives(answer)["all_reduce", 8] >= 1  # DDP's buckets
+    assert any("find_unused_parameters" in notice["what"] for notice in answer["notices"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["1", "2", "3"])
+def test_deepspeed_zero(tmp_path: Path, stage: str) -> None:
+    needs("deepspeed")
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:8", script("deepspeed_zero.py"), stage)
+    assert answer["tokens_per_step"] == 8 * 4 * 128
+    assert collectives(answer)["all_gather", 8] >= 1
 
 
 @pytest.mark.slow

@@ -101,13 +101,13 @@ def _to_copy(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
     source = args[0]
     device = kwargs.get("device")
     if device is None or not isinstance(source, VirtualTensor):
-        return state.dispatch.default(info.func, args, kwargs)
+        return _still_tally(source, state.dispatch.default(info.func, args, kwargs))
     kind = torch.device(device).type
     if kind == "meta":
         return info.func(shape_only(source), **kwargs)
     if kind != "cpu":
         kwargs = {name: value for name, value in kwargs.items() if name != "device"}
-        return state.dispatch.default(info.func, args, kwargs)
+        return _still_tally(source, state.dispatch.default(info.func, args, kwargs))
     plain = {name: value for name, value in kwargs.items() if name not in ("non_blocking", "pin_memory")}
     values = source.host_values
     if values is not None:
@@ -119,6 +119,15 @@ def _to_copy(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
     out = torch.empty_strided(shape.shape, shape.stride(), dtype=shape.dtype)
     _record_to_host(state, source.meta, meta_of(out), bool(kwargs.get("non_blocking")))
     _placeholder(state, source, out)
+    return out
+
+
+def _still_tally(source: Any, out: Any) -> Any:
+    """A boolean that reads as False is an integer that reads as 0."""
+    is_false = isinstance(source, VirtualTensor) and source.dtype is torch.bool and not source.store.truth
+    shadow = isinstance(out, VirtualTensor) and out.host_values is None
+    if is_false and shadow and not out.dtype.is_floating_point:
+        out.store.is_tally = True
     return out
 
 
