@@ -87,7 +87,7 @@ def _unreadable(path: Path, why: str, bad: list[BadLine]) -> WindtunnelError:
     return WindtunnelError(
         "E652",
         f"cannot read the trace {path.name}: {why}",
-        hint="JSON lines or CSV with arrival, prompt and output tokens: see docs/errors/6xx-serving.md",
+        hint="JSON lines or CSV with arrival, prompt and output tokens: see docs/serving.md",
         values=values,
     )
 
