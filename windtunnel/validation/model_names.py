@@ -48,14 +48,17 @@ _SPELLINGS = (
 )
 
 
+def catalogue_name(text: str) -> str | None:
+    """The catalogue's name of a model by its published name; None where no spelling is known."""
+    words = re.sub(r"[\s._-]+", " ", text.lower()).strip()
+    return next((name for pattern, name in _SPELLINGS if re.search(pattern, words)), None)
+
+
 @lru_cache(maxsize=256)
 def architecture_named(text: str) -> Architecture | None:
     """The architecture of a model by its published name; None where the catalogue does not have it."""
-    words = re.sub(r"[\s._-]+", " ", text.lower()).strip()
-    for pattern, name in _SPELLINGS:
-        if re.search(pattern, words):
-            try:
-                return architecture_of(shipped_model(name))
-            except WindtunnelError:
-                return None
-    return None
+    name = catalogue_name(text)
+    try:
+        return None if name is None else architecture_of(shipped_model(name))
+    except WindtunnelError:
+        return None

@@ -1,0 +1,161 @@
+"""`windtunnel validate`: predictions of measured tables, compared group by group, worst first."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from windtunnel.cli import output
+from windtunnel.errors import WindtunnelError
+
+if TYPE_CHECKING:
+    from windtunnel.validation.groups import Group
+    from windtunnel.validation.page import Accuracy
+    from windtunnel.validation.rows_file import Answers
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EXAMPLES = """examples:
+  windtunnel validate
+  windtunnel validate --data measurements/validation
+  windtunnel validate --data measurements/validation --only 'kernel_*' --rows rows.jsonl --json
+  windtunnel validate --data measurements/validation --html accuracy.html --markdown accuracy.md"""
+
+GROUPS_SHOWN = 40
+_HEADS = ("rows", "refused", "median", "p90", "t-med", "all", "bias", "rank", "80 %", "sheet")
+_WIDTHS = (7, 7, 7, 7, 7, 7, 7, 6, 5, 6)
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """The options of `windtunnel validate`."""
+    parser = subparsers.add_parser(
+        "validate",
+        help="predictions against public measurements",
+        description="Predict every row of the measured tables in a folder and compare: kernels, collectives, "
+        "training steps, peak memory. Without --data, the figures that came with this version.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of tables, known by their file names"
+    )
+    parser.add_argument("--only", default="*", metavar="GLOB", help="only files whose name matches")
+    parser.add_argument(
+        "--rows", type=Path, metavar="FILE", help="write every row's prediction as JSON lines"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the accuracy page as HTML")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the accuracy page as Markdown")
+    parser.add_argument("--update", action="store_true", help="make these the figures that the package ships")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, compare, print and write. Raises WindtunnelError E925, E930, E937 and E953."""
+    from windtunnel.report.files import write_bytes
+    from windtunnel.validation import page, shipped
+
+    if args.data is None:
+        if args.rows or args.update:
+            raise WindtunnelError(
+                "E937",
+                "--rows and --update need --data",
+                hint="windtunnel validate --data DIR --rows FILE",
+            )
+        accuracy = shipped.shipped()
+    else:
+        accuracy = _validated(args)
+    if args.markdown:
+        write_bytes(args.markdown, page.markdown(accuracy).encode())
+    if args.html:
+        write_bytes(args.html, page.html(accuracy).encode())
+    if args.update:
+        write_bytes(shipped.path(), shipped.encode(accuracy).encode())
+    if args.json:
+        output.print_json(output.success("validate", _as_json(accuracy)))
+    else:
+        output.print_lines(_text(accuracy))
+    return 0
+
+
+def _validated(args: argparse.Namespace) -> Accuracy:
+    from windtunnel.report.files import write_bytes
+    from windtunnel.validation.folder import predict_folder
+    from windtunnel.validation.groups import by_family, by_file
+    from windtunnel.validation.page import Accuracy
+    from windtunnel.validation.rows_file import lines
+
+    answers: list[Answers] = []
+    unused: list[tuple[str, str]] = []
+    if args.rows:
+        write_bytes(args.rows, b"")  # a path that cannot be written is said before minutes of work
+    with output.Progress("predicting", quiet=args.quiet) as progress:
+        for file, found in predict_folder(args.data, args.only, progress.update):
+            answers += [part for part in found if len(part)]
+            if file.reason and not sum(len(part) for part in found):
+                unused.append((file.name, file.reason))
+    if args.rows:
+        write_bytes(args.rows, "".join(lines(answers)).encode())
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return Accuracy(
+        files=tuple(by_file(answers)),
+        groups=tuple(by_family(answers)),
+        unused=tuple(unused),
+        data=args.data.resolve().name,
+        date=today,
+    )
+
+
+def _as_json(accuracy: Accuracy) -> dict[str, object]:
+    from windtunnel.validation.groups import worst_first
+    from windtunnel.validation.shipped import as_json
+
+    return {
+        "data": accuracy.data,
+        "date": accuracy.date,
+        "rows": accuracy.rows,
+        "files": [as_json(group) for group in worst_first(accuracy.files)],
+        "groups": [as_json(group) for group in worst_first(accuracy.groups)],
+        "unused_files": [{"file": name, "reason": reason} for name, reason in accuracy.unused],
+    }
+
+
+def _text(accuracy: Accuracy) -> list[str]:
+    from windtunnel.validation.groups import worst_first
+
+    files = worst_first(accuracy.files)
+    groups = worst_first(accuracy.groups)
+    found = [f"{accuracy.rows:,} rows of `{accuracy.data}`, {accuracy.date}; worst first", ""]
+    found += [_head("file and column"), *(_line(f"{g.file} {g.target}", g) for g in files), ""]
+    found += [_head("group"), *(_line(_name(g), g) for g in groups[:GROUPS_SHOWN])]
+    if len(groups) > GROUPS_SHOWN:
+        found.append(f"... and {len(groups) - GROUPS_SHOWN} better groups: --json lists all")
+    reasons = [(g.file, reason, rows) for g in files for reason, rows in g.reasons]
+    if reasons or accuracy.unused:
+        found += ["", "not predicted:"]
+        found += [f"  {rows:7d}  {file}: {reason}" for file, reason, rows in sorted(set(reasons))]
+        found += [f"      all  {name}: {reason}" for name, reason in accuracy.unused]
+    return [
+        *found,
+        "",
+        "errors are absolute; all: refusals counted as 100 %; t-med: weighted by measured time;",
+        "80 %: measurements inside the 80 % interval; sheet: median error of the data sheet alone",
+    ]
+
+
+def _name(group: Group) -> str:
+    words = (group.file, group.family, group.library, group.chip, group.target)
+    return " ".join(word for word in words if word)
+
+
+def _head(first: str) -> str:
+    return f"{first:64} " + " ".join(f"{name:>{width}}" for name, width in zip(_HEADS, _WIDTHS, strict=True))
+
+
+def _line(name: str, group: Group) -> str:
+    shares = (group.median, group.p90, group.time_median, group.median_all)
+    cells = [f"{group.seen}", f"{group.refused}", *("-" if v is None else f"{v:.1%}" for v in shares)]
+    cells.append("-" if group.bias is None else f"{group.bias:+.1%}")
+    cells.append("-" if group.rank is None else f"{group.rank:.3f}")
+    cells += ["-" if v is None else f"{v:.0%}" for v in (group.coverage, group.baseline_median)]
+    return f"{name:64} " + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))

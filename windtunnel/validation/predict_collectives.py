@@ -1,0 +1,311 @@
+"""Every row of a collective table as prediction or refusal.
+
+Link figures are the catalogue's; the shape of the group is what the row states. Dispatch sends one byte an element
+in DeepEP's benchmarks, combine two.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.network.collective import Collective, bus_factor
+from windtunnel.network.expert import ExpertTraffic
+from windtunnel.network.links import Links
+from windtunnel.network.model import NetworkModel
+from windtunnel.network.topology import GroupShape
+from windtunnel.specs.catalogue import chip
+from windtunnel.specs.schema import ScaleUp
+from windtunnel.validation.aliases import chip_name
+from windtunnel.validation.measured_files import ids_of
+from windtunnel.validation.reasons import NOT_MODELLED, UNKNOWN_NAME, UNREADABLE
+from windtunnel.validation.rows_file import Answers, refused
+from windtunnel.validation.tables import Table
+
+KINDS = {
+    "all_reduce": Collective.ALL_REDUCE,
+    "all_gather": Collective.ALL_GATHER,
+    "reduce_scatter": Collective.REDUCE_SCATTER,
+    "alltoall": Collective.ALL_TO_ALL,
+    "all_to_all": Collective.ALL_TO_ALL,
+    "send_recv": Collective.SEND,
+    "broadcast": Collective.BROADCAST,
+    "dispatch": Collective.DISPATCH,
+    "combine": Collective.COMBINE,
+}
+
+
+LARGE_BYTES = 1 << 20
+ENGINE_CALL_S = (22e-6, 34e-6, 45e-6)
+"""Low, middle and high host time of an engine's own all-reduce called from Python without a graph: SGLang and vLLM on
+the A100 and H100 hosts of aiconfigurator's tables, medians below 64 KiB, 22 to 45 us; middle: geometric mean."""
+
+
+class Refused(Exception):
+    """A row that cannot be predicted; the text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One collective as a row states it; ``target``: the column that holds its time."""
+
+    chip: str
+    kind: Collective
+    library: str
+    message_bytes: float
+    shape: GroupShape
+    target: str
+    traffic: ExpertTraffic | None = None
+    custom: bool = False
+    eager: bool = False
+
+
+Row = dict[str, str]
+
+
+def _number(row: Row, name: str) -> int:
+    return int(float(row[name]))
+
+
+def _chip(spelling: str) -> str:
+    name = chip_name(spelling) or chip_name(spelling.split()[0] if spelling else "")
+    if name is None:
+        raise Refused(f"{UNKNOWN_NAME}: accelerator `{spelling}` is not in the catalogue")
+    return name
+
+
+def _kind(text: str) -> Collective:
+    if text not in KINDS:
+        raise Refused(f"{NOT_MODELLED}: no model of the collective `{text}`")
+    return KINDS[text]
+
+
+def _nccl(row: Row) -> list[Case]:
+    ranks, size = _number(row, "num_gpus"), float(row["message_bytes"])
+    case = Case(
+        _chip(row["gpu_system"]), _kind(row["collective"]), "nccl", size, GroupShape(ranks, 1, ranks),
+        "latency_seconds",
+    )  # fmt: skip
+    return [case]
+
+
+def _custom(row: Row) -> list[Case]:
+    ranks, size = _number(row, "num_gpus"), float(row["message_bytes"])
+    eager = "eager" in row.get("kernel_source", "")
+    library = f"{row.get('library', '')} custom" + (" eager" if eager else "")
+    shape = GroupShape(ranks, 1, ranks)
+    return [
+        Case(
+            _chip(row["gpu_system"]),
+            Collective.ALL_REDUCE,
+            library,
+            size,
+            shape,
+            "latency_seconds",
+            custom=True,
+            eager=eager,
+        )
+    ]
+
+
+def _deepep(row: Row) -> list[Case]:
+    nodes = _number(row, "num_nodes")
+    name = _chip(row["gpu_system"])
+    per_node = min(8, chip(name).cards_per_node)
+    low_latency = row["mode"] == "low_latency"
+    cases = []
+    for what, width in (("dispatch", 1.0), ("combine", 2.0)):
+        traffic = ExpertTraffic(
+            tokens=float(row["tokens_per_rank"]),
+            token_bytes=float(row["hidden_size"]) * width,
+            top_k=_number(row, "topk"),
+            low_latency=low_latency,
+            sms=int(float(row["num_sms"] or 0)),
+        )
+        cases.append(
+            Case(
+                name,
+                KINDS[what],
+                f"deepep {row['mode']}",
+                traffic.tokens * traffic.token_bytes,
+                GroupShape(nodes * per_node, nodes, per_node),
+                f"{what}_seconds",
+                traffic,
+            )
+        )
+    return cases
+
+
+def _published(row: Row) -> list[Case]:
+    ranks, per_node = _number(row, "num_gpus"), _number(row, "gpus_per_node")
+    network = row["inter_node_network"]
+    nodes = max(1, ranks // per_node)
+    if nodes > 1 and "not stated" in network:
+        raise Refused(f"{NOT_MODELLED}: the network between the nodes is not stated")
+    shape = GroupShape(ranks, nodes, ranks // nodes)
+    algorithm = row.get("algorithm", "")
+    if "NVLS disabled" in algorithm or algorithm == "without SHARP":
+        raise Refused(f"{NOT_MODELLED}: reduction in the switch turned off")
+    size = float(row["message_bytes"])
+    return [Case(_chip(row["gpu"]), _kind(row["collective"]), "nccl", size, shape, "latency_seconds")]
+
+
+def _deepep_published(row: Row) -> list[Case]:
+    ranks = _number(row, "ep_size")
+    traffic = ExpertTraffic(
+        tokens=float(row["tokens_per_rank"]),
+        token_bytes=float(row["hidden_size"]) * (1.0 if row["op"] == "dispatch" else 2.0),
+        top_k=_number(row, "topk"),
+        node_limit=4,
+        low_latency=row["kernel_mode"] == "low_latency",
+    )
+    nodes = max(1, ranks // 8)
+    shape = GroupShape(ranks, nodes, min(ranks, 8))
+    library = f"deepep {row['kernel_mode']}"
+    size = traffic.tokens * traffic.token_bytes
+    return [Case(_chip(row["gpu"]), _kind(row["op"]), library, size, shape, "latency_seconds", traffic)]
+
+
+def _one_sided(row: Row) -> list[Case]:
+    """TensorRT-LLM writes every (token, rank) pair over NVLink, as DeepEP's low-latency kernels do."""
+    ranks = _number(row, "num_gpus")
+    traffic = ExpertTraffic(
+        tokens=float(row["tokens_per_gpu"]),
+        token_bytes=float(row["bytes_per_token"]),
+        top_k=_number(row, "top_k"),
+        low_latency=True,
+    )
+    size = traffic.tokens * traffic.token_bytes
+    shape = GroupShape(ranks, 1, ranks)
+    return [
+        Case(
+            _chip(row["gpu"]),
+            _kind(row["operation"]),
+            "trtllm one-sided",
+            size,
+            shape,
+            "latency_seconds",
+            traffic,
+        )
+    ]
+
+
+def _vidur(row: Row) -> list[Case]:
+    system = row["system"]
+    if "pairwise" in system:
+        raise Refused(f"{NOT_MODELLED}: boxes whose cards are linked in pairs")
+    ranks, per_node = _number(row, "num_ranks"), _number(row, "devices_per_node")
+    nodes = max(1, ranks // per_node)
+    if nodes > 1 and system != "h100_dgx":
+        raise Refused(f"{NOT_MODELLED}: the network between the nodes is not stated")
+    shape = GroupShape(ranks, nodes, ranks // nodes)
+    size = float(row["message_bytes"])
+    return [Case(_chip(system), _kind(row["collective"]), "nccl", size, shape, "median_seconds")]
+
+
+_READERS: dict[str, Callable[[Row], list[Case]]] = {
+    "collective_aiconfigurator_nccl": _nccl,
+    "collective_aiconfigurator_custom_allreduce": _custom,
+    "collective_aiconfigurator_deepep": _deepep,
+    "collective_nccl_published": _published,
+    "collective_deepep": _deepep_published,
+    "collective_trtllm_gb200_alltoall": _one_sided,
+    "collective_vidur_nccl": _vidur,
+}
+_TARGETS = {
+    "collective_aiconfigurator_deepep": ("dispatch_seconds", "combine_seconds"),
+    "collective_vidur_nccl": ("median_seconds",),
+}
+
+
+@cache
+def _network(name: str, cards: int) -> NetworkModel:
+    """Links as the catalogue has them."""
+    return NetworkModel(Links.of_chip(chip(name), cards))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    position: int
+    seconds: float
+    low_s: float
+    high_s: float
+    baseline_s: float
+
+
+def predict_collectives(table: Table) -> Iterator[Answers]:
+    """Predictions of all rows by kind, library and chip, and the others with a reason. Never raises."""
+    read = _READERS[table.file]
+    names = list(table.columns)
+    found: dict[tuple[str, str, str, str], list[_Found]] = defaultdict(list)
+    failed: dict[str, list[int]] = defaultdict(list)
+    cells = zip(*(table.text(name).tolist() for name in names), strict=True)
+    for position, values in enumerate(cells):
+        row = dict(zip(names, values, strict=True))
+        try:
+            for case in read(row):
+                key = (_family(case), case.library, case.chip, case.target)
+                found[key].append(_priced(case, position))
+        except Refused as reason:
+            failed[str(reason)].append(position)
+        except WindtunnelError as error:
+            failed[f"{error.code}: {error.what}"].append(position)
+        except (ValueError, KeyError, ZeroDivisionError, OverflowError, AssertionError) as error:
+            failed[f"{UNREADABLE}: the row cannot be read: {error}"].append(position)
+    ids = ids_of(table)
+    for (family, library, name, target), items in sorted(found.items()):
+        yield _answers(table, ids, family, library, name, target, items)
+    for reason_text, positions in sorted(failed.items()):
+        rows = table.index[positions]
+        own = tuple(ids[i] for i in positions)
+        for target in _TARGETS.get(table.file, ("latency_seconds",)):
+            measured = table.number(target)[positions]
+            yield refused(table.file, target, rows, own, measured, reason_text)
+
+
+def _family(case: Case) -> str:
+    """Latency rules below 1 MiB and bandwidth above: they are judged apart."""
+    size = "from 1 MiB" if case.message_bytes >= LARGE_BYTES else "below 1 MiB"
+    return f"{case.kind.value} {size}"
+
+
+def _priced(case: Case, position: int) -> _Found:
+    network = _network(case.chip, case.shape.ranks)
+    time = network.shaped_time(
+        case.kind, case.message_bytes, case.shape, custom=case.custom, traffic=case.traffic
+    )
+    seconds = (time.low_s, time.seconds, time.high_s)
+    if case.eager:  # calls follow one another: the slower of host and card rules
+        low, middle, high = (max(pair) for pair in zip(seconds, ENGINE_CALL_S, strict=True))
+        seconds = (low, middle, high)
+    return _Found(position, seconds[1], seconds[0], seconds[2], _wire_s(case, network.links))
+
+
+def _wire_s(case: Case, links: Links) -> float:
+    """Bytes over the data sheet's slowest link on the way, without any latency."""
+    inside = links.pcie_bytes_per_s if links.scale_up is ScaleUp.PCIE else links.link_bytes_per_s
+    rate = links.nic_bytes_per_s * case.shape.per_node if case.shape.nodes > 1 else inside
+    copies = 1.0 if case.traffic is None else float(min(case.traffic.top_k, case.shape.ranks))
+    return copies * max(bus_factor(case.kind, case.shape.ranks), 0.5) * case.message_bytes / rate
+
+
+def _answers(
+    table: Table, ids: tuple[str, ...], family: str, library: str, name: str, target: str, items: list[_Found]
+) -> Answers:
+    positions = [item.position for item in items]
+    return Answers(
+        table.file, family, library, name, target, "s",
+        table.index[positions],
+        tuple(ids[i] for i in positions),
+        np.array([item.seconds for item in items]),
+        np.array([item.low_s for item in items]),
+        np.array([item.high_s for item in items]),
+        table.number(target)[positions],
+        np.array([item.baseline_s for item in items]),
+        np.ones(len(items), dtype=np.bool_),
+    )  # fmt: skip
