@@ -29,6 +29,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("chips", "windtunnel.cli.chips", "the chips and every number known about them"),
     ("claims", "windtunnel.cli.claims", "public claims about the MTT S5000, checked one by one"),
     ("validate", "windtunnel.cli.validate", "predictions against public measurements"),
+    ("calibrate", "windtunnel.cli.calibrate", "fit the kernel costs again from measured tables"),
     ("explain", "windtunnel.cli.explain", "where one prediction comes from"),
     ("measure", "windtunnel.cli.measure", "measure a real card for the catalogue"),
 )
