@@ -220,7 +220,8 @@ def _newest(table: Table, target: str, rows: list[Row], cases: list[TrainingCase
     for number, (row, case) in enumerate(zip(rows, cases, strict=True)):
         key: object = number
         if case is not None:
-            key = (replace(case, assumed=()), row.get("task", ""), _framework(row))
+            stated = tuple(row.get(name, "") for name in ("task", "precision", "recompute"))
+            key = (replace(case, assumed=()), stated, _framework(row))
         rank = (measured[number], row.get("source_id", ""), speed[number])
         if key not in best or rank > best[key][0]:
             best[key] = (rank, number)
