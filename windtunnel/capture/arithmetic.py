@@ -21,6 +21,7 @@ from windtunnel.numerics.grouped import chip_grouped_mm
 from windtunnel.numerics.matmul import MathMode, chip_addmm, chip_matmul, default_mode
 from windtunnel.numerics.profiles import NumericProfile, operand_of, profile_of
 from windtunnel.numerics.scaled import chip_scaled_mm
+from windtunnel.numerics.scaled_more import chip_scaled_grouped_mm, chip_scaled_mm_v2
 from windtunnel.specs.schema import Chip, Vendor
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Arithmetic:
             aten.convolution_backward.default: self._convolution_backward,
             aten._grouped_mm.default: self._grouped,
             aten._scaled_mm.default: self._scaled,
+            aten._scaled_mm_v2.default: self._scaled_v2,
+            aten._scaled_grouped_mm.default: self._scaled_grouped,
         }
 
     def _product(self, original: Any) -> Callable[..., torch.Tensor]:
@@ -175,6 +178,60 @@ class Arithmetic:
             out_dtype=out_dtype,
             use_fast_accum=use_fast_accum,
         )
+
+    def _scaled_v2(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale_a: Any,
+        recipe_a: Any,
+        swizzle_a: Any,
+        scale_b: Any,
+        recipe_b: Any,
+        swizzle_b: Any,
+        bias: torch.Tensor | None = None,
+        out_dtype: torch.dtype | None = None,
+        contraction_dim: Any = (),
+        use_fast_accum: bool = False,
+    ) -> torch.Tensor:
+        return chip_scaled_mm_v2(
+            a,
+            b,
+            scale_a,
+            recipe_a,
+            swizzle_a,
+            scale_b,
+            recipe_b,
+            swizzle_b,
+            profile=self.profile,
+            bias=bias,
+            out_dtype=out_dtype,
+            use_fast_accum=use_fast_accum,
+        )
+
+    def _scaled_grouped(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale_a: torch.Tensor,
+        scale_b: torch.Tensor,
+        offs: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        scale_result: torch.Tensor | None = None,
+        out_dtype: torch.dtype | None = None,
+        use_fast_accum: bool = False,
+    ) -> torch.Tensor:
+        out = chip_scaled_grouped_mm(
+            a,
+            b,
+            scale_a,
+            scale_b,
+            offs,
+            profile=self.profile,
+            out_dtype=out_dtype,
+            use_fast_accum=use_fast_accum,
+        )
+        return out if bias is None else out + bias
 
     def attention(
         self,

@@ -214,3 +214,13 @@ def test_attention_dropout_is_the_same_forward_and_backward(values: Session) -> 
     assert total == pytest.approx(out.float().sum().item(), abs=0.5)
     again = functional.scaled_dot_product_attention(q, k, v, dropout_p=0.5)
     assert not torch.equal(again.cpu(), out.cpu())
+
+
+def test_scaled_grouped_products_are_the_chips(values: Session) -> None:
+    a = torch.randn(32, 64).to(torch.float8_e4m3fn).to("musa")
+    b = torch.randn(2, 16, 64).to(torch.float8_e4m3fn).to("musa").transpose(1, 2)
+    ends = torch.tensor([16, 32], dtype=torch.int32, device="musa")
+    ones_a, ones_b = torch.ones(32, device="musa"), torch.ones(2, 16, device="musa")
+    out = torch._scaled_grouped_mm(a, b, ones_a, ones_b, offs=ends, out_dtype=torch.bfloat16)
+    halves = [a.cpu().float()[:16] @ b.cpu().float()[0], a.cpu().float()[16:] @ b.cpu().float()[1]]
+    torch.testing.assert_close(out.cpu().float(), torch.cat(halves), rtol=0.02, atol=0.05)
