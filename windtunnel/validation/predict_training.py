@@ -52,6 +52,8 @@ UNITS = {
 }
 """Column → unit, in the order of preference for scoring a row's speed."""
 SPEED = ("step_seconds", "iteration_ms", "tokens_per_s_per_gpu")
+CHUNKS_MAX = 1_000_000
+"""Micro-batches times model chunks of one step: far beyond any run, and a slip of the pen beyond that."""
 _BROKEN = (ValueError, KeyError, ZeroDivisionError, OverflowError, IndexError, StopIteration)
 
 
@@ -102,6 +104,9 @@ class TrainingRows:
         if case is None:
             return reason
         key = replace(case, assumed=())
+        layout = key.layout
+        if layout.micro_batches * layout.pipeline * layout.chunks > CHUNKS_MAX:
+            return f"{UNREADABLE}: {layout.micro_batches:,} micro-batches in one step"
         if key not in self._steps:
             try:
                 self._steps[key] = self._step(key)

@@ -40,6 +40,8 @@ a-1,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,16,1,1,1,BF16,none,NeMo,{3}
 a-2,page_25.01,Llama-9 8B,pretrain,H100 SXM,8,4096,16,1,1,1,BF16,none,NeMo,{0},{1},{2},
 a-3,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,16,,1,1,BF16,none,NeMo,{0},{1},{2},
 a-4,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,16,1,3,1,BF16,none,NeMo,{0},{1},{2},
+a-5,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,8e12,1,1,1,BF16,none,NeMo,{0},{1},{2},
+a-6,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8e12,4096,8e12,1,1,1,BF16,none,NeMo,{0},{1},{2},
 """
 
 
@@ -116,12 +118,13 @@ def test_training_rows_have_all_their_targets(tmp_path: Path) -> None:
     assert "Llama-9" in found["a-2", "step_seconds"]["reason"]
     assert "micro_batch" in found["a-3", "step_seconds"]["reason"]
     assert found["a-4", "step_seconds"]["reason"].startswith("E205")
+    assert found["a-5", "step_seconds"]["reason"].startswith("E933")
 
 
 def test_a_repeated_configuration_is_compared_once_with_its_newest_release(tmp_path: Path) -> None:
     groups = by_family(answers(measured(tmp_path), "train*"))
     step = next(group for group in groups if group.target == "step_seconds" and group.predicted)
-    assert (step.seen, step.predicted, step.compared) == (2, 2, 1)
+    assert (step.seen, step.predicted, step.compared) == (4, 2, 1)
     scored = [
         part for part in answers(tmp_path, "train*") if part.target == "step_seconds" and not part.reason
     ]
