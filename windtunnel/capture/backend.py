@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from windtunnel.capture import unwinding
+
 BACKEND = "musa"
 PRIVATE_USE_1: Any = torch._C._autograd.DeviceType.PrivateUse1
 
 
 class _Guard(torch._C._acc.DeviceGuard):
     def type_(self) -> Any:
+        unwinding.clear_error()
         return PRIVATE_USE_1
 
 
@@ -46,6 +49,7 @@ def register(module: types.ModuleType) -> None:
     )
     # Backward hooks then run in the calling thread, where our thread-local state is.
     torch.autograd.set_multithreading_enabled(False)
+    unwinding.install()
     _registered = module
 
 

@@ -122,11 +122,22 @@ class Dispatcher:
             if isinstance(tensor, VirtualTensor):
                 values = tensor.host_values
                 assert values is not None
+                if (values.is_conj() or values.is_neg()) and not keeps_bits:
+                    plain = values.clone()
+                    resolved.append((values, plain))
+                    return plain
                 return values
             return tensor
 
+        # Below PyTorch's own dispatch nobody resolves lazy conjugation: kernels would read past the bit.
+        keeps_bits = info.returns_view and info.base_name != "aten.view_as_real"
+        resolved: list[tuple[torch.Tensor, torch.Tensor]] = []
         kernel = self.arithmetic.get(id(info.func))
-        return self._run(info, args, kwargs, host, self.state.host_device, kernel)
+        out = self._run(info, args, kwargs, host, self.state.host_device, kernel)
+        if info.writes:
+            for lazy, plain in resolved:
+                lazy.copy_(plain)
+        return out
 
     def _run(
         self,

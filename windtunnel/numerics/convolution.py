@@ -6,6 +6,7 @@ bit-exact profile is exact here for the instruction, not for the whole convoluti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,14 +136,14 @@ def _input_gradient(
         )
         for g in range(shape.groups)
     ]
-    # Overlapping patches add up: the gradient of laying them out.
-    with torch.enable_grad():
-        template = torch.zeros(
-            grad.shape[0], weight.shape[1] * shape.groups, *size, dtype=parts[0].dtype, requires_grad=True
-        )
-        columns = _columns(_patches(template, weight.shape[2:], shape), template, shape)
-        gradient = torch.autograd.grad(columns, template, torch.stack(parts, 1).reshape(columns.shape))
-    return gradient[0]
+    # Overlapping patches add up where they came from; padding comes from place 0. Not by autograd: this
+    # also runs inside PyTorch's own dispatch, where autograd is off.
+    extent = (grad.shape[0], weight.shape[1] * shape.groups, *size)
+    places = torch.arange(1, 1 + math.prod(extent)).reshape(extent)
+    came_from = _columns(_patches(places, weight.shape[2:], shape), places, shape)
+    total = torch.zeros(1 + places.numel(), dtype=parts[0].dtype)
+    total.index_add_(0, came_from.flatten(), torch.stack(parts, 1).flatten())
+    return total[1:].reshape(extent)
 
 
 def _product(a: Tensor, b: Tensor, profile: NumericProfile, mode: MathMode) -> Tensor:

@@ -1,0 +1,65 @@
+"""What the card raises inside a backward pass reaches the script; PyTorch would abort the process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from windtunnel.capture.session import Session
+from windtunnel.program.file import dumps
+
+
+def test_out_of_memory_in_backward_is_raised_and_the_card_goes_on(shadow: Session) -> None:
+    x = torch.empty(6 * 2**30, device="musa", requires_grad=True)  # 24 GiB; the graph holds 72
+    loss = (x * x).mul(x).sum()
+    with pytest.raises(torch.OutOfMemoryError, match=r"24\.00 GiB"):
+        loss.backward()
+    y = torch.ones(3, device="musa", requires_grad=True)
+    (y * y).sum().backward()
+    assert y.grad is not None
+    assert y.grad.shape == (3,)
+
+
+def test_an_error_in_the_scripts_own_backward_stays_its_own(shadow: Session) -> None:
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: object, grad: torch.Tensor) -> torch.Tensor:
+            raise ValueError("mine")
+
+    x = torch.ones(3, device="musa", requires_grad=True)
+    with pytest.raises(ValueError, match="mine"):
+        Fails.apply(x).sum().backward()
+
+
+def test_half_precision_convolution_trains_with_values(values: Session) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+    image = torch.randn(2, 3, 8, 8)
+    expected = image.clone().requires_grad_()
+    layer(expected).sum().backward()
+    x = image.to("musa").requires_grad_()
+    with torch.autocast("musa", torch.float16):
+        layer.to("musa")(x).sum().backward()
+    assert x.grad is not None
+    assert expected.grad is not None
+    torch.testing.assert_close(x.grad.cpu(), expected.grad, rtol=1e-2, atol=1e-2)
+
+
+def test_lazy_conjugation_is_not_lost(values: Session) -> None:
+    z = torch.tensor([1 + 2j, 3 - 1j])
+    on_card = z.to("musa")
+    assert torch.equal((on_card.conj() * 1).cpu(), (z.conj() * 1).resolve_conj())
+    assert torch.equal(on_card.conj().imag.cpu(), z.conj().imag.clone())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_a_traced_module_leaves_no_tensors_in_the_recording(values: Session) -> None:
+    layer, x = nn.Linear(4, 4).to("musa"), torch.randn(3, 4).to("musa")
+    traced = torch.jit.trace(layer, x)
+    assert torch.equal(traced(x).cpu(), layer(x).cpu())
+    dumps(values.program())
