@@ -98,6 +98,7 @@ def _validated(args: argparse.Namespace) -> Accuracy:
         write_bytes(args.rows, "".join(lines(answers)).encode())
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return Accuracy(
+        rows=len({(part.file, row) for part in answers for row in part.row.tolist()}),
         files=tuple(by_file(answers)),
         groups=tuple(by_family(answers)),
         unused=tuple(unused),

@@ -16,21 +16,20 @@ LISTED_ROWS_MIN = 10
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """What one run of `validate` found. ``files``: groups by file; ``groups``: by family, library and chip too."""
+    """What one run of `validate` found.
 
+    Attributes:
+        rows: of all files, each counted once whatever its number of targets.
+        files: groups by file and target. groups: by family, library and chip too.
+        unused: files of which nothing was read, and why. data: name of the folder.
+    """
+
+    rows: int
     files: tuple[Group, ...]
     groups: tuple[Group, ...]
     unused: tuple[tuple[str, str], ...]
     data: str = ""
     date: str = ""
-
-    @property
-    def rows(self) -> int:
-        """Rows of all files, each counted once whatever its number of targets."""
-        seen: dict[str, int] = {}
-        for group in self.files:
-            seen[group.file] = max(group.seen, seen.get(group.file, 0))
-        return sum(seen.values())
 
 
 @dataclass(frozen=True, slots=True)

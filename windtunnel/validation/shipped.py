@@ -22,10 +22,11 @@ def path() -> Path:
 
 
 def encode(accuracy: Accuracy) -> str:
-    """The figures as JSON. Small groups are left out; three digits of a percent are enough."""
+    """The figures as JSON. Groups that nobody measured are left out."""
     data = {
         "data": accuracy.data,
         "date": accuracy.date,
+        "rows": accuracy.rows,
         "files": [as_json(group) for group in accuracy.files],
         "groups": [as_json(group) for group in accuracy.groups if group.compared],
         "unused": [list(entry) for entry in accuracy.unused],
@@ -37,6 +38,7 @@ def decode(text: str) -> Accuracy:
     """The figures of `encode`."""
     data = json.loads(text)
     return Accuracy(
+        rows=int(data["rows"]),
         files=tuple(_group(item) for item in data["files"]),
         groups=tuple(_group(item) for item in data["groups"]),
         unused=tuple((str(name), str(reason)) for name, reason in data["unused"]),
