@@ -23,6 +23,8 @@ def install() -> None:
     _patch_autocast_cache()
     _patch_foreach()
     _patch_flash_choice()
+    # TransformerEncoder's inference shortcut packs padded batches into nested tensors, which the card lacks
+    torch.backends.mha.set_fastpath_enabled(False)
 
 
 def _patch_flash_choice() -> None:

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from windtunnel.capture.session import Session
-from windtunnel.program.file import dumps
 
 
 def test_out_of_memory_in_backward_is_raised_and_the_card_goes_on(shadow: Session) -> None:
@@ -57,9 +56,11 @@ def test_lazy_conjugation_is_not_lost(values: Session) -> None:
     assert torch.equal(on_card.conj().imag.cpu(), z.conj().imag.clone())
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
-def test_a_traced_module_leaves_no_tensors_in_the_recording(values: Session) -> None:
-    layer, x = nn.Linear(4, 4).to("musa"), torch.randn(3, 4).to("musa")
-    traced = torch.jit.trace(layer, x)
-    assert torch.equal(traced(x).cpu(), layer(x).cpu())
-    dumps(values.program())
+def test_a_padded_encoder_infers(values: Session) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 1).eval()
+    x, padded = torch.randn(2, 4, 16), torch.tensor([[False] * 4, [False, False, True, True]])
+    with torch.no_grad():
+        expected = encoder(x, src_key_padding_mask=padded)
+        found = encoder.to("musa")(x.to("musa"), src_key_padding_mask=padded.to("musa")).cpu()
+    torch.testing.assert_close(found[~padded], expected[~padded], rtol=1e-5, atol=1e-5)
