@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windtunnel.cli import run_answer, run_cluster
-from windtunnel.cli.parser import add_chip_options
+from windtunnel.cli.parser import Parser, add_chip_options, add_global_options
 from windtunnel.cli.script_output import script_output
 from windtunnel.errors import WindtunnelError
 from windtunnel.program import file as program_file
@@ -45,6 +45,19 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_options(parser)
+    add = parser.add_argument
+    add(
+        "-m",
+        dest="module",
+        nargs=argparse.REMAINDER,
+        metavar="MODULE",
+        help="run a module, as python -m does",
+    )
+    add("target", nargs=argparse.REMAINDER, metavar="SCRIPT", help="the script, and its own arguments")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--on",
@@ -61,14 +74,6 @@ def add_parser(subparsers: Subparsers) -> None:
     run_cluster.add_options(parser)
     add("--out", type=Path, metavar="FILE.wt", help="where to save the recording (default: SCRIPT.wt)")
     add_chip_options(parser)
-    add(
-        "-m",
-        dest="module",
-        nargs=argparse.REMAINDER,
-        metavar="MODULE",
-        help="run a module, as python -m does",
-    )
-    add("target", nargs=argparse.REMAINDER, metavar="SCRIPT", help="the script, and its own arguments")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,7 +83,10 @@ def run(args: argparse.Namespace) -> int:
         WindtunnelError: E402, E43x, bad input; E101 to E109 and E220, the target; E9xx, the recording.
     """
     words = _words(args)
-    program = _load(words, args) if args.module is None and _is_recording(words[0]) else None
+    recorded_already = args.module is None and _is_recording(words[0])
+    if recorded_already:  # no script follows that the rest of the line could belong to
+        words = [words[0], *_options_after(words[1:], args)]
+    program = _load(words, args) if recorded_already else None
     named = args.on or (program.origin.chip if program is not None else "") or DEFAULT_CHIP
     clusters = parse_target(named, args.set, args.chips)
     if program is not None and program.origin.world_size > 1:
@@ -97,6 +105,19 @@ def run(args: argparse.Namespace) -> int:
         saved = str(args.out or _default_path(words[0], is_module=args.module is not None))
         program_file.save(recorded, saved)
     return run_answer.answer(args, recorded, clusters, saved=saved, ending=ending)
+
+
+def _options_after(words: Sequence[str], args: argparse.Namespace) -> list[str]:
+    """Read options that stand behind a recording into ``args``; what is left is none of ours."""
+    parser = Parser(prog="windtunnel run", add_help=False)
+    _add_options(parser)
+    add_global_options(parser, top=False)
+    for action in parser._actions:  # what is not said here was said before the recording, or not at all
+        action.default = argparse.SUPPRESS
+    found, rest = parser.parse_known_args(list(words))
+    for name, value in vars(found).items():
+        setattr(args, name, value)
+    return rest
 
 
 def _words(args: argparse.Namespace) -> list[str]:
