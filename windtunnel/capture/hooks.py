@@ -19,14 +19,19 @@ def install(
     """Call ``enter`` and ``leave`` around every module call; returns handles to remove."""
 
     def before(module: torch.nn.Module, args: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if not _is_traced():
             enter(module, args)
 
     def after(module: torch.nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if not _is_traced():
             leave(module)
 
     return [
         nn_module.register_module_forward_pre_hook(before),
         nn_module.register_module_forward_hook(after, always_call=True),
     ]
+
+
+def _is_traced() -> bool:
+    """By dynamo, or by ``torch.jit.trace``, which makes tensors of sizes."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None

@@ -9,7 +9,6 @@ import torch
 
 from windtunnel.capture import hooks
 from windtunnel.capture.context import Context
-from windtunnel.capture.tracing import untraced
 
 
 class ModuleTracker:
@@ -49,7 +48,7 @@ class ModuleTracker:
             if not in_backward:
                 if id(module) not in self._known_roots:
                     self._name(module)
-                untraced(self._on_enter, module, args, {})
+                self._on_enter(module, args, {})
         path = self._paths.get(id(module))
         if path is None:
             parent = context.scopes[context.scope]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch.optim import optimizer as torch_optimizer
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from windtunnel.capture import registrations
 from windtunnel.capture.backend import BACKEND, DEVICE
 from windtunnel.capture.module import module as card
 from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.program.program import NoticeKind
 
 
 def install() -> None:
@@ -22,6 +24,7 @@ def install() -> None:
     _patch_backward()
     _patch_autocast_cache()
     _patch_foreach()
+    _patch_trace()
     _patch_flash_choice()
     # TransformerEncoder's inference shortcut packs padded batches into nested tensors, which the card lacks
     torch.backends.mha.set_fastpath_enabled(False)
@@ -127,3 +130,22 @@ def _patch_foreach() -> None:
     """Optimizers choose their foreach kernels for known tensor types only."""
     types: Any = torch_optimizer._foreach_supported_types
     types.append(VirtualTensor)
+
+
+def _patch_trace() -> None:
+    """``torch.jit.trace`` of what lives on the card gives it back untraced: it runs as it is, and is listed.
+
+    Tracing turns sizes into tensors inside every operation; the card needs them as numbers.
+    """
+    trace = torch.jit.trace
+
+    @functools.wraps(trace)
+    def untraced(func: Any, example_inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        given = (example_inputs, kwargs, *(func.parameters() if isinstance(func, torch.nn.Module) else ()))
+        if not any(isinstance(leaf, VirtualTensor) for leaf in tree_leaves(given)):
+            return trace(func, example_inputs, *args, **kwargs)
+        what = "torch.jit.trace is left out: the module runs as it is"
+        VirtualTensor.state.recorder.notice(NoticeKind.SKIPPED, what)
+        return func
+
+    torch.jit.trace = untraced

@@ -15,7 +15,6 @@ from windtunnel.capture import meta as metas
 from windtunnel.capture.backend import DEVICE
 from windtunnel.capture.meta import Meta
 from windtunnel.capture.storage import Storage, register
-from windtunnel.capture.tracing import untraced
 from windtunnel.capture.unwinding import guarded
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class VirtualTensor(torch.Tensor):
     ) -> Any:
         if len(types) > 1:  # wrappers around our tensors (results of collectives not waited for) go first
             return NotImplemented
-        return untraced(guarded, cls.state.dispatch, func, args, kwargs or {})
+        return guarded(cls.state.dispatch, func, args, kwargs or {})
 
     @property
     def host_values(self) -> torch.Tensor | None:

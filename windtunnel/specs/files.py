@@ -53,7 +53,8 @@ _PROPERTIES = (
 )
 _ATTENTION = ("dtypes", "head_dim_max", "head_dims_extra", "mask_gradient")
 _OWN = ("aliases", "based_on", "note")
-_KEYS = (*_TEXTS, "aliases", "relatives", "tf32_default", "tf32_default_until", "properties", "attention", "peak_flops", *UNITS)
+_RULES = ("tf32_default", "tf32_default_until", "properties", "attention", "peak_flops")
+_KEYS = (*_TEXTS, "aliases", "relatives", *_RULES, *UNITS)
 
 Base = Callable[[str], Mapping[str, object]]
 

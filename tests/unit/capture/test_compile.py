@@ -113,3 +113,12 @@ class _Diamond(nn.Module):
         b = aten.mm.default(a, a)
         c = aten.add.Tensor(a, b)  # may not join a: it waits for the product, which waits for a
         return aten.mul.Tensor(c, a)
+
+
+def test_a_traced_module_runs_as_it_is_and_is_listed(values: Session) -> None:
+    model = nn.Linear(4, 2).to("musa")
+    x = torch.ones(3, 4, device="musa")
+    traced = torch.jit.trace(model, x)
+    assert torch.equal(traced(x).cpu(), model(x).cpu())
+    assert any("torch.jit.trace" in notice.what for notice in values.recorder.notices())
+    assert isinstance(torch.jit.trace(nn.Linear(4, 2), torch.ones(3, 4)), torch.jit.ScriptModule)
