@@ -65,6 +65,7 @@ def _register_factories(library: torch.library.Library) -> None:
     library.impl(
         "_local_scalar_dense", lambda t: _dispatch(aten._local_scalar_dense.default, t), "PrivateUse1"
     )
+    library.impl("_efficientzerotensor", _zeros, "PrivateUse1")
     for name, function in _FACTORIES:
         base, _, overload = name.partition(".")
         op = getattr(getattr(aten, base), overload or "default")
@@ -104,6 +105,12 @@ def _empty_strided(
     state = VirtualTensor.state
     where = state.factory_device(dtype, math.prod(size))
     return _new(aten.empty_strided.default, torch.empty_strided(size, stride, dtype=dtype, device=where))
+
+
+def _zeros(size: Any, dtype: Any = None, **_: Any) -> VirtualTensor:
+    """What forward-mode derivatives start from; ours take memory."""
+    where = VirtualTensor.state.factory_device(dtype, math.prod(size))
+    return _new(aten.zeros.default, torch.zeros(size, dtype=dtype, device=where))
 
 
 def _new(func: Any, plain: torch.Tensor) -> VirtualTensor:

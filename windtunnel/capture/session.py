@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from types import TracebackType
 from typing import Any
 
@@ -154,6 +156,10 @@ def _register_once() -> None:
     global _registered
     if _registered:
         return
+    # forward-mode derivatives are scripted when first used, and a patched function cannot be scripted
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
     backend.register(card_module)
     registrations.register_kernels()
     recurrent.register()

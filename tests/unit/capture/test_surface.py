@@ -170,3 +170,10 @@ def test_events_measure_what_the_chip_would(shadow: Session) -> None:
     assert shadow.clock.now_s() > before
     with pytest.raises(RuntimeError, match="enable_timing"):
         torch.musa.Event().elapsed_time(end)
+
+
+def test_forward_mode_derivatives(values: Session) -> None:
+    x = torch.tensor([1.0, 2.0], device="musa")
+    hessian = torch.func.hessian(lambda v: (v**3).sum())(x)
+    assert hessian.diagonal().tolist() == [6.0, 12.0]
+    assert torch.func.jacfwd(torch.sin)(x).shape == (2, 2)
