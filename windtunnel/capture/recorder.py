@@ -16,7 +16,7 @@ from windtunnel.capture.meta import Meta
 from windtunnel.capture.storage import Ledger
 from windtunnel.program import kernels, marks
 from windtunnel.program.count import work_of
-from windtunnel.program.op import Attribute, OpSpec, TensorSpec
+from windtunnel.program.op import Attribute, OpSpec
 from windtunnel.program.program import (
     Category,
     Notice,
@@ -101,18 +101,6 @@ class Recorder:
             tuple(attributes.items()),
         )
         number = self.spec_number(spec)
-        self.op(number)
-        return number
-
-    def emit_specs(
-        self,
-        name: str,
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
-        attributes: tuple[tuple[str, Attribute], ...] = (),
-    ) -> int:
-        """As ``emit``, from tensor specs."""
-        number = self.spec_number(OpSpec(name, inputs, outputs, attributes))
         self.op(number)
         return number
 

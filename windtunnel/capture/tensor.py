@@ -6,7 +6,6 @@ share the C++ storage and version counter of their base, so autograd sees what i
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -185,9 +184,3 @@ def shape_only(tensor: torch.Tensor) -> torch.Tensor:
     if isinstance(tensor, VirtualTensor):
         return metas.to_meta_tensor(tensor.meta)
     return tensor if tensor.is_meta else metas.to_meta_tensor(metas.meta_of(tensor))
-
-
-@functools.lru_cache(maxsize=1)
-def below_autograd_keys() -> torch._C.DispatchKeySet:
-    """Keys to exclude to run an op without autograd or our own dispatch."""
-    return _AUTOGRAD_KEYS
