@@ -47,8 +47,11 @@ class ProgramTime:
     """One program replayed on a card of its own.
 
     ``relative``: half-widths of its interval, low and high. ``sources``: device seconds by source.
+    ``device_s``: seconds on the device of each distinct operation of the program.
     """
 
+    program: Program
+    device_s: tuple[float, ...]
     parts: StepParts
     relative: tuple[float, float]
     flops: float
@@ -67,6 +70,7 @@ class TrainingPrediction:
     Attributes:
         parts: of the stage that is busiest; they sum to the step. pipeline: the replay of all stages.
         hardware_flops: of one rank of the busiest stage, recomputation included.
+        busiest: every program that the busiest stage runs, in order.
     """
 
     step_time_s: Estimate
@@ -74,6 +78,7 @@ class TrainingPrediction:
     pipeline: PipelineTiming
     hardware_flops: float
     tokens_per_s_per_gpu: float
+    busiest: tuple[ProgramTime, ...]
 
 
 class TrainingPredictor:
@@ -140,7 +145,9 @@ class TrainingPredictor:
         for count, price in zip(counts.tolist(), prices, strict=True):
             weights[price.source] += count * price.seconds
         parts = step_parts(timeline, kinds, program.sites[:, 4])
-        return ProgramTime(parts, (low, high), flops, tuple(weights.items()))
+        return ProgramTime(
+            program, tuple(devices.tolist()), parts, (low, high), flops, tuple(weights.items())
+        )
 
     def _estimate(self, own: list[ProgramTime], seconds: float) -> Estimate:
         """The interval that steps of known architectures had; elsewhere that of the kernels comes on top."""
@@ -232,6 +239,7 @@ class TrainingPredictor:
             pipeline=pipeline,
             hardware_flops=sum(time.flops for time in own),
             tokens_per_s_per_gpu=layout.step_tokens / seconds / layout.cards,
+            busiest=tuple(own),
         )
 
 

@@ -54,6 +54,11 @@ def predict_folder(
         yield file, list(_predicted(file, training, progress))
 
 
+def predict_file(file: MeasuredFile) -> Iterator[Answers]:
+    """The predictions and refusals of one file's rows."""
+    yield from _predicted(file, TrainingRows(), lambda state: None)
+
+
 def _predicted(file: MeasuredFile, training: TrainingRows, progress: Progress) -> Iterator[Answers]:
     known = file.format
     if known is None:

@@ -66,6 +66,7 @@ class Case:
 
 
 Row = dict[str, str]
+_BROKEN = (ValueError, KeyError, ZeroDivisionError, OverflowError, AssertionError)
 
 
 def _number(row: Row, name: str) -> int:
@@ -255,7 +256,7 @@ def predict_collectives(table: Table) -> Iterator[Answers]:
             failed[str(reason)].append(position)
         except WindtunnelError as error:
             failed[f"{error.code}: {error.what}"].append(position)
-        except (ValueError, KeyError, ZeroDivisionError, OverflowError, AssertionError) as error:
+        except _BROKEN as error:
             failed[f"{UNREADABLE}: the row cannot be read: {error}"].append(position)
     ids = ids_of(table)
     for (family, library, name, target), items in sorted(found.items()):
@@ -266,6 +267,38 @@ def predict_collectives(table: Table) -> Iterator[Answers]:
         for target in _TARGETS.get(table.file, ("latency_seconds",)):
             measured = table.number(target)[positions]
             yield refused(table.file, target, rows, own, measured, reason_text)
+
+
+def measured_cases(table: Table) -> Iterator[tuple[int, Case, float]]:
+    """Row number, collective and measured seconds of every row that can be read and has a time."""
+    for number, row in zip(table.index.tolist(), _texts(table)):
+        try:
+            timed = [(case, float(row[case.target])) for case in _READERS[table.file](row)]
+        except (Refused, WindtunnelError, *_BROKEN):
+            continue
+        yield from ((number, case, seconds) for case, seconds in timed if seconds > 0)
+
+
+def cases_of(table: Table) -> list[Case]:
+    """The collectives of all rows that can be read."""
+    found = []
+    for row in _texts(table):
+        try:
+            found += _READERS[table.file](row)
+        except (Refused, WindtunnelError, *_BROKEN):
+            continue
+    return found
+
+
+def _texts(table: Table) -> Iterator[Row]:
+    names = list(table.columns)
+    for values in zip(*(table.text(name).tolist() for name in names), strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def network_of(case: Case) -> NetworkModel:
+    """The links that a row's collective runs over."""
+    return _network(case.chip, case.shape.ranks)
 
 
 def _family(case: Case) -> str:

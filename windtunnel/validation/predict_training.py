@@ -87,11 +87,11 @@ class TrainingRows:
     def predict(self, table: Table, progress: Progress = lambda done, of: None) -> Iterator[Answers]:
         """All targets of all rows. Never raises."""
         targets = [name for name in UNITS if table.has(name)] or ["step_seconds"]
-        rows = _rows(table)
+        rows = rows_of(table)
         speeds, memories, cases = [], [], []
         for number, row in enumerate(rows):
             progress(number, len(rows))
-            case, reason = _case(table.file, row)
+            case, reason = case_of(table.file, row)
             cases.append(case)
             speeds.append(self._speed(case, reason))
             memories.append(_memory(case, row, reason) if _has_memory(targets) else Value())
@@ -136,7 +136,7 @@ def _peak(chip: Chip, layout: Layout) -> float:
     return chip.peak_flops.get(wanted, chip.peak_flops["bf16"]).value
 
 
-def _rows(table: Table) -> list[Row]:
+def rows_of(table: Table) -> list[Row]:
     """Rows as texts; whole numbers as such, also where the file holds them as floats."""
     names = list(table.columns)
     columns = [[_plain(cell) for cell in table.text(name).tolist()] for name in names]
@@ -149,7 +149,8 @@ def _plain(cell: str) -> str:
     return cell[:-2] if re.fullmatch(r"-?\d+\.0", cell) else cell
 
 
-def _case(file: str, row: Row) -> tuple[TrainingCase | None, str]:
+def case_of(file: str, row: Row) -> tuple[TrainingCase | None, str]:
+    """The configuration of a row of the file called ``file``, or why there is none."""
     try:
         return (vtrain_case(row) if file.startswith("vtrain") else training_case(row, architecture_named)), ""
     except Incomplete as error:
