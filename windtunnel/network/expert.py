@@ -10,6 +10,7 @@ scale-up links are used. Balanced routing; imbalance is a factor on the most loa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from windtunnel.network.parameters import ExpertParameters
 from windtunnel.network.topology import GroupShape
@@ -36,6 +37,15 @@ class ExpertTraffic:
     imbalance: float = 1.0
 
 
+class ExpertTime(NamedTuple):
+    """One dispatch or combine: seconds, and for how long of them it fills the links and the network card."""
+
+    seconds: float
+    link_wire_s: float
+    nic_wire_s: float
+    algorithm: str
+
+
 def distinct(places: int, draws: int) -> float:
     """Expected number of distinct places hit by ``draws`` uniform draws among ``places``."""
     return float(places * (1 - (1 - 1 / places) ** draws)) if places else 0.0
@@ -48,8 +58,8 @@ def expert_s(
     nic_bytes_per_s: float,
     occupies_sms: bool,
     parameters: ExpertParameters,
-) -> tuple[float, str]:
-    """Seconds and limit of one dispatch or combine; ``link_bytes_per_s``: scale-up rate of one card."""
+) -> ExpertTime:
+    """One dispatch or combine; ``link_bytes_per_s``: scale-up rate of one card."""
     load = traffic.tokens * traffic.token_bytes * traffic.imbalance
     if traffic.low_latency:
         return _low_latency_s(traffic, load, shape, link_bytes_per_s, nic_bytes_per_s, parameters)
@@ -58,16 +68,15 @@ def expert_s(
         nodes_hit = min(nodes_hit, traffic.node_limit)
     over_nic = load * nodes_hit * (shape.nodes - 1) / shape.nodes
     copies = distinct(shape.ranks, traffic.top_k) * (shape.ranks - 1) / shape.ranks
-    seconds = load * copies / (link_bytes_per_s * parameters.link_efficiency)
+    over_links_s = load * copies / (link_bytes_per_s * parameters.link_efficiency)
+    over_nic_s = over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0
+    inside_s = over_links_s
     if occupies_sms and not traffic.tma:
         rate = (traffic.sms or parameters.default_sms) * parameters.rate_per_sm
-        seconds = max(seconds, load * (copies + parameters.own_copies) / rate)
-    parts = {
-        "links": seconds,
-        "nic": over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0,
-    }
-    limit = max(parts, key=lambda name: parts[name])
-    return parameters.launch_s + parts[limit], f"DeepEP normal, {limit}"
+        inside_s = max(inside_s, load * (copies + parameters.own_copies) / rate)
+    limit = "links" if inside_s >= over_nic_s else "nic"
+    seconds = parameters.launch_s + max(inside_s, over_nic_s)
+    return ExpertTime(seconds, over_links_s, over_nic_s, f"DeepEP normal, {limit}")
 
 
 def _low_latency_s(
@@ -77,11 +86,12 @@ def _low_latency_s(
     link_bytes_per_s: float,
     nic_bytes_per_s: float,
     parameters: ExpertParameters,
-) -> tuple[float, str]:
+) -> ExpertTime:
     messages = load * traffic.top_k
     inside = messages * (shape.per_node - 1) / shape.ranks
     away = messages * (shape.ranks - shape.per_node) / shape.ranks
-    over_links = inside / (link_bytes_per_s * parameters.low_latency_link_efficiency)
-    over_nic = away / (nic_bytes_per_s * parameters.low_latency_nic_efficiency)
-    limit = "links" if over_links > over_nic else "nic"
-    return parameters.low_latency_launch_s + max(over_links, over_nic), f"DeepEP low latency, {limit}"
+    over_links_s = inside / (link_bytes_per_s * parameters.low_latency_link_efficiency)
+    over_nic_s = away / (nic_bytes_per_s * parameters.low_latency_nic_efficiency)
+    limit = "links" if over_links_s > over_nic_s else "nic"
+    seconds = parameters.low_latency_launch_s + max(over_links_s, over_nic_s)
+    return ExpertTime(seconds, over_links_s, over_nic_s, f"DeepEP low latency, {limit}")

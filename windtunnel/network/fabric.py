@@ -13,7 +13,7 @@ import math
 from windtunnel.network.collective import POINT_TO_POINT, Collective, bus_factor
 from windtunnel.network.parameters import FabricParameters
 from windtunnel.network.topology import GroupShape
-from windtunnel.network.transfer import pipelined_s
+from windtunnel.network.transfer import Transfer, pipelined_s
 
 
 def fabric_s(
@@ -22,20 +22,21 @@ def fabric_s(
     shape: GroupShape,
     nic_bytes_per_s: float,
     parameters: FabricParameters,
-) -> tuple[float, str]:
-    """Seconds and algorithm of the part between nodes; ``nic_bytes_per_s`` after oversubscription."""
+) -> Transfer:
+    """The part between nodes; ``nic_bytes_per_s`` after oversubscription."""
     if kind in POINT_TO_POINT:
         wire = message_bytes / (nic_bytes_per_s * parameters.send.efficiency)
-        return parameters.launch_s + pipelined_s(parameters.send.hop_s, wire), "NIC"
+        return Transfer(parameters.launch_s + pipelined_s(parameters.send.hop_s, wire), wire, "NIC")
     if kind is Collective.ALL_TO_ALL:
         away = (shape.ranks - shape.per_node) / shape.ranks
         wire = away * message_bytes / (nic_bytes_per_s * parameters.exchange_efficiency)
-        return parameters.launch_s + pipelined_s(parameters.hop_s, wire), "pairwise"
+        return Transfer(parameters.launch_s + pipelined_s(parameters.hop_s, wire), wire, "pairwise")
     per_nic = message_bytes / shape.per_node
     wire = bus_factor(kind, shape.ranks) * per_nic / (nic_bytes_per_s * parameters.ring_efficiency)
     rounds = 2 if kind is Collective.ALL_REDUCE else 1
     ring = pipelined_s(rounds * (shape.nodes - 1) * parameters.hop_s, wire)
     if kind not in (Collective.ALL_REDUCE, Collective.BROADCAST, Collective.REDUCE):
-        return parameters.launch_s + ring, "ring"
+        return Transfer(parameters.launch_s + ring, wire, "ring")
     tree = pipelined_s(rounds * math.ceil(math.log2(shape.nodes)) * parameters.hop_s, wire)
-    return parameters.launch_s + min(ring, tree), "ring" if ring <= tree else "tree"
+    name = "ring" if ring <= tree else "tree"
+    return Transfer(parameters.launch_s + min(ring, tree), wire, name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from windtunnel.network.collective import POINT_TO_POINT, Collective, bus_factor
 from windtunnel.network.parameters import Regime, RingParameters, SwitchParameters
-from windtunnel.network.transfer import flagged_s, pipelined_s
+from windtunnel.network.transfer import Transfer, flagged_s, pipelined_s
 
 IN_SWITCH_MIN_RANKS = 6
 """NCCL 2.27's tables: below six cards the ring wins (measured with NVLS on and off on eight B200)."""
@@ -49,34 +49,38 @@ def ring_s(
     link_bytes_per_s: float,
     launch_s: float,
     parameters: RingParameters,
-) -> tuple[float, str]:
-    """Seconds and protocol of a ring or pairwise exchange over a crossbar."""
+) -> Transfer:
+    """A ring or pairwise exchange over a crossbar."""
     hops = _hops(kind, ranks)
     local = link_bytes_per_s * parameters.local_efficiency
     slow, fast = parameters.low_latency, parameters.simple
+    wire_s = _wire_s(kind, message_bytes, ranks, link_bytes_per_s * fast.efficiency, local)
     low = flagged_s(
         hops * slow.hop_s, _wire_s(kind, message_bytes, ranks, link_bytes_per_s * slow.efficiency, local)
     )
-    simple = pipelined_s(
-        hops * fast.hop_s, _wire_s(kind, message_bytes, ranks, link_bytes_per_s * fast.efficiency, local)
-    )
-    return (launch_s + low, "ring LL") if low <= simple else (launch_s + simple, "ring Simple")
+    simple = pipelined_s(hops * fast.hop_s, wire_s)
+    name = "ring LL" if low <= simple else "ring Simple"
+    return Transfer(launch_s + min(low, simple), wire_s, name)
 
 
-def in_switch_s(message_bytes: float, link_bytes_per_s: float, launch_s: float, regime: Regime) -> float:
-    """Seconds of an all-reduce done by the switch: each rank sends and receives its message once."""
-    return launch_s + pipelined_s(regime.hop_s, message_bytes / (link_bytes_per_s * regime.efficiency))
+def in_switch_s(message_bytes: float, link_bytes_per_s: float, launch_s: float, regime: Regime) -> Transfer:
+    """An all-reduce done by the switch: each rank sends and receives its message once."""
+    wire_s = message_bytes / (link_bytes_per_s * regime.efficiency)
+    return Transfer(launch_s + pipelined_s(regime.hop_s, wire_s), wire_s, "NVLS")
 
 
 def custom_all_reduce_s(
     message_bytes: float, ranks: int, link_bytes_per_s: float, parameters: SwitchParameters
-) -> tuple[float, str]:
+) -> Transfer:
     """The inference engines' own all-reduce: one shot (read all peers) or two (scatter, gather)."""
     one, two = parameters.custom_one_shot, parameters.custom_two_shot
-    read_all = one.hop_s + (ranks - 1) * message_bytes / (link_bytes_per_s * one.efficiency)
-    halves = two.hop_s + 2 * (ranks - 1) / ranks * message_bytes / (link_bytes_per_s * two.efficiency)
-    name = "one-shot" if read_all <= halves else "two-shot"
-    return parameters.custom_launch_s + min(read_all, halves), name
+    read_all_s = (ranks - 1) * message_bytes / (link_bytes_per_s * one.efficiency)
+    halves_s = 2 * (ranks - 1) / ranks * message_bytes / (link_bytes_per_s * two.efficiency)
+    launch_s = parameters.custom_launch_s
+    return min(
+        Transfer(launch_s + one.hop_s + read_all_s, read_all_s, "one-shot"),
+        Transfer(launch_s + two.hop_s + halves_s, halves_s, "two-shot"),
+    )
 
 
 def switch_s(
@@ -87,8 +91,8 @@ def switch_s(
     chip: str,
     generation: int,
     parameters: SwitchParameters,
-) -> tuple[float, str]:
-    """Seconds and algorithm of ``kind`` over ``ranks`` cards of one crossbar.
+) -> Transfer:
+    """``kind`` over ``ranks`` cards of one crossbar.
 
     ``generation``: of switches that reduce (9 Hopper, 10 Blackwell); 0 where they cannot.
     """
@@ -97,5 +101,5 @@ def switch_s(
     best = ring_s(kind, message_bytes, ranks, link_bytes_per_s, launch_s, ring)
     if kind is Collective.ALL_REDUCE and generation and ranks >= IN_SWITCH_MIN_RANKS:
         regime = parameters.in_switch[min(generation, max(parameters.in_switch))]
-        best = min(best, (in_switch_s(message_bytes, link_bytes_per_s, launch_s, regime), "NVLS"))
+        best = min(best, in_switch_s(message_bytes, link_bytes_per_s, launch_s, regime))
     return best

@@ -10,6 +10,25 @@ the data and nothing is chunked: ``fill + wire``, at a lower share of the link.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
+
+
+class Transfer(NamedTuple):
+    """One collective on one tier of links.
+
+    Attributes:
+        wire_s: how much of ``seconds`` its payload fills the links at the best rate they reach; the rest is
+            latency, in which others may use them. algorithm: as the library would call it.
+    """
+
+    seconds: float
+    wire_s: float
+    algorithm: str
+
+    @property
+    def busy(self) -> float:
+        """Share of the links' capacity that the collective asks for while it runs."""
+        return min(1.0, self.wire_s / self.seconds) if self.seconds > 0 else 0.0
 
 
 def pipelined_s(fill_s: float, wire_s: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -28,7 +29,7 @@ from windtunnel.recipes.training import TrainingRecipe
 from windtunnel.results.run_result import StepParts
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.card import Card, Trace
-from windtunnel.timeline.interference import stretched
+from windtunnel.timeline.interference import loads, settle
 from windtunnel.timeline.parts import kind_of, step_parts
 from windtunnel.timeline.pipeline import PipelineTiming, replay
 from windtunnel.timeline.prices import OpPrice, price_ops
@@ -127,11 +128,7 @@ class TrainingPredictor:
         devices = np.array([price.seconds for price in prices])
         devices *= [self._factor(work.family, attention_factor) for work in program.works]
         table = SiteTable.of_sites(prices, program.sites, hosts, devices)
-        trace = self._replay(table, program)
-        held = self._held(program)
-        if held.any():
-            slowed = stretched(table, program.events, trace, held)
-            trace = self._replay(table.with_times(table.floats[0], slowed), program)
+        trace = self._settled(table, program)
         position, start, end = trace.arrays()
         seconds = float(end.max(initial=0.0))
         timeline = StepTimeline(seconds, program.events, position, start, end, (), ())
@@ -170,19 +167,17 @@ class TrainingPredictor:
         slower = self._slowdown if family in MATRIX_FAMILIES else 1.0
         return slower * attention_factor if family in _ATTENTION else slower
 
-    def _replay(self, table: SiteTable, program: Program) -> Trace:
-        trace = Trace()
-        Card(table, graph_launch_s=self.chip.graph_launch_s.value, trace=trace).advance_array(program.events)
-        return trace
+    def _settled(self, table: SiteTable, program: Program) -> Trace:
+        last: list[Trace] = []
 
-    def _held(self, program: Program) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        shares = np.zeros(len(program.specs))
-        for number, (spec, work) in enumerate(zip(program.specs, program.works, strict=True)):
-            if work.family is Family.COLLECTIVE and work.kernels:
-                group = program.groups[int(str(spec.attribute("group", 0)))]
-                if len(group.ranks) > 1 and spec.attribute("async_op") is True:
-                    shares[number] = self.network.recorded_time(spec, group, program.origin.rank).sm_share
-        return shares[program.sites[:, 0]]
+        def replay(given: Sequence[SiteTable]) -> tuple[float, list[Trace]]:
+            last[:] = [Trace()]
+            card = Card(given[0], graph_launch_s=self.chip.graph_launch_s.value, trace=last[0])
+            card.advance_array(program.events)
+            return card.finish_s, last[:]
+
+        settle([table], [program.events], [loads(program, self.network)], replay)
+        return last[0]
 
     def predict(self, recipe: TrainingRecipe) -> TrainingPrediction:
         """The step of ``recipe``. Raises E202 where its schedule cannot run, and what pricing raises."""

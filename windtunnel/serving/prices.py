@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from windtunnel.cost.model import CostModel
 from windtunnel.estimate import Source
 from windtunnel.network.collective import Collective, kind_of, message_bytes
-from windtunnel.network.model import NetworkModel, NetworkTime, traffic_of
+from windtunnel.network.model import NetworkModel, traffic_of
+from windtunnel.network.time import NetworkTime
 from windtunnel.program.count import work_of
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import ProcessGroup

@@ -5,9 +5,8 @@ collective starts when the last party is ready. Parties settle in the order of (
 ranks, sequence), so a run repeats exactly. When nobody can move, the ranks that are missing from a collective
 are found and named, as a deadlock or an early exit would leave them.
 
-Transfers of one rank that overlap on its network card or links share them: the later one advances at its
-share of the rate until the earlier ones end. Not here: what a kernel costs (``prices.py``), which rank
-stands for which (``ranks.py``), multiprocessors held by communication (``interference.py``).
+Not here: what a kernel or collective costs (``prices.py``), which rank stands for which (``ranks.py``), what
+collectives take from what runs beside them (``interference.py``: the table says how long each takes with that).
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.network.model import NetworkModel
 from windtunnel.timeline.card import Card, Trace
 from windtunnel.timeline.prices import Act, OpPrice
 from windtunnel.timeline.ranks import Meeting, Representatives
@@ -35,6 +33,7 @@ class _Arrival:
     rank: int
     ready_s: float
     position: int
+    site: int
     price: OpPrice
     stream: int
     meeting: Meeting
@@ -44,8 +43,8 @@ class RankCard(Card):
     """A card that can be told when a collective ran."""
 
     def __init__(self, table: SiteTable, graph_launch_s: float) -> None:
-        Card.__init__(self, table, graph_launch_s=graph_launch_s, trace=Trace())
-        self.transfers: list[tuple[float, float]] = []
+        self.timeline = Trace()
+        Card.__init__(self, table, graph_launch_s=graph_launch_s, trace=self.timeline)
         self.stalls: list[tuple[float, float]] = []
 
     def reach(self, price: OpPrice, stream: int) -> float:
@@ -64,21 +63,7 @@ class RankCard(Card):
         self._collectives[price.argument] = end_s
         if price.blocks:
             self._free[stream] = max(self._free[stream], end_s)
-        self.transfers.append((start_s, end_s))
         self._note(np.array([position]), np.array([start_s]), np.array([end_s]))
-
-    def slowed_end(self, start_s: float, seconds: float) -> float:
-        """When a transfer of ``seconds`` ends that shares this rank's links with those under way."""
-        others = [(begin, end) for begin, end in self.transfers[-8:] if end > start_s]
-        now, left = start_s, seconds
-        for end in sorted(end for _, end in others):
-            active = sum(1 for begin, until in others if begin <= now < until)
-            span = end - now
-            if left <= span / (1 + active):
-                return now + left * (1 + active)
-            left -= span / (1 + active)
-            now = max(now, end)
-        return now + left
 
 
 @dataclass(slots=True)
@@ -101,11 +86,9 @@ class ClusterReplay:
         representatives: Representatives,
         tables: Sequence[SiteTable],
         sites: Sequence[Ints],
-        network: NetworkModel,
         graph_launch_s: float,
     ) -> None:
         self._representatives = representatives
-        self._network = network
         self.ranks: list[_Rank] = []
         for number, (table, order) in enumerate(zip(tables, sites, strict=True)):
             specs = representatives.programs[number].sites[:, 0]
@@ -157,19 +140,20 @@ class ClusterReplay:
                 if price.blocks and rank.waiting:
                     rank.blocked = True
                     return
-                self._arrive(number, meeting, price, table.streams[site])
+                self._arrive(number, meeting, site)
             rank.position += 1
             rank.next_stop += 1
             if meeting is not None and price.blocks:
                 rank.blocked = True
                 return
 
-    def _arrive(self, number: int, meeting: Meeting, price: OpPrice, stream: int) -> None:
+    def _arrive(self, number: int, meeting: Meeting, site: int) -> None:
         rank = self.ranks[number]
+        price, stream = rank.card.table.prices[site], rank.card.table.streams[site]
         key = (meeting.label, self._count[number][meeting.label])
         self._count[number][meeting.label] += 1
         position = rank.card.issued
-        arrival = _Arrival(number, rank.card.reach(price, stream), position, price, stream, meeting)
+        arrival = _Arrival(number, rank.card.reach(price, stream), position, site, price, stream, meeting)
         rank.waiting.add(price.argument)
         present = self._arrived[key]
         if present and not present[0].meeting.agrees_with(meeting):
@@ -181,10 +165,8 @@ class ClusterReplay:
             heapq.heappush(self._ready, (start_s, min(meeting.parties), self._sequence, key))
 
     def _settle(self, start_s: float, arrivals: list[_Arrival]) -> list[int]:
-        meeting = arrivals[0].meeting
-        seconds = self._network.collective_time(meeting.kind, meeting.nbytes, meeting.ranks).seconds
-        cards = [self.ranks[a.rank].card for a in arrivals]
-        end_s = max(card.slowed_end(start_s, seconds) for card in cards)
+        # every party has it priced; whose links are busiest decides
+        end_s = start_s + max(self.ranks[a.rank].card.table.devices[a.site] for a in arrivals)
         freed = []
         for arrival in sorted(arrivals, key=lambda a: a.rank):
             rank = self.ranks[arrival.rank]

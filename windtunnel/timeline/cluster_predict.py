@@ -15,15 +15,16 @@ from windtunnel.program.program import Program
 from windtunnel.program.work import Family
 from windtunnel.results.run_result import Communication, MemoryResult, RankResult, RunResult, StepParts
 from windtunnel.specs.schema import Chip
+from windtunnel.timeline.card import Trace
 from windtunnel.timeline.cluster import ClusterReplay
-from windtunnel.timeline.interference import stretched
+from windtunnel.timeline.interference import loads, settle
 from windtunnel.timeline.parts import covered_s, step_parts
 from windtunnel.timeline.parts import kind_of as part_of
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.prices import CollectiveTime
 from windtunnel.timeline.pricing import ModelFor, default_model, price_program
 from windtunnel.timeline.ranks import Representatives
-from windtunnel.timeline.sites import Floats
+from windtunnel.timeline.sites import SiteTable
 from windtunnel.timeline.step import StepTimeline, step_sites
 
 
@@ -64,19 +65,15 @@ def replay_cluster(
     priced = [price_program(p, chip, model_for, _times(network, p)) for p in programs]
     sites = [step_sites(p, p.last_step()) for p in programs]
     tables = [p.table for p in priced]
-    launch_s = chip.graph_launch_s.value
-    first = ClusterReplay(who, tables, sites, network, launch_s)
-    seconds = first.run()
-    held = [_held(program, network) for program in programs]
-    if any(shares.any() for shares in held):
-        slowed = []
-        for table, order, rank, shares in zip(tables, sites, first.ranks, held, strict=True):
-            trace = rank.card.trace
-            assert trace is not None
-            slowed.append(table.with_times(table.floats[0], stretched(table, order, trace, shares)))
-        first = ClusterReplay(who, slowed, sites, network, launch_s)
-        seconds = first.run()
-    return _timing(first, programs, seconds)
+    last: list[ClusterReplay] = []
+
+    def replay(given: Sequence[SiteTable]) -> tuple[float, list[Trace]]:
+        last[:] = [ClusterReplay(who, given, sites, chip.graph_launch_s.value)]
+        seconds = last[0].run()
+        return seconds, [rank.card.timeline for rank in last[0].ranks]
+
+    settle(tables, sites, [loads(program, network) for program in programs], replay)
+    return _timing(last[0], programs)
 
 
 def predict_cluster(
@@ -185,22 +182,11 @@ def _times(network: NetworkModel, program: Program) -> CollectiveTime:
     return lambda spec, work, group: network.recorded_time(spec, group, rank).estimate()
 
 
-def _held(program: Program, network: NetworkModel) -> Floats:
-    """By site: the share of multiprocessors that the collective there holds."""
-    shares = np.zeros(len(program.specs))
-    for number, (spec, work) in enumerate(zip(program.specs, program.works, strict=True)):
-        if work.family is Family.COLLECTIVE and work.kernels:
-            index = spec.attribute("group", 0)
-            group = program.groups[index if isinstance(index, int) else 0]
-            shares[number] = network.recorded_time(spec, group, program.origin.rank).sm_share
-    return shares[program.sites[:, 0]]
-
-
-def _timing(replay: ClusterReplay, programs: Sequence[Program], seconds: float) -> ClusterTiming:
+def _timing(replay: ClusterReplay, programs: Sequence[Program]) -> ClusterTiming:
     timelines, ranks = [], []
+    seconds = max(rank.card.finish_s for rank in replay.ranks)
     for program, rank in zip(programs, replay.ranks, strict=True):
-        trace = rank.card.trace
-        assert trace is not None
+        trace = rank.card.timeline
         position, start, end = trace.arrays()
         timeline = StepTimeline(
             seconds, rank.sites, position, start, end, tuple(trace.waits), tuple(trace.delays)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests.unit.network.chips import A100, B200, H100, L40S, S5000, network
 from windtunnel.errors import WindtunnelError
 from windtunnel.network.collective import Collective, bus_factor, kind_of, message_bytes
-from windtunnel.network.contention import sharing
 from windtunnel.network.expert import ExpertTraffic
 from windtunnel.network.links import Links
 from windtunnel.network.model import NetworkModel
@@ -56,15 +55,6 @@ def test_a_ring_with_more_ranks_is_never_cheaper(
     few = model.collective_time(kind, nbytes * ranks, tuple(range(ranks))).seconds
     many = model.collective_time(kind, nbytes * (ranks + 1), tuple(range(ranks + 1))).seconds
     assert many >= few
-
-
-@given(models, kinds, sizes, st.floats(1, 8), st.sampled_from([2, 4, 8]))
-def test_contention_never_helps(
-    model: NetworkModel, kind: Collective, nbytes: float, shared: float, ranks: int
-) -> None:
-    alone = model.collective_time(kind, nbytes, tuple(range(ranks)))
-    crowded = model.collective_time(kind, nbytes, tuple(range(ranks)), sharing=shared)
-    assert crowded.seconds >= alone.seconds * (1 - 1e-12)
 
 
 @given(models, kinds, sizes, st.sampled_from([2, 4, 8]))
@@ -143,13 +133,6 @@ def test_dispatch_grows_with_tokens_and_respects_the_node_limit() -> None:
     assert model.collective_time(Collective.DISPATCH, 0, group, traffic=limited).seconds < free
     more = replace(traffic, tokens=8192)
     assert model.collective_time(Collective.DISPATCH, 0, group, traffic=more).seconds > free
-
-
-def test_groups_sharing_cards_are_counted() -> None:
-    links = Links.of_chip(H100, 16)
-    assert sharing([(0, 1, 2, 3), (4, 5, 6, 7)], links) == [1.0, 1.0]
-    assert sharing([(0, 1), (0, 2), (3, 4)], links) == [2.0, 2.0, 1.0]
-    assert sharing([(0, 8), (0, 1)], links) == [2.0, 2.0]
 
 
 @pytest.mark.parametrize("group", [(0, 8), (0, 0), (-1, 1), ()])

@@ -35,7 +35,7 @@ def run(
     *ranks: list, world: int = 2, chip: Chip = H100, groups: list[ProcessGroup] | None = None
 ) -> ClusterTiming:
     programs = [program(ops, rank=i, world=world, groups=groups) for i, ops in enumerate(ranks)]
-    return replay_cluster(programs, chip, network(chip), model_for=lambda chip: FixedCost())
+    return replay_cluster(programs, chip, network(chip, max(8, world)), model_for=lambda chip: FixedCost())
 
 
 def reduce_s(chip: Chip = H100, ranks: int = 2) -> float:
@@ -108,7 +108,40 @@ def test_asynchronous_collectives_overlap_and_take_multiprocessors_on_nvidia_onl
         assert (timing.seconds > alone * 1.001) is slower
 
 
-def test_transfers_of_one_rank_share_its_links() -> None:
+def both_at_once(first: tuple[int, ...], second: tuple[int, ...], chip: Chip, world: int) -> ClusterTiming:
+    """Two collectives of different groups of rank 0, started together."""
+    groups = [ProcessGroup(first, "nccl", "dp"), ProcessGroup(second, "nccl", "tp")]
+    ops = [
+        collective("allreduce_", 0, async_op=True, work=1),
+        collective("allreduce_", 1, async_op=True, work=2),
+        wait(1),
+        wait(2),
+    ]
+    return run(ops, world=world, chip=chip, groups=groups)
+
+
+def group_s(chip: Chip, ranks: tuple[int, ...], world: int) -> float:
+    return network(chip, world).collective_time(Collective.ALL_REDUCE, 2 << 24, ranks).seconds
+
+
+def test_groups_that_share_links_slow_each_other() -> None:
+    pair, other = (0, 1), (0, 2)
+    alone = group_s(H100, pair, 8)
+    assert 1.5 * alone < both_at_once(pair, other, H100, 8).seconds <= 2.001 * alone
+    # in a mesh the two pairs have links of their own
+    assert both_at_once(pair, other, S5000, 8).seconds == pytest.approx(group_s(S5000, pair, 8), rel=1e-6)
+
+
+def test_groups_on_different_tiers_run_side_by_side() -> None:
+    inside, between = tuple(range(8)), (0, 8)
+    timing = both_at_once(inside, between, H100, 16)
+    assert timing.seconds == pytest.approx(group_s(H100, between, 16), rel=1e-6)
+    crowded = both_at_once((0, 8), (0, 8), H100, 16)
+    assert crowded.seconds > 1.5 * group_s(H100, between, 16)
+
+
+def test_contention_reaches_ranks_that_meet() -> None:
+    """Two collectives over the same two recorded ranks, on one link: neither is free of the other."""
     groups = [ProcessGroup((0, 1), "nccl", "a"), ProcessGroup((0, 1), "nccl", "b")]
     both = [
         collective("allreduce_", 0, async_op=True, work=1),
