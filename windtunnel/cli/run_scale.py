@@ -24,7 +24,7 @@ from windtunnel.results import json_result
 from windtunnel.results.run_result import RunResult
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.targets import CARDS_MAX, cluster_of
-from windtunnel.timeline.scaling import is_strong, scaling_points
+from windtunnel.timeline.scaling import scaling_points
 
 if TYPE_CHECKING:
     from windtunnel.capture.launch import Target
@@ -50,7 +50,7 @@ def record_and_answer(
     if args.json:
         output.print_json(json_result.answer([largest], saved))
     else:
-        output.print_lines(scaling_table.lines(largest, is_strong(results), output.width()))
+        output.print_lines(scaling_table.lines(largest, output.width()))
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from windtunnel import units
 from windtunnel.report.text_table import TextColumn, bar, plain, render
 from windtunnel.results.run_result import RunResult, ScalingPoint
@@ -20,9 +22,15 @@ _COLUMNS = (
 )
 
 
-def lines(result: RunResult, strong: bool, width: int) -> list[str]:
+def title(points: Sequence[ScalingPoint]) -> str:
+    """Strong where all sizes work on the same global batch, weak where the batch grows with the cards."""
+    strong = len({point.work_per_step for point in points}) == 1
+    return "Strong scaling, one global batch" if strong else "Weak scaling, a batch for every card"
+
+
+def lines(result: RunResult, width: int) -> list[str]:
     """Title, table, and what efficiency means."""
-    kind = "Strong scaling, one global batch" if strong else "Weak scaling, a batch for every card"
+    kind = title(result.scaling)
     rows = [_row(point) for point in result.scaling]
     note = f"efficiency: throughput per card against {result.scaling[0].cards:,} cards"
     return [f"{plain(result.chip_title)} · {kind}", "", *render(_COLUMNS, rows, width), "", note]
@@ -37,8 +45,8 @@ def _row(point: ScalingPoint) -> tuple[str, ...]:
         units.percent(mfu.value) if mfu is not None else "",
         units.percent(point.efficiency),
         bar(point.efficiency),
-        units.seconds(point.exposed_comm_s),
-        units.seconds(point.bubble_s) if point.bubble_s else "",
+        units.seconds(point.parts.exposed_comm_s),
+        units.seconds(point.parts.bubble_s) if point.parts.bubble_s else "",
         units.binary_bytes(point.peak_reserved_bytes),
         point.limit,
     )

@@ -87,6 +87,21 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "io_s", "input and output", Unit.SECONDS, "copies to and from the host, data loading, checkpoints"
     ),
+    Column(
+        "effective",
+        "Effective training time",
+        Unit.FRACTION,
+        "training at full speed that was kept ÷ wall-clock time of days, with the spread of seeded histories",
+    ),
+    Column("failures", "Failures", Unit.COUNT, "interruptions in the whole time"),
+    Column("useful", "training", Unit.FRACTION, "steps that were kept, at the speed of the median rank"),
+    Column("stragglers", "stragglers", Unit.FRACTION, "waiting for the slowest rank of each step"),
+    Column("checkpoints", "checkpoints", Unit.FRACTION, "training stands still while state is copied"),
+    Column("lost", "work lost", Unit.FRACTION, "steps since the last checkpoint, done again after a failure"),
+    Column("restarts", "restarts", Unit.FRACTION, "from a failure to the first step again"),
+    Column(
+        "efficiency", "efficiency", Unit.FRACTION, "throughput per card ÷ that of the smallest cluster shown"
+    ),
     Column("peak_reserved_bytes", "Peak memory", Unit.BYTES, "the most that the caching allocator held"),
     Column("peak_active_bytes", "Peak active", Unit.BYTES, "the most that live tensors held"),
     Column("usable_bytes", "usable", Unit.BYTES, "memory of the card less what its context takes"),
@@ -117,6 +132,9 @@ COLUMNS: tuple[Column, ...] = (
 
 PART_KEYS = ("compute_s", "exposed_comm_s", "bubble_s", "host_gap_s", "optimizer_s", "io_s")
 """The disjoint parts of a step, in the order to show them."""
+
+LONG_RUN_KEYS = ("useful", "stragglers", "checkpoints", "lost", "restarts")
+"""The disjoint parts of a long run, in the order to show them."""
 
 _BY_KEY = {column.key: column for column in COLUMNS}
 _TIME_SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))

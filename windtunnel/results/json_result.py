@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
 from windtunnel.program.program import Notice, Outcome
-from windtunnel.results.columns import PART_KEYS
+from windtunnel.results.columns import LONG_RUN_KEYS, PART_KEYS
 from windtunnel.results.run_result import (
     Communication,
     LiveStorage,
+    LongRun,
     MemoryResult,
     OpRow,
     RankResult,
@@ -83,6 +84,7 @@ def run(result: RunResult) -> Json:
         "communication": [_communication(row) for row in result.communication],
         "ranks": [_rank(row) for row in result.ranks],
         "scaling": [_scaling(point) for point in result.scaling],
+        "long_run": None if result.long_run is None else _long_run(result.long_run),
         "ops": [_op(row) for row in sorted(result.ops, key=_slowest_first)[:TOP_OPS]],
         "sensitivities": [
             {"what": row.what, "change": row.change, "step_time_s": row.step_time_s}
@@ -187,10 +189,27 @@ def _scaling(point: ScalingPoint) -> Json:
         "tokens_per_s_per_gpu": estimate(point.tokens_per_s_per_gpu),
         "mfu": estimate(point.mfu),
         "efficiency": point.efficiency,
-        "exposed_comm_s": point.exposed_comm_s,
-        "bubble_s": point.bubble_s,
+        **{key: getattr(point.parts, key) for key in PART_KEYS},
         "peak_reserved_bytes": point.peak_reserved_bytes,
         "limit": point.limit,
+    }
+
+
+def _long_run(run: LongRun) -> Json:
+    return {
+        "days": run.days,
+        "cards": run.cards,
+        "histories": run.histories,
+        "seed": run.seed,
+        "effective": estimate(run.effective),
+        "failures": estimate(run.failures),
+        "tokens": estimate(run.tokens),
+        **{key: getattr(run, key) for key in LONG_RUN_KEYS},
+        "checkpoint_interval_s": run.checkpoint_interval_s,
+        "inputs": [
+            {"what": row.what, "value": row.value, "source": str(row.source), "where": row.where}
+            for row in run.inputs
+        ],
     }
 
 

@@ -124,15 +124,35 @@ class Communication:
     busbw_bytes_per_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class LanePiece:
+    """A stretch of a rank's step in which it mostly did one thing: ``forward``, ``communication``, …"""
+
+    start_s: float
+    duration_s: float
+    what: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankResult:
-    """One recorded rank in the step of a cluster; ``count`` ranks of the cluster do the same."""
+    """One recorded rank in the step of a cluster; ``count`` ranks of the cluster do the same.
+
+    Attributes:
+        critical: the rank that ends last; its intervals are ``RunResult.spans``.
+        lane: the step at a glance; where nothing is said the rank stands still.
+        tracks, spans: the intervals of a rank that is not critical; ``Span.op`` counts in ``names``.
+    """
 
     rank: int
     count: int
     step_time_s: float
     parts: StepParts
     peak_reserved_bytes: float
+    critical: bool = False
+    lane: tuple[LanePiece, ...] = ()
+    tracks: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +161,7 @@ class ScalingPoint:
 
     Attributes:
         efficiency: throughput per card against the smallest size. limit: the part of the step that grew most.
+        work_per_step: tokens of the global batch, else samples; 0 where neither is known.
     """
 
     cards: int
@@ -148,10 +169,47 @@ class ScalingPoint:
     tokens_per_s_per_gpu: Estimate | None
     mfu: Estimate | None
     efficiency: float
-    exposed_comm_s: float
-    bubble_s: float
+    parts: StepParts
     peak_reserved_bytes: float
     limit: str
+    work_per_step: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongRunInput:
+    """A figure that a long run rests on, as text with its unit, and where it comes from."""
+
+    what: str
+    value: str
+    source: Source
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongRun:
+    """Days of training with failures, checkpoints and stragglers: many seeded histories of one job.
+
+    The parts are means over histories, as fractions of the wall-clock time; they sum to 1.
+
+    Attributes:
+        effective: useful training at full speed over wall-clock time, with the spread of histories.
+        failures: interruptions in the whole time. tokens: trained on in it, lost work not counted.
+    """
+
+    days: float
+    cards: int
+    histories: int
+    seed: int
+    effective: Estimate
+    failures: Estimate
+    tokens: Estimate | None
+    useful: float
+    stragglers: float
+    checkpoints: float
+    lost: float
+    restarts: float
+    checkpoint_interval_s: float
+    inputs: tuple[LongRunInput, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,3 +287,4 @@ class RunResult:
     versions: tuple[tuple[str, str], ...] = ()  # (what, version): windtunnel, torch, chip data, fitted tables
     ranks: tuple[RankResult, ...] = ()  # recorded ranks of a cluster, in order
     scaling: tuple[ScalingPoint, ...] = ()  # the same job on clusters of several sizes
+    long_run: LongRun | None = None  # days of it, with failures

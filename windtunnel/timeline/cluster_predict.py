@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from windtunnel.estimate import Estimate
-from windtunnel.network.collective import POINT_TO_POINT, bus_factor, kind_of, message_bytes
 from windtunnel.network.model import NetworkModel
 from windtunnel.program.program import Program
-from windtunnel.program.work import Family
-from windtunnel.results.run_result import Communication, MemoryResult, RankResult, RunResult, StepParts
+from windtunnel.results.run_result import MemoryResult, RunResult, StepParts
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.card import Trace
 from windtunnel.timeline.cluster import ClusterReplay
+from windtunnel.timeline.cluster_rows import (
+    ClusterTiming,
+    RankTiming,
+    communication,
+    critical_spans,
+    rank_results,
+)
 from windtunnel.timeline.interference import loads, settle
-from windtunnel.timeline.parts import covered_s, step_parts
-from windtunnel.timeline.parts import kind_of as part_of
+from windtunnel.timeline.parts import covered_s, kinds_of, step_parts
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.prices import CollectiveTime
-from windtunnel.timeline.pricing import ModelFor, default_model, price_program
+from windtunnel.timeline.pricing import ModelFor, Priced, default_model, price_program
 from windtunnel.timeline.ranks import Representatives
 from windtunnel.timeline.sites import SiteTable
 from windtunnel.timeline.step import StepTimeline, step_sites
-
-
-@dataclass(frozen=True, slots=True)
-class RankTiming:
-    """One recorded rank in the step of the whole cluster."""
-
-    rank: int
-    seconds: float
-    parts: StepParts
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterTiming:
-    """The step of the cluster: its length and every recorded rank; ``critical`` ended last."""
-
-    seconds: float
-    ranks: tuple[RankTiming, ...]
-    critical: int
-    timelines: tuple[StepTimeline, ...]
 
 
 def replay_cluster(
@@ -73,7 +57,7 @@ def replay_cluster(
         return seconds, [rank.card.timeline for rank in last[0].ranks]
 
     settle(tables, sites, [loads(program, network) for program in programs], replay)
-    return _timing(last[0], programs)
+    return _timing(last[0], programs, priced)
 
 
 def predict_cluster(
@@ -106,75 +90,23 @@ def predict_cluster(
         strict=strict,
         command=command,
     )
-    parts = timing.ranks[timing.critical].parts
+    rank = timing.ranks[timing.critical]
     ratio = timing.seconds / alone.step_time_s.value if alone.step_time_s.value else 1.0
     step_time = alone.step_time_s.scaled(ratio)
     return replace(
         alone,
         step_time_s=step_time,
-        parts=parts,
+        parts=rank.parts,
         tokens_per_s_per_gpu=_rated(alone.tokens_per_s_per_gpu, ratio),
         model_tflops_per_gpu=_rated(alone.model_tflops_per_gpu, ratio),
         mfu=_rated(alone.mfu, ratio),
         mfu_causal=_rated(alone.mfu_causal, ratio),
         hfu=_rated(alone.hfu, ratio),
         mbu=_rated(alone.mbu, ratio),
-        communication=communication(program, network, parts.exposed_comm_s),
-        ranks=_rank_rows(timing, memories, Representatives(programs, stands_for)),
+        communication=communication(program, rank.timeline, rank.parts.exposed_comm_s),
+        spans=critical_spans(timing, program, chip),
+        ranks=rank_results(timing, programs, chip, memories, Representatives(programs, stands_for)),
     )
-
-
-def _rank_rows(
-    timing: ClusterTiming, memories: Sequence[MemoryResult], who: Representatives
-) -> tuple[RankResult, ...]:
-    counts = np.bincount([who.of(rank) for rank in range(who.world_size)], minlength=len(timing.ranks))
-    peaks = [memory.peak_reserved_bytes.value for memory in memories] or [0.0] * len(timing.ranks)
-    return tuple(
-        RankResult(
-            rank=rank.rank,
-            count=int(count),
-            step_time_s=rank.seconds,
-            parts=rank.parts,
-            peak_reserved_bytes=peak,
-        )
-        for rank, count, peak in zip(timing.ranks, counts, peaks, strict=True)
-    )
-
-
-def communication(program: Program, network: NetworkModel, exposed_s: float) -> tuple[Communication, ...]:
-    """Collectives of the last step by kind and group; exposed time is shared out by their durations."""
-    sites = step_sites(program, program.last_step())
-    uses = np.bincount(program.sites[sites, 0], minlength=len(program.specs))
-    rows: dict[tuple[str, int], list[tuple[int, float, float]]] = defaultdict(list)
-    for spec, work, count in zip(program.specs, program.works, uses.tolist(), strict=True):
-        if work.family is Family.COLLECTIVE and work.kernels and count:
-            index = spec.attribute("group", 0)
-            index = index if isinstance(index, int) else 0
-            time = network.recorded_time(spec, program.groups[index], program.origin.rank)
-            rows[(str(kind_of(spec.name)), index)].append((count, message_bytes(spec), time.seconds))
-    whole = sum(count * seconds for items in rows.values() for count, _, seconds in items)
-    answers = []
-    for (name, index), items in sorted(rows.items()):
-        group = program.groups[index]
-        kind = kind_of(f"c10d.{name}")
-        ranks = 2 if kind in POINT_TO_POINT else len(group.ranks)
-        seconds = sum(count * time for count, _, time in items)
-        nbytes = sum(count * size for count, size, _ in items)
-        rate = nbytes / seconds if seconds else 0.0
-        answers.append(
-            Communication(
-                collective=name,
-                group=group.label or str(index),
-                ranks=ranks,
-                count=sum(count for count, _, _ in items),
-                bytes=nbytes,
-                seconds=seconds,
-                exposed_s=exposed_s * seconds / whole if whole else 0.0,
-                algbw_bytes_per_s=rate,
-                busbw_bytes_per_s=rate * bus_factor(kind, ranks),
-            )
-        )
-    return tuple(answers)
 
 
 def _times(network: NetworkModel, program: Program) -> CollectiveTime:
@@ -182,25 +114,20 @@ def _times(network: NetworkModel, program: Program) -> CollectiveTime:
     return lambda spec, work, group: network.recorded_time(spec, group, rank).estimate()
 
 
-def _timing(replay: ClusterReplay, programs: Sequence[Program]) -> ClusterTiming:
-    timelines, ranks = [], []
+def _timing(replay: ClusterReplay, programs: Sequence[Program], priced: Sequence[Priced]) -> ClusterTiming:
+    ranks = []
     seconds = max(rank.card.finish_s for rank in replay.ranks)
-    for program, rank in zip(programs, replay.ranks, strict=True):
+    for program, prices, rank in zip(programs, priced, replay.ranks, strict=True):
         trace = rank.card.timeline
         position, start, end = trace.arrays()
         timeline = StepTimeline(
             seconds, rank.sites, position, start, end, tuple(trace.waits), tuple(trace.delays)
         )
-        timelines.append(timeline)
-        kinds = np.array([part_of(work.family) for work in program.works], np.int64)[program.sites[:, 0]]
-        parts = step_parts(timeline, kinds, program.sites[:, 4])
-        ranks.append(
-            RankTiming(
-                program.origin.rank, rank.card.finish_s, _with_bubble(parts, timeline, rank.card.stalls)
-            )
-        )
+        kinds, phases = kinds_of(program), program.sites[:, 4]
+        parts = _with_bubble(step_parts(timeline, kinds, phases), timeline, rank.card.stalls)
+        ranks.append(RankTiming(program.origin.rank, rank.card.finish_s, parts, prices, timeline))
     critical = max(range(len(ranks)), key=lambda n: (ranks[n].seconds, -n))
-    return ClusterTiming(seconds, tuple(ranks), critical, tuple(timelines))
+    return ClusterTiming(seconds, tuple(ranks), critical)
 
 
 def _with_bubble(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from windtunnel.program.program import Phase
+from windtunnel.program.program import Phase, Program
 from windtunnel.program.work import Family
 from windtunnel.results.run_result import StepParts
 from windtunnel.timeline.step import StepTimeline
@@ -59,6 +59,11 @@ def step_parts(
 
 COMPUTE, COMMUNICATION, COPY = 0, 1, 2
 _KINDS = {Family.COLLECTIVE: COMMUNICATION, Family.HOST_COPY: COPY, Family.HOST: COPY}
+
+
+def kinds_of(program: Program) -> npt.NDArray[np.int64]:
+    """The kind of device work of every site."""
+    return np.array([kind_of(work.family) for work in program.works], np.int64)[program.sites[:, 0]]
 
 
 def kind_of(family: Family) -> int:

@@ -32,7 +32,7 @@ from windtunnel.timeline.pricing import (
 )
 from windtunnel.timeline.provenance import assumptions, peak_flops, tf32_or, versions
 from windtunnel.timeline.rows import op_table
-from windtunnel.timeline.spans import spans, tracks
+from windtunnel.timeline.spans import spans, tracks, tracks_of_sites
 from windtunnel.timeline.step import replay_step, step_seconds, step_sites
 
 LAUNCH_BOUND = 0.2  # a card that idles more than this part of the step waits for its host
@@ -105,7 +105,7 @@ def predict(
         mfu_peak=_peak_name(tf32_or(program, chip, flops.precision), peak),
         memory=memory if memory is not None else memory_result(program, chip),
         ops=table.rows,
-        spans=spans(program, timeline, table.row_of_site, _tracks_of_sites(program, priced)),
+        spans=spans(program, timeline, table.row_of_site, tracks_of_sites(program, priced.prices)),
         tracks=tracks(program),
         sensitivities=sensitivities(priced, program, chip, model_for, sites, mark.kind, collective_time),
         steps=_all_steps(program, priced),
@@ -149,12 +149,6 @@ def _device_bytes(rows: Sequence[OpRow]) -> float:
 
 def _peak_name(precision: str, peak: float) -> str:
     return f"{precision} {units.decimal(peak, 'FLOP/s')}" if peak else ""
-
-
-def _tracks_of_sites(program: Program, priced: Priced) -> npt.NDArray[np.int64]:
-    """Track 0 is the host, then the streams, then the process groups."""
-    group = np.array([price.group for price in priced.prices], np.int64)[program.sites[:, 0]]
-    return np.where(group >= 0, 1 + len(program.streams) + group, 1 + program.sites[:, 1])
 
 
 def _all_steps(program: Program, priced: Priced) -> tuple[tuple[str, float], ...]:

@@ -32,18 +32,13 @@ def scaling_points(results: Sequence[RunResult]) -> tuple[ScalingPoint, ...]:
             tokens_per_s_per_gpu=result.tokens_per_s_per_gpu,
             mfu=result.mfu,
             efficiency=_cost(first) / _cost(result),
-            exposed_comm_s=result.parts.exposed_comm_s,
-            bubble_s=result.parts.bubble_s,
+            parts=result.parts,
             peak_reserved_bytes=result.memory.peak_reserved_bytes.value,
             limit=_limit(first, result),
+            work_per_step=result.tokens_per_step or result.samples_per_step,
         )
         for result in ordered
     )
-
-
-def is_strong(points: Sequence[RunResult]) -> bool:
-    """Whether all sizes work on the same global batch."""
-    return len({result.tokens_per_step or result.samples_per_step for result in points}) == 1
 
 
 def _share(result: RunResult) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from windtunnel.program.program import Program
 from windtunnel.results.run_result import Span
+from windtunnel.timeline.prices import OpPrice
 from windtunnel.timeline.step import StepTimeline
 
 SPANS_MAX = 20_000
@@ -21,24 +24,36 @@ def tracks(program: Program) -> tuple[str, ...]:
     return ("host", *program.streams, *groups)
 
 
+def tracks_of_sites(program: Program, prices: Sequence[OpPrice]) -> npt.NDArray[np.int64]:
+    """Track 0 is the host, then the streams, then the process groups."""
+    group = np.array([price.group for price in prices], np.int64)[program.sites[:, 0]]
+    return np.where(group >= 0, 1 + len(program.streams) + group, 1 + program.sites[:, 1])
+
+
 def spans(
     program: Program,
     timeline: StepTimeline,
     row_of_site: npt.NDArray[np.int64],
     track_of_site: npt.NDArray[np.int64],
+    most: int | None = None,
+    path: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Span, ...]:
-    """What to draw: device intervals, and on the host its waits and delays."""
+    """What to draw: device intervals, ``most`` (SPANS_MAX) at most, and on the host its waits and delays.
+
+    ``path``: the critical one where more than this rank decides it.
+    """
+    most = SPANS_MAX if most is None else most
     site = timeline.site
     row, track = row_of_site[site], track_of_site[site]
     start, length = timeline.start_s, timeline.end_s - timeline.start_s
-    critical = critical_path(timeline)
-    row, track, start, length, critical = _merged(row, track, start, length, critical)
+    critical = critical_path(timeline) if path is None else path
+    row, track, start, length, critical = _merged(row, track, start, length, critical, most)
     drawn = [
         Span(*values)
         for values in zip(track.tolist(), start.tolist(), length.tolist(), row.tolist(), critical.tolist())
     ]
-    drawn += [Span(HOST_TRACK, max(0.0, a), b - max(0.0, a), -1) for _, a, b in timeline.waits[:SPANS_MAX]]
-    drawn += [Span(HOST_TRACK, a, b - a, -1) for a, b in timeline.delays[:SPANS_MAX]]
+    drawn += [Span(HOST_TRACK, max(0.0, a), b - max(0.0, a), -1) for _, a, b in timeline.waits[:most]]
+    drawn += [Span(HOST_TRACK, a, b - a, -1) for a, b in timeline.delays[:most]]
     return tuple(drawn)
 
 
@@ -48,24 +63,55 @@ def critical_path(timeline: StepTimeline) -> npt.NDArray[np.bool_]:
     Backwards from the last to end: an interval that starts where another ends hung on it; one that starts
     later hung on the host, and the host, before that, on the last interval it waited for.
     """
-    start, end = timeline.start_s, timeline.end_s
-    critical = np.zeros(len(start), dtype=bool)
-    if not len(start):
-        return critical
-    order = np.argsort(end, kind="stable")
-    before = _ended_at(order, end[order], start, np.arange(len(start))).tolist()
-    waits = sorted(timeline.waits)
-    awaited = _ended_at(order, end[order], np.array([until for _, _, until in waits]), None).tolist()
-    positions = timeline.position.tolist()
-    current = int(order[-1])
-    while current >= 0 and not critical[current]:
-        critical[current] = True
-        found = before[current]
+    return joint_critical_path([timeline])[0]
+
+
+def joint_critical_path(timelines: Sequence[StepTimeline]) -> list[npt.NDArray[np.bool_]]:
+    """The same for ranks that were replayed together: what starts where an interval of another rank ends, and
+    hung on nothing of its own rank, hung on that one."""
+    starts = np.concatenate([timeline.start_s for timeline in timelines])
+    ends = np.concatenate([timeline.end_s for timeline in timelines])
+    critical = np.zeros(len(starts), dtype=bool)
+    offsets = np.cumsum([0, *(len(timeline.start_s) for timeline in timelines)])
+    if len(starts):
+        own = [_Own(timeline, int(offset)) for timeline, offset in zip(timelines, offsets, strict=False)]
+        order = np.argsort(ends, kind="stable")
+        of_others = (
+            _ended_at(order, ends[order], starts, np.arange(len(starts))).tolist()
+            if len(timelines) > 1
+            else [-1] * len(starts)
+        )
+        current = int(order[-1])
+        while current >= 0 and not critical[current]:
+            critical[current] = True
+            rank = int(np.searchsorted(offsets, current, side="right")) - 1
+            found = own[rank].cause(current)
+            current = found if found >= 0 else of_others[current]
+    return [critical[begin:end] for begin, end in pairwise(offsets.tolist())]
+
+
+class _Own:
+    """What an interval hung on, on its own rank."""
+
+    def __init__(self, timeline: StepTimeline, offset: int) -> None:
+        start, end = timeline.start_s, timeline.end_s
+        order = np.argsort(end, kind="stable")
+        self._offset = offset
+        self._before = _ended_at(order, end[order], start, np.arange(len(start))).tolist()
+        self._waits = sorted(timeline.waits)
+        self._awaited = _ended_at(
+            order, end[order], np.array([until for _, _, until in self._waits]), None
+        ).tolist()
+        self._positions = timeline.position.tolist()
+
+    def cause(self, number: int) -> int:
+        """The interval, or -1."""
+        number -= self._offset
+        found = self._before[number]
         if found < 0:
-            place = bisect.bisect_left(waits, (positions[current],)) - 1
-            found = awaited[place] if place >= 0 else -1
-        current = found
-    return critical
+            place = bisect.bisect_left(self._waits, (self._positions[number],)) - 1
+            found = self._awaited[place] if place >= 0 else -1
+        return found + self._offset if found >= 0 else -1
 
 
 def _ended_at(
@@ -98,12 +144,13 @@ def _merged(
     start: npt.NDArray[np.float64],
     length: npt.NDArray[np.float64],
     critical: npt.NDArray[np.bool_],
+    most: int,
 ) -> Columns:
     """Keep the longest half of the limit; neighbours among the rest on one track become one interval each."""
-    if len(row) <= SPANS_MAX:
+    if len(row) <= most:
         return row, track, start, length, critical
     longest = np.zeros(len(row), dtype=bool)
-    longest[np.argsort(-length, kind="stable")[: SPANS_MAX // 2]] = True
+    longest[np.argsort(-length, kind="stable")[: most // 2]] = True
     order = np.lexsort((start, track))
     row, track, start, length, critical = (
         row[order],
