@@ -1,0 +1,1 @@
+"""Molecular dynamics in plain PyTorch, and what a step of it costs on a chip."""
