@@ -21,10 +21,12 @@ from windtunnel.network.model import NetworkModel
 from windtunnel.planner.exchange import PipelineExchange
 from windtunnel.planner.hidden import expert_exchange, hidden
 from windtunnel.planner.sustained import MATRIX_FAMILIES, Sustained, sustained
+from windtunnel.program.marks import COLLECTIVE_PREFIX
+from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Program
 from windtunnel.program.work import Family
 from windtunnel.recipes.chunk import Part
-from windtunnel.recipes.layout import FLASH_1_FACTOR, AttentionKernel
+from windtunnel.recipes.layout import FLASH_1_FACTOR, AttentionKernel, Layout
 from windtunnel.recipes.training import TrainingRecipe
 from windtunnel.results.run_result import StepParts
 from windtunnel.specs.schema import Chip
@@ -97,7 +99,7 @@ class TrainingPredictor:
         self._model = model_for(chip)
         self._long_run = long_run or sustained()
         self._slowdown = self._long_run.slowdown(chip)
-        self._priced: dict[int, tuple[Program, list[OpPrice]]] = {}
+        self._priced: dict[object, OpPrice] = {}
 
     def with_constants(self, long_run: Sustained) -> TrainingPredictor:
         """The same predictor under other constants; prices already known are shared."""
@@ -113,20 +115,9 @@ class TrainingPredictor:
         ``host_factor`` and ``attention_factor`` scale host time and attention kernels: for a framework that
         issues more operations than are written here, and for older kernels.
         """
-        rank = program.origin.rank
-        if id(program) not in self._priced:
-            prices = price_ops(
-                program.specs,
-                program.works,
-                self._model,
-                program.groups,
-                lambda spec, work, group: self.network.recorded_time(spec, group, rank).estimate(),
-            )
-            self._priced[id(program)] = (program, prices)  # the program is kept, so that its id stays its own
-        prices = self._priced[id(program)][1]
+        prices = self._prices(program)
         hosts = np.array([price.host_s for price in prices]) * host_factor
-        devices = np.array([price.seconds for price in prices])
-        devices *= [self._factor(work.family, attention_factor) for work in program.works]
+        devices = self._devices(program, prices, attention_factor)
         table = SiteTable.of_sites(prices, program.sites, hosts, devices)
         trace = self._settled(table, program)
         position, start, end = trace.arrays()
@@ -145,6 +136,33 @@ class TrainingPredictor:
         return ProgramTime(
             program, tuple(devices.tolist()), parts, (low, high), flops, tuple(weights.items())
         )
+
+    def device_seconds(
+        self, program: Program, layout: Layout
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Device time of each distinct operation of ``program``, with what long runs cost."""
+        return self._devices(program, self._prices(program), _attention_factor(layout))
+
+    def _devices(
+        self, program: Program, prices: list[OpPrice], attention_factor: float
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        factors = [self._factor(work.family, attention_factor) for work in program.works]
+        return np.array([price.seconds for price in prices]) * factors
+
+    def _prices(self, program: Program) -> list[OpPrice]:
+        """Prices of the program's distinct operations; each is computed once for all programs."""
+        rank = program.origin.rank
+        keys = [_place(spec, program) for spec in program.specs]
+        missing = [number for number, key in enumerate(keys) if key not in self._priced]
+        found = price_ops(
+            [program.specs[number] for number in missing],
+            [program.works[number] for number in missing],
+            self._model,
+            program.groups,
+            lambda spec, work, group: self.network.recorded_time(spec, group, rank).estimate(),
+        )
+        self._priced.update(zip([keys[number] for number in missing], found, strict=True))
+        return [self._priced[key] for key in keys]
 
     def _estimate(self, own: list[ProgramTime], seconds: float) -> Estimate:
         """The interval that steps of known architectures had; elsewhere that of the kernels comes on top."""
@@ -185,7 +203,7 @@ class TrainingPredictor:
         plan = order(Schedule(layout.schedule), layout.pipeline, layout.micro_batches, layout.chunks)
         times: dict[int, ProgramTime] = {}
         host = 1.0 if layout.graphs else self._long_run.host_factor(layout.host)
-        slower = FLASH_1_FACTOR if layout.attention is AttentionKernel.FLASH_1 else 1.0
+        slower = _attention_factor(layout)
 
         hides = layout.overlap_experts or plan.schedule is Schedule.DUALPIPE
 
@@ -236,6 +254,19 @@ class TrainingPredictor:
             tokens_per_s_per_gpu=layout.step_tokens / seconds / layout.cards,
             busiest=tuple(own),
         )
+
+
+def _attention_factor(layout: Layout) -> float:
+    return FLASH_1_FACTOR if layout.attention is AttentionKernel.FLASH_1 else 1.0
+
+
+def _place(spec: OpSpec, program: Program) -> object:
+    """What decides the price of an operation: itself, and for a collective where its group sits."""
+    if not spec.name.startswith(COLLECTIVE_PREFIX):
+        return spec
+    group = spec.attribute("group", 0)
+    ranks = program.groups[group].ranks if isinstance(group, int) and group < len(program.groups) else ()
+    return spec, ranks, program.origin.rank
 
 
 def _summed(parts: list[StepParts], seconds: float, exposed_s: float) -> StepParts:

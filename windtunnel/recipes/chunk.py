@@ -115,7 +115,7 @@ def _backward(
             if index - 1 in gathered:
                 builder.add(_gather(layers[index - 1], index - 1, layout), Phase.BACKWARD, "parameters")
             builder.add(_waits(pieces, index, _GATHER, layout), Phase.BACKWARD, "parameters")
-        for piece in _recomputed(pieces, layout):
+        for piece in recomputed(pieces, layout):
             builder.add(piece.forward, Phase.RECOMPUTE, piece.name)
         for piece in reversed(pieces):
             builder.add(piece.backward, Phase.BACKWARD, piece.name)
@@ -133,7 +133,7 @@ def _is_end(pieces: Pieces) -> bool:
     return any(piece.name in ("embedding", "loss") for piece in pieces)
 
 
-def _recomputed(pieces: Pieces, layout: Layout) -> Iterator[Piece]:
+def recomputed(pieces: Pieces, layout: Layout) -> Iterator[Piece]:
     """What backward computes again; the ends of the model (embedding, head) never are."""
     if _is_end(pieces):
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -92,26 +93,26 @@ class FitQuestion:
     def parts(self) -> MemoryParts:
         """Bytes by part on the fullest card."""
         if self.mode is Mode.INFER:
-            parts, data = inference_memory(self.model, self.deployment()), 1
-        else:
-            layout = self.layout()
-            adapters = self.adapters if self.mode is Mode.LORA else None
-            parts, data = (
-                training_memory(self.model, layout, self.optimizer, adapters),
-                layout.data_and_context,
-            )
-        degrees = (self.tensor, self.pipeline, self.expert, data)
-        return MemoryParts(
-            weights=parts.weights,
-            gradients=parts.gradients,
-            optimizer=parts.optimizer,
-            activations=parts.activations,
-            working=parts.working,
-            cache=parts.cache,
-            state=parts.state,
-            workspace=blas_workspace_bytes(self.chip),
-            communication=communication_bytes(degrees),
-        )
+            parts = inference_memory(self.model, self.deployment())
+            return _with_libraries(parts, self.chip, (self.tensor, self.pipeline, self.expert))
+        adapters = self.adapters if self.mode is Mode.LORA else None
+        return training_on(self.chip, self.model, self.layout(), self.optimizer, adapters)
+
+
+def training_on(
+    chip: Chip,
+    model: ModelSpec,
+    layout: Layout,
+    optimizer: Optimizer = Optimizer.ADAMW,
+    adapters: Adapters | None = None,
+) -> MemoryParts:
+    """Bytes by part of a training step on the fullest card, with what libraries hold on ``chip``."""
+    degrees = (layout.tensor, layout.pipeline, layout.expert, layout.data_and_context)
+    return _with_libraries(training_memory(model, layout, optimizer, adapters), chip, degrees)
+
+
+def _with_libraries(parts: MemoryParts, chip: Chip, degrees: Sequence[int]) -> MemoryParts:
+    return replace(parts, workspace=blas_workspace_bytes(chip), communication=communication_bytes(degrees))
 
 
 @dataclass(frozen=True)
