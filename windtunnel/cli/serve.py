@@ -14,6 +14,7 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.arrivals import Arrivals, Lengths, drawn, stretched
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.predict import Load, predict
 from windtunnel.serving.router import Policy
@@ -93,7 +94,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--expert-imbalance", type=float, default=1.0, metavar="F", help="busiest rank ÷ mean; default: 1")
     add("--num-speculative-tokens", type=int, default=0, metavar="N", help="multi-token prediction")
     add("--acceptance", type=float, default=0.8, metavar="P", help="of a drafted token; default: 0.8")
-    add("--scheduler", choices=("vllm", "sglang"), default="vllm", help="sglang: prompts before decodes")
+    add("--scheduler", choices=[str(s) for s in Stack], default="vllm", help="whose batching and kernels")
     add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
 
@@ -156,7 +157,7 @@ def _deployments(
         enforce_eager=args.enforce_eager,
         enable_dbo=args.enable_dbo,
         expert_imbalance=args.expert_imbalance,
-        prefill_first=args.scheduler == "sglang",
+        stack=Stack(args.scheduler),
         speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),
     )
     if not args.prefill_cards:

@@ -18,7 +18,8 @@ DTYPE_BYTES: dict[str, float] = {
     "float8_e4m3fnuz": 1,
     "float8_e5m2fnuz": 1,
     "float8_e8m0fnu": 1,
-    "float4_e2m1fn_x2": 1,
+    "float4_e2m1fn_x2": 1,  # two values to an element, as PyTorch packs them
+    "float4_e2m1fn": 0.5,  # one value to an element, in recipes
     "complex32": 4,
     "complex64": 8,
     "complex128": 16,

@@ -16,7 +16,7 @@ from windtunnel.recipes.groups import TENSOR
 from windtunnel.recipes.layout import Layout, Precision
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 
-FP4 = "float4_e2m1fn_x2"
+FP4 = "float4_e2m1fn"
 FP8_FORWARD, FP8_BACKWARD = "float8_e4m3fn", "float8_e5m2"
 BLOCK_SCALES = {Precision.FP8_BLOCK: 128, Precision.MXFP8: 32}
 _GATHER_WORK, _SCATTER_WORK = 1, 2
@@ -45,7 +45,6 @@ class Products:
         if not precision.is_fp8:
             return (op("aten.mm", (tensor(self.dtype, m, k), tensor(self.dtype, k, n)), (out,)),)
         if precision is Precision.NVFP4:
-            # one element a byte here: PyTorch packs two, which would halve the products counted from shapes
             a, b = tensor(FP4, m, k), TensorSpec(FP4, (k, n), (1, k))
             scale = tensor("float32", 1)
             return (op("aten._scaled_mm", (a, b, scale, scale), (out,)),)

@@ -31,7 +31,7 @@ from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layers.attention import split_heads
 from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
 from windtunnel.recipes.layout import Layout, Precision
-from windtunnel.recipes.linear import FP8_FORWARD, Products
+from windtunnel.recipes.linear import FP4, FP8_FORWARD, Products
 from windtunnel.recipes.piece import collective, op, tensor
 from windtunnel.specs.model import ModelSpec
 
@@ -94,8 +94,7 @@ def forward_step(model: ModelSpec | Architecture, layout: ServingLayout, batches
     builder.add(ops, Phase.FORWARD, "model")
     if layout.graphs:
         builder.add((OpSpec(GRAPH_END),), Phase.FORWARD)
-    decode = all(batch.decodes for batch in batches)
-    kind = StepKind.DECODE if decode else StepKind.PREFILL
+    kind = StepKind.DECODE if step.decodes else StepKind.PREFILL
     return builder.finish(kind, tokens=tokens, samples=sum(batch.sequences for batch in batches))
 
 
@@ -241,17 +240,32 @@ class _Step:
             op("aten.mm", (self._hidden(), gate), (tensor(dtype, rows, ffn.experts),)),
             op("aten.topk", (scores,), (best, chosen)),
         ]
-        up, permuted = width * (2 if ffn.gated else 1), tensor(dtype, received, hidden)
+        up = width * (2 if ffn.gated else 1)
+        eight_bit = layout.precision.is_fp8
+        if eight_bit:  # once a token, before it is sent or copied to its experts
+            ops += self._products().cast(rows, hidden, transposed=False)
         if exchanged:
             ops.append(self._exchange("dispatch", ffn))
-        ops.append(op(kernels.MOE_PERMUTE, (self._hidden(), chosen), (permuted,)))
+        moved = self.moved
+        permuted, back = tensor(moved, received, hidden), tensor(dtype, received, hidden)
+        direct = exchanged and self.decodes  # low-latency exchange delivers by expert and sums on return
+        if not direct:
+            ops.append(op(kernels.MOE_PERMUTE, (tensor(moved, rows, hidden), chosen), (permuted,)))
         ops += self._grouped(received, hidden, up, experts, ffn.top_k)
         ops.append(self._activation(received, width, ffn.gated))
+        if eight_bit:
+            ops += self._products().cast(received, width, transposed=False)
         ops += self._grouped(received, width, hidden, experts, ffn.top_k)
-        ops.append(op(kernels.MOE_UNPERMUTE, (permuted, chosen, best), (self._hidden(),)))
+        if not direct:
+            ops.append(op(kernels.MOE_UNPERMUTE, (back, chosen, best), (self._hidden(),)))
         if exchanged:
             ops.append(self._exchange("combine", ffn))
         return ops
+
+    @property
+    def decodes(self) -> bool:
+        """Whether every sequence runs the decode kernels."""
+        return all(batch.decodes for batch in self.batches)
 
     def _exchange(self, name: str, ffn: MoeFfn) -> OpSpec:
         eight_bit = name == "dispatch" and self.layout.precision.is_fp8
@@ -268,20 +282,28 @@ class _Step:
             token_bytes=self.model.hidden * (1 if eight_bit else 2),
             node_limit=ffn.node_limit,
             imbalance=self.layout.imbalance,
-            low_latency=all(batch.decodes for batch in self.batches),
+            low_latency=self.decodes,
         )
 
     def _grouped(self, rows: int, wide_in: int, wide_out: int, experts: int, top_k: int) -> list[OpSpec]:
-        dtype = self.layout.precision.activation
-        out = tensor(dtype, rows, wide_out)
-        if not self.layout.precision.is_fp8:
-            a, b = tensor(dtype, rows, wide_in), tensor(dtype, experts, wide_in, wide_out)
-            return [op(kernels.GROUPED_GEMM, (a, b), (out,), top_k=top_k)]
-        a, b = tensor(FP8_FORWARD, rows, wide_in), tensor(FP8_FORWARD, experts, wide_in, wide_out)
-        blocks = max(1, wide_in // 128)
-        scales = tensor("float32", rows, blocks), tensor("float32", experts, blocks, max(1, wide_out // 128))
-        cast = self._products().cast(rows, wide_in, transposed=False)
-        return [*cast, op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,), top_k=top_k)]
+        precision = self.layout.precision
+        out = tensor(precision.activation, rows, wide_out)
+        if precision is Precision.FP8_BLOCK:
+            a, b = tensor(FP8_FORWARD, rows, wide_in), tensor(FP8_FORWARD, experts, wide_in, wide_out)
+            blocks, across = max(1, wide_in // 128), max(1, wide_out // 128)
+            scales = tensor("float32", rows, blocks), tensor("float32", experts, blocks, across)
+            return [op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,), top_k=top_k)]
+        dtype = self.moved
+        a, b = tensor(dtype, rows, wide_in), tensor(dtype, experts, wide_in, wide_out)
+        return [op(kernels.GROUPED_GEMM, (a, b), (out,), top_k=top_k)]
+
+    @property
+    def moved(self) -> str:
+        """dtype in which tokens reach their experts."""
+        precision = self.layout.precision
+        if precision is Precision.NVFP4:
+            return FP4
+        return FP8_FORWARD if precision.is_fp8 else precision.activation
 
 
 def _rotary(dtype: str, rows: int, heads: int, dim: int) -> OpSpec:

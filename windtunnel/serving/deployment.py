@@ -14,6 +14,7 @@ from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory
 from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
 from windtunnel.serving.step_time import Speculation, StepTime
@@ -31,7 +32,7 @@ LATENT_BLOCK = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentOptions:
-    """Options by their vLLM names. ``tensor_parallel_size`` 0: chosen."""
+    """Options by their vLLM names. ``tensor_parallel_size`` 0: chosen; ``stack``: whose rules and kernels."""
 
     tensor_parallel_size: int = 0
     data_parallel_size: int = 1
@@ -46,7 +47,7 @@ class DeploymentOptions:
     enforce_eager: bool = False
     enable_dbo: bool = False
     expert_imbalance: float = 1.0
-    prefill_first: bool = False
+    stack: Stack = Stack.VLLM
     speculation: Speculation = field(default_factory=Speculation)
 
 
@@ -80,7 +81,8 @@ class Deployment:
                 num_gpu_blocks=max(1, memory.blocks - memory.blocks_per_sequence * self.state_slots),
                 # state is kept at block ends only, which is not modelled: nothing is found again
                 enable_prefix_caching=options.enable_prefix_caching and not memory.state_bytes,
-                prefill_first=options.prefill_first,
+                prefill_first=options.stack is Stack.SGLANG,
+                guaranteed_no_evict=options.stack is Stack.TRTLLM,
             )
         )
 
@@ -130,7 +132,7 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
     memory = _memory(model, layout, cluster, options)
     found = Deployment(
         model, cluster, layout, cluster.cards // layout.cards, memory, options,
-        StepTime(architecture_of(model), layout, cluster, options.speculation, options.enable_dbo),
+        StepTime(architecture_of(model), layout, cluster, options.speculation, options.enable_dbo, options.stack),
     )  # fmt: skip
     if found.cache_tokens < longest:
         raise _too_small(found, longest)

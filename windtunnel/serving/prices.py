@@ -9,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from windtunnel.cost.model import CostModel
+from windtunnel.cost.kernel_time import KernelTime
+from windtunnel.cost.model import CostModel, Settings
 from windtunnel.estimate import Source
 from windtunnel.network.collective import Collective, kind_of, message_bytes
+from windtunnel.network.expert import distinct
 from windtunnel.network.model import NetworkModel, traffic_of
 from windtunnel.network.time import NetworkTime
 from windtunnel.program.count import work_of
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import ProcessGroup
-from windtunnel.program.work import Family
+from windtunnel.program.work import Family, Work
+from windtunnel.serving.kernel_library import Stack, library_of
 from windtunnel.specs.cluster import Cluster
+
+BUFFER_PASSES = 3
+"""An exchanged token is written to a buffer, read from there and written in place (DeepEP's receive side)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class Seconds:
     """Device and host seconds, with the device's 80 % interval. They add.
 
     ``network`` is the part of ``device`` on the wire; ``held``: seconds of the whole card's multiprocessors
-    that communication holds meanwhile.
+    and memory that communication takes from kernels that run beside it.
     """
 
     device: float = 0.0
@@ -49,10 +55,12 @@ class Seconds:
 
 
 class OpPrices:
-    """Prices of operations on ``cluster``, each distinct one priced once."""
+    """Prices of operations on ``cluster`` with the kernels of ``stack``, each distinct one priced once."""
 
-    def __init__(self, cluster: Cluster, groups: Sequence[ProcessGroup]) -> None:
-        self.cost = CostModel(cluster.chip)
+    def __init__(self, cluster: Cluster, groups: Sequence[ProcessGroup], stack: Stack = Stack.VLLM) -> None:
+        self.cost = CostModel(cluster.chip, Settings(sustained=True))
+        self.stack = stack
+        self._models: dict[str, CostModel] = {"": self.cost}
         self.network = NetworkModel(cluster)
         self.groups = tuple(groups)
         self.sources: dict[Source, float] = {}
@@ -62,11 +70,11 @@ class OpPrices:
         """All of them, one after another. Raises E501 for a precision that the chip lacks."""
         new = [spec for spec in dict.fromkeys(ops) if spec not in self._known]
         works = [work_of(spec) for spec in new]
-        for spec, work, time in zip(new, works, self.cost.kernel_times(works), strict=True):
+        for spec, work, time in zip(new, works, self._times(works), strict=True):
             host = self.cost.host_time_s(work)
             if work.family is Family.COLLECTIVE:
                 wire = self._collective(spec)
-                held = wire.seconds * wire.sm_share
+                held = wire.seconds * wire.sm_share + self._memory_s(spec)
                 self._known[spec] = Seconds(wire.seconds, host, wire.low_s, wire.high_s, wire.seconds, held)
                 self._note(wire.source, wire.seconds)
             else:
@@ -77,13 +85,37 @@ class OpPrices:
             result = result.plus(self._known[spec])
         return result
 
+    def _times(self, works: Sequence[Work]) -> list[KernelTime]:
+        chip = self.cost.chip
+        names = [library_of(self.stack, work, chip) for work in works]
+        found: dict[int, KernelTime] = {}
+        for name in dict.fromkeys(names):
+            model = self._models.get(name)
+            if model is None:
+                model = self._models[name] = CostModel(chip, Settings(library=name, sustained=True))
+            places = [place for place, other in enumerate(names) if other == name]
+            found |= dict(zip(places, model.kernel_times([works[p] for p in places]), strict=True))
+        return [found[place] for place in range(len(works))]
+
     def _note(self, source: Source, seconds: float) -> None:
         self.sources[source] = self.sources.get(source, 0.0) + seconds
 
-    def _collective(self, spec: OpSpec) -> NetworkTime:
-        number = spec.attribute("group", 0)
-        group = self.groups[number if isinstance(number, int) else 0]
+    def _memory_s(self, spec: OpSpec) -> float:
+        """Seconds of the whole device memory that an exchange of tokens takes from kernels beside it."""
         kind = kind_of(spec.name)
+        traffic = traffic_of(spec, kind)
+        if traffic is None:
+            return 0.0
+        ranks = len(self._group(spec).ranks)
+        landed = traffic.tokens * traffic.token_bytes * distinct(ranks, traffic.top_k)
+        return BUFFER_PASSES * landed / self.cost.chip.memory_bytes_per_s.value
+
+    def _group(self, spec: OpSpec) -> ProcessGroup:
+        number = spec.attribute("group", 0)
+        return self.groups[number if isinstance(number, int) else 0]
+
+    def _collective(self, spec: OpSpec) -> NetworkTime:
+        group, kind = self._group(spec), kind_of(spec.name)
         nbytes, traffic = message_bytes(spec), traffic_of(spec, kind)
         library = self.network.collective_time(kind, nbytes, group.ranks, traffic=traffic)
         if kind is not Collective.ALL_REDUCE or self.network.shape(group.ranks).nodes > 1:

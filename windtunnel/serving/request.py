@@ -35,6 +35,11 @@ class Request:
         if self.arrival_s < 0:
             raise ValueError(f"request {self.number} arrives before the start")
 
+    @property
+    def last_tokens(self) -> int:
+        """Tokens in the cache when the last one comes out (it is not computed itself)."""
+        return self.prompt_tokens + self.output_tokens - 1
+
     def block_keys(self, block_tokens: int) -> tuple[int, ...] | None:
         """Keys of the prompt's full blocks of ``block_tokens``; None where nothing can be shared.
 

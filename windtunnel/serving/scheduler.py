@@ -31,6 +31,8 @@ class SchedulerOptions:
         enable_chunked_prefill: whether a prompt may be cut to the budget.
         scheduler_reserve_full_isl: whether the whole prompt must fit at admission, not its first chunk only.
         prefill_first: a step holds prompts or decodes, prompts first (SGLang without --enable-mixed-chunk).
+        guaranteed_no_evict: a request is admitted only when the blocks of its whole output are free too, so that
+            none is ever preempted (TensorRT-LLM's default capacity scheduler).
     """
 
     max_num_seqs: int = 256
@@ -41,6 +43,7 @@ class SchedulerOptions:
     enable_chunked_prefill: bool = True
     scheduler_reserve_full_isl: bool = True
     prefill_first: bool = False
+    guaranteed_no_evict: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks"):
@@ -98,8 +101,7 @@ class Scheduler:
 
     def fits(self, request: Request) -> bool:
         """Whether the request, with all its output, can ever be held."""
-        tokens = request.prompt_tokens + request.output_tokens - 1
-        return -(-tokens // self.options.block_size) <= self.pool.capacity
+        return -(-request.last_tokens // self.options.block_size) <= self.pool.capacity
 
     @property
     def busy(self) -> bool:
@@ -286,8 +288,10 @@ class Scheduler:
             # a sequence from elsewhere decodes at once and needs the place of its first token here
             end = context + (new or 1)
             last = max(end, sequence.known) if options.scheduler_reserve_full_isl else end
+            if options.guaranteed_no_evict:
+                last = sequence.request.last_tokens
             idle = pool.idle_among(found)
-            if -(-last // options.block_size) - len(found) + idle > pool.free:
+            if -(-last // options.block_size) - len(found) + idle > pool.free - self._promised:
                 self._refused_at = pool.version
                 return
             self.waiting.popleft()
@@ -306,6 +310,14 @@ class Scheduler:
                 continue
             self._compute(sequence, new, need, chunks)
             budget -= new
+
+    @property
+    def _promised(self) -> int:
+        """Blocks that running sequences will still ask for, where none may be preempted."""
+        if not self.options.guaranteed_no_evict:
+            return 0
+        size = self.options.block_size
+        return sum(-(-one.request.last_tokens // size) - one.held for one in self.running)
 
     def _arrive(self, sequence: Sequence, need: int, now_s: float) -> None:
         """A sequence whose prompt was computed elsewhere decodes from this step on."""

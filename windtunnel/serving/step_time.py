@@ -29,6 +29,7 @@ from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, 
 from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
 from windtunnel.recipes.serving import ServingLayout, forward_step
 from windtunnel.serving.grid import CAPTURE_MAX, Line, captured, geometric
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.prices import OpPrices, Seconds
 from windtunnel.specs.cluster import Cluster
 
@@ -58,12 +59,13 @@ class StepTime:
         cluster: Cluster,
         speculation: Speculation | None = None,
         overlap: bool = False,
+        stack: Stack = Stack.VLLM,
     ) -> None:
         self.model, self.layout, self.overlap = model, layout, overlap
         self.speculation = speculation or Speculation()
         self._shapes = Counter(model.layers)
         probe = forward_step(replace(model, layers=()), layout, [Batch(sequences=1)])
-        self.prices = OpPrices(cluster, probe.groups)
+        self.prices = OpPrices(cluster, probe.groups, stack)
         self._launch_s = cluster.chip.graph_launch_s.value if layout.graphs else 0.0
         self._graphs = captured() if layout.graphs else []
         tokens = geometric(1, TOKENS_MAX, 4)

@@ -12,6 +12,11 @@ from windtunnel.specs.model_catalogue import shipped_model
 
 # the first that matches; spaces, dashes, dots and underscores between words do not matter
 _SPELLINGS = (
+    (r"llama ?7b", "llama2-7b"),  # the same shapes as the second generation's
+    (r"llama ?33b", "llama-33b"),
+    (r"falcon ?180b", "falcon-180b"),
+    (r"gpt ?j ?6b", "gptj-6b"),
+    (r"mistral ?7b", "mistral-7b"),
     (r"llama ?2 ?7b", "llama2-7b"),
     (r"llama ?2 ?13b", "llama2-13b"),
     (r"llama ?2 ?70b", "llama2-70b"),

@@ -17,20 +17,14 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.predict import Load, predict
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 from windtunnel.validation.aliases import chip_name
+from windtunnel.validation.model_names import catalogue_name
 from windtunnel.validation.tables import Table, read_table
 
-MODELS = {
-    "DeepSeek-V3 671B": "deepseek-v3-671b", "GPT-J 6B": "gptj-6b", "LLaMA 33B": "llama-33b",
-    "Llama 3.1 405B": "llama3.1-405b", "Llama 3.1 70B": "llama3-70b", "Llama 3.1 8B": "llama3-8b",
-    "Llama 3.3 70B": "llama3-70b", "Llama 4 Scout 17B-16E": "llama4-scout", "Llama-2 70B": "llama2-70b",
-    "Llama 4 Maverick 17B-128E": "llama4-maverick", "Mistral 7B": "mistral-7b",
-    "Mixtral 8x22B": "mixtral-8x22b", "Mixtral 8x7B": "mixtral-8x7b", "Qwen3-30B-A3B": "qwen3-30b-a3b",
-    "Qwen3-8B": "qwen3-8b",
-}  # fmt: skip
 ROUNDS = 3
 """Offline loads are cut to this many batches: throughput has settled by then."""
 
@@ -181,31 +175,46 @@ def _steps(record: dict[str, str]) -> list[ServingRow]:
 
 
 def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deployment:
-    model, chip = MODELS.get(record["model"]), chip_name(record["gpu"])
+    model, chip = catalogue_name(record["model"]), chip_name(record["gpu"])
     if model is None or chip is None:
         raise ValueError("model not in the catalogue" if model is None else "card not in the catalogue")
     if _number(record, "pipeline_parallel") > 1:
         raise ValueError("pipeline parallel")
     text = record["precision"]
-    if "FP4" in text:
-        raise ValueError("FP4: no priced kernel path")
     wide = int(_number(record, "data_parallel_attention") or 1)
     block = "DeepSeek" in record["model"]
     overlapped = "two-batch overlap" in record["framework"] or "in-house" in record["framework"]
     precision = Precision.BF16
-    if "FP8" in text:
+    if "MXFP4 checkpoint" in text:
+        raise ValueError("4-bit weights with 16-bit products: no priced kernel path")
+    if "FP4" in text:
+        precision = Precision.NVFP4
+    elif "FP8" in text:
         precision = Precision.FP8_BLOCK if block else Precision.FP8
     elif "FP16" in text:
         precision = Precision.FP16
-    small_cache = "FP8 KV" in text or "KV cache" in text
+    stack = _stack(record["framework"])
+    # TensorRT-LLM's published FP8 and FP4 engines and checkpoints keep an FP8 cache (its build and bench guides)
+    small_cache = (
+        "FP8 KV" in text or "KV cache" in text or (stack is Stack.TRTLLM and ("FP8" in text or "FP4" in text))
+    )
     tensor = int(_number(record, "tensor_parallel") or 1)
     options = DeploymentOptions(
         tensor_parallel_size=tensor, data_parallel_size=wide, precision=precision,
         kv_cache_dtype="float8_e4m3fn" if small_cache else "bfloat16", gpu_memory_utilization=0.95,
         max_num_seqs=2048, max_num_batched_tokens=8192, enable_prefix_caching=False, enable_dbo=overlapped,
+        stack=stack,
     )  # fmt: skip
     cards = int(_number(record, "num_gpus") or tensor * wide)
     return deploy(shipped_model(model), cluster_of(chip, cards), options, int(_number(record, prompt)) + 1)
+
+
+def _stack(framework: str) -> Stack:
+    """Whose kernels and rules; an in-house stack of FlashMLA and DeepGEMM is nearest to vLLM's choice."""
+    words = framework.lower()
+    if "trt" in words or "tensorrt" in words or "nim" in words:
+        return Stack.TRTLLM
+    return Stack.SGLANG if "sglang" in words else Stack.VLLM
 
 
 def _batch(found: Deployment, prompt: int, output: int) -> int:

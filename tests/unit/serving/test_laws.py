@@ -21,6 +21,7 @@ SHAPES = st.fixed_dictionaries(
         "num_gpu_blocks": st.integers(480, 900),
         "enable_prefix_caching": st.booleans(),
         "prefill_first": st.booleans(),
+        "guaranteed_no_evict": st.booleans(),
     }
 )
 
@@ -41,6 +42,7 @@ def test_everyone_is_served_and_blocks_come_back(
         # a token a step at least, and no step is shorter than the fixed part
         assert one.finished_s - one.first_token_s >= 0.02 * (one.request.output_tokens - 1) - 1e-9
     for rank in (rank for one in replicas for rank in one.ranks):
+        assert not (options["guaranteed_no_evict"] and rank.preempted)
         assert rank.pool.free == rank.pool.capacity
         assert rank.decodes == rank.contexts == 0
 
@@ -182,3 +184,14 @@ def test_the_same_load_gives_the_same_answer(seed: int) -> None:
         return [(one.first_token_s, one.finished_s) for one in served]
 
     assert once() == once()
+
+
+def test_no_evict_admits_what_can_stay() -> None:
+    requests = [Request(number, 0.0, 100, 200) for number in range(20)]
+    tight = {"num_gpu_blocks": 60, "block_size": 16, "enable_prefix_caching": False}
+    bold, careful = replica(**tight), replica(**tight, guaranteed_no_evict=True)
+    for engine in (bold, careful):
+        open_loop(requests, Router([engine]))
+    assert bold.ranks[0].preempted > 0
+    assert careful.ranks[0].preempted == 0
+    assert careful.prompt_tokens == 2000 < bold.prompt_tokens

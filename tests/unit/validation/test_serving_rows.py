@@ -35,7 +35,7 @@ def test_rows_are_rebuilt_or_left_out(tmp_path: Path) -> None:
     assert [row.row for row in rows] == ["a", "b"]
     assert {entry.row: entry.why for entry in out} == {
         "z": "model not in the catalogue",
-        "c": "FP4: no priced kernel path",
+        "c": "NVIDIA H20 96 GB has no FP4 matrix units",
         "d": "card not in the catalogue",
         "e": "pipeline parallel",
     }

@@ -37,6 +37,7 @@ _PRECISIONS = {
     "complex64": "fp32",
     "complex128": "fp64",
     "float4_e2m1fn_x2": "fp4",
+    "float4_e2m1fn": "fp4",
     "int8": "int8",
     "uint8": "int8",
 }

@@ -24,7 +24,6 @@ from windtunnel.program.count.shapes import (
     read_bytes,
     result,
     rows_columns,
-    rows_of,
     streaming,
     vector_precision,
     written_bytes,
@@ -111,23 +110,21 @@ def _cross_entropy_backward(spec: OpSpec) -> Work:
 
 def _permute(spec: OpSpec) -> Work:
     rows = result(spec)
-    columns = last_dim(rows)
     return streaming(
         spec,
-        Family.EMBEDDING,
+        Family.POINTWISE,  # rows of kilobytes stream: no sector is read in part
         bytes_read=nbytes((rows,)) + nbytes(spec.inputs[1:]),
-        dims=rows_columns(rows_of(rows, columns), columns),
+        dims=(("elements", rows.numel), ("ops", 0)),
     )
 
 
 def _unpermute(spec: OpSpec) -> Work:
     rows = first(spec)
-    columns = last_dim(rows)
     return streaming(
         spec,
-        Family.EMBEDDING,
+        Family.POINTWISE,
         2 * ARITHMETIC * rows.numel,
-        dims=rows_columns(rows_of(rows, columns), columns),
+        dims=(("elements", rows.numel), ("ops", 2 * ARITHMETIC)),
     )
 
 

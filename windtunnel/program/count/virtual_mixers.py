@@ -75,7 +75,8 @@ def _paged(spec: OpSpec) -> Work:
     seen = min(problem.kv_len, problem.window + q_len) if problem.window else problem.kv_len
     per_token = kv_heads * (dim + v_dim) * element_bytes(pages.dtype)
     cache_bytes = batch * seen * per_token
-    work = forward(spec, problem, variant="paged")
+    narrow = pages.dtype.startswith("float8") and not q.dtype.startswith("float8")
+    work = forward(spec, problem, variant="fp8_cache" if narrow else "paged")
     return replace(work, bytes_read=nbytes((q, *spec.inputs[3:])) + cache_bytes)
 
 
@@ -93,7 +94,7 @@ def _mla_decode(spec: OpSpec) -> Work:
         bytes_read=nbytes((q, *spec.inputs[2:])) + cached * per_token,
         bytes_written=written_bytes(spec),
         precision=precision_of(q.dtype),
-        variant="mla",
+        variant="mla_fp8_cache" if cache.dtype.startswith("float8") else "mla",
         dims=(*problem.dims, ("kv_bytes_per_token", per_token)),
     )
 

@@ -84,7 +84,13 @@ def latent_core(shape: Latent, ways: int, batch: Batch, dtype: str, cache: str) 
     k = tensor(dtype, batch.sequences, length, heads, qk)
     v = tensor(dtype, batch.sequences, length, heads, shape.value_dim)
     out = tensor(dtype, batch.sequences, batch.new, heads, shape.value_dim)
-    return [write, expand, op(kernels.FLASH_ATTENTION, (q, k, v), (out,), causal=True, window=-1)]
+    # keys of all heads are put together from their own part and the rotary part that they share
+    own, shared = (
+        tensor(dtype, kv_rows, heads, shape.nope_dim),
+        tensor(dtype, kv_rows, shape.rope_dim),
+    )
+    join = op(kernels.FUSED, (own, shared), (tensor(dtype, kv_rows, heads, qk),), ops=0)
+    return [write, expand, join, op(kernels.FLASH_ATTENTION, (q, k, v), (out,), causal=True, window=-1)]
 
 
 def _per_head(dtype: str, heads: int, rows: int, wide_in: int, wide_out: int) -> OpSpec:

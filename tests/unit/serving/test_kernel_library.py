@@ -1,0 +1,61 @@
+"""Which library prices a kernel under which engine, and that it matters."""
+
+from __future__ import annotations
+
+import pytest
+
+from windtunnel.program import kernels
+from windtunnel.program.count import work_of
+from windtunnel.program.op import OpSpec
+from windtunnel.recipes.architecture import GroupedQuery
+from windtunnel.recipes.layers.cached import Batch, softmax_core
+from windtunnel.recipes.piece import op, tensor
+from windtunnel.serving.kernel_library import Stack, library_of
+from windtunnel.serving.prices import OpPrices
+from windtunnel.specs.catalogue import chip
+from windtunnel.specs.targets import cluster_of
+
+
+def prompt() -> OpSpec:
+    return softmax_core(
+        GroupedQuery(heads=32, kv_heads=8, head_dim=128),
+        1,
+        Batch(sequences=4, new=4096),
+        "bfloat16",
+        "bfloat16",
+    )[1]
+
+
+def experts() -> OpSpec:
+    f8 = "float8_e4m3fn"
+    a, b = tensor(f8, 8192, 7168), tensor(f8, 8, 7168, 4096)
+    scales = tensor("float32", 8192, 56), tensor("float32", 8, 56, 32)
+    return op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (tensor("bfloat16", 8192, 4096),), top_k=8)
+
+
+@pytest.mark.parametrize(
+    ("stack", "card", "library"),
+    [
+        (Stack.VLLM, "h100-sxm", "fa3@vllm"),
+        (Stack.VLLM, "a100-80g", "fa2@vllm"),
+        (Stack.SGLANG, "h20", "fa3@sglang"),
+        (Stack.TRTLLM, "h100-sxm", "trtllm@trtllm"),
+        (Stack.VLLM, "mtt-s5000", "mate"),
+    ],
+)
+def test_prompts_run_the_engines_attention(stack: Stack, card: str, library: str) -> None:
+    assert library_of(stack, work_of(prompt()), chip(card)) == library
+
+
+def test_blocks_of_experts_run_deepgemm() -> None:
+    work = work_of(experts())
+    assert library_of(Stack.VLLM, work, chip("h800")) == "deepgemm"
+    assert library_of(Stack.SGLANG, work, chip("h100-sxm")) == "deepgemm@sglang"
+
+
+def test_the_library_changes_the_price() -> None:
+    cluster = cluster_of("h100-sxm", 1)
+    times = {stack: OpPrices(cluster, (), stack).total([experts()]).device for stack in Stack}
+    assert times[Stack.VLLM] == pytest.approx(times[Stack.SGLANG], rel=0.2)
+    default = OpPrices(cluster, ()).cost.kernel_time(work_of(experts())).seconds
+    assert times[Stack.SGLANG] < 0.9 * default

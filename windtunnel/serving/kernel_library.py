@@ -1,0 +1,87 @@
+"""Whose kernels a serving stack runs: an engine calls other libraries than plain PyTorch does.
+
+Every engine has its choice by family, best first; a chip takes the first that was measured on it, else the
+first that was measured on a relative (as Moore Threads' MATE wraps FlashAttention 3, FlashMLA and DeepGEMM
+under their own names), else whatever ``cost`` takes by default. Sources: the engines' own backend tables
+(vLLM 0.33, SGLang 0.5.23, TensorRT-LLM 1.2). Products outside experts keep the default but for 128 × 128
+blocks, since fits named after an engine also hold what its benchmark did beside the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from windtunnel.cost.fit import load
+from windtunnel.program.work import Family, Work
+from windtunnel.specs.schema import Chip
+
+
+class Stack(StrEnum):
+    """Serving engines whose rules and kernels are known."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TRTLLM = "trtllm"
+
+
+_BLOCK = "block128"
+_LATENT_PREFILL = "latent"
+_FILES = {
+    Family.GEMM: "gemm",
+    Family.GROUPED_GEMM: "grouped_gemm",
+    Family.ATTENTION: "attention",
+    Family.DECODE_ATTENTION: "decode_attention",
+}
+_CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
+    Stack.VLLM: {
+        (Family.GEMM, _BLOCK): ("deepgemm", "sglang"),
+        (Family.GROUPED_GEMM, ""): ("triton@vllm",),
+        (Family.GROUPED_GEMM, _BLOCK): ("deepgemm", "deepgemm@sglang"),
+        (Family.ATTENTION, ""): ("mate", "fa3@vllm", "fa2@vllm", "flashinfer@trtllm"),
+        (Family.ATTENTION, _LATENT_PREFILL): ("mate", "fa3", "fa3@vllm-mla", "triton@vllm-mla"),
+        (Family.DECODE_ATTENTION, ""): ("fa3@vllm", "fa2@vllm", "flashinfer@trtllm"),
+        (Family.DECODE_ATTENTION, "mla"): ("flashmla", "fa3@vllm-mla", "triton@vllm-mla"),
+    },
+    Stack.SGLANG: {
+        (Family.GEMM, _BLOCK): ("deepgemm", "sglang"),
+        (Family.GROUPED_GEMM, ""): ("triton@sglang",),
+        (Family.GROUPED_GEMM, _BLOCK): ("deepgemm", "deepgemm@sglang"),
+        (Family.ATTENTION, ""): ("mate", "fa3@sglang", "fa2@sglang", "flashinfer@trtllm"),
+        (Family.ATTENTION, _LATENT_PREFILL): ("mate", "fa3", "fa3@sglang", "fa2@sglang"),
+        (Family.DECODE_ATTENTION, ""): ("fa3@sglang", "fa2@sglang", "triton@sglang"),
+        (Family.DECODE_ATTENTION, "mla"): ("flashmla", "fa3_absorbed@sglang-mla", "triton@vllm-mla"),
+    },
+    Stack.TRTLLM: {
+        (Family.GEMM, _BLOCK): ("trtllm",),
+        (Family.GROUPED_GEMM, ""): ("cutlass@trtllm",),
+        (Family.GROUPED_GEMM, _BLOCK): ("deepgemm@sglang", "cutlass@trtllm"),
+        (Family.ATTENTION, ""): ("mate", "trtllm@trtllm"),
+        (Family.ATTENTION, _LATENT_PREFILL): ("mate", "trtllm@trtllm-mla"),
+        (Family.DECODE_ATTENTION, ""): ("trtllm@trtllm",),
+        (Family.DECODE_ATTENTION, "mla"): ("trtllm@trtllm-mla",),
+    },
+}
+
+
+def library_of(stack: Stack, work: Work, chip: Chip) -> str:
+    """The library that prices ``work`` on ``chip``; empty: the default."""
+    file = _FILES.get(work.family)
+    if file is None:
+        return ""
+    wanted = _CHOICES[stack].get((work.family, _kind(work)), ())
+    for name in (chip.name, *chip.relatives):
+        measured = {fit.library for fit in load(file) if fit.chip == name and fit.precision == work.precision}
+        for library in wanted:
+            if library in measured:
+                return library
+    return ""
+
+
+def _kind(work: Work) -> str:
+    """The variant that decides the library: latent attention's prompts have keys wider than values."""
+    if work.family is Family.ATTENTION:
+        return _LATENT_PREFILL if work.dim("qk_dim") != work.dim("v_dim") else ""
+    if work.family is Family.DECODE_ATTENTION:
+        return "mla" if work.variant.startswith("mla") else ""
+    return _BLOCK if work.variant == _BLOCK else ""
