@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import output, serve_answer
+from windtunnel.cli import output, serve_answer, serve_endpoint
 from windtunnel.cli.fit_model import find_model
 from windtunnel.cli.parser import add_chip_options
 from windtunnel.errors import WindtunnelError
@@ -56,7 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--on", default=DEFAULT_ON, metavar="CHIP[:CARDS]", help=f"default: {DEFAULT_ON}")
     _add_load(parser)
     _add_engine(parser)
-    _add_endpoint(parser)
+    serve_endpoint.add_options(parser)
     add_chip_options(parser)
 
 
@@ -99,14 +99,6 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
 
 
-def _add_endpoint(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("endpoint").add_argument
-    add("--port", type=int, metavar="N", help="answer OpenAI requests here instead of predicting")
-    add("--host", default="127.0.0.1", help="default: 127.0.0.1")
-    add("--speed", type=float, default=1.0, metavar="X", help="run the clock X times as fast; default: 1")
-    add("--max-queue", type=int, default=4096, metavar="N", help="requests held before 429; default: 4096")
-
-
 def run(args: argparse.Namespace) -> int:
     """Predict and print, or serve. Raises E209, E302, E501, E650 to E656."""
     _check(args)
@@ -119,15 +111,13 @@ def run(args: argparse.Namespace) -> int:
             hint="run it once for each: --on mtt-s5000:8",
             values={"on": args.on},
         )
-    load = None if args.port is not None else _load(args)
+    load = None if serve_endpoint.wanted(args) else _load(args)
     longest = max((r.prompt_tokens + r.output_tokens for r in load.requests), default=1) if load else 1
     if args.trace:
         longest = 1  # single long requests of a trace are rejected and counted, not the deployment
     decode, prefill = _deployments(args, model, clusters[0], longest)
     if load is None:
-        from windtunnel.endpoint.server import serve  # only endpoints need the server's packages
-
-        return serve(decode, host=args.host, port=args.port, speed=args.speed, max_queue=args.max_queue)
+        return serve_endpoint.run(args, decode)
     result = predict(decode, load, policy=Policy(args.router), sla=parse_sla(args.sla), prefill=prefill)
     if args.json:
         output.print_json(serve_answer.as_json(result))

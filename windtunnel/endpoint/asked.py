@@ -1,32 +1,32 @@
-"""Bodies of OpenAI requests, read with care: every mistake is named with the field it is in."""
+"""What a client asks for, the same whichever of the three generating endpoints it came through."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
+import msgspec
+
+from windtunnel.endpoint import bodies
+from windtunnel.endpoint.bodies import BadBody, ChatBody, CompletionBody, ResponseBody
+from windtunnel.endpoint.images import Image, images_in
 from windtunnel.endpoint.instance import Schema
 from windtunnel.endpoint.policy import Message
-
-OUTPUT_MAX = 1 << 20
-
-
-class BadBody(Exception):
-    """A request that cannot be understood. ``param``: the field."""
-
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+from windtunnel.endpoint.text import LETTERS_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A chat or text completion, understood.
+    """One request to generate, understood.
 
     Attributes:
+        model: empty where the client leaves it out.
+        prompt: all the text that the model reads, as one string that begins equal where prompts begin equal.
         max_tokens: 0 when the client leaves it to the model. exact: ignore_eos, so exactly max_tokens.
+        prompt_tokens: where the prompt came as token ids.
     """
 
     model: str
@@ -37,103 +37,124 @@ class Asked:
     schema: Schema | None = None
     max_tokens: int = 0
     exact: bool = False
+    stop: tuple[str, ...] = ()
     stream: bool = False
     include_usage: bool = False
-    prompt_tokens: int = 0  # where the prompt came as token ids
+    prompt_tokens: int = 0
+    images: tuple[Image, ...] = ()
 
 
 def chat(raw: bytes) -> Asked:
     """A body of /v1/chat/completions. Raises BadBody."""
-    body = _object(raw)
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise BadBody("messages must be a list with at least one message", "messages")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise BadBody(f"messages[{index}] must be an object with a role", f"messages[{index}]")
-        if not isinstance(message.get("content"), (str, list, type(None))):
-            raise BadBody(f"messages[{index}].content must be text or a list", f"messages[{index}].content")
-    tools = body.get("tools") or []
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise BadBody("tools must be a list of objects", "tools")
-    plain = cast("list[Message]", messages)
-    prompt = json.dumps([tools, plain], ensure_ascii=False, sort_keys=True)
-    return _common(body, tuple(plain), prompt, tuple(tools), body.get("tool_choice"), _schema(body), 0)
+    body = bodies.read(raw, ChatBody)
+    messages = cast("list[Message]", msgspec.to_builtins(body.messages))
+    tools = cast("list[Mapping[str, object]]", msgspec.to_builtins(body.tools or []))
+    most = body.max_completion_tokens or body.max_tokens or 0
+    return Asked(
+        model=body.model or "",
+        messages=tuple(messages),
+        prompt=_rendered(tools, messages),
+        tools=tuple(tools),
+        tool_choice=body.tool_choice,
+        schema=_schema(body.response_format),
+        max_tokens=most,
+        exact=_exact(body, most, body.min_tokens),
+        stop=_stop(body.stop),
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        images=images_in(messages),
+    )
 
 
 def completion(raw: bytes) -> Asked:
     """A body of /v1/completions with one prompt. Raises BadBody."""
-    body = _object(raw)
-    prompt = body.get("prompt")
+    body = bodies.read(raw, CompletionBody)
+    prompt: object = body.prompt
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
         prompt = prompt[0]
     tokens = 0
     if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         tokens = len(prompt)
-        prompt = "".join(f"{token:04x}"[-4:] for token in prompt)
+        prompt = "".join(f"{token & 0xFFFF:04x}" for token in prompt)
     if not isinstance(prompt, str) or not prompt:
         raise BadBody("prompt must be one text or one list of token ids", "prompt")
-    return _common(body, ({"role": "user", "content": prompt},), prompt, (), None, None, tokens)
-
-
-def _common(
-    body: Mapping[str, object], messages: tuple[Message, ...], prompt: str,
-    tools: tuple[Mapping[str, object], ...], choice: object, schema: Schema | None, tokens: int,
-) -> Asked:  # fmt: skip
-    model = body.get("model", "")
-    if not isinstance(model, str):
-        raise BadBody("model must be text", "model")
-    most = _count(body, "max_completion_tokens") or _count(body, "max_tokens")
-    if body.get("n") not in (None, 1):
-        raise BadBody("n must be 1", "n")
-    stream = body.get("stream") or False
-    options = body.get("stream_options") or {}
-    if not isinstance(stream, bool):
-        raise BadBody("stream must be true or false", "stream")
-    if not isinstance(options, dict):
-        raise BadBody("stream_options must be an object", "stream_options")
+    most = body.max_tokens or 0
     return Asked(
-        model=model,
-        messages=messages,
+        model=body.model or "",
+        messages=({"role": "user", "content": prompt},),
         prompt=prompt,
-        tools=tools,
-        tool_choice=choice,
-        schema=schema,
         max_tokens=most,
-        exact=body.get("ignore_eos") is True or (_count(body, "min_tokens") >= most > 0),
-        stream=stream,
-        include_usage=options.get("include_usage") is True,
+        exact=_exact(body, most, body.min_tokens),
+        stop=_stop(body.stop),
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
         prompt_tokens=tokens,
     )
 
 
-def _object(raw: bytes) -> dict[str, object]:
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BadBody(f"the body is no JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise BadBody("the body must be a JSON object")
-    return body
+def response(raw: bytes) -> Asked:
+    """A body of /v1/responses, as the chat it stands for. Raises BadBody."""
+    body = bodies.read(raw, ResponseBody)
+    messages = _items(body.input)
+    if body.instructions is not None:
+        messages = [{"role": "system", "content": body.instructions}, *messages]
+    tools = [
+        {"type": "function", "function": tool} for tool in body.tools or () if tool.get("type") == "function"
+    ]
+    form = (body.text or {}).get("format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        form = {"type": "json_schema", "json_schema": form}
+    choice: object = body.tool_choice
+    if isinstance(choice, dict) and "name" in choice:
+        choice = {"type": "function", "function": {"name": choice["name"]}}
+    most = body.max_output_tokens or 0
+    return Asked(
+        model=body.model or "",
+        messages=tuple(messages),
+        prompt=_rendered(tools, messages),
+        tools=tuple(tools),
+        tool_choice=choice,
+        schema=_schema(form),
+        max_tokens=most,
+        exact=_exact(body, most, None),
+        stream=bool(body.stream),
+        images=images_in(messages),
+    )
 
 
-def _count(body: Mapping[str, object], name: str) -> int:
-    value = body.get(name)
-    if value is None:
-        return 0
-    if type(value) is not int or not 0 <= value <= OUTPUT_MAX:
-        raise BadBody(f"{name} must be a whole number from 1 to {OUTPUT_MAX}", name)
-    if value == 0 and name != "min_tokens":
-        raise BadBody(f"{name} must be at least 1", name)
-    return value
+def _rendered(tools: Sequence[Mapping[str, object]], messages: Sequence[Message]) -> str:
+    """As chat templates put it: tools, then turns."""
+    shown: list[Message] = []
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            parts = [_without_picture(cast("Mapping[str, Any]", part)) for part in content]
+            message = {**message, "content": parts}
+        shown.append(message)
+    return json.dumps([list(tools), shown], ensure_ascii=False, sort_keys=True)
 
 
-def _schema(body: Mapping[str, object]) -> Schema | None:
-    wanted = body.get("response_format")
-    if wanted is None:
-        return None
+def _without_picture(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A picture's place is taken by as much text as its tokens are, the same for the same picture."""
+    (picture,) = images_in([{"content": [part]}]) or (None,)
+    if picture is None:
+        return part
+    mark = hashlib.blake2b(str(part.get("image_url")).encode("utf-8", "surrogatepass")).hexdigest()
+    letters = picture.tokens() * LETTERS_PER_TOKEN
+    return {"type": "image", "image": (mark * (letters // len(mark) + 1))[:letters]}
+
+
+def _exact(body: bodies.Sampling, most: int, least: int | None) -> bool:
+    return bool(most) and (bool(body.ignore_eos) or (least or 0) >= most)
+
+
+def _stop(given: str | list[str] | None) -> tuple[str, ...]:
+    return tuple(filter(None, [given] if isinstance(given, str) else given or ()))
+
+
+def _schema(wanted: object) -> Schema | None:
     if not isinstance(wanted, dict):
-        raise BadBody("response_format must be an object", "response_format")
+        return None
     if wanted.get("type") == "json_object":
         return {"type": "object", "properties": {"answer": {"type": "string"}}}
     if wanted.get("type") != "json_schema":
@@ -143,3 +164,27 @@ def _schema(body: Mapping[str, object]) -> Schema | None:
     if not isinstance(schema, dict):
         raise BadBody("response_format.json_schema.schema must be an object", "response_format")
     return schema
+
+
+def _items(given: str | list[dict[str, Any]]) -> list[Message]:
+    """Messages of a responses input: a text, or a list of messages, calls and their outputs."""
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    messages: list[Message] = []
+    for index, item in enumerate(given):
+        kind = item.get("type", "message")
+        if kind == "function_call":
+            function = {"name": str(item.get("name")), "arguments": str(item.get("arguments", ""))}
+            call = {"id": str(item.get("call_id")), "type": "function", "function": function}
+            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        elif kind == "function_call_output":
+            messages.append({"role": "tool", "content": str(item.get("output", ""))})
+        elif kind == "message":
+            role, content = item.get("role"), item.get("content")
+            listed = isinstance(content, list) and all(isinstance(part, dict) for part in content)
+            if not isinstance(role, str) or not (isinstance(content, str) or listed):
+                raise BadBody(f"input[{index}] must have a role and content", f"input[{index}]")
+            messages.append({"role": role, "content": content})
+    if not messages:
+        raise BadBody("input holds no message", "input")
+    return messages

@@ -8,46 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from windtunnel.endpoint.counters import Counters
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Scheduler
+from windtunnel.serving.scheduler import Scheduler, StepPlan
 from windtunnel.serving.sequence import Sequence
 
-RECENT = 65_536
-"""Latencies kept for /metrics' sums stay exact; these many last ones are kept for looking at."""
+RETRY_MAX_S = 60
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stream:
-    """One request under way. ``tokens`` receives one entry per step that yields a token; None ends it."""
+    """One request under way. ``sent`` tokens have come; who waits for more sleeps on ``waiter``."""
 
     sequence: Sequence
     rank: Scheduler
     arrived_s: float
-    tokens: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
     sent: int = 0
+    last_s: float = 0.0
+    done: bool = False
     gone: bool = False
+    waiter: asyncio.Future[None] | None = None
 
-
-@dataclass(slots=True)
-class Counters:
-    """What /metrics reports, since the start. Times are the deployment's, not the wall's."""
-
-    finished: int = 0
-    cancelled: int = 0
-    rejected: int = 0
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    ttft_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    e2e_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    ttft_sum_s: float = 0.0
-    e2e_sum_s: float = 0.0
-    ttft_count: int = 0
+    def wake(self) -> None:
+        """Tell who waits that there is more."""
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
 class Overloaded(Exception):
@@ -68,6 +59,7 @@ class LiveEngine:
         self.counters = Counters()
         self.replicas = deployment.start()
         self._streams: dict[Sequence, Stream] = {}
+        self._leaving: list[Stream] = []
         self._wake = [asyncio.Event() for _ in self.replicas]
         self._tasks: list[asyncio.Task[None]] = []
         self._number = 0
@@ -122,31 +114,42 @@ class LiveEngine:
         self._wake[index].set()
         return stream
 
-    async def tokens(self, stream: Stream) -> AsyncIterator[int]:
-        """Numbers of tokens as they come; leaving early cancels the request."""
+    async def progress(self, stream: Stream) -> AsyncIterator[int]:
+        """How many tokens there are, each time there are more; leaving early cancels the request."""
+        told = 0
+        loop = asyncio.get_running_loop()
         try:
-            while (token := await stream.tokens.get()) is not None:
-                yield token
+            while not stream.done or told < stream.sent:
+                if told == stream.sent:
+                    stream.waiter = loop.create_future()
+                    await stream.waiter
+                if told < stream.sent:
+                    told = stream.sent
+                    yield told
         finally:
-            if stream.sequence in self._streams:
-                stream.gone = True
+            self.drop(stream)
+
+    def drop(self, stream: Stream) -> None:
+        """Nobody waits for this any more: it leaves at the end of the step; no matter if it is done."""
+        if not stream.done and not stream.gone:
+            stream.gone = True
+            self._leaving.append(stream)
 
     def _retry_after_s(self) -> int:
-        done = max(1, self.counters.finished)
+        done = max(1, self.counters.finished_total)
         pace = max(1e-3, (time.monotonic() - self._began) / done)
-        return max(1, min(60, round(pace * self.waiting / 2)))
+        return max(1, min(RETRY_MAX_S, round(pace * self.waiting / 2)))
 
     async def _run(self, replica: Replica, wake: asyncio.Event) -> None:
         deadline = time.monotonic()
         while True:
-            self._drop_gone(replica)
+            self._drop_gone()
             if not replica.busy:
                 wake.clear()
                 await wake.wait()
                 deadline = time.monotonic()
                 continue
-            now_s = self.now_s
-            plans = [(rank, rank.schedule(now_s)) for rank in replica.ranks]
+            plans = [(rank, rank.schedule(self.now_s)) for rank in replica.ranks]
             if not any(plan.decodes or plan.chunks for _, plan in plans):
                 await asyncio.sleep(0.001)
                 continue
@@ -154,38 +157,33 @@ class LiveEngine:
             # a late wake-up is made good by the next steps, but never by more than one step
             deadline = max(deadline, time.monotonic() - seconds) + seconds
             await asyncio.sleep(max(0.0, deadline - time.monotonic()))
-            now_s = self.now_s
             for rank, plan in plans:
-                moved = [s for s in rank.running if s.joined_at >= 0] if plan.decodes else []
-                moved += [chunk.sequence for chunk in plan.chunks if chunk.ends]
-                done = rank.complete(plan, now_s)
-                self._hand_out(moved, done, now_s)
+                self._end(rank, plan)
 
-    def _hand_out(self, moved: list[Sequence], done: list[Sequence], now_s: float) -> None:
-        counters = self.counters
+    def _end(self, rank: Scheduler, plan: StepPlan) -> None:
+        """A step of one rank is over: hand out its tokens."""
+        now_s = self.now_s
+        moved = [s for s in rank.running if s.joined_at >= 0] if plan.decodes else []
+        moved += [chunk.sequence for chunk in plan.chunks if chunk.ends]
+        self.counters.iteration(plan.decodes + sum(chunk.new for chunk in plan.chunks))
+        done = rank.complete(plan, now_s)
         for sequence in moved:
             stream = self._streams.get(sequence)
-            if stream is None:
-                continue
-            stream.sent += 1
-            counters.generation_tokens += 1
-            if stream.sent == 1:
-                counters.prompt_tokens += sequence.request.prompt_tokens
-                counters.ttft_s.append(now_s - stream.arrived_s)
-                counters.ttft_sum_s += now_s - stream.arrived_s
-                counters.ttft_count += 1
-            stream.tokens.put_nowait(stream.sent - 1)
+            if stream is not None:
+                stream.sent += 1
+                self.counters.token(stream.sent, now_s - (stream.last_s or stream.arrived_s), sequence)
+                stream.last_s = now_s
+                stream.wake()
         for sequence in done:
             stream = self._streams.pop(sequence, None)
             if stream is not None:
-                counters.finished += 1
-                counters.e2e_s.append(now_s - stream.arrived_s)
-                counters.e2e_sum_s += now_s - stream.arrived_s
-                stream.tokens.put_nowait(None)
+                self.counters.finish(sequence, stream.arrived_s, now_s)
+                stream.done = True
+                stream.wake()
 
-    def _drop_gone(self, replica: Replica) -> None:
-        ranks = set(map(id, replica.ranks))
-        for stream in [s for s in self._streams.values() if s.gone and id(s.rank) in ranks]:
-            stream.rank.cancel(stream.sequence)
-            del self._streams[stream.sequence]
-            self.counters.cancelled += 1
+    def _drop_gone(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        for stream in leaving:
+            if self._streams.pop(stream.sequence, None) is not None:
+                stream.rank.cancel(stream.sequence)
+                self.counters.cancelled += 1

@@ -1,69 +1,112 @@
-"""The OpenAI-compatible server: a deployment's pace, a virtual model's answers.
+"""The native OpenAI-compatible server: a deployment's pace, a virtual model's answers.
 
-/v1/chat/completions, /v1/completions, /v1/models, /health, /version, /metrics. Any model name is served (clients
-carry their own); the one of the deployment is listed. Bodies are limited, the queue is bounded (429 with
-Retry-After), a client that goes away frees its place, and shutdown lets answers end.
+/v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/models, /health, /version, /metrics and
+/openapi.json. Bodies are limited, the queue is bounded (429 with Retry-After), a client that goes away frees its
+place, and shutdown lets answers end.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from windtunnel import __version__
-from windtunnel.endpoint import asked, exposition, policy, told
-from windtunnel.endpoint.asked import Asked, BadBody
+from windtunnel.endpoint import asked, embedding, exposition, openapi, streams, told
+from windtunnel.endpoint.asked import Asked
+from windtunnel.endpoint.bodies import BadBody
+from windtunnel.endpoint.lengths import AnswerLengths
 from windtunnel.endpoint.live import LiveEngine, Overloaded, Stream
 from windtunnel.endpoint.policy import Answer
-from windtunnel.endpoint.text import block_keys, pieces, tokens_in, words
+from windtunnel.endpoint.recorder import Recorder
+from windtunnel.endpoint.streams import Exchange
+from windtunnel.endpoint.text import block_keys, pieces, tokens_in
+from windtunnel.endpoint.told import Usage
+from windtunnel.endpoint.told_responses import Response as ResponseReply
+from windtunnel.endpoint.writer import Writer, cut_to
 from windtunnel.serving.deployment import Deployment
 
 BODY_MAX = 32 << 20
-MEAN_OUTPUT = 150
-"""Tokens of an answer when the client states no maximum: drawn around this, as recorded agents' answers are."""
+ANY = "*"
+LOOK_EVERY_S = 0.25
+"""How often a client that waits for a whole answer is looked after."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A request in the engine, with all that its answer needs."""
+
+    wanted: Asked
+    answer: Answer
+    tokens: list[str]
+    cut: bool
+    stream: Stream
+    model: str
+    created: int
 
 
 class Endpoint:
     """The application around one live engine. ``app`` is the ASGI application."""
 
-    def __init__(self, deployment: Deployment, *, speed: float = 1.0, max_queue: int = 4096) -> None:
+    def __init__(
+        self, deployment: Deployment, *, speed: float = 1.0, max_queue: int = 4096,
+        names: Sequence[str] = (), lengths: AnswerLengths | None = None, record: Path | None = None,
+    ) -> None:  # fmt: skip
         self.deployment = deployment
         self.speed, self.max_queue = speed, max_queue
-        self.name = deployment.model.name
+        model = deployment.model
+        self.names = tuple(names) or (model.name, *model.aliases)
         self.engine: LiveEngine
+        self._writer = Writer(lengths or AnswerLengths())
+        self._recorder = Recorder(record) if record else None
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._completion, methods=["POST"]),
+            Route("/v1/responses", self._response, methods=["POST"]),
+            Route("/v1/embeddings", self._embeddings, methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/health", self._health),
             Route("/version", self._version),
             Route("/metrics", self._metrics),
+            Route("/openapi.json", self._openapi),
         ]
-        handlers = {404: _plain_error, 405: _plain_error}
+        handlers = {404: _plain_error, 405: _plain_error, BadBody: _bad_body, Overloaded: _overloaded}
         self.app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+
+    @property
+    def name(self) -> str:
+        """What the model is called where the client does not say."""
+        return next((name for name in self.names if name != ANY), self.deployment.model.name)
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self.deployment.step.warm(self.deployment.options.max_num_seqs)
         self.engine = LiveEngine(self.deployment, self.speed, self.max_queue)
         self.engine.start()
         yield
         await self.engine.stop()
+        if self._recorder is not None:
+            self._recorder.close()
+
+    # What generates nothing
 
     async def _models(self, request: Request) -> Response:
-        model = {"id": self.name, "object": "model", "created": 0, "owned_by": "windtunnel"}
-        model["max_model_len"] = self.deployment.cache_tokens
-        return JSONResponse({"object": "list", "data": [model]})
+        listed = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "windtunnel",
+             "max_model_len": self.deployment.cache_tokens}
+            for name in self.names if name != ANY
+        ]  # fmt: skip
+        return JSONResponse({"object": "list", "data": listed})
 
     async def _health(self, request: Request) -> Response:
         return Response()
@@ -74,115 +117,143 @@ class Endpoint:
     async def _metrics(self, request: Request) -> Response:
         return PlainTextResponse(exposition.text(self.engine, self.name))
 
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(openapi.document())
+
+    async def _embeddings(self, request: Request) -> Response:
+        return JSONResponse(embedding.answer(await _body(request), self.name))
+
+    # What generates
+
     async def _chat(self, request: Request) -> Response:
-        return await self._answer(request, asked.chat, chat=True)
+        return await self._generate(request, asked.chat, "chatcmpl-")
 
     async def _completion(self, request: Request) -> Response:
-        return await self._answer(request, asked.completion, chat=False)
+        return await self._generate(request, asked.completion, "cmpl-")
 
-    async def _answer(self, request: Request, read: Callable[[bytes], Asked], *, chat: bool) -> Response:
-        try:
-            wanted = read(await _body(request))
-            answer, tokens = self._written(wanted)
-            stream = self._submit(wanted, len(tokens))
-        except BadBody as error:
-            body = told.error(str(error), "invalid_request_error", "invalid_value", error.param)
-            return JSONResponse(body, 400)
-        except Overloaded as error:
-            body = told.error("the server is overloaded", "rate_limit_error", "rate_limit_exceeded")
-            return JSONResponse(body, 429, {"Retry-After": str(error.retry_after_s)})
-        name = ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex
-        reply = told.Reply(name, int(time.time()), wanted.model or self.name, chat)
-        finish = "tool_calls" if answer.calls else "length" if _cut(wanted, tokens) else "stop"
-        if wanted.stream:
-            events = self._events(wanted, stream, reply, answer, tokens, finish)
-            return StreamingResponse(events, media_type="text/event-stream")
-        return await self._whole(request, wanted, stream, reply, answer, tokens, finish)
+    async def _response(self, request: Request) -> Response:
+        return await self._generate(request, asked.response, "resp_")
 
-    async def _whole(
-        self, request: Request, wanted: Asked, stream: Stream, reply: told.Reply, answer: Answer,
-        tokens: list[str], finish: str,
-    ) -> Response:  # fmt: skip
-        async for number in self.engine.tokens(stream):
-            if number % 32 == 0 and await request.is_disconnected():
-                stream.gone = True
-                return Response(status_code=499)
-        return JSONResponse(reply.whole(answer, "".join(tokens), finish, _usage(wanted, stream, tokens)))
-
-    async def _events(
-        self, wanted: Asked, stream: Stream, reply: told.Reply, answer: Answer, tokens: list[str], finish: str
-    ) -> AsyncIterator[str]:
-        async for number in self.engine.tokens(stream):
-            if not answer.calls:
-                yield reply.chunk(tokens[number], number == 0)
-        if answer.calls:
-            yield reply.calls(answer)
-        yield reply.chunk("", False, finish)
-        if wanted.include_usage:
-            yield reply.usage(_usage(wanted, stream, tokens))
-        yield "data: [DONE]\n\n"
-
-    def _written(self, wanted: Asked) -> tuple[Answer, list[str]]:
-        """The answer and its tokens, cut or filled up to what the client asked for."""
-        most = wanted.max_tokens
-        length = most if most and wanted.exact else _length(wanted.prompt)
-        length = min(length, most) if most else length
-        if wanted.exact and most:
-            answer = Answer(words(most, wanted.prompt[-256:]))
+    async def _generate(self, request: Request, read: Callable[[bytes], Asked], prefix: str) -> Response:
+        began_s = time.time()
+        begun = self._begin(read(await _body(request)))
+        name = prefix + uuid.uuid4().hex
+        exchange = Exchange(begun.answer, begun.tokens, begun.cut, lambda: _usage(begun))
+        if prefix == "resp_":
+            reply = ResponseReply(name, begun.created, begun.model)
+            events = streams.of_response(exchange, reply)
         else:
-            answer = policy.answer(wanted.messages, wanted.tools, wanted.tool_choice, wanted.schema, length)
-        tokens = pieces(answer.written)
-        if most:
-            tokens = tokens[:most]
-            tokens += [" ok."] * (most - len(tokens) if wanted.exact else 0)
-        return answer, tokens
+            chat = told.Reply(name, begun.created, begun.model, prefix == "chatcmpl-")
+            events = streams.of_reply(exchange, chat, begun.wanted.include_usage)
+        if begun.wanted.stream:
+            sent = self._sent(request, begun, events, began_s)
+            return StreamingResponse(sent, media_type="text/event-stream")
+        if not await self._waited(request, begun):
+            return Response(status_code=499)
+        self._note(request, begun, began_s)
+        text = "".join(begun.tokens)
+        if prefix == "resp_":
+            return JSONResponse(reply.whole(begun.answer, text, begun.cut, _usage(begun)))
+        return JSONResponse(chat.whole(begun.answer, text, exchange.finish, _usage(begun)))
 
-    def _submit(self, wanted: Asked, output: int) -> Stream:
+    def _begin(self, wanted: Asked) -> _Begun:
+        """Put a request into the engine. Raises BadBody and Overloaded."""
+        self._check_name(wanted.model)
+        answer = self._writer.write(wanted)
+        tokens, cut = cut_to(wanted, pieces(answer.written))
         prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
-        room = self.deployment.cache_tokens
-        most = max(output, wanted.max_tokens)
+        most, room = max(len(tokens), wanted.max_tokens), self.deployment.cache_tokens
         if prompt + most > room:
             raise BadBody(
                 f"this deployment holds {room} tokens; the request has {prompt} and may generate {most}",
                 "messages" if not wanted.prompt_tokens else "prompt",
+                code="context_length_exceeded",
             )
         keys = block_keys(wanted.prompt, self.deployment.memory.block_tokens)
-        return self.engine.submit(prompt, output, keys)
+        stream = self.engine.submit(prompt, len(tokens), keys)
+        return _Begun(wanted, answer, tokens, cut, stream, wanted.model or self.name, int(time.time()))
+
+    def _check_name(self, model: str) -> None:
+        if model and model not in self.names and ANY not in self.names:
+            served = ", ".join(self.names)
+            raise BadBody(
+                f"the model `{model}` is not served here; served: {served} (--served-model-name '*': any)",
+                "model",
+                code="model_not_found",
+                status=404,
+            )
+
+    async def _waited(self, request: Request, begun: _Begun) -> bool:
+        """Until the answer is complete; False when the client went away."""
+        looked_s = time.monotonic()
+        async for _ in self.engine.progress(begun.stream):
+            if time.monotonic() - looked_s > LOOK_EVERY_S:
+                if await request.is_disconnected():
+                    return False
+                looked_s = time.monotonic()
+        return True
+
+    async def _sent(
+        self, request: Request, begun: _Begun, events: streams.Events, began_s: float
+    ) -> AsyncIterator[str]:
+        yield events.before()
+        told_of = 0
+        async for count in self.engine.progress(begun.stream):
+            if text := events.tokens(told_of, count):
+                yield text
+            told_of = count
+        self._note(request, begun, began_s)
+        yield events.after()
+
+    def _note(self, request: Request, begun: _Begun, began_s: float) -> None:
+        self.engine.counters.finished["length" if begun.cut else "stop"] += 1
+        if self._recorder is not None:
+            self._recorder.note(
+                begun.wanted, begun.answer, request.headers, len(begun.tokens), began_s, time.time()
+            )
 
 
-def _length(prompt: str) -> int:
-    """Answer length where the client leaves it open: exponential around the mean, fixed by the prompt."""
-    seed = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return 8 + min(2048, int(random.Random(seed).expovariate(1 / MEAN_OUTPUT)))
-
-
-def _cut(wanted: Asked, tokens: list[str]) -> bool:
-    return bool(wanted.max_tokens) and len(tokens) >= wanted.max_tokens
-
-
-def _usage(wanted: Asked, stream: Stream, tokens: list[str]) -> told.Usage:
-    return told.Usage(stream.sequence.request.prompt_tokens, stream.sequence.cached_tokens, len(tokens))
+def _usage(begun: _Begun) -> Usage:
+    sequence = begun.stream.sequence
+    return Usage(sequence.request.prompt_tokens, sequence.cached_tokens, len(begun.tokens))
 
 
 async def _body(request: Request) -> bytes:
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_MAX:
-            raise BadBody(f"the body is larger than {BODY_MAX >> 20} MiB")
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > BODY_MAX:
+                limit = f"the body is larger than {BODY_MAX >> 20} MiB"
+                raise BadBody(limit, code="request_too_large", status=413)
+            parts.append(part)
+    except ClientDisconnect:
+        raise BadBody("the client went away", status=499) from None
     return b"".join(parts)
+
+
+async def _bad_body(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadBody)
+    body = told.error(str(error), "invalid_request_error", error.code, error.param)
+    return JSONResponse(body, error.status)
+
+
+async def _overloaded(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Overloaded)
+    body = told.error("the server is overloaded", "rate_limit_error", "rate_limit_exceeded")
+    return JSONResponse(body, 429, {"Retry-After": str(error.retry_after_s)})
 
 
 async def _plain_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     message = f"{request.method} {request.url.path} is not served here"
-    return JSONResponse(told.error(message, "invalid_request_error", status), status)
+    headers = getattr(error, "headers", None)
+    return JSONResponse(told.error(message, "invalid_request_error", str(status)), status, headers)
 
 
-def serve(deployment: Deployment, *, host: str, port: int, speed: float, max_queue: int) -> int:
+def serve(endpoint: Endpoint, *, host: str, port: int) -> int:
     """Serve until interrupted; the answer is the exit status."""
-    endpoint = Endpoint(deployment, speed=speed, max_queue=max_queue)
+    deployment = endpoint.deployment
     title = deployment.model.title or deployment.model.name
     at = f"http://{host}:{port}/v1"
     print(f"{title}, {deployment.words()}: {at} (interrupt to stop)", file=sys.stderr)

@@ -1,14 +1,15 @@
-"""Answers in OpenAI's format: whole bodies, chunks of a stream, usage, errors."""
+"""Answers of /v1/chat/completions and /v1/completions in OpenAI's format: bodies, events, usage, errors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from windtunnel.endpoint.policy import Answer
 
 Json = dict[str, object]
+DONE = "data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +50,28 @@ class Reply:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
         return self._frame("chat.completion", [choice], usage)
 
-    def chunk(self, text: str, first: bool, finish: str | None = None) -> str:
-        """One event of a stream."""
-        if not self.chat:
-            return self._event([{"index": 0, "text": text, "logprobs": None, "finish_reason": finish}])
-        delta: Json = {"role": "assistant"} if first else {}
-        if text or first:
-            delta["content"] = text
-        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}])
+    def opening(self) -> str:
+        """The first event of a chat: who speaks."""
+        delta: Json = {"role": "assistant", "content": ""}
+        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
+
+    def frame_of_text(self) -> tuple[str, str]:
+        """What stands before and after the quoted text in every event that only carries text."""
+        mark = "\x00"
+        delta: Json = {"delta": {"content": mark}} if self.chat else {"text": mark}
+        event = self._event([{"index": 0, **delta, "logprobs": None, "finish_reason": None}])
+        before, after = event.split(json.dumps(mark))
+        return before, after
+
+    def closing(self, finish: str) -> str:
+        """The event that says why the answer ended."""
+        delta: Json = {"delta": {}} if self.chat else {"text": ""}
+        return self._event([{"index": 0, **delta, "logprobs": None, "finish_reason": finish}])
 
     def calls(self, answer: Answer) -> str:
         """The event that carries tool calls."""
         calls = [{"index": index, **call} for index, call in enumerate(self._calls(answer))]
-        delta: Json = {"role": "assistant", "content": None, "tool_calls": calls}
+        delta: Json = {"tool_calls": calls}
         return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
 
     def usage(self, usage: Usage) -> str:
@@ -78,11 +88,11 @@ class Reply:
             for index, call in enumerate(answer.calls)
         ]
 
-    def _event(self, choices: list[Json], usage: Usage | None = None) -> str:
+    def _event(self, choices: Sequence[Json], usage: Usage | None = None) -> str:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
-        return f"data: {json.dumps(self._frame(kind, choices, usage), ensure_ascii=False)}\n\n"
+        return f"data: {json.dumps(self._frame(kind, choices, usage))}\n\n"
 
-    def _frame(self, kind: str, choices: list[Json], usage: Usage | None) -> Json:
+    def _frame(self, kind: str, choices: Sequence[Json], usage: Usage | None) -> Json:
         body: Json = {
             "id": self.name, "object": kind, "created": self.created, "model": self.model, "choices": choices,
         }  # fmt: skip

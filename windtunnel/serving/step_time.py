@@ -100,6 +100,15 @@ class StepTime:
         around = self._launch_s + self._head.at(decodes + len(chunks))
         return around + self._with_core(self._mixed_dense, max(1, tokens), core)
 
+    def warm(self, sequences: int) -> None:
+        """Price the batches up to ``sequences`` that will come, so that none is priced while a clock runs."""
+        size = 1
+        while size <= sequences:
+            for context in (64, 1024, 16384):
+                self.decode_s(size, size * context)
+                self.mixed_s(size, size * context, [(min(512, 4 * size), 0)])
+            size *= 2
+
     def prefill_core_s(self, new: int, context: int) -> float:
         """Attention of one prompt chunk, all layers."""
         low, high, share = self._chunk_points.bracket(new)

@@ -50,6 +50,14 @@ def shipped_model(name: str) -> ModelSpec:
     )
 
 
+def shipped_config(name: str) -> Mapping[str, object]:
+    """The published configuration of a shipped model, keys as in its config.json. Raises E302."""
+    entry = _by_name().get(_plain(name))
+    if entry is None:
+        raise unknown_model(name)
+    return cast("Mapping[str, object]", entry["config"])
+
+
 def unknown_model(name: str) -> WindtunnelError:
     """E302."""
     known = sorted(_by_name())

@@ -1,0 +1,187 @@
+"""The plugin for vLLM, as far as it can be tested without vLLM: progress of requests, folder, options, answers."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from windtunnel.endpoint import vllm
+from windtunnel.endpoint.asked import chat
+from windtunnel.endpoint.policy import Answer, ToolCall
+from windtunnel.endpoint.vllm import folder, launch, middleware, settings
+from windtunnel.endpoint.vllm.progress import END, FORCED, Progress
+from windtunnel.endpoint.vllm.settings import Settings
+from windtunnel.errors import WindtunnelError
+from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.step_time import Speculation
+from windtunnel.specs.model_catalogue import shipped_model
+from windtunnel.specs.targets import cluster_of
+
+
+@dataclass
+class Sampling:
+    extra_args: dict[str, str] | None
+
+
+@dataclass
+class New:
+    req_id: str
+    prompt_token_ids: list[int]
+    sampling_params: Sampling | None = None
+    num_computed_tokens: int = 0
+
+
+@dataclass
+class Cached:
+    req_ids: list[str] = field(default_factory=list)
+    num_computed_tokens: list[int] = field(default_factory=list)
+    num_output_tokens: list[int] = field(default_factory=list)
+    resumed_req_ids: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Output:
+    num_scheduled_tokens: dict[str, int]
+    scheduled_new_reqs: list[New] = field(default_factory=list)
+    scheduled_cached_reqs: Cached = field(default_factory=Cached)
+    scheduled_spec_decode_tokens: dict[str, list[int]] = field(default_factory=dict)
+    finished_req_ids: set[str] = field(default_factory=set)
+
+
+def told(*ids: int) -> Sampling:
+    return Sampling({FORCED: ",".join(map(str, ids)), END: "9"})
+
+
+def test_a_prompt_in_chunks_then_the_answer_then_its_end() -> None:
+    progress = Progress(0, 0.0, random.Random(0))
+    first = progress.take(Output({"a": 6}, [New("a", [0] * 10, told(11, 12))]))
+    assert (first.chunks, first.sampled) == ([(6, 0)], [[]])
+    second = progress.take(Output({"a": 4}, scheduled_cached_reqs=Cached(["a"], [6], [0])))
+    assert (second.chunks, second.sampled) == ([(4, 6)], [[11]])
+    steps = [progress.take(Output({"a": 1}, scheduled_cached_reqs=Cached(["a"], [c], [1]))) for c in (10, 11)]
+    assert [(step.decodes, step.contexts, step.sampled) for step in steps] == [
+        (1, 10, [[12]]),
+        (1, 11, [[9]]),
+    ]
+
+
+def test_a_preempted_request_goes_on_where_it_was() -> None:
+    progress = Progress(0, 0.0, random.Random(0))
+    progress.take(Output({"a": 4}, [New("a", [0] * 4, told(11, 12, 13))]))
+    progress.take(Output({"a": 1}, scheduled_cached_reqs=Cached(["a"], [4], [1])))
+    again = Cached(["a"], [0], [2], {"a"})
+    batch = progress.take(Output({"a": 6}, scheduled_cached_reqs=again))
+    assert (batch.chunks, batch.sampled) == ([(6, 0)], [[13]])
+
+
+def test_drafts_are_taken_as_often_as_accepted() -> None:
+    progress = Progress(2, 0.5, random.Random(1))
+    progress.take(Output({"a": 4}, [New("a", [0] * 4)]))
+    taken = []
+    for step in range(2000):
+        cached = Cached(["a"], [4 + step], [1])
+        output = Output({"a": 3}, scheduled_cached_reqs=cached, scheduled_spec_decode_tokens={"a": [0, 0]})
+        taken.append(len(progress.take(output).sampled[0]))
+    assert sum(taken) / len(taken) == pytest.approx(1 + 0.5 + 0.25, rel=0.05)
+
+
+def test_registers_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(settings.ON, raising=False)
+    assert vllm.register() is None
+
+
+def test_settings_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Settings(precision="fp8", speed=3.0, chips=("/x",))
+    environment = made.environment("mtt-s5000:8")
+    assert settings.asked_for(environment)
+    assert settings.read(environment) == made
+    with pytest.raises(WindtunnelError, match="cannot be read") as caught:
+        settings.read({settings.REST: "speed=2"})
+    assert caught.value.code == "E660"
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture"),
+    [
+        ("qwen3.5-397b-a17b", "Qwen3_5MoeForCausalLM"), ("deepseek-v3-671b", "DeepseekV3ForCausalLM"),
+        ("kimi-k2", "DeepseekV3ForCausalLM"), ("qwen3-8b", "Qwen3ForCausalLM"),
+    ],
+)  # fmt: skip
+def test_configuration(model: str, architecture: str) -> None:
+    config = folder.configuration(model)
+    assert config["architectures"] == [architecture]
+    assert "text_config" not in config
+    assert "vision_config" not in config
+
+
+def test_a_type_without_known_cache_is_refused() -> None:
+    with pytest.raises(WindtunnelError) as caught:
+        folder.configuration("glm-5")
+    assert caught.value.code == "E661"
+
+
+def test_the_folder_has_a_tokenizer_of_whole_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    made = folder.make(tmp_path / "m", "qwen3-8b")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(made))
+    ids = tokenizer.encode('the plan {"a": 1} the the', add_special_tokens=False)
+    assert tokenizer.decode(ids) == 'the plan {"a": 1} the the'
+    assert len(tokenizer.encode(" the" * 50, add_special_tokens=False)) == 50
+    said = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    assert "hi" in said
+    assert len(tokenizer) <= folder.VOCABULARY
+
+
+def test_the_command_carries_the_deployment() -> None:
+    options = DeploymentOptions(
+        tensor_parallel_size=8, data_parallel_size=2, enable_expert_parallel=True, max_num_seqs=64,
+        speculation=Speculation(tokens=2, acceptance=0.7), enable_prefix_caching=False,
+    )  # fmt: skip
+    found = deploy(shipped_model("qwen3.5-397b-a17b"), cluster_of("mtt-s5000", 16), options)
+    words = launch.command(found, Path("m"), names=["x"], host="h", port=1, longest=9)
+    line = " ".join(words)
+    assert "--tensor-parallel-size 8 --data-parallel-size 2 --max-num-seqs 64" in line
+    assert "--enable-expert-parallel" in words
+    assert "--no-enable-prefix-caching" in words
+    assert json.loads(words[words.index("--speculative-config") + 1])["num_speculative_tokens"] == 2
+
+
+def test_replicas_and_a_missing_vllm_are_refused() -> None:
+    found = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 8), DeploymentOptions())
+    with pytest.raises(WindtunnelError) as caught:
+        launch.check(found)
+    assert caught.value.code in ("E662", "E663")
+
+
+def test_answers_travel_in_the_body() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    body: dict[str, Any] = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "see"}, picture]}],
+        "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required",
+        "response_format": {"type": "json_object"}, "vllm_xargs": {"mine": 1},
+    }  # fmt: skip
+    wanted = chat(json.dumps(body).encode())
+    sent = json.loads(middleware._told(body, wanted, [5, 6], 2))
+    assert sent["vllm_xargs"] == {"mine": 1, FORCED: "5,6", END: "2"}
+    assert sent["tool_choice"] == "auto"
+    assert "response_format" not in sent
+    seen, shown = sent["messages"][0]["content"]
+    assert seen == {"type": "text", "text": "see"}
+    assert shown["type"] == "text"
+    assert shown["text"].startswith(f"{zlib.crc32(str(picture['image_url']).encode()):x}")
+    assert shown["text"].count(" the") == pytest.approx(wanted.images[0].tokens(), abs=8)
+
+
+def test_calls_as_the_hermes_parser_reads_them() -> None:
+    said = middleware.hermes(Answer("", (ToolCall("f", '{"a": "ü"}'), ToolCall("g", "{}"))))
+    blocks = said.split("<tool_call>\n")[1:]
+    calls = [json.loads(block.split("\n</tool_call>")[0]) for block in blocks]
+    assert calls == [{"name": "f", "arguments": {"a": "ü"}}, {"name": "g", "arguments": {}}]

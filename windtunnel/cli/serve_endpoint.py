@@ -1,0 +1,95 @@
+"""`windtunnel serve --port`: the options of the endpoint, and the engine that answers behind it."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.serving.deployment import Deployment
+
+PORT = 8000
+ENGINES = ("native", "vllm")
+LONGEST = 131_072
+"""Tokens of a sequence that vLLM is told to take at most, where the cache holds that many."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The group `endpoint` of `windtunnel serve --help`."""
+    add = parser.add_argument_group("endpoint").add_argument
+    add("--port", type=int, metavar="N", help="answer OpenAI requests here instead of predicting")
+    add("--engine", choices=ENGINES, help="who answers; native (ours) or vllm (the real one)")
+    add("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    add("--speed", type=float, default=1.0, metavar="X", help="run the clock X times as fast; default: 1")
+    add("--max-queue", type=int, default=4096, metavar="N", help="native: requests held before 429")
+    add("--served-model-name", nargs="+", default=[], metavar="NAME", help="names of the model; *: any")
+    add("--answer-tokens", type=float, default=0.0, metavar="N", help="mean of answers without max_tokens")
+    add("--answer-trace", type=Path, metavar="FILE", help="draw those lengths from recorded traffic")
+    add("--record", type=Path, metavar="FILE", help="append one line a call, for --agents")
+    add("--tokenizer", type=Path, metavar="DIR", help="vllm: a tokenizer to count tokens with")
+    add("--vllm-args", default="", metavar="'OPTIONS'", help="vllm: further options of `vllm serve`")
+
+
+def wanted(args: argparse.Namespace) -> bool:
+    """Whether an endpoint is asked for, not a prediction."""
+    return args.port is not None or args.engine is not None
+
+
+def run(args: argparse.Namespace, deployment: Deployment) -> int:
+    """Serve until interrupted. Raises E650, E660 to E663."""
+    port = PORT if args.port is None else args.port
+    if not 0 <= port < 1 << 16:
+        raise _bad("--port", port, "from 0 to 65535")
+    if args.answer_tokens < 0:
+        raise _bad("--answer-tokens", args.answer_tokens, "zero or more")
+    return (_vllm if args.engine == "vllm" else _native)(args, deployment, port)
+
+
+def _bad(option: str, value: object, should: str) -> WindtunnelError:
+    return WindtunnelError(
+        "E650", f"{option} {value} must be {should}", hint=f"see windtunnel serve --help for {option}"
+    )
+
+
+def _native(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
+    from windtunnel.endpoint.lengths import AnswerLengths
+    from windtunnel.endpoint.server import Endpoint, serve  # only endpoints need the server's packages
+
+    endpoint = Endpoint(
+        deployment,
+        speed=args.speed,
+        max_queue=args.max_queue,
+        names=tuple(args.served_model_name),
+        lengths=AnswerLengths.told(args.answer_tokens, str(args.answer_trace or "")),
+        record=args.record,
+    )
+    return serve(endpoint, host=args.host, port=port)
+
+
+def _vllm(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
+    from windtunnel.endpoint.vllm import launch
+    from windtunnel.endpoint.vllm.settings import Settings
+
+    told = Settings(
+        precision=str(deployment.layout.precision),
+        overrides=tuple(args.set),
+        chips=tuple(str(folder.resolve()) for folder in args.chips),
+        speed=args.speed,
+        acceptance=args.acceptance,
+        imbalance=args.expert_imbalance,
+        overlap=args.enable_dbo,
+        answer_tokens=args.answer_tokens,
+        answer_trace=str(args.answer_trace.resolve()) if args.answer_trace else "",
+        record=str(args.record.resolve()) if args.record else "",
+    )
+    name = deployment.model.name
+    return launch.serve(
+        deployment, args.model, args.on, told,
+        names=tuple(args.served_model_name) or (name,),
+        host=args.host, port=port,
+        longest=min(LONGEST, deployment.cache_tokens),
+        work=Path(tempfile.gettempdir()) / "windtunnel-vllm" / name,
+        tokenizer=args.tokenizer,
+        more=args.vllm_args.split(),
+    )  # fmt: skip

@@ -1,0 +1,93 @@
+"""The events of a streamed answer: before the first token, for each token, after the last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from windtunnel.endpoint.policy import Answer
+from windtunnel.endpoint.told import DONE, Reply, Usage
+from windtunnel.endpoint.told_responses import Response
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An answer in tokens. ``usage`` is known when it ends; ``cut``: it ran into the client's limit."""
+
+    answer: Answer
+    tokens: list[str]
+    cut: bool
+    usage: Callable[[], Usage]
+
+    @property
+    def finish(self) -> str:
+        """Why it ends, in OpenAI's words."""
+        return "length" if self.cut else "tool_calls" if self.answer.calls else "stop"
+
+
+class Events(Protocol):
+    """Text to send, in three places."""
+
+    def before(self) -> str:
+        """What comes first."""
+        ...
+
+    def tokens(self, start: int, end: int) -> str:
+        """Tokens from ``start`` to before ``end``, one event each."""
+        ...
+
+    def after(self) -> str:
+        """What comes last."""
+        ...
+
+
+class _ReplyEvents:
+    def __init__(self, exchange: Exchange, reply: Reply, with_usage: bool) -> None:
+        self._exchange, self._reply, self._with_usage = exchange, reply, with_usage
+        self._head, self._tail = reply.frame_of_text()
+        self._calls = bool(exchange.answer.calls)
+
+    def before(self) -> str:
+        return self._reply.opening() if self._reply.chat else ""
+
+    def tokens(self, start: int, end: int) -> str:
+        if self._calls:
+            return ""
+        head, tail = self._head, self._tail
+        return "".join([head + json.dumps(token) + tail for token in self._exchange.tokens[start:end]])
+
+    def after(self) -> str:
+        exchange, reply = self._exchange, self._reply
+        calls = reply.calls(exchange.answer) if self._calls else ""
+        usage = reply.usage(exchange.usage()) if self._with_usage else ""
+        return calls + reply.closing(exchange.finish) + usage + DONE
+
+
+class _ResponseEvents:
+    def __init__(self, exchange: Exchange, reply: Response) -> None:
+        self._exchange, self._reply = exchange, reply
+
+    def before(self) -> str:
+        return "".join(self._reply.opening(self._exchange.answer))
+
+    def tokens(self, start: int, end: int) -> str:
+        if self._exchange.answer.calls:
+            return ""
+        return "".join([self._reply.delta(token) for token in self._exchange.tokens[start:end]])
+
+    def after(self) -> str:
+        exchange = self._exchange
+        text = "".join(exchange.tokens)
+        return "".join(self._reply.closing(exchange.answer, text, exchange.cut, exchange.usage()))
+
+
+def of_reply(exchange: Exchange, reply: Reply, with_usage: bool) -> Events:
+    """Events of /v1/chat/completions and /v1/completions."""
+    return _ReplyEvents(exchange, reply, with_usage)
+
+
+def of_response(exchange: Exchange, reply: Response) -> Events:
+    """Events of /v1/responses."""
+    return _ResponseEvents(exchange, reply)

@@ -1,0 +1,165 @@
+"""In front of vLLM's server (``--middleware``): what the virtual model will say travels with the request.
+
+vLLM then tokenises, schedules, detokenises and parses as ever. The executor emits the tokens told here, so tool calls
+come out of vLLM's own parser. ``response_format`` is answered by the policy and taken out, as the grammar would
+refuse tokens that nobody sampled. Embeddings, which a chat model of vLLM does not offer, are answered here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from windtunnel.endpoint import asked, embedding, told
+from windtunnel.endpoint.asked import Asked
+from windtunnel.endpoint.bodies import BadBody
+from windtunnel.endpoint.images import images_in
+from windtunnel.endpoint.lengths import AnswerLengths
+from windtunnel.endpoint.policy import Answer
+from windtunnel.endpoint.recorder import Recorder
+from windtunnel.endpoint.vllm import settings
+from windtunnel.endpoint.vllm.progress import END, FORCED
+from windtunnel.endpoint.writer import Writer
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+READERS: dict[str, Callable[[bytes], Asked]] = {
+    "/v1/chat/completions": asked.chat,
+    "/v1/completions": asked.completion,
+    "/v1/responses": asked.response,
+}
+
+
+class Policy:
+    """ASGI middleware. The tokenizer is the served model's, found at the first request."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        told = settings.read()
+        self._writer = Writer(AnswerLengths.told(told.answer_tokens, told.answer_trace))
+        self._recorder = Recorder(Path(told.record)) if told.record else None
+        self._tokenizer: Any = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on; requests that generate carry their answer."""
+        path = scope.get("path", "")
+        read = READERS.get(path)
+        if scope["type"] == "http" and scope.get("method") == "POST" and path == "/v1/embeddings":
+            await _embedded(await _whole(receive), scope, receive, send)
+        elif scope["type"] == "http" and scope.get("method") == "POST" and read is not None:
+            await self._generate(read, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _generate(
+        self, read: Callable[[bytes], Asked], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        raw, began_s = await _whole(receive), time.time()
+        try:
+            wanted = read(raw)
+        except BadBody:
+            await self.app(scope, _replayed(raw, receive), send)  # vLLM says what is wrong with it
+            return
+        answer = self._writer.write(wanted)
+        ids = self._tokens(scope, hermes(answer))
+        body = _told(json.loads(raw), wanted, ids, self._tokenizer.eos_token_id)
+        length = str(len(body)).encode()
+        headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]
+        scope = {**scope, "headers": [*headers, (b"content-length", length)]}
+        await self.app(scope, _replayed(body, receive), send)
+        if self._recorder is not None:
+            tokens = min(len(ids), wanted.max_tokens or len(ids))
+            named = {name.decode(): value.decode() for name, value in headers}
+            self._recorder.note(wanted, answer, named, tokens, began_s, time.time())
+
+    def _tokens(self, scope: Scope, text: str) -> list[int]:
+        if self._tokenizer is None:
+            self._tokenizer = _tokenizer(scope)
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+
+def _told(body: dict[str, Any], wanted: Asked, ids: list[int], end: int) -> bytes:
+    """The body with the answer's tokens, and without what would make vLLM look for a grammar or a picture."""
+    extra = {FORCED: ",".join(map(str, ids))}
+    if not wanted.exact:
+        extra[END] = str(end)
+    body["vllm_xargs"] = {**(body.get("vllm_xargs") or {}), **extra}
+    body.pop("response_format", None)
+    if isinstance(body.get("text"), dict):
+        body["text"].pop("format", None)  # the same in /v1/responses
+    if body.get("tools") and body.get("tool_choice") not in (None, "none"):
+        body["tool_choice"] = "auto"  # a forced choice would bring the grammar back
+    for message in _turns(body):
+        if isinstance(message.get("content"), list):
+            message["content"] = [_without_picture(part) for part in message["content"]]
+    return json.dumps(body).encode()
+
+
+def _turns(body: dict[str, Any]) -> list[dict[str, Any]]:
+    turns = body.get("messages") or body.get("input")
+    return [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+
+
+def _without_picture(part: dict[str, Any]) -> dict[str, Any]:
+    """A picture becomes a text of as many tokens, the same for the same picture."""
+    (picture,) = images_in([{"content": [part]}]) or (None,)
+    if picture is None:
+        return part
+    kind = "input_text" if part["type"] == "input_image" else "text"
+    mark = f"{zlib.crc32(str(part.get('image_url')).encode('utf-8', 'surrogatepass')):x}"
+    return {"type": kind, "text": mark + " the" * (picture.tokens() - len(mark) // 2)}
+
+
+def hermes(answer: Answer) -> str:
+    """The answer as a model writes it whose calls vLLM's ``hermes`` parser reads."""
+    calls = [
+        "<tool_call>\n"
+        + json.dumps({"name": call.name, "arguments": json.loads(call.arguments)}, ensure_ascii=False)
+        + "\n</tool_call>"
+        for call in answer.calls
+    ]
+    return "\n".join([*([answer.text] if answer.text else []), *calls])
+
+
+def _tokenizer(scope: Scope) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(scope["app"].state.vllm_config.model_config.tokenizer)
+
+
+async def _embedded(raw: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        answer: Response = JSONResponse(embedding.answer(raw, "embedding"))
+    except BadBody as error:
+        body = told.error(str(error), "invalid_request_error", "invalid_value", error.param)
+        answer = JSONResponse(body, 400)
+    await answer(scope, receive, send)
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    left = [body]
+
+    async def replay() -> Message:
+        if left:
+            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        return await receive()
+
+    return replay
