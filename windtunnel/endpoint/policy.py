@@ -1,9 +1,8 @@
 """What the virtual model answers, so that agents proceed. Rules, no model: the same request, the same answer.
 
-In order: a tool call while tools are offered and none was answered since the last user turn; a hand-off where
-only hand-off tools are offered; an instance of the schema where one is asked for; one participant's name where a
-selector asks for it; else text, which ends with the termination word that the prompt names once the
-conversation is long enough.
+The first rule that has an answer gives it: a ledger or an instance of a schema where one is asked for; a selector's
+one name; a tool, a delegation or a hand-off while one is due; the text protocol for tools; a program where code is
+asked for; else text, which ends with the word that ends the conversation once it is long enough.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from windtunnel.endpoint import teams
+from windtunnel.endpoint.conversation import Conversation, Message
 from windtunnel.endpoint.instance import Schema, instance
 from windtunnel.endpoint.text import words
 
-Message = Mapping[str, object]
+__all__ = ["Answer", "Message", "ToolCall", "answer"]
 
-TURNS_BEFORE_END = 6
-HAND_OFF = ("transfer_to_", "handoff_to_")
-_SELECT = re.compile(r"select the next (?:role|speaker) from \[([^\]]*)\]", re.IGNORECASE)
-_TERMINATE = re.compile(r"\b(TERMINATE|APPROVE)\b")
+TOOL_ROUNDS = 2
+"""Most tool answers that the model asks for in one turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,49 +53,43 @@ def answer(
     length: int,
 ) -> Answer:
     """The answer to a conversation. ``length``: tokens of a plain text."""
-    prompt = "\n".join(content(message) for message in messages)
-    call = _call(messages, tools, tool_choice)
+    talk = Conversation(messages)
+    structured = teams.ledger(talk, schema, length) or teams.structure(talk, schema, length)
+    if structured is not None:
+        return Answer(structured)
+    call = _call(talk, tools, tool_choice)
     if call is not None:
         return Answer("", (call,))
-    if schema is not None:
-        return Answer(json.dumps(instance(schema), ensure_ascii=False))
-    selection = _SELECT.search(prompt)
-    if selection:
-        names = re.findall(r"[\w .-]+", selection.group(1))
-        spoken = sum(message.get("role") == "assistant" for message in messages)
-        named = [name.strip() for name in names if name.strip()]
-        if named:
-            return Answer(named[spoken % len(named)])
-    text = words(length, prompt[-4096:])
-    word = _TERMINATE.search(prompt)
-    turns = sum(message.get("role") in ("assistant", "user") for message in messages)
-    return Answer(f"{text} {word.group(1)}" if word and turns >= TURNS_BEFORE_END else text)
+    name = teams.next_speaker(talk)
+    if name is not None:
+        return Answer(name)
+    text = words(length, talk.seed)
+    written = teams.written_call(talk)
+    if written is not None:
+        return Answer(written)
+    if teams.wants_code(talk):
+        text = f"{text}\n\n{teams.program(talk)}"
+    word = teams.last_word(talk)
+    text = f"{text} {word}" if word else text
+    return Answer(
+        f"Thought: I now know the final answer\nFinal Answer: {text}" if teams.final(talk) else text
+    )
 
 
-def content(message: Message) -> str:
-    """The text of a message; images and other parts count as their type."""
-    value = message.get("content")
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        parts = [cast("Mapping[str, object]", part) for part in value if isinstance(part, Mapping)]
-        return "\n".join(str(part.get("text", f"[{part.get('type')}]")) for part in parts)
-    return ""
-
-
-def _call(
-    messages: Sequence[Message], tools: Sequence[Mapping[str, object]], choice: object
-) -> ToolCall | None:
+def _call(talk: Conversation, tools: Sequence[Mapping[str, object]], choice: object) -> ToolCall | None:
     functions = [cast("Mapping[str, object]", tool.get("function") or {}) for tool in tools]
     named = {str(function.get("name")): function for function in functions if function.get("name")}
     if not named or choice == "none":
         return None
-    forced = _forced(choice)
-    if forced is None and choice != "required" and _answered(messages):
+    name = _forced(choice)
+    if name not in named:
+        name = _due(talk, named, must=choice == "required")
+    if name is None:
         return None
-    name = forced if forced in named else _preferred(list(named), messages)
-    schema = cast("Schema", named[name].get("parameters") or {"type": "object", "properties": {}})
-    return ToolCall(name, json.dumps(instance(schema), ensure_ascii=False))
+    found = instance(cast("Schema", named[name].get("parameters") or {"type": "object"}), talk.topic)
+    if teams.delegates(named[name]) and isinstance(found, dict):
+        found["coworker"] = teams.coworker(talk, named[name]) or teams.coworkers(named[name])[0]
+    return ToolCall(name, json.dumps(found, ensure_ascii=False))
 
 
 def _forced(choice: object) -> str | None:
@@ -106,17 +99,17 @@ def _forced(choice: object) -> str | None:
     return None
 
 
-def _answered(messages: Sequence[Message]) -> bool:
-    """Whether a tool was already called for the last turn of a user."""
-    for message in reversed(messages):
-        if message.get("role") == "tool":
-            return True
-        if message.get("role") == "user":
-            return False
-    return False
-
-
-def _preferred(names: Sequence[str], messages: Sequence[Message]) -> str:
-    """Ordinary tools before hand-offs, those called least first."""
-    said = json.dumps([message.get("tool_calls") for message in messages], default=str)
-    return min(names, key=lambda name: (name.startswith(HAND_OFF), said.count(name), names.index(name)))
+def _due(talk: Conversation, named: Mapping[str, Mapping[str, object]], *, must: bool) -> str | None:
+    """The tool to call now: ordinary ones, then delegations to coworkers, then hand-offs; None: say something."""
+    made = [name for name, _ in talk.calls]
+    hand_offs = [name for name in named if teams.hands_off(name)]
+    delegations = [name for name in named if teams.delegates(named[name])]
+    ordinary = [name for name in named if name not in hand_offs and name not in delegations]
+    rounds = min(TOOL_ROUNDS, len(ordinary))
+    if ordinary and (must or talk.answered_since_asked < rounds):
+        return min(ordinary, key=lambda name: (made.count(name), ordinary.index(name)))
+    for name in delegations:
+        work = not re.search(r"question", name, re.IGNORECASE)
+        if must or (work and teams.coworker(talk, named[name]) is not None):
+            return name
+    return teams.hand_off(talk, hand_offs) or (next(iter(named)) if must else None)
