@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import output, serve_answer, serve_endpoint
+from windtunnel.cli import output, serve_answer, serve_endpoint, serve_sweep
 from windtunnel.cli.fit_model import find_model
 from windtunnel.cli.parser import add_chip_options
 from windtunnel.errors import WindtunnelError
@@ -36,6 +36,7 @@ EXAMPLES = """examples:
   windtunnel serve qwen3-8b --on mtt-s5000 --rate 4
   windtunnel serve deepseek-v3-671b --on mtt-s5000:32 --concurrency 2048 --input-len 4096 --output-len 512
   windtunnel serve deepseek-v3-671b --on mtt-s5000:64 --prefill-cards 32 --rate 20 --sla 'ttft<2s,tpot<60ms'
+  windtunnel serve deepseek-v3-671b --on mtt-s5000:144,h20:144 --sweep --enable-dbo
   windtunnel serve llama3-70b --on h20:8 --trace mooncake.jsonl --trace-speed 0.2
   windtunnel serve qwen3-8b --on mtt-s5000 --port 8000"""
 
@@ -55,6 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("model", metavar="MODEL", help="a shipped model, a config.json, a transformers class")
     add("--on", default=DEFAULT_ON, metavar="CHIP[:CARDS]", help=f"default: {DEFAULT_ON}")
     _add_load(parser)
+    serve_sweep.add_options(parser)
     _add_engine(parser)
     serve_endpoint.add_options(parser)
     add_chip_options(parser)
@@ -92,6 +94,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--enforce-eager", action="store_true", help="no captured graphs: the host issues every kernel")
     add("--enable-dbo", action="store_true", help="two half-batches overlap computing and exchange")
     add("--expert-imbalance", type=float, default=1.0, metavar="F", help="busiest rank ÷ mean; default: 1")
+    add("--expert-load", default="balanced", metavar="KIND", help="balanced, forced, power-law:A or a file")
+    add("--num-redundant-experts", type=int, default=0, metavar="N", help="spare expert slots, balanced")
     add("--num-speculative-tokens", type=int, default=0, metavar="N", help="multi-token prediction")
     add("--acceptance", type=float, default=0.8, metavar="P", help="of a drafted token; default: 0.8")
     add("--scheduler", choices=[str(s) for s in Stack], default="vllm", help="whose batching and kernels")
@@ -100,10 +104,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict and print, or serve. Raises E209, E302, E501, E650 to E656."""
+    """Predict and print, or serve. Raises E209, E302, E501, E650 to E657."""
     _check(args)
     model = find_model(args.model)
     clusters = parse_target(args.on, args.set, args.chips)
+    if args.sweep:
+        return serve_sweep.run(args, model, clusters, _options(args, model, clusters[0]))
     if len(clusters) != 1:
         raise WindtunnelError(
             "E650",
@@ -126,14 +132,12 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.meets_sla else 1
 
 
-def _deployments(
-    args: argparse.Namespace, model: ModelSpec, cluster: Cluster, longest: int
-) -> tuple[Deployment, Deployment | None]:
+def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> DeploymentOptions:
     precision = args.precision
     if precision == "auto":
         block = model.family in BLOCK_FP8_FAMILIES and "fp8" in cluster.chip.peak_flops
         precision = "fp8-block" if block else "bf16"
-    options = DeploymentOptions(
+    return DeploymentOptions(
         tensor_parallel_size=args.tensor_parallel_size,
         data_parallel_size=args.data_parallel_size,
         enable_expert_parallel=args.enable_expert_parallel,
@@ -147,9 +151,17 @@ def _deployments(
         enforce_eager=args.enforce_eager,
         enable_dbo=args.enable_dbo,
         expert_imbalance=args.expert_imbalance,
+        expert_load=args.expert_load,
+        num_redundant_experts=args.num_redundant_experts,
         stack=Stack(args.scheduler),
         speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),
     )
+
+
+def _deployments(
+    args: argparse.Namespace, model: ModelSpec, cluster: Cluster, longest: int
+) -> tuple[Deployment, Deployment | None]:
+    options = _options(args, model, cluster)
     if not args.prefill_cards:
         return deploy(model, cluster, options, longest), None
     if not 0 < args.prefill_cards < cluster.cards:
@@ -200,7 +212,14 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
             raise _bad(f"--{name}", value, "above zero")
-    for name in ("tensor_parallel_size", "block_size", "prefix_len", "num_speculative_tokens", "requests"):
+    for name in (
+        "tensor_parallel_size",
+        "block_size",
+        "prefix_len",
+        "num_speculative_tokens",
+        "requests",
+        "num_redundant_experts",
+    ):
         if getattr(args, name) < 0:
             raise _bad(f"--{name.replace('_', '-')}", getattr(args, name), "zero or more")
     if not 0 < args.gpu_memory_utilization <= 1:

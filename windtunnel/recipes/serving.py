@@ -7,6 +7,7 @@ activations and cache as said. What a scheduler does between steps is not here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ from windtunnel.recipes.linear import FP4, FP8_FORWARD, Products
 from windtunnel.recipes.piece import collective, op, tensor
 from windtunnel.specs.model import ModelSpec
 
+EULER = 0.5772156649015329
 _WORLD, _TENSOR, _EXPERT = 0, 1, 2
 
 
@@ -46,7 +48,9 @@ class ServingLayout:
         tensor: ranks that share the heads. data: attention replicas with their own sequences.
         expert: ranks that share the experts, of tensor x data; 1: experts split by width over ``tensor``.
         cache: dtype of keys and values. graphs: the step is one captured graph.
-        imbalance: load of the busiest expert rank over the mean.
+        imbalance: load of the busiest expert rank over the mean, by what experts are popular.
+        redundant: expert slots beyond one for each expert. drawn: tokens choose by chance, so that the busiest
+            rank of a step carries more than its mean; otherwise routing is forced to be even.
     """
 
     tensor: int = 1
@@ -56,6 +60,8 @@ class ServingLayout:
     cache: str = "bfloat16"
     graphs: bool = True
     imbalance: float = 1.0
+    redundant: int = 0
+    drawn: bool = True
 
     def __post_init__(self) -> None:
         if min(self.tensor, self.data, self.expert) < 1 or self.cards % self.expert:
@@ -228,11 +234,12 @@ class _Step:
     def _routed(self, ffn: MoeFfn, exchanged: bool) -> list[OpSpec]:
         layout, hidden, rows = self.layout, self.model.hidden, self.tokens
         dtype = layout.precision.activation
-        experts = max(1, ffn.experts // layout.expert)
+        # whole slots: 256 experts on 144 ranks are two a rank, some of them twice
+        experts = -(-(ffn.experts + layout.redundant) // layout.expert)
         width = max(1, ffn.width // (layout.cards // layout.expert))
         # without exchange every rank sees all tokens and keeps those of its experts
         share = 1 if exchanged else layout.expert
-        received = max(1, round(rows * ffn.top_k * layout.imbalance / share))
+        received = max(1, round(rows * ffn.top_k * self.imbalance(ffn) / share))
         scores, chosen = tensor("float32", rows, ffn.experts), tensor("int64", rows, ffn.top_k)
         best = tensor("float32", rows, ffn.top_k)
         gate = tensor(dtype, hidden, ffn.experts)
@@ -262,6 +269,14 @@ class _Step:
             ops.append(self._exchange("combine", ffn))
         return ops
 
+    def imbalance(self, ffn: MoeFfn) -> float:
+        """Load of the busiest expert rank of one layer over the mean, chance included."""
+        layout = self.layout
+        if layout.expert == 1:
+            return layout.imbalance
+        mean = self.tokens * ffn.top_k * (layout.cards // layout.tensor) / layout.expert
+        return layout.imbalance * (busiest_draw(mean, layout.expert) if layout.drawn else 1.0)
+
     @property
     def decodes(self) -> bool:
         """Whether every sequence runs the decode kernels."""
@@ -281,7 +296,7 @@ class _Step:
             top_k=ffn.top_k,
             token_bytes=self.model.hidden * (1 if eight_bit else 2),
             node_limit=ffn.node_limit,
-            imbalance=self.layout.imbalance,
+            imbalance=self.imbalance(ffn),
             low_latency=self.decodes,
         )
 
@@ -304,6 +319,20 @@ class _Step:
         if precision is Precision.NVFP4:
             return FP4
         return FP8_FORWARD if precision.is_fp8 else precision.activation
+
+
+def busiest_draw(mean: float, ranks: int) -> float:
+    """Expected load of the busiest of ``ranks`` over their mean when each is drawn by chance.
+
+    Loads are nearly normal with variance ``mean``; the largest of n lies where Gumbel's law puts it (Fisher and
+    Tippett 1928): sqrt(2 ln n) - (ln ln n + ln 4 pi) / (2 sqrt(2 ln n)) deviations above, its mean Euler's
+    constant over sqrt(2 ln n) further.
+    """
+    if ranks < 2 or mean <= 0:
+        return 1.0
+    root = math.sqrt(2 * math.log(ranks))
+    spread = math.log(math.log(ranks)) + math.log(4 * math.pi) - 2 * EULER
+    return 1.0 + max(0.0, root - spread / (2 * root)) / math.sqrt(mean)
 
 
 def _rotary(dtype: str, rows: int, heads: int, dim: int) -> OpSpec:

@@ -14,6 +14,7 @@ from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory
 from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
@@ -32,7 +33,13 @@ LATENT_BLOCK = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentOptions:
-    """Options by their vLLM names. ``tensor_parallel_size`` 0: chosen; ``stack``: whose rules and kernels."""
+    """Options by their vLLM names.
+
+    Attributes:
+        tensor_parallel_size: 0: chosen. stack: whose rules and kernels.
+        expert_imbalance: a factor on the busiest rank's load. expert_load: see ``expert_load.busiest_over_mean``.
+        num_redundant_experts: spare slots, as vLLM's and SGLang's balancers take them.
+    """
 
     tensor_parallel_size: int = 0
     data_parallel_size: int = 1
@@ -47,6 +54,8 @@ class DeploymentOptions:
     enforce_eager: bool = False
     enable_dbo: bool = False
     expert_imbalance: float = 1.0
+    expert_load: str = BALANCED
+    num_redundant_experts: int = 0
     stack: Stack = Stack.VLLM
     speculation: Speculation = field(default_factory=Speculation)
 
@@ -128,7 +137,7 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
         WindtunnelError: E653, the layout does not divide the cards; E209, no recipe for the model; E501, the
             chip lacks the precision.
     """
-    layout = _layout(model, cluster, options)
+    layout = _loaded(_layout(model, cluster, options), model, options)
     memory = _memory(model, layout, cluster, options)
     found = Deployment(
         model, cluster, layout, cluster.cards // layout.cards, memory, options,
@@ -154,6 +163,8 @@ def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> S
         cache=options.kv_cache_dtype,
         graphs=not options.enforce_eager,
         imbalance=options.expert_imbalance,
+        redundant=options.num_redundant_experts,
+        drawn=options.expert_load != FORCED,
     )
     asked = options.tensor_parallel_size or options.data_parallel_size > 1 or options.enable_expert_parallel
     if not asked:
@@ -170,6 +181,15 @@ def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> S
         data = 1  # without experts, data-parallel ranks exchange nothing: they are replicas
     expert = tensor * data if options.enable_expert_parallel or (data > 1 and _routed(model)) else 1
     return replace(base, tensor=tensor, data=data, expert=expert)
+
+
+def _loaded(layout: ServingLayout, model: ModelSpec, options: DeploymentOptions) -> ServingLayout:
+    """The layout with the imbalance that its expert ranks come to."""
+    experts = max((layer.ffn.experts for layer in model.layers if isinstance(layer.ffn, Moe)), default=0)
+    if layout.expert == 1 or not experts:
+        return layout
+    uneven = busiest_over_mean(options.expert_load, experts, layout.expert, options.num_redundant_experts)
+    return replace(layout, imbalance=layout.imbalance * uneven)
 
 
 def _routed(model: ModelSpec) -> bool:

@@ -35,7 +35,7 @@ _FILES = {
 }
 _CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
     Stack.VLLM: {
-        (Family.GEMM, _BLOCK): ("deepgemm", "sglang"),
+        (Family.GEMM, _BLOCK): ("deepgemm",),
         (Family.GROUPED_GEMM, ""): ("triton@vllm",),
         (Family.GROUPED_GEMM, _BLOCK): ("deepgemm", "deepgemm@sglang"),
         (Family.ATTENTION, ""): ("mate", "fa3@vllm", "fa2@vllm", "flashinfer@trtllm"),
@@ -44,7 +44,7 @@ _CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
         (Family.DECODE_ATTENTION, "mla"): ("flashmla", "fa3@vllm-mla", "triton@vllm-mla"),
     },
     Stack.SGLANG: {
-        (Family.GEMM, _BLOCK): ("deepgemm", "sglang"),
+        (Family.GEMM, _BLOCK): ("deepgemm",),
         (Family.GROUPED_GEMM, ""): ("triton@sglang",),
         (Family.GROUPED_GEMM, _BLOCK): ("deepgemm", "deepgemm@sglang"),
         (Family.ATTENTION, ""): ("mate", "fa3@sglang", "fa2@sglang", "flashinfer@trtllm"),
@@ -53,7 +53,7 @@ _CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
         (Family.DECODE_ATTENTION, "mla"): ("flashmla", "fa3_absorbed@sglang-mla", "triton@vllm-mla"),
     },
     Stack.TRTLLM: {
-        (Family.GEMM, _BLOCK): ("trtllm",),
+        (Family.GEMM, _BLOCK): ("deepgemm",),
         (Family.GROUPED_GEMM, ""): ("cutlass@trtllm",),
         (Family.GROUPED_GEMM, _BLOCK): ("deepgemm@sglang", "cutlass@trtllm"),
         (Family.ATTENTION, ""): ("mate", "trtllm@trtllm"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from windtunnel.memory.overhead import usable_bytes
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
+from windtunnel.serving.expert_load import slots_of
 from windtunnel.specs.model import Layer, ModelSpec
 from windtunnel.specs.model_ffn import Moe
 from windtunnel.specs.model_mixers import Attention, Latent
@@ -101,7 +102,8 @@ def _layer_bytes(model: ModelSpec, layer: Layer, layout: ServingLayout, quantise
         whole = _replicated(layer, hidden)
         total += (whole + (layer.mixer.parameters(hidden) - whole) / ways) * quantised
     if isinstance(layer.ffn, Moe):
-        routed = layer.ffn.routed_parameters(hidden) * quantised / layout.cards
+        slots = slots_of(layer.ffn.experts, layout.expert, layout.redundant)
+        routed = slots * layer.ffn.expert_parameters(hidden) * quantised * layout.expert / layout.cards
         router = layer.ffn.experts * hidden
         shared = layer.ffn.common_parameters(hidden) - router
         total += routed + router * 2 + shared * quantised / (1 if layout.data > 1 else ways)

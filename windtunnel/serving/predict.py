@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.estimate import Estimate, Source, normalised_shares
+from windtunnel.estimate import Estimate
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
 from windtunnel.recipes.layers.cached import Batch
@@ -19,6 +19,7 @@ from windtunnel.serving.metrics import Sla
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Policy, Router
 from windtunnel.serving.simulate import closed_loop, disaggregated, open_loop
+from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.cluster import Cluster
 
 
@@ -100,7 +101,7 @@ def _told(
     batch = sum(count for replica in replicas for _, count in replica.gaps) / max(1, decode_steps)
     batch /= deployment.layout.data
     context = prompts / len(served) + outputs / len(served) / 2
-    low, high, shares = _interval(deployment, batch, context)
+    width = width_of(deployment, Batch(sequences=max(1, round(batch)), context=max(1, round(context))))
     ranks = [rank for replica in both for rank in replica.ranks]
     queries = sum(rank.queries for rank in (r for replica in first or replicas for r in replica.ranks))
     hits = sum(rank.hits for rank in (r for replica in first or replicas for r in replica.ranks))
@@ -110,7 +111,7 @@ def _told(
     bound = bool(load.concurrency) or duration > SATURATED * last_s
 
     def rate(value: float, bound: bool) -> Estimate:
-        return Estimate(value, value / high if bound else value, value / low if bound else value, shares)
+        return width.rate(value) if bound else Estimate(value, value, value, width.shares)
 
     words = (
         deployment.words() if prefill is None else f"prefill {prefill.words()}, decode {deployment.words()}"
@@ -160,25 +161,8 @@ def _told(
     )  # fmt: skip
 
 
-def _interval(
-    deployment: Deployment, batch: float, context: float
-) -> tuple[float, float, tuple[tuple[Source, float], ...]]:
-    """80 % interval of a decode step over its best estimate, and what its time rests on.
-
-    Errors of kernels on one card share their causes: half of the full width is taken off, as for steps.
-    """
-    seconds = deployment.step.exact([Batch(sequences=max(1, round(batch)), context=max(1, round(context)))])
-    if not seconds.device:
-        return 1.0, 1.0, ((Source.ANALYTIC, 1.0),)
-    low = 1 - (1 - seconds.low / seconds.device) * CORRELATED
-    high = 1 + (seconds.high / seconds.device - 1) * CORRELATED
-    return low, high, normalised_shares(deployment.step.prices.sources)
-
-
 SATURATED = 1.1
 """A load that takes this much longer to serve than to arrive is bound by the deployment."""
-CORRELATED = 0.5**0.5
-"""``estimate.total`` with correlation 0.5 and many small parts: the root of a half of the summed widths."""
 
 
 def assumptions(deployment: Deployment) -> tuple[str, ...]:

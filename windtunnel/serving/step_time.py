@@ -123,6 +123,14 @@ class StepTime:
         ops = [program.specs[program.site(event).spec] for event in program.events.tolist()]
         return self.prices.total(ops)
 
+    def priced(self, batch: Batch) -> Seconds:
+        """A step of one batch as a sum of its parts, with their intervals: layers of one shape priced once."""
+        total = self.dense(batch)
+        for shape, count in self._shapes.items():
+            total = total.plus(self.prices.total(self._core(shape, batch)), count)
+        head = self._ops(replace(self.model, layers=()), Batch(sequences=batch.sequences))
+        return total.plus(self.prices.total(head))
+
     # Decode
 
     def _decode_at(self, decodes: int, mean: float) -> float:

@@ -17,6 +17,7 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.expert_load import BALANCED, FORCED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.predict import Load, predict
 from windtunnel.specs.model_catalogue import shipped_model
@@ -204,6 +205,7 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
         kv_cache_dtype="float8_e4m3fn" if small_cache else "bfloat16", gpu_memory_utilization=0.95,
         max_num_seqs=2048, max_num_batched_tokens=8192, enable_prefix_caching=False, enable_dbo=overlapped,
         stack=stack,
+        expert_load=FORCED if "balanced routing" in record["notes"] + record["framework"] else BALANCED,
     )  # fmt: skip
     cards = int(_number(record, "num_gpus") or tensor * wide)
     return deploy(shipped_model(model), cluster_of(chip, cards), options, int(_number(record, prompt)) + 1)

@@ -1,0 +1,173 @@
+"""`windtunnel serve MODEL --sweep`: what a card sustains over card counts, prompt lengths and batches."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from windtunnel import units
+from windtunnel.cli import output
+from windtunnel.errors import AnswerIsNo, WindtunnelError
+from windtunnel.report.text_table import TextColumn, render
+from windtunnel.serving.deployment import DeploymentOptions
+from windtunnel.serving.sweep import PASS_TOKENS, Pair, Point, Sweep
+from windtunnel.specs.cluster import Cluster
+from windtunnel.specs.model import ModelSpec
+
+PROMPTS = (1024, 4096, 16384)
+BATCHES = (16, 32, 64, 128, 256)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the sweep."""
+    add = parser.add_argument_group("sweep").add_argument
+    add("--sweep", action="store_true", help="prefill and decode a card, without traffic")
+    add("--sweep-cards", default="", metavar="N,N", help="card counts; default: those of --on")
+    add("--sweep-prompts", default="", metavar="N,N", help="default: 1024,4096,16384")
+    add("--sweep-batches", default="", metavar="N,N", help="sequences a rank; default: 16,32,64,128,256")
+    add("--sweep-contexts", default="", metavar="N,N", help="tokens a sequence; default: 4096")
+
+
+def run(
+    args: argparse.Namespace, model: ModelSpec, clusters: Sequence[Cluster], options: DeploymentOptions
+) -> int:
+    """Print the tables, or the points as JSON. Raises E650 for lists that cannot be read, E651 if nothing fits."""
+    prompts = _numbers("--sweep-prompts", args.sweep_prompts) or PROMPTS
+    batches = _numbers("--sweep-batches", args.sweep_batches) or BATCHES
+    contexts = _numbers("--sweep-contexts", args.sweep_contexts) or (4096,)
+    points: list[Point] = []
+    pairs: list[tuple[str, Pair]] = []
+    out: list[WindtunnelError] = []
+    for cluster in clusters:
+        cards = _numbers("--sweep-cards", args.sweep_cards) or (cluster.cards,)
+        sweep = Sweep(model, cluster.chip, cards=cards, options=options)
+        points += sweep.prefill(prompts) + sweep.decode(batches, contexts)
+        pair = sweep.disaggregated(args.input_len, args.output_len, batches)
+        if pair is not None:
+            pairs.append((cluster.chip.name, pair))
+        out += [error for error in sweep.out if error.what not in {other.what for other in out}]
+    if not points:
+        raise out[0] if out else AnswerIsNo("E651", "nothing fits", hint="more cards: --sweep-cards 32,64")
+    if args.json:
+        output.print_json(as_json(model, points, pairs, out))
+    else:
+        output.print_lines(text(model, points, pairs, out, output.width()))
+    return 0
+
+
+def text(
+    model: ModelSpec,
+    points: Sequence[Point],
+    pairs: Sequence[tuple[str, Pair]],
+    out: Sequence[WindtunnelError],
+    width: int,
+) -> list[str]:
+    """Two tables, prefill and decode, and the pairs."""
+    title = model.title or model.name
+    lines = [f"{title}: prompt tokens/s a card, passes of about {PASS_TOKENS:,} tokens a rank", ""]
+    lines += _table([point for point in points if point.phase == "prefill"], "Prompt", width)
+    lines += ["", f"{title}: output tokens/s a card", ""]
+    lines += _table([point for point in points if point.phase == "decode"], "Context", width)
+    for chip, pair in pairs:
+        lines += ["", *output.wrapped(_pair(chip, pair), width, "")]
+    if not all(point.fits for point in points):
+        lines += ["", "* does not fit the cache: what the step would take if it did"]
+    lines += [f"left out: {error.what}" for error in out]
+    layouts = dict.fromkeys(f"{point.chip}: {point.layout}" for point in points)
+    lines += ["", "Layouts"]
+    for layout in layouts:
+        lines += output.wrapped(layout, width, " ")
+    return lines
+
+
+def _table(points: Sequence[Point], length: str, width: int) -> list[str]:
+    columns = [
+        TextColumn("Chip"),
+        TextColumn("Cards", right=True),
+        TextColumn(length, right=True),
+        TextColumn("Batch", right=True),
+        TextColumn("Tokens/s a card", right=True),
+        TextColumn("80 % interval", right=True),
+        TextColumn("Roofline", right=True),
+        TextColumn("of it", right=True, rank=2),
+        TextColumn("Step", right=True, rank=1),
+        TextColumn("Source", rank=3),
+    ]
+    rows = []
+    for point in points:
+        rate = point.tokens_per_s_per_gpu
+        rows.append(
+            (
+                point.chip,
+                str(point.cards),
+                f"{point.context:,}",
+                str(point.batch) + ("" if point.fits else "*"),
+                f"{rate.value:,.0f}",
+                f"{rate.low:,.0f} – {rate.high:,.0f}",
+                f"{point.roofline:,.0f}",
+                units.percent(rate.value / point.roofline),
+                units.seconds(point.step_s.value),
+                str(rate.source),
+            )
+        )
+    return render(columns, rows, width)
+
+
+def _pair(chip: str, pair: Pair) -> str:
+    return (
+        f"{chip}, {pair.prompt:,} tokens in and {pair.output:,} out, apart: "
+        f"{pair.output_tokens_per_s_per_gpu:,.0f} output tokens/s over all cards, "
+        f"{units.percent(pair.prefill_share)} of them for prompts "
+        f"({pair.prefill.cards} cards a prefill unit, {pair.decode.cards} a decode unit, batch "
+        f"{pair.decode.batch} a rank, {units.seconds(pair.decode.step_s.value)} a token)"
+    )
+
+
+def as_json(
+    model: ModelSpec,
+    points: Sequence[Point],
+    pairs: Sequence[tuple[str, Pair]],
+    out: Sequence[WindtunnelError],
+) -> dict[str, object]:
+    """The object of ``--json``."""
+    return {
+        "schema": output.schema("serve-sweep"),
+        "status": "ok",
+        "model": model.name,
+        "points": [_plain(point) for point in points],
+        "disaggregated": [
+            {
+                "chip": chip,
+                "input_tokens": pair.prompt,
+                "output_tokens": pair.output,
+                "prefill_share": pair.prefill_share,
+                "output_tokens_per_s_per_gpu": pair.output_tokens_per_s_per_gpu,
+                "prefill": _plain(pair.prefill),
+                "decode": _plain(pair.decode),
+            }
+            for chip, pair in pairs
+        ],
+        "left_out": [error.what for error in out],
+    }
+
+
+def _plain(point: Point) -> dict[str, object]:
+    return {
+        **asdict(point),
+        "tokens_per_s_per_gpu": point.tokens_per_s_per_gpu.to_dict(),
+        "step_s": point.step_s.to_dict(),
+        "tokens_per_s_per_user": point.tokens_per_s_per_user,
+    }
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        numbers = (0,)
+    if any(number < 1 for number in numbers):
+        raise WindtunnelError(
+            "E650", f"{option} {text} must be whole numbers above zero", hint=f"for example {option} 16,32"
+        )
+    return numbers

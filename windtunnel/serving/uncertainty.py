@@ -1,0 +1,53 @@
+"""80 % intervals of what a deployment is said to do.
+
+Two causes that know nothing of each other: the kernels and links of a step (``cost`` and ``network``, their errors
+half shared within a chip), and everything between kernels and users (the engine's own time, gaps between kernels,
+kernels that a recipe leaves out). The second is measured: what static batches and prompt passes of the
+calibration set came to over the prediction (``ENGINE_LOW``, ``ENGINE_HIGH``), kernels' share taken out. Widths
+add in quadrature, as logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from windtunnel.estimate import Estimate, Source, normalised_shares
+from windtunnel.recipes.layers.cached import Batch
+from windtunnel.serving.deployment import Deployment
+
+CORRELATED = 0.5**0.5
+"""``estimate.total`` with correlation 0.5 and many small parts: the root of a half of the summed widths."""
+ENGINE_LOW, ENGINE_HIGH = 0.90, 1.12
+"""Seconds that steps take over the prediction, 10th and 90th percentile (``infer_trtllm_overview``, 45 rows)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """Factors on seconds, and what the seconds rest on."""
+
+    low: float
+    high: float
+    shares: tuple[tuple[Source, float], ...]
+
+    def rate(self, value: float) -> Estimate:
+        """A rate bound by these seconds."""
+        return Estimate(value, value / self.high, value / self.low, self.shares)
+
+    def seconds(self, value: float) -> Estimate:
+        """Seconds that are bound by these."""
+        return Estimate(value, value * self.low, value * self.high, self.shares)
+
+
+def width_of(deployment: Deployment, batch: Batch) -> Width:
+    """How far off a step of this batch may be."""
+    seconds = deployment.step.priced(batch)
+    if not seconds.device:
+        return Width(ENGINE_LOW, ENGINE_HIGH, ((Source.ANALYTIC, 1.0),))
+    low = max(1e-3, 1 - (1 - seconds.low / seconds.device) * CORRELATED)
+    high = 1 + (seconds.high / seconds.device - 1) * CORRELATED
+    return Width(
+        math.exp(-math.hypot(math.log(low), math.log(ENGINE_LOW))),
+        math.exp(math.hypot(math.log(high), math.log(ENGINE_HIGH))),
+        normalised_shares(deployment.step.prices.sources),
+    )
