@@ -1,0 +1,99 @@
+"""Figures without traffic: laws between them, and published deployments of DeepSeek-V3 as a yardstick."""
+
+from __future__ import annotations
+
+import pytest
+
+from windtunnel.errors import WindtunnelError
+from windtunnel.recipes.layout import Precision
+from windtunnel.recipes.serving import busiest_draw
+from windtunnel.serving.deployment import DeploymentOptions
+from windtunnel.serving.expert_load import busiest_over_mean, slots_of
+from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.sweep import Sweep
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Sweep:
+    return Sweep("deepseek-v3-671b", "mtt-s5000", cards=(2, 32, 144))
+
+
+def test_below_the_roofline_and_inside_the_interval(sweep: Sweep) -> None:
+    points = sweep.prefill((1024, 16384)) + sweep.decode((16, 128))
+    assert {point.cards for point in points} == {32, 144}
+    assert [error.code for error in sweep.out][:1] == ["E651"]
+    for point in points:
+        rate = point.tokens_per_s_per_gpu
+        assert 0 < rate.low < rate.value < rate.high
+        assert rate.value < point.roofline
+        assert point.step_s.low < point.step_s.value < point.step_s.high
+
+
+def test_longer_prompts_and_smaller_batches_bring_less(sweep: Sweep) -> None:
+    short, long = sweep.prefill((1024, 16384))[:2]
+    assert long.tokens_per_s_per_gpu.value < short.tokens_per_s_per_gpu.value
+    small, large = sweep.decode((16, 128))[:2]
+    assert small.tokens_per_s_per_gpu.value < large.tokens_per_s_per_gpu.value
+    assert small.step_s.value < large.step_s.value
+
+
+def test_drafting_brings_more_tokens(sweep: Sweep) -> None:
+    plain = sweep.decode((64,))[-1]
+    drafted = sweep.decode((64,), speculation=Speculation(tokens=1, acceptance=0.8))[-1]
+    assert plain.tokens_per_s_per_gpu.value < drafted.tokens_per_s_per_gpu.value
+    assert drafted.tokens_per_s_per_gpu.value < 1.8 * plain.tokens_per_s_per_gpu.value
+
+
+def test_apart_both_sides_are_busy(sweep: Sweep) -> None:
+    pair = sweep.disaggregated(4096, 1024, (64, 128), tpot_s=1.0)
+    assert pair is not None
+    requests = pair.prefill_share * pair.prefill.tokens_per_s_per_gpu.value / pair.prompt
+    assert requests == pytest.approx(pair.output_tokens_per_s_per_gpu / pair.output)
+    assert sweep.disaggregated(4096, 1024, (64, 128), tpot_s=1e-3) is None
+
+
+def test_experts_on_whole_slots() -> None:
+    assert slots_of(256, 144) == 2
+    assert slots_of(256, 32) == 8
+    assert slots_of(256, 32, 32) == 9
+
+
+def test_loads(tmp_path: object) -> None:
+    assert busiest_over_mean("balanced", 256, 32) == 1.0
+    skewed = busiest_over_mean("power-law:1.0", 256, 32)
+    mended = busiest_over_mean("power-law:1.0", 256, 32, redundant=32)
+    assert 1.0 <= mended < skewed
+    assert busiest_over_mean("power-law:0", 256, 32) == pytest.approx(1.0)
+    with pytest.raises(WindtunnelError, match="loads"):
+        busiest_over_mean("power-law:x", 256, 32)
+    with pytest.raises(WindtunnelError):
+        busiest_over_mean("/no/such/file", 256, 32)
+
+
+def test_measured_loads(tmp_path: object) -> None:
+    from pathlib import Path
+
+    path = Path(str(tmp_path)) / "loads.csv"
+    path.write_text("expert,load\n0,10\n1,10\n2,10\n3,30\n")
+    assert busiest_over_mean(str(path), 4, 2) == pytest.approx(40 / 30)
+    assert busiest_over_mean(str(path), 4, 2, redundant=2) == pytest.approx(1.0, abs=0.35)
+    with pytest.raises(WindtunnelError, match="4 loads for 8"):
+        busiest_over_mean(str(path), 8, 2)
+
+
+def test_chance_loads_some_rank_more() -> None:
+    assert busiest_draw(100.0, 1) == 1.0
+    assert 1.0 < busiest_draw(10000.0, 64) < busiest_draw(100.0, 64) < 1.5
+    assert busiest_draw(100.0, 4) < busiest_draw(100.0, 144)
+
+
+@pytest.mark.parametrize(
+    ("batch", "context", "cards", "measured"), [(128, 4096, 128, 2324.75)], ids=["DeepSeek, decode"]
+)
+def test_deepseeks_own_decode(batch: int, context: int, cards: int, measured: float) -> None:
+    """Published by its makers for H800: 18,598 tokens/s a node of eight."""
+    options = DeploymentOptions(
+        precision=Precision.FP8_BLOCK, enable_dbo=True, gpu_memory_utilization=0.95, expert_load="forced"
+    )
+    point = Sweep("deepseek-v3-671b", "h800", cards=(cards,), options=options).decode((batch,), (context,))[0]
+    assert point.tokens_per_s_per_gpu.value == pytest.approx(measured, rel=0.15)
