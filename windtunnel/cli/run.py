@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import run_answer, run_cluster
+from windtunnel.cli import long_run, run_answer, run_cluster
 from windtunnel.cli.parser import Parser, add_chip_options, add_global_options
 from windtunnel.cli.script_output import script_output
 from windtunnel.errors import WindtunnelError
@@ -72,6 +72,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--routing", default="balanced", metavar="HOW", help="expert choices: balanced, uniform or power:A")
     add("--oom", choices=("raise", "continue"), default="raise", help="what happens when memory is full")
     run_cluster.add_options(parser)
+    long_run.add_options(parser)
     add("--out", type=Path, metavar="FILE.wt", help="where to save the recording (default: SCRIPT.wt)")
     add_chip_options(parser)
 

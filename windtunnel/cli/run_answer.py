@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import output
+from windtunnel.cli import long_run, output
 from windtunnel.cost.model import CostModel, Settings
 from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.network.links import Links
@@ -49,7 +49,7 @@ def answer(
         print(ending.shown, end="", file=sys.stderr)
     failure = ending.error if ending is not None else None
     predict = predictor or functools.partial(_predict, args)
-    results = _predictions(predict, program, clusters, failure)
+    results = _predictions(args, predict, program, clusters, failure)
     failure = failure or _verdict(program, results)
     if args.json:
         output.print_json(_json(results, saved, failure))
@@ -66,6 +66,7 @@ def answer(
 
 
 def _predictions(
+    args: argparse.Namespace,
     predict: Callable[[Program, Cluster], RunResult],
     program: Program,
     clusters: Sequence[Cluster],
@@ -74,7 +75,7 @@ def _predictions(
     if not program.num_ops:
         return []
     try:
-        return [predict(program, cluster) for cluster in clusters]
+        return [long_run.added(args, predict(program, cluster), cluster.chip) for cluster in clusters]
     except WindtunnelError as error:
         if failure is None:
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -16,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import output, run_cluster
+from windtunnel.cli import long_run, output, run_cluster
 from windtunnel.errors import WindtunnelError
 from windtunnel.program import file as program_file
-from windtunnel.report import scaling_table
+from windtunnel.report import long_run_table, scaling_table
+from windtunnel.results import file as result_file
 from windtunnel.results import json_result
 from windtunnel.results.run_result import RunResult
 from windtunnel.specs.cluster import Cluster
@@ -47,10 +49,16 @@ def record_and_answer(
     results = [_one(args, target, make_session, cluster, saved) for cluster in sized]
     points = scaling_points(results)
     largest = replace(max(results, key=lambda result: result.cards), scaling=points)
+    largest = long_run.added(args, largest, clusters[0].chip)
+    kept = Path(saved).with_suffix(".scale.wtr")
+    result_file.save([largest], kept)
     if args.json:
         output.print_json(json_result.answer([largest], saved))
     else:
         output.print_lines(scaling_table.lines(largest, output.width()))
+        if largest.long_run is not None:
+            output.print_lines(["", *long_run_table.lines(largest, output.width())])
+        output.say(f"saved {kept} · next: windtunnel report {shlex.quote(str(kept))}", quiet=args.quiet)
     return 0
 
 

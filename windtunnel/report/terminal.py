@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from windtunnel.report import comparison, notices, ranks_table, terminal_tables, words
+from windtunnel.report import comparison, long_run_table, notices, ranks_table, terminal_tables, words
 from windtunnel.report.text_table import TextColumn, plain, render
 from windtunnel.results.run_result import RunResult
 
@@ -44,6 +44,7 @@ def _one(result: RunResult, width: int, fold: bool) -> list[list[str]]:
         terminal_tables.slowest_places(result, width),
         terminal_tables.communication(result, width),
         ranks_table.lines(result, width),
+        long_run_table.lines(result, width),
         terminal_tables.memory(result.memory, width),
         terminal_tables.largest_storages(result.memory, width),
         notices.lines(result.notices, width, fold),

@@ -177,11 +177,11 @@ class ScalingPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LongRunInput:
-    """A figure that a long run rests on, as text with its unit, and where it comes from."""
+    """A figure that a long run rests on, as text with its unit, and where it comes from; stated by the user: None."""
 
     what: str
     value: str
-    source: Source
+    source: Source | None
     where: str
 
 
