@@ -7,11 +7,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windtunnel.program import file
+from windtunnel.network.model import NetworkModel
+from windtunnel.program import file, world_files
 from windtunnel.program.program import Program
 from windtunnel.results.run_result import RunResult
 from windtunnel.specs.catalogue import chip as _chip
+from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.schema import Chip
+from windtunnel.specs.targets import cluster_of, for_world, parse_target
+from windtunnel.timeline.cluster_totals import predict_world
 from windtunnel.timeline.predict import predict as _predict
 
 if TYPE_CHECKING:
@@ -80,26 +84,43 @@ def record(
 
 
 def predict(
-    program: Program | str | Path,
-    on: str | Chip = "mtt-s5000",
+    program: Program | Sequence[Program] | str | Path,
+    on: str | Chip | Cluster = "mtt-s5000",
     *,
     step: int | None = None,
     strict: bool = False,
 ) -> RunResult:
-    """How long a step of a recorded program takes on one card, where the time goes, and whether it fits.
+    """How long a step of a recorded program takes, where the time goes, and whether it fits.
 
     Args:
-        program: a program or the path of its file.
-        on: a chip or its name.
-        step: which recorded step, counted from 0; the last when None.
+        program: a program, the programs of the ranks that were recorded together, or the path of their file.
+        on: a chip, a cluster, or the name of either (``h100-sxm``, ``mtt-s5000:64``); a recording of several
+            ranks takes a chip as many times as it has ranks.
+        step: which recorded step, counted from 0; the last when None. Several ranks always tell the last.
         strict: refuse operations without a cost model (E512) instead of pricing them from their bytes.
 
     Returns:
         Times in seconds, sizes in bytes; estimates carry an 80 % interval and their sources.
 
     Raises:
-        WindtunnelError: as ``load`` and ``chip``; E5xx, an operation that the chip cannot run.
+        WindtunnelError: as ``load`` and ``chip``; E238, a cluster of another size than the recording; E5xx, an
+            operation that the chip cannot run.
     """
-    recorded = program if isinstance(program, Program) else file.load(program)
-    card = on if isinstance(on, Chip) else _chip(on)
-    return _predict(recorded, card, step=step, strict=strict)
+    cluster = _cluster(on)
+    ranks = _programs(program)
+    if ranks[0].origin.world_size > 1:
+        cluster = for_world(cluster, ranks[0].origin.world_size)
+        return predict_world(ranks, cluster.chip, NetworkModel(cluster), strict=strict)
+    return _predict(ranks[0], cluster.chip, step=step, strict=strict)
+
+
+def _programs(program: Program | Sequence[Program] | str | Path) -> Sequence[Program]:
+    if isinstance(program, (str, Path)):
+        return world_files.load(program)
+    return [program] if isinstance(program, Program) else program
+
+
+def _cluster(on: str | Chip | Cluster) -> Cluster:
+    if isinstance(on, Cluster):
+        return on
+    return cluster_of(on) if isinstance(on, Chip) else parse_target(on)[0]

@@ -15,11 +15,16 @@ from windtunnel.program.program import Notice, NoticeKind, Outcome, StepKind
 from windtunnel.results.run_result import (
     Ceiling,
     Communication,
+    LanePiece,
     LiveStorage,
+    LongRun,
+    LongRunInput,
     MemoryResult,
     NearestMeasured,
     OpRow,
+    RankResult,
     RunResult,
+    ScalingPoint,
     Sensitivity,
     Span,
     StepParts,
@@ -314,6 +319,51 @@ def decode() -> RunResult:
         notices=(), warnings=(), assumptions=(), nearest_measured=(),
         steps=(("prefill", 0.061), *(("decode", 0.0079 + 1e-5 * i) for i in range(31))),
     )  # fmt: skip
+
+
+@cache
+def cluster() -> RunResult:
+    """A pipeline of four stages on 64 cards, its scaling over four sizes, and a month of it."""
+    base = training()
+    step_s = base.step_time_s.value
+    ranks = []
+    for stage in range(4):
+        waits_s = 0.05 * stage * step_s
+        works_s = step_s * 0.4
+        ranks.append(
+            RankResult(
+                rank=16 * stage, count=16, step_time_s=step_s, critical=stage == 3,
+                parts=replace(base.parts, bubble_s=2 * waits_s, compute_s=base.parts.compute_s - 2 * waits_s),
+                peak_reserved_bytes=(60 - 6 * stage) * GIB,
+                lane=(LanePiece(waits_s, works_s, "forward"), LanePiece(waits_s + works_s, 0.02, "communication"),
+                      LanePiece(waits_s + works_s + 0.02, works_s, "backward")),
+                tracks=("host", "stream default"), names=("aten.mm", "c10d.send"),
+                spans=() if stage == 3 else (Span(1, waits_s, works_s, 0, critical=True), Span(1, waits_s + works_s, 0.02, 1)),
+            )
+        )  # fmt: skip
+    points = []
+    for cards, efficiency in ((64, 1.0), (128, 0.97), (256, 0.91), (1024, 0.78)):
+        slower = base.step_time_s.scaled(1 / efficiency)
+        parts = replace(base.parts, exposed_comm_s=base.parts.exposed_comm_s + slower.value - step_s)
+        points.append(
+            ScalingPoint(
+                cards=cards, step_time_s=slower, tokens_per_s_per_gpu=slower.inverse(TOKENS), mfu=base.mfu,
+                efficiency=efficiency, parts=parts, peak_reserved_bytes=50 * GIB,
+                limit="" if cards == 64 else "all_gather over 1,024", work_per_step=TOKENS * cards,
+            )
+        )  # fmt: skip
+    month = LongRun(
+        days=30.0, cards=64, histories=200, seed=0, tokens=Estimate.within(8e11, 0.1, Source.CALIBRATED),
+        effective=Estimate(0.962, 0.951, 0.97, ((Source.ASSUMED, 1.0),)),
+        failures=Estimate(14.2, 9.0, 19.0, ((Source.ASSUMED, 1.0),)),
+        useful=0.962, stragglers=0.01, checkpoints=0.012, lost=0.009, restarts=0.007, checkpoint_interval_s=1800.0,
+        inputs=(
+            LongRunInput(what="time between failures of a card", value="50,700 h", source=Source.ASSUMED,
+                         where="419 interruptions in 54 days on 16,384 H100, arXiv 2407.21783"),
+            LongRunInput(what="restart after a failure", value="600 s", source=None, where="stated"),
+        ),
+    )  # fmt: skip
+    return replace(base, cards=64, ranks=tuple(ranks), scaling=tuple(points), long_run=month)
 
 
 def hostile() -> RunResult:

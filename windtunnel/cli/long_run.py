@@ -16,7 +16,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "long runs", "effective training time over days; what is not stated is taken from published runs"
     ).add_argument
     add("--days", type=float, metavar="N", help="how long the job runs")
-    add("--mtbf-hours", type=float, metavar="H", help="time between failures of one card (default: Llama 3's)")
+    add(
+        "--mtbf-hours", type=float, metavar="H", help="time between failures of one card (default: Llama 3's)"
+    )
     add("--checkpoint-every", type=float, metavar="MIN", help="training between checkpoints (default: best)")
     add("--checkpoint-stop", type=float, metavar="S", help="standstill of one checkpoint, in seconds")
     add("--restart", type=float, metavar="MIN", help="from a failure to the first step again (default: 15)")

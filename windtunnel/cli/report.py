@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windtunnel import api
-from windtunnel.cli import output
+from windtunnel.cli import long_run, output
 from windtunnel.errors import AnswerIsNo, WindtunnelError
+from windtunnel.program import world_files
 from windtunnel.program.program import Origin
 from windtunnel.report import chrome, comparison, csv, difference, html, perfetto, threshold
 from windtunnel.report.terminal import summary
 from windtunnel.report.threshold import Threshold
 from windtunnel.results import file, json_result
 from windtunnel.results.run_result import RunResult
+from windtunnel.specs.targets import parse_target
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -56,6 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--fail-if", metavar="LIMIT", action="append", default=[],
         help="exit 1 when the second of two results is past this, as 'step_time>3%%'",
     )  # fmt: skip
+    long_run.add_options(parser)
     parser.add_argument("--open", choices=("yes", "no"), default="no", help="show the page in a browser")
 
 
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             counts, and what pricing raises.
     """
     limits = [threshold.parse(text) for text in args.fail_if]
-    results = _results(args.files, args.on)
+    results = _results(args)
     names = _names(args.files, results)
     if limits and len(results) != 2:
         raise WindtunnelError(
@@ -90,14 +93,15 @@ def run(args: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def _results(paths: Sequence[Path], on: str | None) -> list[RunResult]:
+def _results(args: argparse.Namespace) -> list[RunResult]:
+    paths: list[Path] = args.files
     if len(paths) > 2:
         raise WindtunnelError(
             "E928",
             f"a report takes one file or two, not {len(paths)}",
             hint="to compare chips, give one file and --on CHIP,CHIP",
         )
-    results = [result for path in paths for result in _of_file(path, on)]
+    results = [result for path in paths for result in _of_file(path, args)]
     if len(paths) == 2 and len(results) != 2:
         raise WindtunnelError(
             "E928",
@@ -107,25 +111,29 @@ def _results(paths: Sequence[Path], on: str | None) -> list[RunResult]:
     return results
 
 
-def _of_file(path: Path, on: str | None) -> list[RunResult]:
+def _of_file(path: Path, args: argparse.Namespace) -> list[RunResult]:
     """The results of one file: as saved, or priced now."""
     if file.is_result_file(path):
-        if on is not None:
+        if args.on is not None:
             raise WindtunnelError(
                 "E928",
-                f"`{path}` is a saved result: it cannot be priced again on `{on}`",
+                f"`{path}` is a saved result: it cannot be priced again on `{args.on}`",
                 hint="give the program file (.wt) with --on, or leave --on out",
             )
         return list(file.load(path))
-    program = api.load(path)
-    chips = [part.strip() for part in (on or program.origin.chip or DEFAULT_CHIP).split(",")]
-    results = [api.predict(program, on=chip) for chip in chips]
-    return [replace(result, command=_command(program.origin, result.chip)) for result in results]
+    programs = world_files.load(path)
+    origin = programs[0].origin
+    results = []
+    for cluster in parse_target(args.on or origin.chip or DEFAULT_CHIP):
+        result = long_run.added(args, api.predict(programs, on=cluster), cluster.chip)
+        results.append(replace(result, command=_command(origin, result)))
+    return results
 
 
-def _command(origin: Origin, chip: str) -> str:
-    """The command that recorded the program, for the chip it is priced on now."""
-    return shlex.join(["windtunnel", "run", "--on", chip, origin.script, *origin.argv])
+def _command(origin: Origin, result: RunResult) -> str:
+    """The command that recorded the program, for what it is priced on now."""
+    on = result.chip if result.cards == 1 else f"{result.chip}:{result.cards}"
+    return shlex.join(["windtunnel", "run", "--on", on, origin.script, *origin.argv])
 
 
 def _names(paths: Sequence[Path], results: Sequence[RunResult]) -> list[str]:

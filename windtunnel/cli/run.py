@@ -14,6 +14,7 @@ from windtunnel.cli.parser import Parser, add_chip_options, add_global_options
 from windtunnel.cli.script_output import script_output
 from windtunnel.errors import WindtunnelError
 from windtunnel.program import file as program_file
+from windtunnel.program import world_files
 from windtunnel.program.program import Program
 from windtunnel.specs.table import did_you_mean
 from windtunnel.specs.targets import parse_target
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     named = args.on or (program.origin.chip if program is not None else "") or DEFAULT_CHIP
     clusters = parse_target(named, args.set, args.chips)
     if program is not None and program.origin.world_size > 1:
-        programs = run_cluster.load_world(program, words[0])
+        programs = world_files.with_others(program, words[0])
         return run_cluster.answer(args, programs, clusters, saved=words[0])
     if program is not None:
         return run_answer.answer(args, program, clusters, saved=words[0])

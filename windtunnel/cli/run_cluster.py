@@ -1,8 +1,4 @@
-"""`windtunnel run --on CHIP:CARDS`: one world recorded, its ranks replayed together and priced on clusters.
-
-A recording of several ranks is several files: ``train.wt`` holds the first rank, ``train.rank8.wt`` and so on
-those that differ from it.
-"""
+"""`windtunnel run --on CHIP:CARDS`: one world recorded, its ranks replayed together and priced on clusters."""
 
 from __future__ import annotations
 
@@ -11,16 +7,16 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windtunnel.cli import output, run_answer
 from windtunnel.errors import WindtunnelError
 from windtunnel.network.model import NetworkModel
-from windtunnel.program import file as program_file
+from windtunnel.program import world_files
 from windtunnel.program.program import Program
 from windtunnel.results.run_result import RunResult
 from windtunnel.specs.cluster import Cluster
+from windtunnel.specs.targets import for_world
 from windtunnel.timeline.cluster_totals import predict_world
 
 if TYPE_CHECKING:
@@ -75,7 +71,7 @@ def record_and_answer(
         )
     recordings = record(args, target, make_session, clusters[0])
     programs = [r.program for r in recordings if r.program is not None]
-    save(programs, saved)
+    world_files.save(programs, saved)
     ending = _said(recordings)
     return answer(args, programs, clusters, saved=saved, ending=ending)
 
@@ -131,7 +127,8 @@ def answer(
     ending: Ending | None = None,
 ) -> int:
     """Price a recorded world on every cluster and print; the exit status. Raises what pricing raises."""
-    sized = [_sized(cluster, programs[0]) for cluster in clusters]
+    world = programs[0].origin.world_size
+    sized = [for_world(cluster, world) for cluster in clusters]
 
     def predict(_: Program, cluster: Cluster) -> RunResult:
         return predicted(args, programs, cluster)
@@ -148,52 +145,6 @@ def predicted(args: argparse.Namespace, programs: Sequence[Program], cluster: Cl
         strict=args.strict,
         command=shlex.join(["windtunnel", *sys.argv[1:]]),
     )
-
-
-def _sized(cluster: Cluster, program: Program) -> Cluster:
-    """A chip without a number of cards is taken as many times as the recording needs."""
-    world = program.origin.world_size
-    if cluster.cards == world:
-        return cluster
-    if cluster.cards == 1:
-        from windtunnel.specs.targets import cluster_of
-
-        return cluster_of(cluster.chip, world)
-    raise WindtunnelError(
-        "E238",
-        f"the recording is of {world} ranks, and `{cluster.name}` has {cluster.cards} cards",
-        hint=f"price it on {world} cards, or record the script again for {cluster.cards}",
-        values={"recorded world size": world, "cards": cluster.cards},
-    )
-
-
-def save(programs: Sequence[Program], path: str) -> None:
-    """One file for each rank, the first under ``path`` itself. Raises E905."""
-    for old in _siblings(path):
-        old.unlink()
-    for number, program in enumerate(programs):
-        program_file.save(program, path if number == 0 else _rank_path(path, program.origin.rank))
-
-
-def load_world(first: Program, path: str) -> list[Program]:
-    """The recorded ranks that belong to the recording at ``path``, it being the first. Raises E9xx."""
-    others = [program_file.load(sibling) for sibling in _siblings(path)]
-    mine = [
-        other
-        for other in others
-        if other.origin.world_size == first.origin.world_size and other.origin.script == first.origin.script
-    ]
-    return [first, *sorted(mine, key=lambda program: program.origin.rank)]
-
-
-def _rank_path(path: str, rank: int) -> Path:
-    file = Path(path)
-    return file.with_name(f"{file.stem}.rank{rank}{file.suffix}")
-
-
-def _siblings(path: str) -> list[Path]:
-    file = Path(path)
-    return sorted(file.parent.glob(f"{file.stem}.rank*{file.suffix}"))
 
 
 def _said(recordings: Sequence[RankRecording]) -> Ending:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from windtunnel.cli import long_run, output, run_cluster
 from windtunnel.errors import WindtunnelError
-from windtunnel.program import file as program_file
+from windtunnel.program import world_files
 from windtunnel.report import long_run_table, scaling_table
 from windtunnel.results import file as result_file
 from windtunnel.results import json_result
@@ -112,8 +112,8 @@ def _one(
                 hint=f"see why with: windtunnel run --on {cluster.chip.name}:{cluster.cards} {target.name}",
                 values={"cards": cluster.cards},
             )
-        programs = run_cluster.load_world(program_file.load(path), path)
-        run_cluster.save(programs, saved)
+        programs = world_files.load(path)
+        world_files.save(programs, saved)
     return run_cluster.predicted(args, programs, cluster)
 
 
@@ -131,7 +131,7 @@ def _record(
     if failed is not None:
         print(failed.ending.shown or failed.ending.detail, file=sys.stderr)
         return
-    run_cluster.save([r.program for r in recordings if r.program is not None], path)
+    world_files.save([r.program for r in recordings if r.program is not None], path)
 
 
 def _in_child(work: Callable[[], None]) -> None:

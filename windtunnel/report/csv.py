@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from windtunnel.report.files import write_bytes
+from windtunnel.results.columns import PART_KEYS
 from windtunnel.results.run_result import RunResult
 
 Table = list[list[object]]
@@ -55,11 +56,36 @@ def _communication(result: RunResult) -> Table:
     return [list(heading), *([getattr(row, key) for key in heading] for row in result.communication)]
 
 
+def _ranks(result: RunResult) -> Table:
+    heading = ["rank", "count", "step_time_s", *PART_KEYS, "peak_reserved_bytes"]
+    rows: Table = [
+        [r.rank, r.count, r.step_time_s, *(getattr(r.parts, key) for key in PART_KEYS), r.peak_reserved_bytes]
+        for r in result.ranks
+    ]
+    return [list(heading), *rows]
+
+
+def _scaling(result: RunResult) -> Table:
+    heading = ["cards", "step_time_s", "low_s", "high_s", "tokens_per_s_per_gpu", "mfu", "efficiency", *PART_KEYS,
+               "peak_reserved_bytes", "limit"]  # fmt: skip
+    rows: Table = []
+    for p in result.scaling:
+        rate = p.tokens_per_s_per_gpu.value if p.tokens_per_s_per_gpu else ""
+        mfu = p.mfu.value if p.mfu else ""
+        parts = [getattr(p.parts, key) for key in PART_KEYS]
+        step = p.step_time_s
+        rows.append([p.cards, step.value, step.low, step.high, rate, mfu, p.efficiency, *parts,
+                     p.peak_reserved_bytes, p.limit])  # fmt: skip
+    return [list(heading), *rows]
+
+
 TABLES: dict[str, Callable[[RunResult], Table]] = {
     "ops": _ops,
     "memory": _memory,
     "storages": _storages,
     "communication": _communication,
+    "ranks": _ranks,
+    "scaling": _scaling,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from windtunnel import units
+from windtunnel.report import notices
 from windtunnel.report.text_table import Shorten, TextColumn, bar, render
 from windtunnel.results import columns
 from windtunnel.results.columns import LONG_RUN_KEYS
@@ -19,8 +20,10 @@ _INPUTS = (
 
 def sentence(run: LongRun) -> str:
     """``30 days on 1,024 cards: 97.1 % effective training time (96.5 – 97.7), 14.5 failures``."""
-    share, low, high = (units.percent(x) for x in (run.effective.value, run.effective.low, run.effective.high))
-    tokens = f", {units.decimal(run.tokens.value, 'tokens')}" if run.tokens is not None else ""
+    share, low, high = (
+        units.percent(x) for x in (run.effective.value, run.effective.low, run.effective.high)
+    )
+    tokens = f", {units.significant(run.tokens.value / 1e9)} billion tokens" if run.tokens is not None else ""
     return (
         f"{run.days:g} days on {run.cards:,} {'card' if run.cards == 1 else 'cards'}: {share} effective training "
         f"time ({low} to {high}), {units.significant(run.failures.value)} failures{tokens}"
@@ -40,7 +43,7 @@ def lines(result: RunResult, width: int) -> list[str]:
     inputs = [(row.what, row.value, str(row.source or ""), row.where) for row in run.inputs]
     histories = f"means of {run.histories} histories, seed {run.seed}"
     return [
-        sentence(run),
+        *notices.wrapped(sentence(run), width),
         "",
         *render(_PARTS, parts, width),
         "",

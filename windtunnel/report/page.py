@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from windtunnel import units
 from windtunnel.estimate import Source
 from windtunnel.program.program import Notice, NoticeKind
-from windtunnel.report import flame, grouping, notices, op_tree, plots, timeline_data, words
+from windtunnel.report import (
+    cluster_plots,
+    flame,
+    grouping,
+    long_run_table,
+    notices,
+    op_tree,
+    plots,
+    scaling_table,
+    timeline_data,
+    words,
+)
+from windtunnel.report.cluster_plots import Lane, Piece, ScalingPlot
 from windtunnel.report.comparison import NOTHING, ComparedRow
 from windtunnel.report.flame import Frame
 from windtunnel.report.op_tree import Node
@@ -76,6 +88,12 @@ class View:
     what_if: tuple[WhatIf, ...]
     sources: tuple[SourceShare, ...]
     notices: tuple[tuple[NoticeKind, str, tuple[Notice, ...]], ...]
+    lanes: tuple[Lane, ...]
+    lane_colors: tuple[tuple[str, int], ...]
+    scaling: ScalingPlot | None
+    scaling_title: str
+    long_run: tuple[Piece, ...]
+    long_run_sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +145,12 @@ def view(result: RunResult) -> View:
             (kind, notices.HEADINGS[kind], tuple(members))
             for kind, members in notices.by_kind(result.notices)
         ),
+        lanes=cluster_plots.lanes(result),
+        lane_colors=tuple(cluster_plots.COLOR_OF.items()),
+        scaling=cluster_plots.scaling(result.scaling),
+        scaling_title=scaling_table.title(result.scaling),
+        long_run=cluster_plots.long_run(result.long_run) if result.long_run is not None else (),
+        long_run_sentence=long_run_table.sentence(result.long_run) if result.long_run is not None else "",
     )
 
 

@@ -1,6 +1,7 @@
 """A native Perfetto trace (``.pftrace``) of a step, written without a protobuf library.
 
-One process per result with a track per stream and host, names interned, and counters of memory by category.
+One process per result, and one for every further rank of a cluster, with a track per stream and host; names are
+interned, and counters show memory by category.
 Field numbers are those of Perfetto's ``trace_packet.proto``, ``track_event.proto``, ``interned_data.proto``,
 ``track_descriptor.proto``, ``debug_annotation.proto``; a test decodes the file with Perfetto's own classes.
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from windtunnel.report import grouping, timeline_data, words
 from windtunnel.report.files import write_bytes
-from windtunnel.results.run_result import MemoryResult, OpRow, RunResult
+from windtunnel.results.run_result import MemoryResult, OpRow, RankResult, RunResult, Span
 
 _NANO = 1e9
 _SEQUENCE = 1
@@ -25,6 +26,8 @@ _BEGIN, _END, _COUNTER = 1, 2, 4
 _EXPLICIT_ORDER = 3
 _UNIT_BYTES = 3
 _ROOM = 1 << 20  # track numbers per result
+_RANKS = 1 << 40  # where those of further ranks begin
+_PIDS = 1 << 20  # process numbers per result
 
 
 def write(results: Sequence[RunResult], path: str | Path) -> None:
@@ -55,21 +58,28 @@ class _Trace:
         self._process(process, number + 1, words.title(result))
         for track, name in enumerate(result.tracks):
             self._track(process + 1 + track, process, name, track)
-        spans = sorted(result.spans, key=lambda span: (span.track, span.start_s))
-        for index, span in enumerate(spans):
-            begin = round(span.start_s * _NANO)
-            end = begin + max(0, round(span.duration_s * _NANO))
-            following = spans[index + 1] if index + 1 < len(spans) else None
-            if following is not None and following.track == span.track:
-                # rounding must not make neighbours overlap: Perfetto would nest them
-                end = max(begin, min(end, round(following.start_s * _NANO)))
+        for span, begin, end in _rounded(result.spans):
             track = process + 1 + span.track
             op = result.ops[span.op] if span.op >= 0 else None
             name = op.name if op else timeline_data.unnamed(result.tracks[span.track])
             self._events.append((begin, partial(self._begin, begin, track, name, op, span.critical)))
             self._events.append((end, partial(_end, end, track)))
+        for place, rank in enumerate(result.ranks):
+            if rank.spans:
+                self._rank(_RANKS + ((number << 20) + place) * _ROOM, number + 1, rank)
         finish = max((span.start_s + span.duration_s for span in result.spans), default=0.0)
         self._memory(process, result.memory, len(result.tracks), finish or result.step_time_s.value)
+
+    def _rank(self, process: int, result: int, rank: RankResult) -> None:
+        """A rank that is not the one told in full: a process of its own, intervals with names alone."""
+        self._process(process, result * _PIDS + 1 + rank.rank, f"rank {rank.rank}, stands for {rank.count:,}")
+        for track, name in enumerate(rank.tracks):
+            self._track(process + 1 + track, process, name, track)
+        for span, begin, end in _rounded(rank.spans):
+            name = rank.names[span.op] if span.op >= 0 else timeline_data.unnamed(rank.tracks[span.track])
+            where = process + 1 + span.track
+            self._events.append((begin, partial(self._begin, begin, where, name, None, span.critical)))
+            self._events.append((end, partial(_end, end, where)))
 
     def encoded(self) -> bytes:
         """Everything in order of time; equal times keep the order in which they were added."""
@@ -128,6 +138,19 @@ class _Trace:
             known[value] = len(known) + 1
             interned.append(_message(kind, _uint(1, known[value]), _text(2, value)))
         return known[value]
+
+
+def _rounded(spans: Sequence[Span]) -> Iterator[tuple[Span, int, int]]:
+    """Spans by track with begin and end in nanoseconds; neighbours that rounding would make overlap, and
+    Perfetto nest, are cut."""
+    ordered = sorted(spans, key=lambda span: (span.track, span.start_s))
+    for index, span in enumerate(ordered):
+        begin = round(span.start_s * _NANO)
+        end = begin + max(0, round(span.duration_s * _NANO))
+        following = ordered[index + 1] if index + 1 < len(ordered) else None
+        if following is not None and following.track == span.track:
+            end = max(begin, min(end, round(following.start_s * _NANO)))
+        yield span, begin, end
 
 
 def _end(at: int, track: int) -> bytes:

@@ -207,7 +207,12 @@ def _long_run(run: LongRun) -> Json:
         **{key: getattr(run, key) for key in LONG_RUN_KEYS},
         "checkpoint_interval_s": run.checkpoint_interval_s,
         "inputs": [
-            {"what": row.what, "value": row.value, "source": row.source and str(row.source), "where": row.where}
+            {
+                "what": row.what,
+                "value": row.value,
+                "source": row.source and str(row.source),
+                "where": row.where,
+            }
             for row in run.inputs
         ],
     }

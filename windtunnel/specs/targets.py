@@ -43,6 +43,24 @@ def cluster_of(chip: str | Chip, cards: int = 1) -> Cluster:
     )
 
 
+def for_world(cluster: Cluster, world_size: int) -> Cluster:
+    """The cluster for a recording of ``world_size`` ranks; a chip alone is taken as often as that needs.
+
+    Raises:
+        WindtunnelError: E238, the cluster has another number of cards.
+    """
+    if cluster.cards == world_size:
+        return cluster
+    if cluster.cards == 1:
+        return cluster_of(cluster.chip, world_size)
+    raise WindtunnelError(
+        "E238",
+        f"the recording is of {world_size} ranks, and `{cluster.name}` has {cluster.cards} cards",
+        hint=f"price it on {world_size} cards, or record the script again for {cluster.cards}",
+        values={"recorded world size": world_size, "cards": cluster.cards},
+    )
+
+
 def parse_target(
     text: str, overrides: Sequence[str] = (), folders: Sequence[Path] = ()
 ) -> tuple[Cluster, ...]:

@@ -93,7 +93,9 @@ def _reliability(
         written_s = state_bytes / STORAGE_BYTES_PER_S_OF_A_CARD
         best_s = best_interval_s(stop_s, hours * 3600 / result.cards) if hours > 0 and stop_s > 0 else 0.0
         every_s = max(best_s, written_s, 60.0)
-        rule = "Young's optimum" if every_s == best_s else "as fast as storage takes it, 2 TB/s for 16,384 cards"
+        rule = (
+            "Young's optimum" if every_s == best_s else "as fast as storage takes it, 2 TB/s for 16,384 cards"
+        )
     given = (
         ("time between failures of a card", f"{hours:,.0f} h", asked.card_hours,
          "419 interruptions in 54 days on 16,384 H100, arXiv 2407.21783"),

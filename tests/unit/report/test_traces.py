@@ -17,6 +17,7 @@ from windtunnel.report import chrome, csv, perfetto
 from windtunnel.results.run_result import RunResult
 
 RESULTS = (sample_results.training(), sample_results.decode())
+CLUSTER = sample_results.cluster()
 
 
 def _oracle(data: bytes) -> Any:
@@ -63,7 +64,7 @@ def test_every_slice_begins_and_ends() -> None:
     open_slices: dict[int, int] = defaultdict(int)
     begun, latest = 0, -1
     known: set[int] = set()
-    for field, packet in _fields(perfetto.encode(RESULTS)):
+    for field, packet in _fields(perfetto.encode((*RESULTS, CLUSTER))):
         assert field == 1
         content = dict(_fields(packet))  # type: ignore[arg-type]
         if 11 not in content:
@@ -81,7 +82,8 @@ def test_every_slice_begins_and_ends() -> None:
             begun += 1
         elif event[9] == 2:
             open_slices[event[11]] -= 1  # type: ignore[index]
-    assert begun == sum(len(result.spans) for result in RESULTS)
+    ranks = sum(len(rank.spans) for rank in CLUSTER.ranks)
+    assert begun == sum(len(result.spans) for result in (*RESULTS, CLUSTER)) + ranks
     assert not any(open_slices.values())
 
 
@@ -115,6 +117,19 @@ def test_perfetto_reads_what_we_write() -> None:
     assert tracks[1 << 20] == "NVIDIA H100 SXM 80 GB · 8 cards · training step"
 
 
+def test_every_rank_is_a_process() -> None:
+    trace = _oracle(perfetto.encode([CLUSTER]))
+    names = [
+        p.track_descriptor.process.process_name
+        for p in trace.packet
+        if p.track_descriptor.HasField("process")
+    ]
+    assert names[0].startswith("NVIDIA H100")
+    assert names[1:] == [f"rank {rank}, stands for 16" for rank in (0, 16, 32)]
+    uuids = [p.track_descriptor.uuid for p in trace.packet if p.HasField("track_descriptor")]
+    assert len(uuids) == len(set(uuids))
+
+
 def test_counters_hold_the_bytes() -> None:
     trace = _oracle(perfetto.encode(RESULTS[:1]))
     values = [packet.track_event.counter_value for packet in trace.packet if packet.track_event.type == 4]
@@ -137,7 +152,7 @@ def test_hostile_names_stay_whole() -> None:
 
 @pytest.mark.parametrize("kind", csv.TABLES)
 def test_tables_have_equal_rows(kind: str) -> None:
-    rows = list(standard_csv.reader(io.StringIO(csv.encode(RESULTS[0], kind))))
+    rows = list(standard_csv.reader(io.StringIO(csv.encode(CLUSTER, kind))))
     assert len(rows) > 1
     assert {len(row) for row in rows} == {len(rows[0])}
 
