@@ -89,6 +89,7 @@ def _template(name: str) -> jinja2.Template:
         memory=_memory,
         brief=words.brief,
         percent=lambda fraction: f"{100 * fraction:.1f} %",
+        exact_percent=lambda fraction: units.percent(fraction, 4 if fraction > 0.5 else 2),
         place=lambda fraction: f"{100 * fraction:.3f}%",
         count=units.count,
         rate=lambda value: columns.text(Unit.FLOP_PER_S, value) if value > 0 else "",
