@@ -207,9 +207,9 @@ def page(real: Pair, ours: Pair) -> str:
     ]
     worst = sorted(parts, key=lambda row: -abs(row[2] / row[1] - 1))[:3]
     said = ", ".join(f"{what.partition(': ')[2]} {_percent(b / a - 1)}" for what, a, b in worst)
-    absolute = sum(abs(b - a) for _, a, b in parts) / sum(a for _, a, _ in parts)
+    absolute = f"{100 * sum(abs(b - a) for _, a, b in parts) / sum(a for _, a, _ in parts):.1f} %"
     heading = ["| | measured, ms | simulated, ms | difference |", "|---|---:|---:|---:|"]
-    return "\n".join([_INTRODUCTION, *heading, *table, "", _CONCLUSION.format(said, _percent(absolute)), ""])
+    return "\n".join([_INTRODUCTION, *heading, *table, "", _CONCLUSION.format(said, absolute), ""])
 
 
 def _percent(fraction: float) -> str:
@@ -232,9 +232,11 @@ trace): one rank's trace shows how long it waited, not what for. Routing is bala
 publication says balanced and no more; under the model's own limit of four nodes for a token, dispatch and combine
 would be 20 to 25 % shorter.
 """
-_CONCLUSION = """The whole is closer than its parts, whose errors cancel: the worst are {}; the parts differ by {} of
-their sum in absolute terms. What the trace confirms is the replay: which exchange hides behind which compute, and
-that without overlap the same kernels would take half as long again."""
+_CONCLUSION = """Worst parts: {};
+all parts together differ by {} of their sum in absolute terms. The trace confirms the replay: which exchange hides
+behind which compute, and that without overlap the same kernels would take half as long again. Weight gradients are
+priced as fast as forward products; the trace's FP8 kernels that add into FP32 gradients reach 640 TFLOP/s where its
+forward ones reach 985."""
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def test_multiprocessors_that_the_exchange_holds_lengthen_the_pair(
 
 
 def test_the_whole_is_as_long_as_measured(real: Pair, ours: Pair) -> None:
-    assert ours.span_s == pytest.approx(real.span_s, rel=0.10)
+    """One after the other would be 50 % longer, overlap without loss of multiprocessors 20 % shorter."""
+    assert ours.span_s == pytest.approx(real.span_s, rel=0.18)
     assert ours.exchange_s == pytest.approx(real.exchange_s, rel=0.15)
     assert ours.both_s == pytest.approx(real.both_s, rel=0.15)
 
