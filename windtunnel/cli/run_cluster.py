@@ -83,9 +83,16 @@ def record(
     from windtunnel.capture.distributed.world import World, record_world
     from windtunnel.cli.script_output import script_output
 
+    network = NetworkModel(cluster)
+
+    def timed() -> Session:
+        session = make_session()
+        session.clock.collective_time = network.estimate  # for scripts that ask what time it is
+        return session
+
     world = World(cluster.cards, cluster.node.cards, ranks_asked(args, cluster.cards))
     with script_output(to_stderr=args.json):
-        return record_world(make_session, target, world, virtual_clock=args.virtual_clock)
+        return record_world(timed, target, world, virtual_clock=args.virtual_clock)
 
 
 def ranks_asked(args: argparse.Namespace, world_size: int) -> tuple[int, ...]:

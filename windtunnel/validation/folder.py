@@ -75,6 +75,10 @@ def _predicted(file: MeasuredFile, training: TrainingRows, progress: Progress) -
         yield from predict_mesh(table.where(exchanges))
     elif known.kind is Kind.COLLECTIVE:
         yield from predict_collectives(table)
+    elif known.kind is Kind.STEP:
+        from windtunnel.validation.predict_steps import predict_steps  # needs PyTorch
+
+        yield from predict_steps(table, lambda done, of: progress(f"{file.name} {done} of {of}"))
     elif known.kind is Kind.SERVING:
         yield from predict_serving(table, lambda done, of: progress(f"{file.name} {done} of {of}"))
     else:

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     KERNEL = "kernels"
     COLLECTIVE = "collectives"
     TRAINING = "training"
+    STEP = "steps of a small decoder"
     SERVING = "serving"
     UNPREDICTED = "unpredicted"
 
@@ -61,6 +62,9 @@ _TRAINING = Format(
     ),
     target="",
 )
+_STEP_SIZES = tuple(
+    "hidden heads kv_heads head_dim ffn layers vocabulary experts top_k batch sequence".split()
+)
 _SERVING = Format(Kind.SERVING, ("model", "gpu", "precision", "tensor_parallel"), target="")
 _S5000_SERVING = _unpredicted("figures of many kinds in words, not rebuilt yet")
 _MLPERF_SERVING = _unpredicted("layout, batch and lengths are not stated")
@@ -87,6 +91,7 @@ FORMATS: dict[str, Format] = {
     "kernel_infersim_grouped_gemm": _kernel("gpu", ""),
     "kernel_llmcompass_a100": _kernel("", ""),
     "kernel_simumax_efficiency": _kernel("", "", "derived_seconds"),
+    "kernel_torch_ops": _kernel("gpu op dtype", ""),
     "kernel_vidur_mlp_ops": _kernel("gpu op", "num_tokens tensor_parallel", "median_seconds"),
     "micro_driver_launch_copy": _kernel("", "", ""),
     "micro_mamf_best_gemm": _kernel("", "", "derived_seconds"),
@@ -110,6 +115,12 @@ FORMATS: dict[str, Format] = {
         Kind.TRAINING,
         tuple("gpus global_batch micro_batch hidden heads layers seq_len tp dp pp".split()),
         target="iteration_ms",
+    ),
+    "step_torch": Format(
+        Kind.STEP,
+        ("gpu", "block", "mode", *_STEP_SIZES),
+        tuple(name for name in _STEP_SIZES if name not in ("experts", "top_k")),
+        target="step_seconds",
     ),
     **{
         f"train_{name}": _TRAINING

@@ -59,7 +59,7 @@ def predict_rows(rows: MeasuredRows, chip_of: ChipOf) -> Predicted:
     path = f"{first.family}/{first.precision}" + (f"/{first.variant}" if first.variant else "")
     try:
         chip = chip_of(rows.chip)
-        model = CostModel(chip, Settings(library=rows.library.split("+")[0]))
+        model = CostModel(chip, Settings(library=asked_library(rows.library)))
         prices = [model.price(part) for part in rows.parts]
     except WindtunnelError as refusal:
         return Predicted(
@@ -73,6 +73,12 @@ def predict_rows(rows: MeasuredRows, chip_of: ChipOf) -> Predicted:
         np.sum([item.high_s for item in prices], axis=0),
         rows.seconds, np.sum([roofline(part, chip) for part in rows.parts], axis=0),
     )  # fmt: skip
+
+
+def asked_library(name: str) -> str:
+    """The library to ask for: rows that called PyTorch get what programs get; ``+`` starts a remark."""
+    library = name.split("+")[0]
+    return "" if library.split("@")[0] == "torch" else library
 
 
 def roofline(batch: Batch, chip: Chip) -> Floats:

@@ -15,6 +15,7 @@ from windtunnel.validation.kernel_rows import (
     moe,
     moore_threads,
     simumax,
+    torch_ops,
 )
 from windtunnel.validation.measured import MeasuredRows
 from windtunnel.validation.tables import Table, read_table
@@ -41,6 +42,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
     "kernel_infersim_gdn": (deltanet.infersim,),
     "kernel_fla_gb200": (deltanet.linear_attention,),
     "kernel_vidur_mlp_ops": (layers.vidur,),
+    "kernel_torch_ops": (torch_ops.rows,),
 }
 """File name without suffix → how its rows are read."""
 

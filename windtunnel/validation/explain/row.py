@@ -18,6 +18,7 @@ from windtunnel.validation.explain.points import Point
 from windtunnel.validation.explain.training import explain_training
 from windtunnel.validation.folder import files_of, predict_file
 from windtunnel.validation.formats import Kind
+from windtunnel.validation.kernel_scores import asked_library
 from windtunnel.validation.kernels import READERS
 from windtunnel.validation.measured_files import MeasuredFile, read_measured
 from windtunnel.validation.predict_collectives import cases_of, network_of
@@ -110,7 +111,7 @@ def _kernel_parts(table: Table, points: Sequence[Point]) -> tuple[Why, ...]:
     for reader in READERS[table.file]:
         try:
             for rows in reader(table):
-                library = rows.library.split("+")[0]
+                library = asked_library(rows.library)
                 found += [explain_kernel(p, chip(rows.chip), points, library=library) for p in rows.parts]
         except (WindtunnelError, ValueError, KeyError, IndexError, ZeroDivisionError):
             continue

@@ -31,6 +31,7 @@ KERNELS = {
     "FlashAttention-3": "fa3",
     "cuDNN": "cudnn",
     "PyTorch eager attention": "torch",
+    "PyTorch SDPA": "torch",
 }
 """Kernel as a table names it → what it is; the library of a fit is ``kernel@harness``."""
 
