@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import output, serve_answer, serve_endpoint, serve_sweep
+from windtunnel.cli import output, serve_agents, serve_answer, serve_endpoint, serve_sweep
 from windtunnel.cli.fit_model import find_model
 from windtunnel.cli.parser import add_chip_options
 from windtunnel.errors import WindtunnelError
@@ -23,6 +23,7 @@ from windtunnel.serving.trace_readers import BAD_SHOWN, read_trace
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.targets import cluster_of, parse_target
+from windtunnel.workloads.agents.replay import longest
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -38,7 +39,9 @@ EXAMPLES = """examples:
   windtunnel serve deepseek-v3-671b --on mtt-s5000:64 --prefill-cards 32 --rate 20 --sla 'ttft<2s,tpot<60ms'
   windtunnel serve deepseek-v3-671b --on mtt-s5000:144,h20:144 --sweep --enable-dbo
   windtunnel serve llama3-70b --on h20:8 --trace mooncake.jsonl --trace-speed 0.2
-  windtunnel serve qwen3-8b --on mtt-s5000 --port 8000"""
+  windtunnel serve qwen3.5-397b-a17b --on mtt-s5000:8 --precision fp8 --agents autogen:swarm×200
+  windtunnel serve qwen3-8b --on mtt-s5000 --port 8000
+  windtunnel serve qwen3-8b --on mtt-s5000 --port 8000 --engine vllm"""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -59,6 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
     serve_sweep.add_options(parser)
     _add_engine(parser)
     serve_endpoint.add_options(parser)
+    serve_agents.add_options(parser)
     add_chip_options(parser)
 
 
@@ -117,11 +121,15 @@ def run(args: argparse.Namespace) -> int:
             hint="run it once for each: --on mtt-s5000:8",
             values={"on": args.on},
         )
+    if args.agents:
+        team, teams = serve_agents.wanted_graph(args.agents)
+        decode, _ = _deployments(args, model, clusters[0], longest([team]))
+        return serve_agents.run(args, decode, team, teams)
     load = None if serve_endpoint.wanted(args) else _load(args)
-    longest = max((r.prompt_tokens + r.output_tokens for r in load.requests), default=1) if load else 1
+    most = max((r.prompt_tokens + r.output_tokens for r in load.requests), default=1) if load else 1
     if args.trace:
-        longest = 1  # single long requests of a trace are rejected and counted, not the deployment
-    decode, prefill = _deployments(args, model, clusters[0], longest)
+        most = 1  # single long requests of a trace are rejected and counted, not the deployment
+    decode, prefill = _deployments(args, model, clusters[0], most)
     if load is None:
         return serve_endpoint.run(args, decode)
     result = predict(decode, load, policy=Policy(args.router), sla=parse_sla(args.sla), prefill=prefill)

@@ -78,6 +78,16 @@ class Replica:
             if not self._steady(float("inf")) and not self._step():
                 return
 
+    def advance_to_answer(self, until_s: float) -> bool:
+        """Step until a request is answered or ``until_s`` is reached, once at least; whether anything ran."""
+        answered, began_s = len(self.served), self.now_s
+        if until_s <= began_s:
+            return self._step()
+        while self.now_s < until_s and self.busy and len(self.served) == answered:
+            if not self._steady(until_s) and not self._step():
+                break
+        return self.now_s > began_s
+
     def _steady(self, until_s: float) -> bool:
         """Steps that only decode, while nothing else can change; whether there were any."""
         ranks = [rank for rank in self.ranks if rank.busy]

@@ -1,0 +1,183 @@
+"""How many teams of agents a deployment carries within an SLA, and what their tasks cost.
+
+Teams are added until a term breaks, then the border is closed in on. The same search with steps as fast and as slow
+as their 80 % interval allows gives the interval of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from windtunnel.estimate import Estimate, Source
+from windtunnel.recipes.layers.cached import Batch
+from windtunnel.results.agents_result import AgentsResult
+from windtunnel.results.serving_result import Limit, Spread
+from windtunnel.serving import metrics
+from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.metrics import Sla, parse_sla
+from windtunnel.serving.router import Policy
+from windtunnel.serving.uncertainty import Width, width_of
+from windtunnel.workloads.agents.graph import CallGraph
+from windtunnel.workloads.agents.paced import Paced
+from windtunnel.workloads.agents.replay import Outcome, Pace, replay, unhurried_s
+
+DEFAULT_SLA = "ttft:p90<3s,tpot:p90<80ms"
+"""First words within three seconds and twelve words a second, for nine calls of ten: assumed where none is given."""
+DEFAULT_CARD_HOUR = 2.0
+"""Assumed price of a card hour, in any currency."""
+TEAMS_MAX = 8192
+CLOSE = 1.03
+"""The border is known when what holds and what breaks differ by this factor."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of a deployment."""
+
+    graph: CallGraph
+    teams: int
+    sla: tuple[Sla, ...]
+    pace: Pace
+    card_hour_price: float = DEFAULT_CARD_HOUR
+    policy: Policy = Policy.LEAST_LOAD
+
+
+def parse_terms(text: str) -> tuple[Sla, ...]:
+    """An SLA with terms for tasks too: ``task:p90<120s,ttft:p90<3s``. Raises E654."""
+    terms = []
+    for part in filter(None, (part.strip() for part in (text or DEFAULT_SLA).split(","))):
+        whole = part.lower().startswith("task")
+        (term,) = parse_sla("e2e" + part[4:] if whole else part)
+        terms.append(replace(term, what="task") if whole else term)
+    return tuple(terms)
+
+
+def sustained(deployment: Deployment, question: Question, say: Progress = lambda text: None) -> AgentsResult:
+    """Teams, their latencies, the most that hold, and costs."""
+    graph, pace = question.graph, question.pace
+    alone_s = unhurried_s(deployment, graph, pace)
+    outcome = _run(deployment, question, question.teams, alone_s)
+    most = _most(deployment, question, alone_s, say)
+    width = width_of(deployment, _batch(outcome, graph))
+    # a search from a known border is short
+    slow = _most(_at(deployment, width.high), question, alone_s * width.high, say, start=most)
+    fast = _most(_at(deployment, width.low), question, alone_s * width.low, say, start=most)
+    between = Estimate(most, min(slow, most), max(fast, most), width.shares)
+    return _told(deployment, question, outcome, between, alone_s, width)
+
+
+def _run(deployment: Deployment, question: Question, teams: int, spread_s: float) -> Outcome:
+    return replay(deployment, question.graph, teams, question.pace, policy=question.policy, spread_s=spread_s)
+
+
+def _most(deployment: Deployment, question: Question, alone_s: float, say: Progress, start: int = 0) -> int:
+    """Most teams that hold; 0 where one does not."""
+
+    def holds(teams: int) -> bool:
+        kept = all(limit.met for limit in _limits(question.sla, _run(deployment, question, teams, alone_s)))
+        say(f"{teams:,} teams: {'within' if kept else 'outside'} the SLA")
+        return kept
+
+    low, high = 0, max(1, start or question.teams)
+    while holds(high):
+        low = high
+        if high >= TEAMS_MAX:
+            return TEAMS_MAX
+        high = min(TEAMS_MAX, max(high + 1, round(high * (1.25 if start else 2))))
+    if start and not low:
+        low = round(high / 1.25)
+        while low and not holds(low):
+            low, high = round(low / 1.25), low
+    while high - low > 1 and high > low * CLOSE:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _at(deployment: Deployment, factor: float) -> Deployment:
+    return replace(deployment, step=Paced(deployment.step, factor))  # type: ignore[arg-type]
+
+
+def _spreads(outcome: Outcome) -> dict[str, Spread]:
+    calls = outcome.calls
+    return {
+        "task": metrics.spread([task.seconds for task in outcome.tasks]),
+        "ttft": metrics.spread([one.ttft_s for one in calls]),
+        "tpot": metrics.spread([tpot for one in calls if (tpot := one.tpot_s) is not None]),
+        "e2e": metrics.spread([one.e2e_s for one in calls]),
+        "itl": metrics.latencies([], outcome.replicas)["itl"],
+    }
+
+
+def _limits(terms: Sequence[Sla], outcome: Outcome) -> tuple[Limit, ...]:
+    return metrics.limits(terms, _spreads(outcome))
+
+
+def _batch(outcome: Outcome, graph: CallGraph) -> Batch:
+    """The mean batch of a step, for the interval."""
+    gaps = [count for replica in outcome.replicas for _, count in replica.gaps]
+    ranks = len(outcome.replicas[0].ranks)
+    context = (graph.prompt_tokens + graph.output_tokens / 2) / len(graph.calls)
+    return Batch(
+        sequences=max(1, round(sum(gaps) / max(1, len(gaps)) / ranks)), context=max(1, round(context))
+    )
+
+
+def _told(
+    deployment: Deployment, question: Question, outcome: Outcome, most: Estimate, alone_s: float, width: Width
+) -> AgentsResult:
+    graph, calls, found = question.graph, outcome.calls, _spreads(outcome)
+    cards = deployment.layout.cards * deployment.replicas
+    per_hour = 3600 * question.teams / (found["task"].mean + question.pace.think_s)
+    # gaps and tools do not stretch with steps, so this is the wider side
+    rate = Estimate(per_hour, per_hour / width.high, per_hour / width.low, width.shares)
+    price = question.card_hour_price * cards
+    cost = Estimate(price / per_hour, price / rate.high, price / rate.low, ((Source.ASSUMED, 1.0),))
+    busy_s = sum(one.e2e_s for one in calls) / len(outcome.tasks)
+    cluster, model = deployment.cluster, deployment.model
+    return AgentsResult(
+        model=model.name,
+        model_title=model.title or model.name,
+        chip=cluster.chip.name,
+        chip_title=cluster.chip.title,
+        cards=cards,
+        layout=deployment.words(),
+        scenario=graph.name,
+        graph_source=graph.source,
+        teams=question.teams,
+        sustained_teams=most,
+        task_s=found["task"],
+        alone_s=alone_s,
+        ttft_s=found["ttft"],
+        tpot_s=found["tpot"],
+        in_flight=question.teams * busy_s / (found["task"].mean + question.pace.think_s),
+        calls_per_task=len(graph.calls),
+        prompt_tokens_per_task=graph.prompt_tokens,
+        output_tokens_per_task=graph.output_tokens,
+        cached_fraction=sum(one.cached_tokens for one in calls)
+        / sum(one.request.prompt_tokens for one in calls),
+        shared_fraction=graph.shared_fraction,
+        tasks_per_hour=rate,
+        card_hour_price=question.card_hour_price,
+        cost_per_task=cost,
+        preemptions=sum(rank.preempted for replica in outcome.replicas for rank in replica.ranks),
+        limits=metrics.limits(question.sla, found),
+        assumptions=_assumptions(question),
+    )
+
+
+def _assumptions(question: Question) -> tuple[str, ...]:
+    pace = question.pace
+    tools = (
+        "tools take as long as they did when recorded" if pace.tool_s < 0 else f"tools take {pace.tool_s:g} s"
+    )
+    think = f"{pace.think_s:g} s pass" if pace.think_s else "no time passes"
+    return (
+        f"call graph: {question.graph.source}",
+        f"{tools}; {think} between two tasks of a team",
+        f"a card hour costs {question.card_hour_price:g} (assumed), used or not",
+        "answers have the lengths that the recorded ones had",
+    )
