@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from windtunnel.capture import hooks
+from windtunnel.capture.block_masks import UNCOMPILED
 from windtunnel.capture.compiled import CompiledGraph
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program.program import NoticeKind
@@ -25,6 +26,9 @@ def install() -> None:
 
     @functools.wraps(compile_function)
     def prepared(*args: Any, **kwargs: Any) -> Any:
+        fused = getattr(args[0], UNCOMPILED, None) if args else None
+        if fused is not None:
+            return fused
         _prepare_dynamo()
         return compile_function(*args, **kwargs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -46,6 +47,19 @@ def shape_of(name: str) -> Shape | None:
     """The shape function registered for ``namespace.op``."""
     found = _registered.get(name)
     return None if found is None else found.shape
+
+
+def body_of(name: str) -> Callable[..., Any] | None:
+    """What a card runs for ``namespace.op`` where that is Python (``torch.library.custom_op``).
+
+    None for operators of C++, and for those that were registered here: they are taken as one kernel.
+    """
+    definitions = getattr(sys.modules.get("torch._library.custom_ops"), "OPDEFS", {})
+    definition = definitions.get(name.replace(".", "::", 1))
+    if definition is None or name in _registered:
+        return None
+    kernels: dict[str | None, Callable[..., Any]] = definition._backend_fns
+    return kernels.get("cuda") or kernels.get(None)
 
 
 def costs() -> dict[str, Cost]:

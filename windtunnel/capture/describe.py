@@ -34,6 +34,7 @@ class OpInfo:
         "func",
         "name",
         "names",
+        "namespace",
         "returns_nothing",
         "returns_view",
         "skip",
@@ -45,6 +46,7 @@ class OpInfo:
         self.func = func
         self.name = str(func)
         self.base_name = ".".join(self.name.split(".")[:2])
+        self.namespace = self.name.partition(".")[0]
         self.names = [argument.name for argument in schema.arguments]
         self.skip = frozenset({"device", "layout", "pin_memory", "generator", "non_blocking"})
         self.returns_view = any(

@@ -24,9 +24,13 @@ from windtunnel.capture.tensor import (
     shape_only,
     view_of,
 )
+from windtunnel.program.program import NoticeKind
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
+
+_FROM_THE_TOP = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+_WITHOUT_BODY = frozenset({"aten", "prim", "prims", "c10d", "_c10d_functional", "windtunnel"})
 
 Handler = Callable[["State", OpInfo, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -45,6 +49,7 @@ class Dispatcher:
         self.handlers: dict[int, Handler] = {}
         self.arithmetic: dict[int, Callable[..., Any]] = {}
         self._infos: dict[int, OpInfo] = {}
+        self._opaque: set[str] = set()  # operators of Python whose body did not run on the card
         self._cache: dict[tuple[Any, ...], tuple[int, plans.Plan]] = {}
 
     def info(self, func: Any) -> OpInfo:
@@ -76,6 +81,11 @@ class Dispatcher:
         return plan(args, kwargs, call.tensors)
 
     def _miss(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any], call: Call) -> Any:
+        body = None if info.namespace in _WITHOUT_BODY else custom.body_of(info.base_name)
+        if body is not None and info.name not in self._opaque:
+            found, out = self._inside(info, body, args, kwargs)
+            if found:
+                return out
         check_call(info, args, call)
         valued = call.all_valued and bool(call.tensors)
         recorder = self.state.recorder
@@ -96,6 +106,30 @@ class Dispatcher:
             if plan is not None:
                 self._cache[call.key] = (number, plan)
         return out
+
+    def _inside(
+        self, info: OpInfo, body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bool, Any]:
+        """Run an operator whose kernel is Python, as the card would, to record what is inside.
+
+        A body that needs more than shapes, or does nothing that a card sees, makes it one opaque kernel.
+        """
+        recorder = self.state.recorder
+        begin = len(recorder.events)
+        try:
+            # from the top, so that composite operators (matmul) come in the pieces that a card runs
+            with torch.no_grad(), torch._C._ForceDispatchKeyGuard(*_FROM_THE_TOP):
+                out = body(*args, **kwargs)
+        except Exception as error:
+            recorder.notice(NoticeKind.SKIPPED, f"{info.base_name} is one opaque kernel: {error!r:.80}")
+        else:
+            tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+            on_card = all(isinstance(leaf, VirtualTensor) for leaf in tensors)
+            if on_card and any(event >= 0 for event in recorder.events[begin:]):
+                return True, out
+        recorder.forget(begin)
+        self._opaque.add(info.name)
+        return False, None
 
     def _poison(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Values overwritten by data-less data are gone, for every view."""

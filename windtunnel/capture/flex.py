@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from windtunnel.capture import after_import
+from windtunnel.capture import after_import, block_masks
 from windtunnel.capture.meta import contiguous
 from windtunnel.capture.tensor import VirtualTensor, fresh, inner, wrap
 from windtunnel.program import kernels
@@ -30,6 +30,10 @@ def _patch(module: ModuleType) -> None:
     target._validate_device = lambda *tensors: None
     flex_attention.py_impl(VirtualTensor)(_forward)
     flex_attention_backward.py_impl(VirtualTensor)(_backward)
+    # outside compiled regions the operator is called as it is: tracing it first gains nothing here
+    target._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
+    setattr(target.flex_attention, block_masks.UNCOMPILED, target.flex_attention)
+    block_masks.patch(module)
 
 
 def _density(block_mask: Any, query: VirtualTensor, key: VirtualTensor) -> float:

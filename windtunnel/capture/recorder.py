@@ -86,6 +86,10 @@ class Recorder:
             self.events[place] = number
         return number
 
+    def forget(self, begin: int) -> None:
+        """Operations from ``events[begin]`` on count as nothing; what they allocated stays."""
+        self.events[begin:] = [self._nothing if event >= 0 else event for event in self.events[begin:]]
+
     def emit(
         self,
         name: str,

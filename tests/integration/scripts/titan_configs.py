@@ -1,5 +1,7 @@
 """TorchTitan configurations: its llama3 models with variable-length attention and the small assets."""
 
+import torch
+from torch.distributed.pipelining import schedules
 from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.components.optimizer import default_adamw
@@ -9,6 +11,23 @@ from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.models.common.config_utils import decoder_vocab_size
 from torchtitan.models.llama3 import model_registry
 from torchtitan.trainer import Trainer
+
+
+def _takes_micro_batches(cls: type) -> None:
+    """0.3.0 hands a schedule its micro-batches one by one, which PyTorch 2.13 cannot take yet."""
+    plain = cls.step
+
+    def step(self, *args, arg_mbs=None, kwarg_mbs=None, target_mbs=None, **kwargs):
+        if kwarg_mbs is None:
+            return plain(self, *args, **kwargs)
+        self._split_inputs = lambda args, kwargs: (arg_mbs or [()] * len(kwarg_mbs), kwarg_mbs)
+        return plain(self, target=torch.cat(target_mbs) if target_mbs else None, **kwargs)
+
+    cls.step = step
+
+
+_takes_micro_batches(schedules.PipelineScheduleSingle)
+_takes_micro_batches(schedules.PipelineScheduleMulti)
 
 
 def _llama3(flavor: str, batch: int, length: int) -> Trainer.Config:
@@ -33,3 +52,54 @@ def llama3_debug() -> Trainer.Config:
 
 def llama3_8b() -> Trainer.Config:
     return _llama3("8B", 2, 8192)
+
+
+def _text(config: Trainer.Config) -> Trainer.Config:
+    """A debug model of TorchTitan's own on text, without what needs a card that runs graphs."""
+    config.parallelism.spmd_backend = "partial_dtensor"
+    config.training.disable_cuda_graphs = True
+    config.training.steps = 2
+    config.dataloader = HuggingFaceTextDataLoader.Config(dataset="c4_test")
+    return config
+
+
+def llama3_flex() -> Trainer.Config:
+    from torchtitan.models.llama3.config_registry import llama3_debugmodel
+
+    return _text(llama3_debugmodel())
+
+
+def deepseek_v3_debug() -> Trainer.Config:
+    from torchtitan.models.deepseek_v3.config_registry import deepseek_v3_debugmodel
+
+    return _text(deepseek_v3_debugmodel())
+
+
+def qwen3_debug() -> Trainer.Config:
+    from torchtitan.models.qwen3.config_registry import qwen3_debugmodel
+
+    return _text(qwen3_debugmodel())
+
+
+def qwen3_moe_debug() -> Trainer.Config:
+    from torchtitan.models.qwen3.config_registry import qwen3_moe_debug
+
+    return _text(qwen3_moe_debug())
+
+
+def qwen3_5_debug() -> Trainer.Config:
+    from torchtitan.models.qwen3_5.config_registry import qwen35_debugmodel
+
+    return _text(qwen35_debugmodel())
+
+
+def qwen3_5_moe_debug() -> Trainer.Config:
+    from torchtitan.models.qwen3_5.config_registry import qwen35_debugmodel_moe
+
+    return _text(qwen35_debugmodel_moe())
+
+
+def llama3_float8() -> Trainer.Config:
+    from torchtitan.models.llama3 import config_registry
+
+    return _text(config_registry.llama3_debugmodel_float8())

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.capture.virtual_ops import deltanet as ops
 
 CHUNK = 64
@@ -25,9 +26,13 @@ def chunk_gated_delta_rule(
     cu_seqlens: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Prefill and training. Packed sequences (``cu_seqlens``, batch 1) are computed one by one."""
+    """Prefill and training. Packed sequences (``cu_seqlens``, batch 1) start from a state of their own.
+
+    Without data one kernel stands for all of them, as in the real package; with data they go one by one.
+    """
     factor = k.shape[-1] ** -0.5 if scale is None else scale
-    if cu_seqlens is None:
+    data_less = isinstance(q, VirtualTensor) and q.host_values is None
+    if cu_seqlens is None or (data_less and initial_state is None and not output_final_state):
         out, state = ops.gated_delta_chunk(
             q, k, v, g, beta, initial_state, factor, use_qk_l2norm_in_kernel, CHUNK
         )
