@@ -67,6 +67,11 @@ S5000_BLOCKWISE = LinearRecipe("s5000-blockwise", Granularity.BLOCK, S5000_BLOCK
 RECIPES = (TENSORWISE, ROWWISE, BLOCKWISE, S5000_BLOCKWISE)
 
 
+def recipe_named(name: str) -> LinearRecipe:
+    """A recipe by its name. Raises KeyError."""
+    return {recipe.name: recipe for recipe in RECIPES}[name]
+
+
 def fp8_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, recipe: LinearRecipe, profile: NumericProfile
 ) -> Tensor:
@@ -99,20 +104,45 @@ class _Fp8Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         rows, weight = ctx.saved_tensors
-        recipe, profile = ctx.recipe, ctx.profile
-        kept_x, kept_weight = ctx.quantised
         grad = gradients[0].reshape(rows.shape[0], weight.shape[0])
-        left = _left(grad, recipe.gradient, recipe)
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            right = _transposed(kept_weight) if kept_weight is not None else _weight(weight.t(), recipe)
-            grad_x = _product(left, right, profile, recipe).to(rows.dtype).reshape(ctx.shape)
-        if ctx.needs_input_grad[1]:
-            whole = recipe.granularity is Granularity.TENSOR
-            upper = _transposed(left) if whole else _left(grad.t(), recipe.gradient, recipe)
-            lower = _transposed(kept_x) if whole else _left(rows.t(), E4M3, recipe)
-            grad_weight = _product(upper, lower, profile, recipe).to(weight.dtype)
-        return grad_x, grad_weight, None, None
+        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        grad_x, grad_weight = fp8_gradients(
+            grad, rows, weight, ctx.recipe, ctx.profile, wanted, ctx.quantised
+        )
+        return None if grad_x is None else grad_x.reshape(ctx.shape), grad_weight, None, None
+
+
+def fp8_product(rows: Tensor, weight: Tensor, recipe: LinearRecipe, profile: NumericProfile) -> Tensor:
+    """The forward product alone: rows [n, in], weight [out, in]; [n, out] in the dtype of ``rows``."""
+    wide = _product(_left(rows, E4M3, recipe), _weight(weight, recipe), profile, recipe, fast=recipe.fast_forward)
+    return wide.to(rows.dtype)
+
+
+def fp8_gradients(
+    grad: Tensor,
+    rows: Tensor,
+    weight: Tensor,
+    recipe: LinearRecipe,
+    profile: NumericProfile,
+    wanted: tuple[bool, bool] = (True, True),
+    kept: tuple[Quantised | None, Quantised | None] = (None, None),
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of rows [n, in] and weight [out, in] from that of the result [n, out].
+
+    ``kept``: rows and weight as the forward pass quantised them, where that can be used again.
+    """
+    kept_x, kept_weight = kept
+    left = _left(grad, recipe.gradient, recipe)
+    grad_x = grad_weight = None
+    if wanted[0]:
+        right = _transposed(kept_weight) if kept_weight is not None else _weight(weight.t(), recipe)
+        grad_x = _product(left, right, profile, recipe).to(rows.dtype)
+    if wanted[1]:
+        whole = recipe.granularity is Granularity.TENSOR
+        upper = _transposed(left) if whole else _left(grad.t(), recipe.gradient, recipe)
+        lower = _transposed(kept_x) if whole and kept_x is not None else _left(rows.t(), E4M3, recipe)
+        grad_weight = _product(upper, lower, profile, recipe).to(weight.dtype)
+    return grad_x, grad_weight
 
 
 def _left(x: Tensor, fmt: FloatFormat, recipe: LinearRecipe) -> Quantised:

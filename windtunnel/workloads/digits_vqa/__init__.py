@@ -1,0 +1,1 @@
+"""Digits-VQA: questions about pictures of two digits, for a small Qwen3-VL."""
