@@ -7,34 +7,17 @@ curves the definitions differ by a factor of ten or more, so they are reported t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from windtunnel.errors import AnswerIsNo, WindtunnelError
+from windtunnel.results.align_result import Deviation
 
 SMOOTHING = 0.95  # weight of the past in the exponential moving average
 TAIL = 100  # steps in the trailing mean
 HEAD = 10  # steps before rounding noise has grown
 Curve = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """One definition applied to two curves.
-
-    Attributes:
-        name: stable key.
-        definition: in words; L is the reference's loss, L' the candidate's.
-        value: a fraction, except ``tail_gap_nats``, which is in units of the loss.
-        signed: whether the value has a sign (positive: the candidate's loss is higher).
-    """
-
-    name: str
-    definition: str
-    value: float
-    signed: bool
 
 
 def curve(losses: Sequence[float], who: str = "curve") -> Curve:

@@ -8,45 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.results.align_result import PairedEvaluation, Proportion
 
 _Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True, slots=True)
-class Proportion:
-    """A share of items with its 95 % Wilson interval."""
-
-    right: int
-    items: int
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class PairedEvaluation:
-    """Two models on the same items.
-
-    Attributes:
-        only_reference, only_candidate: items that one model alone answers right.
-        p_value: exact McNemar test, two-sided: how often chance alone splits the disagreements so unevenly.
-    """
-
-    reference: Proportion
-    candidate: Proportion
-    both: int
-    only_reference: int
-    only_candidate: int
-    neither: int
-    p_value: float
-
-    @property
-    def agreement(self) -> float:
-        """Share of items on which both are right or both wrong."""
-        return (self.both + self.neither) / self.reference.items
 
 
 def proportion(right: int, items: int) -> Proportion:

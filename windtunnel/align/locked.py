@@ -15,11 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from windtunnel.align.metrics import TensorComparison, compare, compare_all, global_relative_l2
 from windtunnel.errors import WindtunnelError
+from windtunnel.results.align_result import TensorVerdict
 
 # Against golden. The largest error of valid arithmetic is that of Hopper's 13 bits without promotion, 8 % (0.5 %
 # in norm) on the language model of the tests; the smallest of the injected defects is 50 %. Halfway, in ratio.
@@ -27,6 +29,21 @@ ERROR_LIMIT = 0.2
 NORM_LIMIT = 0.15
 # Tensors with less than this share of the root-mean-square norm of all are rounding noise themselves.
 NEGLIGIBLE = 1e-4
+
+
+class GradientRow(Protocol):
+    """What a verdict reads of a compared gradient; ``TensorComparison`` has it."""
+
+    @property
+    def relative_l2(self) -> float: ...
+    @property
+    def norm_ratio(self) -> float: ...
+    @property
+    def cosine(self) -> float: ...
+    @property
+    def special_mismatches(self) -> int: ...
+    @property
+    def reference_norm(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +58,12 @@ class LockedStep:
 
     step: int
     loss_deviation: float
-    gradients: Mapping[str, TensorComparison]
+    gradients: Mapping[str, GradientRow]
 
     @property
     def global_error(self) -> float:
         """Relative error of all gradients as one vector: blind to a defect in one small tensor."""
         return global_relative_l2(self.gradients)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorVerdict:
-    """One tensor over all locked steps: medians, so that one unlucky batch does not decide.
-
-    Attributes:
-        error: relative L2 error of the gradient.
-        norm_change: norm ratio less 1.
-        negligible: too small to judge.
-        flagged: beyond a limit, or with NaN or infinity that the reference lacks.
-    """
-
-    name: str
-    error: float
-    norm_change: float
-    cosine: float
-    negligible: bool
-    flagged: bool
 
 
 @dataclass(frozen=True, slots=True)

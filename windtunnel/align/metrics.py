@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -109,14 +110,19 @@ def compare_all(
     return {name: compare(tensor, candidate[name]) for name, tensor in reference.items()}
 
 
-def global_relative_l2(comparisons: Mapping[str, TensorComparison]) -> float:
+class _Compared(Protocol):
+    @property
+    def relative_l2(self) -> float: ...
+    @property
+    def reference_norm(self) -> float: ...
+
+
+def global_relative_l2(comparisons: Mapping[str, _Compared]) -> float:
     """Relative error of all tensors taken as one vector."""
-    error = math.fsum(
-        (c.relative_l2 * c.reference_norm) ** 2 for c in comparisons.values() if c.reference_norm
-    )
-    return _ratio(
-        math.sqrt(error), math.sqrt(math.fsum(c.reference_norm**2 for c in comparisons.values())), 0.0
-    )
+    rows = comparisons.values()
+    error = math.fsum((row.relative_l2 * row.reference_norm) ** 2 for row in rows if row.reference_norm)
+    whole = math.sqrt(math.fsum(row.reference_norm**2 for row in rows))
+    return _ratio(math.sqrt(error), whole, 0.0)
 
 
 def _ratio(above: float, below: float, both_zero: float) -> float:

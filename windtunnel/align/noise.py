@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
-from windtunnel.align.curves import Deviation, deviations
+from windtunnel.align.curves import deviations
 from windtunnel.errors import WindtunnelError
+from windtunnel.results.align_result import Deviation, Judged
 
 PERTURBATION = 1e-6
 MIN_REPLICAS = 3
@@ -24,26 +24,6 @@ _T = (
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 _NORMAL = 1.960
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A candidate's deviation next to the floor, by one definition.
-
-    Attributes:
-        floor_mean, floor_std: of the replicas' deviations from the reference.
-        z: (value - floor_mean) / floor_std; infinite if the replicas do not vary and the candidate differs.
-        limit: deviations beyond floor_mean ± limit lie outside the 95 % prediction interval.
-        inside: whether this candidate could be one more replica. A smaller deviation than theirs is inside.
-    """
-
-    deviation: Deviation
-    floor: tuple[float, ...]
-    floor_mean: float
-    floor_std: float
-    z: float
-    limit: float
-    inside: bool
 
 
 def perturb(parameters: Sequence[torch.Tensor], seed: int, relative: float = PERTURBATION) -> None:

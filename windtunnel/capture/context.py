@@ -23,7 +23,8 @@ _sequence_number = torch._C._autograd._get_sequence_nr
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _CAPTURE = os.path.dirname(__file__) + os.sep
-_LAUNCHER = os.path.dirname(os.path.dirname(__file__)) + os.sep + "cli" + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_LAUNCHERS = (_PACKAGE + "cli" + os.sep, _PACKAGE + "align" + os.sep)
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _SITE = sysconfig.get_path("purelib") + os.sep
 
@@ -33,7 +34,7 @@ NO_LINE = SourceLine("<outside the script>", 0)
 def is_user_code(code: CodeType) -> bool:
     """Whether a frame is worth naming: the script's or a library's, not PyTorch's, Python's or ours."""
     name = code.co_filename
-    if name.startswith((_TORCH, _CAPTURE, _LAUNCHER)) or name.startswith("<"):
+    if name.startswith((_TORCH, _CAPTURE, *_LAUNCHERS)) or name.startswith("<"):
         return name in ("<stdin>", "<string>")
     return not name.startswith(_STDLIB) or name.startswith(_SITE)
 

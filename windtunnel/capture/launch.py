@@ -31,7 +31,11 @@ from windtunnel.program.program import Outcome, Program
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 EXIT_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
-_OURS = (_PACKAGE + "capture" + os.sep, _PACKAGE + "cli" + os.sep, "<frozen runpy>", runpy.__file__)
+_OURS = (
+    *(_PACKAGE + part + os.sep for part in ("capture", "cli", "align")),
+    "<frozen runpy>",
+    runpy.__file__,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +74,14 @@ def launch(session: Session, target: Target, *, virtual_clock: bool = False) -> 
         stack.enter_context(CudaNames(session))
         if virtual_clock:
             stack.enter_context(virtual_time(session))
-        ending = _run(target)
-        _flush()
+        ending = run_target(target)
+        flush_output()
     program = session.program(target.name, target.argv, ending.outcome, ending.detail)
     return ending, program
 
 
-def _run(target: Target) -> Ending:
+def run_target(target: Target) -> Ending:
+    """Run it as ``python`` would, under whatever card is installed; never raises what the script raised."""
     try:
         if target.is_module:
             _run_module(target)
@@ -206,7 +211,8 @@ def _their_frames(frames: Iterable[traceback.FrameSummary]) -> Iterator[tracebac
             yield frame
 
 
-def _flush() -> None:
+def flush_output() -> None:
+    """Bring out what the script printed."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -105,7 +105,7 @@ def _autocast(on: bool, dtype: torch.dtype) -> None:
     if not on:
         return
     torch.set_autocast_dtype(BACKEND, dtype)
-    torch.set_autocast_cache_enabled(False)  # type: ignore[no-untyped-call]  # it would outlive the weights
+    torch.set_autocast_cache_enabled(False)  # it would outlive the weights
 
     def outside(*args: Any, **kwargs: Any) -> Any:
         torch.set_autocast_enabled(BACKEND, False)

@@ -45,6 +45,7 @@ class StepTracker:
         self.recorder = recorder
         self.stop_after = stop_after
         self.before_optimizer: Callable[[], None] | None = None
+        self.on_forward: Callable[[torch.nn.Module], None] | None = None  # before an outermost call
         self._forwards: list[_Forward] = []
         self._optimizer_steps: list[tuple[int, int]] = []  # (optimizer id, event after it)
         self._backward_ends: list[int] = []
@@ -65,6 +66,8 @@ class StepTracker:
         known = self._roots.get(id(module))
         if known is None or known() is not module:
             self._meet(module)
+        if self.on_forward is not None:
+            self.on_forward(module)
         self._mark(args, Category.INPUT)
         leading = next((a for a in args if isinstance(a, torch.Tensor) and a.dim()), None)
         samples = int(leading.shape[0]) if leading is not None else 0
@@ -156,12 +159,19 @@ class StepTracker:
         for parameter in self._parameters():
             self.recorder.ledger.mark(parameter.store, Category.PARAMETER)
 
+    def roots(self) -> list[torch.nn.Module]:
+        """The outermost modules called so far that still live, in the order they were met."""
+        return [root for root in (known() for known in self._roots.values()) if root is not None]
+
+    @property
+    def trains(self) -> bool:
+        """Whether an optimizer was made."""
+        return self._trains
+
     def _parameters(self) -> list[VirtualTensor]:
-        roots = [root() for root in self._roots.values()]
         return [
             parameter
-            for root in roots
-            if root is not None
+            for root in self.roots()
             for parameter in torch.nn.Module.parameters(root)
             if isinstance(parameter, VirtualTensor)
         ]

@@ -114,7 +114,9 @@ class _Fp8Linear(torch.autograd.Function):
 
 def fp8_product(rows: Tensor, weight: Tensor, recipe: LinearRecipe, profile: NumericProfile) -> Tensor:
     """The forward product alone: rows [n, in], weight [out, in]; [n, out] in the dtype of ``rows``."""
-    wide = _product(_left(rows, E4M3, recipe), _weight(weight, recipe), profile, recipe, fast=recipe.fast_forward)
+    wide = _product(
+        _left(rows, E4M3, recipe), _weight(weight, recipe), profile, recipe, fast=recipe.fast_forward
+    )
     return wide.to(rows.dtype)
 
 

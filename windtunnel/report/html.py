@@ -27,20 +27,12 @@ from windtunnel.results.run_result import RunResult
 
 def render(results: Sequence[RunResult], names: Sequence[str] = ()) -> str:
     """The page for one result, or the comparison of several under their names (their chips if not given)."""
-    script, style = _asset("page.js"), _asset("page.css")
-    shared = {
-        "style": style,
-        "script": script,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
     if len(results) == 1:
         view = page.view(results[0])
-        return _template("report.html.j2").render(
-            **shared, view=view, result=results[0], data=_packed(view.timeline)
-        )
+        return fill("report.html.j2", view=view, result=results[0], data=_packed(view.timeline))
     named = list(names) or comparison.names(results)
-    return _template("compare.html.j2").render(
-        **shared,
+    return fill(
+        "compare.html.j2",
         results=results,
         names=named,
         rows=comparison.rows(results),
@@ -56,6 +48,13 @@ def render(results: Sequence[RunResult], names: Sequence[str] = ()) -> str:
 def write(results: Sequence[RunResult], path: str | Path, names: Sequence[str] = ()) -> None:
     """Write the page. Raises E925 where that cannot be done."""
     write_bytes(path, render(results, names).encode())
+
+
+def fill(template: str, **names: object) -> str:
+    """A page from one of the templates, with the script and style that all pages share."""
+    script, style = _asset("page.js"), _asset("page.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _template(template).render(style=style, script=script, script_hash=digest, **names)
 
 
 def _packed(columns_: dict[str, object]) -> str:

@@ -18,6 +18,7 @@ from windtunnel.align.controls import (
     injected,
     middle_matrix,
     require_caught,
+    suite,
 )
 from windtunnel.align.locked import (
     LockedStep,
@@ -157,18 +158,19 @@ def test_a_rerun_is_identical(checkpoints: list) -> None:
 
 
 def test_replaced_functions_are_put_back() -> None:
-    before = F.linear, F.scaled_dot_product_attention
+    before = F.linear, F.scaled_dot_product_attention, F.conv2d
     for defect in Defect:
         with injected(defect, dict(Model().named_parameters())):
             pass
     with fp8_linears(TENSORWISE, S5000):
         assert F.linear is not before[0]
-    assert (F.linear, F.scaled_dot_product_attention) == before
+    assert (F.linear, F.scaled_dot_product_attention, F.conv2d) == before
 
 
 def test_a_report_needs_all_controls() -> None:
-    caught = [ControlResult(defect, True, ("weight",)) for defect in Defect]
-    require_caught(caught)
+    for has_attention in (True, False):
+        caught = [ControlResult(defect, True, ("weight",)) for defect in suite(has_attention)]
+        require_caught(caught)
     silent = [*caught[:2], ControlResult(caught[2].defect, False, ())]
     for results in (caught[:2], silent):
         with pytest.raises(WindtunnelError) as error:
