@@ -19,14 +19,18 @@ import torch
 from windtunnel.align.controls import Defect, injected, middle_matrix, suite
 from windtunnel.align.instruments import Instruments
 from windtunnel.align.job import BranchRow, Job, Numbers, PlaceRow, TensorRow
+from windtunnel.align.locked import yardstick_size
 from windtunnel.align.metrics import compare, compare_all
+from windtunnel.align.noise import perturb
 from windtunnel.capture.observe import Observer, Seen
-from windtunnel.capture.precision import Precision, become
+from windtunnel.capture.precision import Precision, become, operand_for
 from windtunnel.capture.session import Session
 from windtunnel.errors import WindtunnelError
+from windtunnel.numerics.profiles import profile_of
 from windtunnel.specs.catalogue import chip
 
-REFERENCE, RERUN, GOLDEN, CANDIDATE = "reference", "rerun", "golden", "candidate"
+REFERENCE, RERUN, GOLDEN, CANDIDATE, YARD = "reference", "rerun", "golden", "candidate", "yardstick"
+YARDSTICKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,15 @@ class Branches:
             return
         self._add(RERUN, REFERENCE, step, reference, taken := self._take(RERUN, plain))
         golden = self._take(GOLDEN, ideal) if taken else None
-        found = self._take(CANDIDATE, candidate) if golden else None
-        if golden is None or found is None:
+        if golden is None:
+            return
+        for seed in range(YARDSTICKS):
+            moved = self._take(YARD, ideal, perturbation=1000 * step + seed)
+            if moved is None:
+                return
+            self._add(YARD, GOLDEN, step, golden, moved)
+        found = self._take(CANDIDATE, candidate)
+        if found is None:
             return
         self._add(CANDIDATE, GOLDEN, step, golden, found)
         self._add(CANDIDATE, REFERENCE, step, reference, found)
@@ -84,14 +95,24 @@ class Branches:
             self.rows.append(_row(way, against, step, baseline, taken))
 
     def _take(
-        self, way: str, numbers: Numbers, defect: Defect | None = None, target: str = ""
+        self,
+        way: str,
+        numbers: Numbers,
+        defect: Defect | None = None,
+        target: str = "",
+        perturbation: int | None = None,
     ) -> Taken | None:
         """The step in another way; None in the copy that is about to take it."""
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
-            self._change(way, numbers, defect, target)
+            self._change(way, numbers)
+            parameters = self._instruments.parameters()
+            if defect is not None:
+                self._injected.enter_context(injected(defect, parameters, target))
+            if perturbation is not None:
+                perturb(list(parameters.values()), perturbation, _yardstick(self._job))
             return None
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status) != 0:
@@ -106,15 +127,13 @@ class Branches:
         self._file.unlink()
         return Taken(**loaded)
 
-    def _change(self, way: str, numbers: Numbers, defect: Defect | None, target: str) -> None:
+    def _change(self, way: str, numbers: Numbers) -> None:
         self.way = way
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         card = chip(numbers.chip, numbers.overrides, tuple(map(Path, numbers.folders)))
         become(self._session.state, card, Precision(numbers.precision), ideal=numbers.ideal)
-        if defect is not None:
-            self._injected.enter_context(injected(defect, self._instruments.parameters(), target))
         self._observer = Observer(self._session.state)
         self._instruments.watch_backward()
         self._instruments.keep_gradients = True
@@ -135,6 +154,16 @@ class Branches:
         """In a copy: the script ended without a step."""
         self._file.write_text(words)
         os._exit(1)
+
+
+def _yardstick(job: Job) -> float:
+    """For the accumulator that the candidate's linear layers run on."""
+    assert job.candidate is not None
+    card = chip(job.candidate.chip, job.candidate.overrides, tuple(map(Path, job.candidate.folders)))
+    operand = operand_for(card, Precision(job.candidate.precision))
+    accumulators = profile_of(card).accumulators
+    bits = 23 if operand is None or job.candidate.ideal else accumulators[operand].fraction_bits
+    return yardstick_size(bits)
 
 
 def _row(way: str, against: str, step: int, baseline: Taken, taken: Taken) -> BranchRow:

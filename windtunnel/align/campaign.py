@@ -6,6 +6,7 @@ interrupted goes on where it stopped, and an equal one costs nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from windtunnel.align.curves import curve
 from windtunnel.align.job import Job, Numbers, Role, RunRecord, decode_record, script_digest, versions
 from windtunnel.errors import WindtunnelError
 
@@ -32,6 +34,7 @@ class Campaign:
 
     Attributes:
         steps: stop the script after so many steps; 0: when it ends.
+        tolerance: deviation of the last steps' mean loss that is accepted though it is more than rounding does.
         parallel: runs at the same time.
         fresh: run everything again.
     """
@@ -47,6 +50,7 @@ class Campaign:
     seed: int = 0
     threads: int = 1
     evaluate: str = "evaluate_items"
+    tolerance: float = 0.005
     parallel: int = 1
     fresh: bool = False
 
@@ -67,7 +71,8 @@ def carry_out(campaign: Campaign, report: Report) -> Runs:
     """Run what is missing. ``report`` is told what happens, in words.
 
     Raises:
-        WindtunnelError: E712, the script has no loss; E723, no folder to keep runs in; whatever ended a run.
+        WindtunnelError: E712, the script has no loss; E713, its loss is not finite; E723, no folder to keep
+            runs in; whatever ended a run.
     """
     workshop = _Workshop(campaign, report)
     plain = workshop.job(campaign.reference)
@@ -80,8 +85,9 @@ def carry_out(campaign: Campaign, report: Report) -> Runs:
             hint="align a script that trains with torch.optim; `windtunnel run --values` shows what it does",
             values={"steps": 0},
         )
+    curve(reference.losses, "the reference")
     steps = len(reference.losses)
-    locked = tuple(sorted({int(fraction * steps) for fraction in LOCKED_AT}))
+    locked = tuple(sorted({min(steps - 1, math.ceil(fraction * steps)) for fraction in LOCKED_AT}))
     jobs = {
         "locked steps": msgspec.structs.replace(
             plain, role=Role.LOCKED, steps=0, locked_steps=locked, candidate=campaign.candidate

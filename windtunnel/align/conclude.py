@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 
 from windtunnel.align import noise
+from windtunnel.align.branches import CANDIDATE, GOLDEN, REFERENCE, RERUN, YARD
 from windtunnel.align.campaign import Campaign, Runs
 from windtunnel.align.controls import require_caught
 from windtunnel.align.curves import TAIL, curve
 from windtunnel.align.evaluation import paired, proportion
 from windtunnel.align.job import BranchRow, Numbers, RunRecord, versions
 from windtunnel.align.locked import LockedStep, verdicts
-from windtunnel.capture.precision import Precision, fp8_recipe
+from windtunnel.capture.precision import Precision, fp8_recipe, operand_for
 from windtunnel.errors import AnswerIsNo
 from windtunnel.numerics.profiles import Exactness, NumericProfile, Operand, profile_of
 from windtunnel.numerics.sensitivity import accumulation_errors, undisclosed_variants, width_sweep
@@ -36,7 +37,6 @@ from windtunnel.results.align_result import (
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.schema import Chip
 
-GOLDEN, REFERENCE, CANDIDATE, RERUN = "golden", "reference", "candidate", "rerun"
 FELT = 0.05
 """A place differs noticeably from this relative error on: above what rounding to FP8 alone does to a product."""
 SIGNIFICANT = 0.05
@@ -79,18 +79,18 @@ def conclude(campaign: Campaign, runs: Runs, command: str) -> AlignResult:
         sensitivity=_sensitivity(campaign.candidate),
         notes=_notes(runs, evaluation is not None),
     )
-    answers = _answers(result, diverged)
+    answers = _answers(result, diverged, campaign.tolerance)
     return replace(result, aligned=all(good for good, _ in answers), reasons=tuple(why for _, why in answers))
 
 
-def _answers(result: AlignResult, diverged: str) -> list[tuple[bool, str]]:
+def _answers(result: AlignResult, diverged: str, tolerance: float) -> list[tuple[bool, str]]:
     """Each question that decides, and what it came to."""
     locked = result.locked
     specials = [v.name for v in locked.reference if v.flagged and not math.isfinite(v.error)]
     worst = max((v.error for v in locked.golden if not v.negligible), default=0.0)
     arithmetic = (
         f"arithmetic: {len(locked.flagged)} of {len(locked.golden)} gradients differ from those of ideal sums "
-        f"by more than valid arithmetic does; the largest difference is {worst:.2%}"
+        f"by more than valid arithmetic does; the largest difference of one is {worst:.2%}"
     )
     found = [(not locked.flagged and not specials, arithmetic)]
     if diverged:
@@ -99,11 +99,17 @@ def _answers(result: AlignResult, diverged: str) -> list[tuple[bool, str]]:
     assert tail is not None
     steps = min(TAIL, len(result.losses.reference))
     low, high = tail.floor_mean - tail.limit, tail.floor_mean + tail.limit
+    within = abs(tail.deviation.value) <= tolerance
+    how = (
+        ""
+        if tail.inside
+        else f"; that is {'within' if within else 'beyond'} the tolerance of {tolerance:.2%}"
+    )
     found.append(
         (
-            tail.inside,
-            f"loss: the mean of the last {steps} steps is off by {tail.deviation.value:+.2%}; runs that differ "
-            f"in rounding alone are off by {low:+.2%} to {high:+.2%}",
+            tail.inside or within,
+            f"loss: the mean of the last {steps} steps is off by {tail.deviation.value:+.3%}; runs that differ "
+            f"in rounding alone are off by {low:+.3%} to {high:+.3%}{how}",
         )
     )
     seen = result.evaluation
@@ -140,17 +146,18 @@ def _locked(record: RunRecord) -> LockedResult:
         return [row for row in record.branches if (row.way, row.against) == (way, against)]
 
     golden, reference = rows(CANDIDATE, GOLDEN), rows(CANDIDATE, REFERENCE)
+    yardstick = [_step(row) for row in rows(YARD, GOLDEN)]
     reruns = rows(RERUN, REFERENCE)
-    defects = dict.fromkeys(row.way for row in record.branches if row.way not in (CANDIDATE, RERUN))
+    defects = dict.fromkeys(row.way for row in record.branches if row.way not in (CANDIDATE, RERUN, YARD))
     controls = []
     for defect in defects:
         found = rows(defect, GOLDEN)
-        flagged = tuple(v.name for v in verdicts([_step(row) for row in found]) if v.flagged)
+        flagged = tuple(v.name for v in verdicts([_step(row) for row in found], yardstick) if v.flagged)
         controls.append(ControlResult(defect, bool(flagged), flagged, _first(found[-1], FELT)))
     places = [_first(row, limit) for row in (golden[-1], reference[-1]) for limit in (0.0, 0.01, FELT)]
     return LockedResult(
         rows=tuple(_locked_row(one, other) for one, other in zip(golden, reference, strict=True)),
-        golden=tuple(verdicts([_step(row) for row in golden])),
+        golden=tuple(verdicts([_step(row) for row in golden], yardstick)),
         reference=tuple(verdicts([_step(row) for row in reference])),
         places=tuple(place for place in places if place is not None),
         controls=tuple(controls),
@@ -195,18 +202,10 @@ def _chip(numbers: Numbers) -> Chip:
     return chip(numbers.chip, numbers.overrides, tuple(map(Path, numbers.folders)))
 
 
-def _operand(card: Chip, numbers: Numbers) -> Operand | None:
-    precision = Precision(numbers.precision)
-    if fp8_recipe(card, precision):
-        return Operand.FP8
-    by_name = {Precision.BF16: Operand.BF16, Precision.FP16: Operand.FP16, Precision.TF32: Operand.TF32}
-    return by_name.get(precision)
-
-
 def _side(numbers: Numbers) -> Side:
     card = _chip(numbers)
     profile = profile_of(card)
-    operand = _operand(card, numbers)
+    operand = operand_for(card, Precision(numbers.precision))
     recipe = fp8_recipe(card, Precision(numbers.precision))
     words = (
         f"linear layers in FP8 ({recipe}), the rest under BF16 autocast"

@@ -19,14 +19,18 @@ from typing import Protocol
 
 from torch import Tensor
 
-from windtunnel.align.metrics import TensorComparison, compare, compare_all, global_relative_l2
+from windtunnel.align.metrics import compare_all, global_relative_l2
 from windtunnel.errors import WindtunnelError
 from windtunnel.results.align_result import TensorVerdict
 
-# Against golden. The largest error of valid arithmetic is that of Hopper's 13 bits without promotion, 8 % (0.5 %
-# in norm) on the language model of the tests; the smallest of the injected defects is 50 %. Halfway, in ratio.
+# Without a yardstick, against golden: the largest error of valid arithmetic is that of Hopper's 13 bits without
+# promotion, 8 % (0.5 % in norm) on the language model of the tests; the smallest of the injected defects is 50 %.
 ERROR_LIMIT = 0.2
 NORM_LIMIT = 0.15
+# With a yardstick (golden again with weights a little off, see ``yardstick_size``): a tensor may be off by so many
+# times what the yardstick is off by, and by the least limit in any case.
+TIMES = 3.0
+LEAST_LIMIT = 0.03
 # Tensors with less than this share of the root-mean-square norm of all are rounding noise themselves.
 NEGLIGIBLE = 1e-4
 
@@ -66,23 +70,12 @@ class LockedStep:
         return global_relative_l2(self.gradients)
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """An intermediate tensor in the order of execution, with the module and source line that made it."""
+def yardstick_size(fraction_bits: int) -> float:
+    """By how much weights are perturbed, relative: eight units of the accumulator's last bit, 1e-6 at least.
 
-    module: str
-    line: str
-    tensor: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """Where two executions first differ by more than a limit."""
-
-    index: int
-    module: str
-    line: str
-    comparison: TensorComparison
+    Sums of a few hundred products cut at every addition are off by about that.
+    """
+    return max(1e-6, 8 * 2.0**-fraction_bits)
 
 
 def locked_step(
@@ -97,10 +90,12 @@ def locked_step(
     return LockedStep(step, deviation, compare_all(reference, candidate))
 
 
-def verdicts(
-    steps: Sequence[LockedStep], error_limit: float = ERROR_LIMIT, norm_limit: float = NORM_LIMIT
-) -> list[TensorVerdict]:
+def verdicts(steps: Sequence[LockedStep], yardstick: Sequence[LockedStep] = ()) -> list[TensorVerdict]:
     """Every tensor judged over all steps, worst first.
+
+    Args:
+        yardstick: golden against itself with perturbed weights, at the same steps: how far each tensor's
+            gradient moves when nothing is wrong. Without it the limits are fixed.
 
     Raises:
         WindtunnelError: E711 if there is no step.
@@ -112,8 +107,8 @@ def verdicts(
             hint="compare at one checkpoint at least; four spread over the run are better",
             values={"steps": 0},
         )
-    found = [_verdict(name, steps, error_limit, norm_limit) for name in steps[0].gradients]
-    return sorted(found, key=lambda verdict: (not verdict.flagged, verdict.negligible, -verdict.error))
+    found = [_verdict(name, steps, yardstick) for name in steps[0].gradients]
+    return sorted(found, key=lambda v: (not v.flagged, v.negligible, -v.error / v.limit))
 
 
 def flagged_names(steps: Sequence[LockedStep]) -> list[str]:
@@ -121,39 +116,27 @@ def flagged_names(steps: Sequence[LockedStep]) -> list[str]:
     return [verdict.name for verdict in verdicts(steps) if verdict.flagged]
 
 
-def first_divergence(
-    reference: Sequence[Observation], candidate: Sequence[Observation], limit: float
-) -> Divergence | None:
-    """The first observation whose relative L2 error exceeds ``limit``; None if there is none.
-
-    ``limit`` 0 finds the first that is not identical.
-
-    Raises:
-        WindtunnelError: E716 where the executions part ways: another module, another shape, one ends early.
-    """
-    for index, (ours, theirs) in enumerate(zip(reference, candidate, strict=False)):
-        if ours.module != theirs.module or ours.tensor.shape != theirs.tensor.shape:
-            raise _parted(index, ours, theirs)
-        comparison = compare(ours.tensor, theirs.tensor)
-        differs = comparison.relative_l2 > limit if limit else not comparison.identical
-        if differs or comparison.special_mismatches:
-            return Divergence(index, ours.module, ours.line, comparison)
-    if len(reference) != len(candidate):
-        longer = max(reference, candidate, key=len)
-        raise _parted(min(len(reference), len(candidate)), longer[min(len(reference), len(candidate))], None)
-    return None
-
-
-def _verdict(name: str, steps: Sequence[LockedStep], error_limit: float, norm_limit: float) -> TensorVerdict:
+def _verdict(name: str, steps: Sequence[LockedStep], yardstick: Sequence[LockedStep]) -> TensorVerdict:
     rows = [step.gradients[name] for step in steps]
     error = _median([row.relative_l2 for row in rows])
     change = _median([row.norm_ratio - 1 for row in rows])
     share = _median([_share(step, name) for step in steps])
     specials = any(row.special_mismatches for row in rows)
     negligible = share < NEGLIGIBLE and not specials
-    beyond = error > error_limit or abs(change) > norm_limit
+    limit, norm_limit = _limits([step.gradients[name] for step in yardstick])
+    beyond = error > limit or abs(change) > norm_limit
     cosine = _median([row.cosine for row in rows])
-    return TensorVerdict(name, error, change, cosine, negligible, specials or (beyond and not negligible))
+    flagged = specials or (beyond and not negligible)
+    return TensorVerdict(name, error, change, cosine, limit, negligible, flagged)
+
+
+def _limits(yardstick: Sequence[GradientRow]) -> tuple[float, float]:
+    """Largest allowed error and change of norm."""
+    if not yardstick:
+        return ERROR_LIMIT, NORM_LIMIT
+    error = _median([row.relative_l2 for row in yardstick])
+    change = _median([abs(row.norm_ratio - 1) for row in yardstick])
+    return max(LEAST_LIMIT, TIMES * error), max(LEAST_LIMIT, TIMES * change)
 
 
 def _share(step: LockedStep, name: str) -> float:
@@ -166,17 +149,3 @@ def _median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
-def _parted(index: int, ours: Observation, theirs: Observation | None) -> WindtunnelError:
-    return WindtunnelError(
-        "E716",
-        f"the two executions part ways at operation {index}",
-        hint="make the runs deterministic and give both the same configuration",
-        values={
-            "one": f"{ours.module} {tuple(ours.tensor.shape)} at {ours.line}",
-            "other": "ended"
-            if theirs is None
-            else f"{theirs.module} {tuple(theirs.tensor.shape)} at {theirs.line}",
-        },
-    )

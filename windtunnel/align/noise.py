@@ -18,6 +18,7 @@ from windtunnel.results.align_result import Deviation, Judged
 
 PERTURBATION = 1e-6
 MIN_REPLICAS = 3
+COARSE_SHARE = 1e-3
 # Student's t, two-sided 95 %, by degrees of freedom (replicas - 1); beyond 30 the normal quantile.
 _T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -27,12 +28,18 @@ _NORMAL = 1.960
 
 
 def perturb(parameters: Sequence[torch.Tensor], seed: int, relative: float = PERTURBATION) -> None:
-    """Multiply every element by 1 + relative × N(0, 1), in place; the same seed gives the same replica."""
+    """Multiply every element by 1 + relative × N(0, 1), in place; the same seed gives the same replica.
+
+    A dtype too coarse for that has one element in a thousand moved by one unit in its last place.
+    """
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in parameters:
-            factor = 1 + relative * torch.randn(parameter.shape, generator=draw)
-            parameter.mul_(factor.to(parameter.dtype).to(parameter.device))
+            step = torch.finfo(parameter.dtype).eps if parameter.is_floating_point() else 0.0
+            noise = relative * torch.randn(parameter.shape, generator=draw)
+            if step > 100 * relative:
+                noise = step * noise.sign() * (torch.rand(parameter.shape, generator=draw) < COARSE_SHARE)
+            parameter.mul_((1 + noise).to(parameter.dtype).to(parameter.device))
 
 
 def judge(

@@ -52,6 +52,11 @@ def fp8_recipe(chip: Chip, precision: Precision) -> str:
     return recipe if head == "fp8" else ""
 
 
+def operand_for(chip: Chip, precision: Precision) -> Operand | None:
+    """What linear layers multiply; None: FP32, or whatever the script says."""
+    return Operand.FP8 if fp8_recipe(chip, precision) else _OPERANDS.get(precision)
+
+
 def check(chip: Chip, precision: Precision) -> None:
     """Raise E702 where the chip lacks the precision, E701 where its arithmetic is not known."""
     profile = profile_of(chip)

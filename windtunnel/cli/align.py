@@ -59,6 +59,9 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--candidate", default="mtt-s5000:fp8", metavar="CHIP:PRECISION", help="default: %(default)s")
     add("--steps", type=int, metavar="N", help="stop the script after N steps (default: when it ends)")
     add("--replicas", type=int, default=MIN_REPLICAS, metavar="N", help="of the reference (default: 3)")
+    add(
+        "--tolerance", type=float, default=0.005, metavar="X", help="accepted loss deviation (default: 0.005)"
+    )
     add("--evaluate", default="evaluate_items", metavar="NAME", help="the script's evaluation function")
     add("--ideal", action="store_true", help="ideal FP32 sums on both sides: faster, says nothing of chips")
     add("--seed", type=int, default=0, metavar="N", help="of what the script does not seed (default: 0)")
@@ -131,6 +134,7 @@ def _campaign(args: argparse.Namespace) -> Campaign:
         replicas=args.replicas,
         seed=args.seed,
         threads=args.threads,
+        tolerance=args.tolerance,
         evaluate=args.evaluate,
         parallel=args.parallel,
         fresh=args.fresh,
@@ -173,6 +177,8 @@ def _check(args: argparse.Namespace) -> None:
             hint=f"--replicas {MIN_REPLICAS}",
             values={"replicas": args.replicas},
         )
+    if not args.tolerance >= 0:
+        raise WindtunnelError("E991", "--tolerance is a fraction, as 0.005", hint="--tolerance 0.005")
     for name in ("threads", "parallel"):
         if getattr(args, name) < 1:
             raise WindtunnelError(
@@ -204,7 +210,7 @@ def _numbers(args: argparse.Namespace, side: str) -> Numbers:
 def _command(args: argparse.Namespace, campaign: Campaign) -> str:
     """The line that gives the same result again, whatever order it was typed in."""
     words = ["windtunnel", "align", "--reference", args.reference, "--candidate", args.candidate]
-    for name in ("steps", "replicas", "evaluate", "seed", "threads"):
+    for name in ("steps", "replicas", "tolerance", "evaluate", "seed", "threads"):
         value = getattr(args, name)
         if value is not None and value != _DEFAULTS.get(name):
             words += [f"--{name}", str(value)]
@@ -220,4 +226,10 @@ def _command(args: argparse.Namespace, campaign: Campaign) -> str:
     return shlex.join([*words, *campaign.argv])
 
 
-_DEFAULTS = {"replicas": MIN_REPLICAS, "evaluate": "evaluate_items", "seed": 0, "threads": 1}
+_DEFAULTS = {
+    "replicas": MIN_REPLICAS,
+    "tolerance": 0.005,
+    "evaluate": "evaluate_items",
+    "seed": 0,
+    "threads": 1,
+}

@@ -128,7 +128,7 @@ def _wants_json(arguments: Sequence[str], command: str | None) -> bool:
     for word in arguments:
         if word == "--json":
             return True
-        if command == "run" and (word == "-m" or word.endswith((".py", ".wt"))):
+        if command in ("run", "align") and (word == "-m" or word.endswith((".py", ".wt"))):
             return False
     return False
 

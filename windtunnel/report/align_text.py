@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from windtunnel.report import align_words as words
 from windtunnel.report.text_table import Shorten, TextColumn, plain, render
 from windtunnel.results.align_result import AlignResult, Side
@@ -9,18 +11,30 @@ from windtunnel.results.align_result import AlignResult, Side
 
 def summary(result: AlignResult, width: int) -> list[str]:
     """Lines of at most ``width`` cells wherever that is possible."""
-    blocks = [_answer(result), _sides(result), _deviations(result, width), _locked(result, width)]
-    blocks += [_controls(result, width), _evaluation(result), _notes(result)]
+    blocks = [
+        _answer(result, width),
+        _sides(result, width),
+        _deviations(result, width),
+        _locked(result, width),
+    ]
+    blocks += [_controls(result, width), _evaluation(result), _notes(result, width)]
     return [line for block in blocks if block for line in (*block, "")][:-1]
 
 
-def _answer(result: AlignResult) -> list[str]:
-    return [words.verdict(result), *(f"  {reason}" for reason in result.reasons)]
+def _answer(result: AlignResult, width: int) -> list[str]:
+    return [words.verdict(result), *(line for reason in result.reasons for line in _wrapped(reason, width))]
 
 
-def _sides(result: AlignResult) -> list[str]:
+def _wrapped(text: str, width: int, indent: str = "  ") -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False
+    )
+
+
+def _sides(result: AlignResult, width: int) -> list[str]:
     def lines(name: str, side: Side) -> list[str]:
-        return [f" {name:<10} {side.chip_title}: {side.precision}; {side.accumulator} ({side.exactness})"]
+        text = f"{name:<10} {side.chip_title}: {side.precision}; {side.accumulator} ({side.exactness})"
+        return _wrapped(text, width, " ")
 
     return lines("reference", result.reference) + lines("candidate", result.candidate)
 
@@ -127,7 +141,7 @@ def _evaluation(result: AlignResult) -> list[str]:
     return ["Evaluation (95 % Wilson intervals)", *lines]
 
 
-def _notes(result: AlignResult) -> list[str]:
-    lines = [f" {plain(note)}" for note in result.notes]
-    lines += [f" assumed of {result.candidate.chip_title}: {line}" for line in result.candidate.assumed]
-    return ["Notes", *lines]
+def _notes(result: AlignResult, width: int) -> list[str]:
+    notes = [*map(plain, result.notes), words.published(result)]
+    notes += [f"assumed of {result.candidate.chip_title}: {line}" for line in result.candidate.assumed]
+    return ["Notes", *(line for note in notes for line in _wrapped(note, width, " "))]

@@ -113,6 +113,7 @@ class TensorVerdict:
     Attributes:
         error: relative L2 error of the gradient.
         norm_change: norm ratio less 1.
+        limit: error from which on the tensor is flagged.
         negligible: too small to judge.
         flagged: beyond a limit, or with NaN or infinity that the reference lacks.
     """
@@ -121,6 +122,7 @@ class TensorVerdict:
     error: float
     norm_change: float
     cosine: float
+    limit: float
     negligible: bool
     flagged: bool
 

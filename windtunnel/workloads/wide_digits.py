@@ -77,7 +77,7 @@ def main() -> None:
         chosen = torch.randint(0, TRAIN_PICTURES, (args.batch_size,), generator=draw)
         logits = model(pixels[chosen].to(args.device))
         loss = nn.functional.cross_entropy(logits, labels[chosen].to(args.device))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         if step % 20 == 0 or step == args.steps - 1:

@@ -22,8 +22,6 @@ from windtunnel.align.controls import (
 )
 from windtunnel.align.locked import (
     LockedStep,
-    Observation,
-    first_divergence,
     flagged_names,
     locked_step,
     verdicts,
@@ -189,23 +187,3 @@ def test_not_a_number_is_always_flagged_and_dust_never() -> None:
     assert not found["dust"].flagged
     with pytest.raises(WindtunnelError):
         verdicts([])
-
-
-def observed(*values: float, module: str = "layer") -> list[Observation]:
-    return [
-        Observation(f"{module}.{index}", f"model.py:{index}", torch.tensor([value, 1.0]))
-        for index, value in enumerate(values)
-    ]
-
-
-def test_first_divergence() -> None:
-    found = first_divergence(observed(1, 2, 3), observed(1, 2.2, 9), limit=0.05)
-    assert found is not None
-    assert (found.index, found.module, found.line) == (1, "layer.1", "model.py:1")
-    assert first_divergence(observed(1, 2), observed(1, 2 + 1e-6), limit=0.05) is None
-    assert first_divergence(observed(1, 2), observed(1, 2 + 1e-6), limit=0) is not None
-    assert first_divergence(observed(1, 2), observed(1, 2), limit=0) is None
-    for other in (observed(1), observed(1, 2, module="block")):
-        with pytest.raises(WindtunnelError) as caught:
-            first_divergence(observed(1, 2), other, limit=0.05)
-        assert caught.value.code == "E716"
