@@ -22,13 +22,17 @@ class StepSeconds(Protocol):
         """A step of ``decodes`` sequences with ``contexts`` tokens in all, and nothing else."""
         ...
 
+    def decode_line(self, decodes: int, contexts: int) -> tuple[float, float, int]:
+        """Seconds of such a step, how much longer every following one is, and for how many that holds."""
+        ...
+
     def mixed_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
         """A step that also computes prompt chunks of (new tokens, context)."""
         ...
 
 
-STRIDE = 64
-"""Most steady steps taken at once."""
+STRIDE = 128
+"""Most steady steps taken at once; the gaps between their tokens are kept as one, their mean."""
 
 
 class Replica:
@@ -40,9 +44,10 @@ class Replica:
         self.number = number
         self.now_s = 0.0
         self.steps = 0
+        self.decode_steps = 0
         self.busy_s = 0.0
         self.prompt_tokens = 0
-        self.gaps: list[tuple[float, int]] = []  # (seconds, tokens that came after that long)
+        self.gaps: list[tuple[float, int]] = []  # (seconds, tokens that came after about that long)
         self.served: list[Served] = []
         self.used_blocks: list[tuple[float, int, int, int]] = []  # time, blocks, running, waiting
 
@@ -90,37 +95,27 @@ class Replica:
 
     def _steady(self, until_s: float) -> bool:
         """Steps that only decode, while nothing else can change; whether there were any."""
-        ranks = [rank for rank in self.ranks if rank.busy]
-        seconds = self.gaps[-1][0] if self.gaps else 0.0
-        most = (
-            STRIDE if until_s - self.now_s > STRIDE * seconds else int((until_s - self.now_s) / seconds) + 1
-        )
-        most = min(rank.steady(most) for rank in ranks)
-        if not most:
+        most, lines, tokens = STRIDE, [], 0
+        for rank in self.ranks:
+            if rank.busy:
+                most = rank.steady(most)
+                if not most:
+                    return False
+                lines.append(self.step.decode_line(rank.decodes, rank.contexts))
+                tokens += rank.decodes
+        if not lines:
             return False
-        taken, now, gaps = 0, self.now_s, self.gaps
-        decode_s = self.step.decode_s
-        if len(ranks) == 1:
-            decodes, contexts = ranks[0].decodes, ranks[0].contexts
-            while taken < most and now < until_s:
-                seconds = decode_s(decodes, contexts)
-                now += seconds
-                gaps.append((seconds, decodes))
-                contexts += decodes
-                taken += 1
-        else:
-            loads = [(rank.decodes, rank.contexts) for rank in ranks]
-            tokens = sum(decodes for decodes, _ in loads)
-            while taken < most and now < until_s:
-                seconds = max(decode_s(n, contexts + taken * n) for n, contexts in loads)
-                now += seconds
-                gaps.append((seconds, tokens))
-                taken += 1
-        for rank in ranks:
-            rank.advance(taken)
-        self.busy_s += now - self.now_s
+        first, more, most = _slowest(lines, most)
+        taken = _starting_before(until_s - self.now_s, first, more, most)
+        seconds = taken * first + more * (taken * (taken - 1) // 2)
+        for rank in self.ranks:
+            if rank.busy:
+                rank.advance(taken)
+        self.gaps.append((seconds / taken, tokens * taken))
+        self.busy_s += seconds
         self.steps += taken
-        self.now_s = now
+        self.decode_steps += taken
+        self.now_s += seconds
         return True
 
     def _step(self) -> bool:
@@ -135,6 +130,7 @@ class Replica:
         decodes = sum(plan.decodes for _, plan in plans)
         if decodes:
             self.gaps.append((seconds, decodes))
+            self.decode_steps += 1
         for rank, plan in plans:
             self.prompt_tokens += sum(chunk.new for chunk in plan.chunks)
             for sequence in rank.complete(plan, self.now_s):
@@ -171,6 +167,36 @@ class Replica:
         running = sum(len(rank.running) for rank in self.ranks)
         waiting = sum(len(rank.waiting) for rank in self.ranks)
         self.used_blocks.append((self.now_s, sum(rank.pool.used for rank in self.ranks), running, waiting))
+
+
+def _slowest(lines: Seq[tuple[float, float, int]], most: int) -> tuple[float, float, int]:
+    """The rank that all wait for, and for how many steps it stays the slowest."""
+    most = min(most, *(steps for _, _, steps in lines)) if len(lines) > 1 else min(most, lines[0][2])
+    first = max(lines)
+    while most > 1:
+        last = max(line[0] + line[1] * (most - 1) for line in lines)
+        if last <= first[0] + first[1] * (most - 1):
+            break
+        most //= 2
+    return first[0], first[1], most
+
+
+def _starting_before(left_s: float, first: float, more: float, most: int) -> int:
+    """How many of ``most`` steps, at least one, start within ``left_s``: each is ``more`` longer than the last."""
+
+    def start(step: int) -> float:
+        return step * first + more * (step * (step - 1) // 2)
+
+    if start(most - 1) < left_s:
+        return most
+    low, high = 1, most - 1  # the first ``low`` start in time, step ``high`` does not
+    while low < high:
+        middle = (low + high) // 2
+        if start(middle) < left_s:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _load(rank: Scheduler) -> int:

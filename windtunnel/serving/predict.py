@@ -97,7 +97,7 @@ def _told(
     prompts = sum(one.request.prompt_tokens for one in served)
     outputs = sum(one.request.output_tokens for one in served)
     found = metrics.latencies(served, replicas)
-    decode_steps = sum(len(replica.gaps) for replica in replicas)
+    decode_steps = sum(replica.decode_steps for replica in replicas)
     batch = sum(count for replica in replicas for _, count in replica.gaps) / max(1, decode_steps)
     batch /= deployment.layout.data
     context = prompts / len(served) + outputs / len(served) / 2

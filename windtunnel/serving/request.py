@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_PLACES = 24
+"""Bits for the number of a block behind a key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -40,23 +43,25 @@ class Request:
         """Tokens in the cache when the last one comes out (it is not computed itself)."""
         return self.prompt_tokens + self.output_tokens - 1
 
-    def block_keys(self, block_tokens: int) -> tuple[int, ...] | None:
-        """Keys of the prompt's full blocks of ``block_tokens``; None where nothing can be shared.
+    def runs(self, block_tokens: int) -> tuple[tuple[int, int], ...]:
+        """Keys of the prompt's full blocks of ``block_tokens``, each with how many blocks carry it.
 
-        A block size must divide ``key_tokens`` or be a multiple of it; otherwise raises ValueError.
+        Where blocks do not divide the traffic's own, a block is known by the first of those that holds its end.
+        Empty where nothing can be shared.
         """
-        if not self.keys:
-            return None
         full, known = self.prompt_tokens // block_tokens, self.key_tokens
-        if block_tokens == known:
-            return self.keys[:full]
-        if known % block_tokens == 0:
-            parts = known // block_tokens
-            return tuple(self.keys[i // parts] * parts + i % parts for i in range(full))
-        if block_tokens % known:
-            raise ValueError(f"blocks of {block_tokens} tokens do not fit keys of {known} tokens")
-        parts = block_tokens // known
-        return tuple(self.keys[(i + 1) * parts - 1] for i in range(full))
+        if not self.keys:
+            return ()
+        if known % block_tokens:
+            ends = range(block_tokens, full * block_tokens + 1, block_tokens)
+            places = [(-(-end // known) - 1, index) for index, end in enumerate(ends)]
+            return tuple((self.keys[p] << _PLACES | i, 1) for p, i in places if p < len(self.keys))
+        parts = known // block_tokens
+        whole, rest = divmod(full, parts)
+        runs = [(key, parts) for key in self.keys[:whole]]
+        if rest and whole < len(self.keys):
+            runs.append((self.keys[whole], rest))
+        return tuple(runs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,18 @@ the budget for a prompt under way; then waiting requests are admitted while budg
 (the whole sequence must fit). When a running sequence gets no block, the last one to be admitted is preempted
 and starts over; nothing is admitted in such a step.
 
-Decoding sequences all move by one token a step, so they are kept as a count and a sum of contexts, with
-calendars of when each ends and when each needs its next block: a step costs what changes in it, not how many
-run. At most one prompt is under way between steps, the last of the running ones.
+Decoding sequences all move by one token a step, so they are kept as a count and a sum of contexts, with a
+calendar of when each ends and a dial of when each needs its next block (every block's length): a step costs what
+changes in it, not how many run. At most one prompt is under way between steps, the last of the running ones.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from dataclasses import dataclass
 
-from windtunnel.serving.kv_cache import Block, BlockPool
+from windtunnel.serving.kv_cache import BlockPool, Hit
 from windtunnel.serving.request import Request
 from windtunnel.serving.sequence import Sequence
 
@@ -88,7 +89,8 @@ class Scheduler:
         self.preempted = 0
         self._under_way: Sequence | None = None
         self._ends: dict[int, list[Sequence]] = {}
-        self._crosses: dict[int, list[Sequence]] = {}
+        self._end_clocks: list[int] = []  # a heap
+        self._dial: list[dict[Sequence, None]] = [{} for _ in range(options.block_size)]
         self._refused_at = -1  # pool version at which the head of the queue did not fit
 
     def add(self, request: Request, shipped: bool = False) -> Sequence:
@@ -115,16 +117,18 @@ class Scheduler:
         """
         if self._under_way is not None or not self.decodes or self._may_admit:
             return 0
-        clock, ends, crosses = self.clock, self._ends, self._crosses
-        free, steps = self.pool.free, 0
-        # what falls due within one block's length is all in the calendar already
-        most = min(most, self.options.block_size)
-        while steps < most and clock + 1 not in ends:
-            if clock in crosses:
-                free -= len(crosses[clock])
-                if free < 0:
-                    break
-            clock += 1
+        clocks = self._end_clocks
+        while clocks[0] <= self.clock or clocks[0] not in self._ends:
+            heapq.heappop(clocks)
+        most = min(most, clocks[0] - self.clock - 1)
+        free, size = self.pool.free, self.options.block_size
+        if self.decodes * -(-most // size) <= free:
+            return most
+        steps = 0
+        while steps < most:
+            free -= len(self._dial[(self.clock + steps) % size])
+            if free < 0:
+                break
             steps += 1
         return steps
 
@@ -135,11 +139,12 @@ class Scheduler:
 
     def advance(self, steps: int) -> None:
         """Take ``steps`` steady steps at once, with the blocks that fall due in them."""
-        end, crosses = self.clock + steps, self._crosses
-        while self.clock < end:
-            if self.clock in crosses:
-                self._make_room()
-            self.clock += 1
+        size, dial = self.options.block_size, self._dial
+        turns, rest = divmod(steps, size)
+        due = turns * self.decodes + sum(len(dial[(self.clock + index) % size]) for index in range(rest))
+        if due:
+            self.pool.take(due)
+        self.clock += steps
         self.contexts += steps * self.decodes
 
     def schedule(self, now_s: float) -> StepPlan:
@@ -204,33 +209,36 @@ class Scheduler:
     def _join(self, sequence: Sequence) -> None:
         clock, size = self.clock, self.options.block_size
         sequence.joined_at = clock
-        sequence.ends_at = clock + sequence.request.output_tokens - sequence.generated
-        sequence.crosses_at = clock + sequence.held * size - sequence.computed
-        self._ends.setdefault(sequence.ends_at, []).append(sequence)
-        self._crosses.setdefault(sequence.crosses_at, []).append(sequence)
+        ends_at = sequence.ends_at = clock + sequence.request.output_tokens - sequence.generated
+        if ends_at in self._ends:
+            self._ends[ends_at].append(sequence)
+        else:
+            self._ends[ends_at] = [sequence]
+            heapq.heappush(self._end_clocks, ends_at)
+        self._dial[(clock - sequence.computed) % size][sequence] = None
         self.decodes += 1
         self.contexts += sequence.computed
 
     def _leave(self, sequence: Sequence) -> None:
-        """Make the lazy counts real; its calendar entries are void from now on."""
+        """Make the lazy counts real; its entry in the calendar is void from now on."""
+        size = self.options.block_size
+        del self._dial[(sequence.joined_at - sequence.computed) % size][sequence]
         moved = self.clock - sequence.joined_at
         sequence.computed += moved
         sequence.generated += moved
+        sequence.blank = -(-sequence.computed // size) - sequence.keyed
         self.decodes -= 1
         self.contexts -= sequence.computed
-        sequence.joined_at = sequence.ends_at = sequence.crosses_at = -1
+        sequence.joined_at = sequence.ends_at = -1
 
     def _make_room(self) -> None:
         """The blocks that decoding sequences need in this step, preempting where there are none."""
-        clock, size = self.clock, self.options.block_size
-        due = [s for s in self._crosses.pop(clock, ()) if s.crosses_at == clock]
-        if not due:
+        due = self._dial[self.clock % self.options.block_size]
+        if len(due) <= self.pool.free:
+            if due:
+                self.pool.take(len(due))
             return
-        if len(due) > self.pool.free:
-            order = {sequence: place for place, sequence in enumerate(self.running)}
-            due.sort(key=lambda sequence: order[sequence])
-        ends = self._crosses.setdefault(clock + size, [])
-        for sequence in due:
+        for sequence in [one for one in self.running if one in due]:
             if sequence.joined_at < 0:
                 continue  # preempted for one before it
             while not self.pool.free:
@@ -238,9 +246,6 @@ class Scheduler:
                     break
             else:
                 self.pool.take(1)
-                sequence.blank += 1
-                sequence.crosses_at = clock + size
-                ends.append(sequence)
 
     def _preempt_last(self) -> Sequence:
         sequence, _ = self.running.popitem()
@@ -277,8 +282,8 @@ class Scheduler:
             if self._refused_at == pool.version:
                 return
             sequence = self.waiting[0]
-            found = self._look_up(sequence)
-            context = len(found) * options.block_size
+            found, blocks = self._look_up(sequence)
+            context = blocks * options.block_size
             if sequence.shipped and not sequence.generated:
                 context = sequence.known
             whole = sequence.known - context
@@ -291,20 +296,20 @@ class Scheduler:
             if options.guaranteed_no_evict:
                 last = sequence.request.last_tokens
             idle = pool.idle_among(found)
-            if -(-last // options.block_size) - len(found) + idle > pool.free - self._promised:
+            if -(-last // options.block_size) - blocks + idle > pool.free - self._promised:
                 self._refused_at = pool.version
                 return
             self.waiting.popleft()
-            pool.touch(found)
-            sequence.keyed = found
+            pool.touch(sequence, found)
+            sequence.keyed = blocks
             self.running[sequence] = None
             if sequence.admitted_s < 0:
                 sequence.admitted_s = now_s
-                sequence.cached_tokens = len(found) * options.block_size
+                sequence.cached_tokens = blocks * options.block_size
                 self.queries += sequence.request.prompt_tokens
                 self.hits += sequence.cached_tokens
             sequence.computed = context
-            need = -(-end // options.block_size) - len(found)
+            need = -(-end // options.block_size) - blocks
             if not new:
                 self._arrive(sequence, need, now_s)
                 continue
@@ -316,8 +321,14 @@ class Scheduler:
         """Blocks that running sequences will still ask for, where none may be preempted."""
         if not self.options.guaranteed_no_evict:
             return 0
-        size = self.options.block_size
-        return sum(-(-one.request.last_tokens // size) - one.held for one in self.running)
+        size, promised = self.options.block_size, 0
+        for one in self.running:
+            if one.joined_at >= 0:  # the block of this step's token is taken already
+                held = -(-(one.computed + self.clock - one.joined_at + 1) // size)
+            else:
+                held = one.held
+            promised += max(0, -(-one.request.last_tokens // size) - held)
+        return promised
 
     def _arrive(self, sequence: Sequence, need: int, now_s: float) -> None:
         """A sequence whose prompt was computed elsewhere decodes from this step on."""
@@ -328,11 +339,10 @@ class Scheduler:
         sequence.first_s = now_s
         self._join(sequence)
 
-    def _look_up(self, sequence: Sequence) -> list[Block]:
+    def _look_up(self, sequence: Sequence) -> tuple[list[Hit], int]:
         if not self.options.enable_prefix_caching:
-            return []
-        most = (sequence.known - 1) // self.options.block_size
-        return self.pool.find(sequence.lookup_keys(), most)
+            return [], 0
+        return self.pool.find(sequence.lookup(), (sequence.known - 1) // self.options.block_size)
 
     def _compute(self, sequence: Sequence, new: int, need: int, chunks: list[Chunk]) -> None:
         context = sequence.computed

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from windtunnel.serving.kv_cache import Block, BlockPool
+from windtunnel.serving.kv_cache import BlockPool, Run
 from windtunnel.serving.request import Request
 
-_OUTPUT_KEYS = 1 << 40
-"""Keys of blocks with generated tokens are negative and spaced by this: no trace knows them."""
+_OUTPUT_KEYS = 1 << 60
+"""Keys of blocks with generated tokens lie this far below zero: no trace knows them."""
+_MANY = 1 << 40
 
 
 class Sequence:
-    """Mutable state of one request. While it decodes, ``computed`` is lazy: see ``Scheduler``."""
+    """Mutable state of one request. While it decodes, ``computed`` and ``blank`` are lazy: see ``Scheduler``.
+
+    Attributes:
+        parts: keys of the prompt's full blocks, each with its number of blocks. runs: keyed blocks held, ``keyed``
+            of them. blank: further blocks held.
+    """
 
     __slots__ = (
-        "admitted_s", "blank", "block_tokens", "cached_tokens", "computed", "crosses_at", "ends_at",
-        "first_s", "generated", "joined_at", "keyed", "keys", "pool", "preemptions", "request", "shipped",
+        "admitted_s", "blank", "block_tokens", "cached_tokens", "computed", "ends_at", "first_s", "generated",
+        "joined_at", "keyed", "known_blocks", "parts", "pool", "preemptions", "request", "runs", "shipped",
     )  # fmt: skip
 
     def __init__(self, request: Request, pool: BlockPool, block_tokens: int, reuse: bool) -> None:
@@ -23,12 +29,13 @@ class Sequence:
         self.block_tokens = block_tokens
         self.computed = 0
         self.generated = 0
-        self.keys: tuple[int, ...] | None = request.block_keys(block_tokens) if reuse else None
-        self.keyed: list[Block] = []
+        self.parts = request.runs(block_tokens) if reuse else ()
+        self.known_blocks = sum(blocks for _, blocks in self.parts)
+        self.runs: list[Run] = []
+        self.keyed = 0
         self.blank = 0
         self.joined_at = -1  # decode clock at which it began to decode; -1: not decoding
         self.ends_at = -1
-        self.crosses_at = -1
         self.admitted_s = -1.0
         self.first_s = -1.0
         self.cached_tokens = 0
@@ -43,39 +50,44 @@ class Sequence:
     @property
     def held(self) -> int:
         """Blocks held."""
-        return len(self.keyed) + self.blank
+        return self.keyed + self.blank
 
     def register(self, tokens: int) -> None:
         """Give the full blocks among the first ``tokens`` prompt tokens their keys."""
-        keys = self.keys
-        if keys is None:
+        full = min(tokens // self.block_tokens, self.known_blocks)
+        have = self.keyed
+        if full <= have:
             return
-        full = min(tokens // self.block_tokens, len(keys))
-        have = len(self.keyed)
-        if full > have:
-            self.keyed += self.pool.register(keys[have:full])
-            self.blank -= full - have
+        width = self.parts[0][1]  # all but the last have as many blocks
+        index, pool = have // width, self.pool
+        while have < full:
+            start = index * width
+            end = min(full - start, self.parts[index][1])
+            pool.register(self, self.parts[index][0], have - start, end)
+            have = start + end
+            index += 1
+        self.blank -= full - self.keyed
+        self.keyed = full
 
     def release(self, reuse: bool) -> None:
         """Give all blocks back; with reuse, full blocks can be found again."""
         if reuse:
             full = self.computed // self.block_tokens
-            if full > len(self.keyed):
+            if full > self.keyed:
                 self.register(self.computed)
-                have = len(self.keyed)
-                if full > have:
-                    start = -(self.request.number + 1) * _OUTPUT_KEYS
-                    self.keyed += self.pool.register([start + index for index in range(have, full)])
-                    self.blank -= full - have
-        self.pool.release(self.keyed, self.blank)
-        self.keyed = []
+                if full > self.keyed:
+                    first = self.keyed - self.known_blocks
+                    self.pool.register(self, self._output_key, first, full - self.known_blocks)
+                    self.blank -= full - self.keyed
+        self.pool.release(self, self.blank)
+        self.keyed = 0
         self.blank = 0
 
-    def lookup_keys(self) -> tuple[int, ...]:
-        """Keys to look for at admission: the prompt's, then those of blocks generated before a preemption."""
-        prompt = self.keys or ()
-        if not self.generated:
-            return prompt
-        full = self.known // self.block_tokens
-        start = -(self.request.number + 1) * _OUTPUT_KEYS
-        return prompt + tuple(start + index for index in range(len(prompt), full))
+    def lookup(self) -> tuple[tuple[int, int], ...]:
+        """What to look for at admission: the prompt's keys, then blocks generated before a preemption."""
+        own = self.generated or (self.preemptions and not self.parts)
+        return (*self.parts, (self._output_key, _MANY)) if own else self.parts
+
+    @property
+    def _output_key(self) -> int:
+        return -_OUTPUT_KEYS - self.request.number

@@ -81,6 +81,10 @@ class StepTime:
 
     def decode_s(self, decodes: int, contexts: int) -> float:
         """A step of ``decodes`` sequences with ``contexts`` tokens in all: seconds per token that comes out."""
+        return self.decode_line(decodes, contexts)[0]
+
+    def decode_line(self, decodes: int, contexts: int) -> tuple[float, float, int]:
+        """Such a step, how much longer every following one is, and how many steps that holds for."""
         mean = contexts / decodes
         place = int(mean).bit_length()
         line = self._slopes.get((decodes, place))
@@ -89,7 +93,7 @@ class StepTime:
             first, last = self._decode_at(decodes, low), self._decode_at(decodes, high)
             slope = (last - first) / (high - low) if high > low else 0.0
             line = self._slopes[decodes, place] = (first - slope * low, slope)
-        return line[0] + line[1] * mean
+        return line[0] + line[1] * mean, line[1], (1 << place) - int(mean)
 
     def mixed_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
         """A step that also computes prompt chunks of (new tokens, context)."""

@@ -131,7 +131,9 @@ def test_closed_loop_keeps_its_clients_busy() -> None:
     engine = replica(enable_prefix_caching=False)
     served = closed_loop(requests, [engine], 4)
     assert len(served) == 40
-    assert {count for _, count in engine.gaps} <= {1, 2, 3, 4}
+    tokens = sum(count for _, count in engine.gaps)
+    assert tokens == 40 * 3
+    assert tokens / 4 <= engine.decode_steps < tokens
     starts = sorted(one.request.arrival_s for one in served)
     assert starts[:4] == [0.0] * 4
     assert starts[4] == pytest.approx(served[0].finished_s)

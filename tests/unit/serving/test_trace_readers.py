@@ -97,13 +97,10 @@ def test_nothing_to_replay(name: str, text: str | None, tmp_path: Path) -> None:
 
 def test_keys_fit_any_block_that_divides(tmp_path: Path) -> None:
     (request,) = read_trace(write(tmp_path, "m.jsonl", MOONCAKE)).requests
-    small = request.block_keys(64)
-    assert small is not None
-    assert len(small) == 600 // 64 == len(set(small))
-    assert request.block_keys(512) == (46,)
-    assert request.block_keys(1024) == ()
-    with pytest.raises(ValueError, match="do not fit"):
-        request.block_keys(768)
+    assert request.runs(64) == ((46, 8), (47, 1))
+    assert request.runs(512) == ((46, 1),)
+    assert [blocks for _, blocks in request.runs(1024)] == []
+    assert len({key for key, _ in request.runs(96)}) == 600 // 96
 
 
 def test_published_traces(shared: Path) -> None:

@@ -19,6 +19,9 @@ class Linear:
     def decode_s(self, decodes: int, contexts: int) -> float:
         return self.fixed_s + self.token_s * decodes + self.context_s * contexts
 
+    def decode_line(self, decodes: int, contexts: int) -> tuple[float, float, int]:
+        return self.decode_s(decodes, contexts), self.context_s * decodes, 1 << 40
+
     def mixed_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
         return self.decode_s(decodes, contexts) + self.token_s * sum(new for new, _ in chunks)
 
