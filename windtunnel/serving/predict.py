@@ -16,7 +16,7 @@ from windtunnel.serving import metrics, roofline
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.metrics import Sla
-from windtunnel.serving.request import Request, Served
+from windtunnel.serving.request import Request, Served, with_spans
 from windtunnel.serving.router import Policy, Router
 from windtunnel.serving.simulate import closed_loop, disaggregated, open_loop
 from windtunnel.serving.uncertainty import width_of
@@ -50,6 +50,7 @@ def predict(
             values={"cache tokens of a rank": deployment.cache_tokens},
         )
     began = time.perf_counter()
+    fitting = with_spans(fitting)
     replicas = deployment.start()
     first: list[Replica] = []
     if prefill is not None:

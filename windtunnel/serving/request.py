@@ -6,7 +6,10 @@ chained (a key stands for its block and everything before it), as the hash ids o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, groupby
 
 _PLACES = 24
 """Bits for the number of a block behind a key."""
@@ -22,6 +25,8 @@ class Request:
         keys: chained keys of the prompt's blocks of ``key_tokens`` tokens, the last one possibly part-filled;
             empty where nothing is known to be shared.
         session: requests of one conversation have the same name.
+        spans: the keys in stretches, each by its first key and how many: all traffic at hand that has one key of a
+            stretch has all of it (``with_spans``). Empty: every key by itself.
     """
 
     number: int
@@ -31,6 +36,7 @@ class Request:
     keys: tuple[int, ...] = ()
     key_tokens: int = 0
     session: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1 or self.output_tokens < 1:
@@ -57,11 +63,42 @@ class Request:
             places = [(-(-end // known) - 1, index) for index, end in enumerate(ends)]
             return tuple((self.keys[p] << _PLACES | i, 1) for p, i in places if p < len(self.keys))
         parts = known // block_tokens
+        if self.spans:
+            cut, left = [], full
+            for key, count in self.spans:
+                size = count * parts
+                if size >= left:
+                    if left:
+                        cut.append((key, left))
+                    break
+                cut.append((key, size))
+                left -= size
+            return tuple(cut)
         whole, rest = divmod(full, parts)
         runs = [(key, parts) for key in self.keys[:whole]]
         if rest and whole < len(self.keys):
             runs.append((self.keys[whole], rest))
         return tuple(runs)
+
+
+def with_spans(requests: Sequence[Request]) -> list[Request]:
+    """The same requests, their keys in stretches that always come together.
+
+    Keys are chained, so whoever has a key has all before it: neighbours that equally many have are in one stretch.
+    """
+    counts = Counter(chain.from_iterable(request.keys for request in requests))
+    count_of = counts.__getitem__
+    found = []
+    for request in requests:
+        if request.keys:
+            sizes = [(count, len(list(group))) for count, group in groupby(map(count_of, request.keys))]
+            places = accumulate((size for _, size in sizes), initial=0)
+            spans = tuple(
+                (request.keys[place], size) for place, (_, size) in zip(places, sizes, strict=False)
+            )
+            request = replace(request, spans=spans)
+        found.append(request)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "admitted_s", "blank", "block_tokens", "cached_tokens", "computed", "ends_at", "first_s", "generated",
-        "joined_at", "keyed", "known_blocks", "parts", "pool", "preemptions", "request", "runs", "shipped",
+        "_cursor", "admitted_s", "blank", "block_tokens", "cached_tokens", "computed", "ends_at", "first_s",
+        "generated", "joined_at", "keyed", "known_blocks", "parts", "pool", "preemptions", "request", "runs", "shipped",
     )  # fmt: skip
 
     def __init__(self, request: Request, pool: BlockPool, block_tokens: int, reuse: bool) -> None:
@@ -32,6 +32,7 @@ class Sequence:
         self.parts = request.runs(block_tokens) if reuse else ()
         self.known_blocks = sum(blocks for _, blocks in self.parts)
         self.runs: list[Run] = []
+        self._cursor = (0, 0)  # the part in which ``keyed`` lies or ends, and the blocks before it
         self.keyed = 0
         self.blank = 0
         self.joined_at = -1  # decode clock at which it began to decode; -1: not decoding
@@ -58,14 +59,18 @@ class Sequence:
         have = self.keyed
         if full <= have:
             return
-        width = self.parts[0][1]  # all but the last have as many blocks
-        index, pool = have // width, self.pool
-        while have < full:
-            start = index * width
-            end = min(full - start, self.parts[index][1])
-            pool.register(self, self.parts[index][0], have - start, end)
-            have = start + end
-            index += 1
+        index, start = self._cursor
+        parts, pool = self.parts, self.pool
+        while True:
+            key, size = parts[index]
+            end = full - start if full - start < size else size
+            if have - start < end:
+                pool.register(self, key, have - start, end)
+                have = start + end
+            if have >= full:
+                break
+            index, start = index + 1, start + size
+        self._cursor = (index, start)
         self.blank -= full - self.keyed
         self.keyed = full
 
@@ -80,6 +85,7 @@ class Sequence:
                     self.pool.register(self, self._output_key, first, full - self.known_blocks)
                     self.blank -= full - self.keyed
         self.pool.release(self, self.blank)
+        self._cursor = (0, 0)
         self.keyed = 0
         self.blank = 0
 
