@@ -1,10 +1,11 @@
 """MoE dispatch and combine as DeepEP runs them.
 
 Normal mode: a token is sent once to every *node* that holds one of its experts, over the NIC, and forwarded
-inside that node over the scale-up links; ``sms`` multiprocessors pack and copy, each at a fixed rate: the
-copies, and once more the token itself.
+inside that node over the scale-up links; ``sms`` multiprocessors pack and copy (dispatch) or fetch and sum
+(combine), each copy at a fixed rate and with a fixed cost of its own.
 Low-latency mode: every (token, expert) pair is written straight to its rank. Within one node only the
-scale-up links are used. Balanced routing; imbalance is a factor on the most loaded rank, given by callers.
+scale-up links are used. One-sided mode (TensorRT-LLM, NVLink domains): one write for each rank that a token
+needs. Balanced routing; imbalance is a factor on the most loaded rank, given by callers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from windtunnel.network.collective import Collective
 from windtunnel.network.parameters import ExpertParameters
 from windtunnel.network.topology import GroupShape
 
@@ -23,6 +25,7 @@ class ExpertTraffic:
     Attributes:
         tokens: tokens of this rank. token_bytes: payload of one token (hidden size times element size).
         node_limit: most nodes that one token may reach (group-limited routing); 0: no limit.
+        one_sided: TensorRT-LLM's exchange: written once to each rank of a scale-up domain, the own one included.
         tma: copy units move the data, so that the links limit and not the multiprocessors (HybridEP).
         imbalance: load of the busiest rank over the mean, at least 1.
     """
@@ -32,6 +35,7 @@ class ExpertTraffic:
     top_k: int
     node_limit: int = 0
     low_latency: bool = False
+    one_sided: bool = False
     sms: int = 0
     tma: bool = False
     imbalance: float = 1.0
@@ -52,6 +56,7 @@ def distinct(places: int, draws: int) -> float:
 
 
 def expert_s(
+    kind: Collective,
     traffic: ExpertTraffic,
     shape: GroupShape,
     link_bytes_per_s: float,
@@ -61,6 +66,8 @@ def expert_s(
 ) -> ExpertTime:
     """One dispatch or combine; ``link_bytes_per_s``: scale-up rate of one card."""
     load = traffic.tokens * traffic.token_bytes * traffic.imbalance
+    if traffic.one_sided:
+        return _one_sided_s(kind, traffic, load, shape, link_bytes_per_s, parameters)
     if traffic.low_latency:
         return _low_latency_s(traffic, load, shape, link_bytes_per_s, nic_bytes_per_s, parameters)
     nodes_hit = distinct(shape.nodes, traffic.top_k)
@@ -71,12 +78,31 @@ def expert_s(
     over_links_s = load * copies / (link_bytes_per_s * parameters.link_efficiency)
     over_nic_s = over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0
     inside_s = over_links_s
+    kernel = parameters.combine if kind is Collective.COMBINE else parameters.dispatch
     if occupies_sms and not traffic.tma:
-        rate = (traffic.sms or parameters.default_sms) * parameters.rate_per_sm
-        inside_s = max(inside_s, load * (copies + parameters.own_copies) / rate)
+        each_s = traffic.token_bytes / kernel.rate_per_sm + kernel.copy_s
+        tokens = traffic.tokens * traffic.imbalance
+        sms = traffic.sms or parameters.default_sms
+        inside_s = max(inside_s, tokens * (copies + kernel.own_copies) * each_s / sms)
     limit = "links" if inside_s >= over_nic_s else "nic"
-    seconds = parameters.launch_s + max(inside_s, over_nic_s)
+    seconds = kernel.launch_s + max(inside_s, over_nic_s)
     return ExpertTime(seconds, over_links_s, over_nic_s, f"DeepEP normal, {limit}")
+
+
+def _one_sided_s(
+    kind: Collective,
+    traffic: ExpertTraffic,
+    load: float,
+    shape: GroupShape,
+    link_bytes_per_s: float,
+    parameters: ExpertParameters,
+) -> ExpertTime:
+    """Writes run beside the fixed part (preparation, flags), so that the longer of the two shows."""
+    copies = distinct(shape.ranks, traffic.top_k)
+    wire_s = load * copies / (link_bytes_per_s * parameters.one_sided_efficiency)
+    fixed = parameters.one_sided_combine_s if kind is Collective.COMBINE else parameters.one_sided_dispatch_s
+    seconds = max(fixed, parameters.one_sided_start_s + wire_s)
+    return ExpertTime(seconds, wire_s, 0.0, "one-sided, links")
 
 
 def _low_latency_s(

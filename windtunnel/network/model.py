@@ -17,12 +17,14 @@ from windtunnel.network.contention import Demand
 from windtunnel.network.expert import ExpertTraffic
 from windtunnel.network.links import Links
 from windtunnel.network.overlap import sm_share
+from windtunnel.network.parameters import pcie_parameters
 from windtunnel.network.time import FREE, NetworkTime
 from windtunnel.network.topology import GroupShape, shape_of
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import ProcessGroup
 from windtunnel.program.work import Work
 from windtunnel.specs.cluster import Cluster
+from windtunnel.specs.schema import ScaleUp
 
 BARRIER_BYTES = 4.0
 
@@ -37,7 +39,10 @@ class NetworkModel:
 
     def _shape_of(self, ranks: tuple[int, ...]) -> GroupShape:
         links = self.links
-        return shape_of(ranks, links.cards_per_node, links.nodes_per_pod, links.cards)
+        socket = (
+            pcie_parameters().cards_per_socket if links.scale_up is ScaleUp.PCIE else links.cards_per_node
+        )
+        return shape_of(ranks, links.cards_per_node, links.nodes_per_pod, links.cards, socket)
 
     def shape(self, ranks: tuple[int, ...]) -> GroupShape:
         """Where a group sits. Raises E201 for ranks outside the cluster."""

@@ -103,27 +103,48 @@ class PcieParameters:
 
     launch_s: float
     hop_s: float
+    low_latency_hop_s: float
     efficiency: float
-    efficiency_across_sockets: float
-    exchange_across_sockets: float
+    crossing_efficiency: float
     cards_per_socket: int
     interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
-class ExpertParameters:
-    """DeepEP dispatch and combine."""
+class ExpertKernel:
+    """DeepEP's normal dispatch or combine on the multiprocessors it was given.
+
+    Attributes:
+        rate_per_sm: bytes a second that one multiprocessor moves. own_copies: of a token, besides those sent.
+        copy_s: what each copy takes one multiprocessor whatever its size (its slot, its flags).
+    """
 
     launch_s: float
     rate_per_sm: float
     own_copies: float
+    copy_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertParameters:
+    """DeepEP dispatch and combine, and TensorRT-LLM's one-sided exchange over NVLink."""
+
+    dispatch: ExpertKernel
+    combine: ExpertKernel
     link_efficiency: float
     nic_efficiency: float
     low_latency_launch_s: float
     low_latency_link_efficiency: float
     low_latency_nic_efficiency: float
+    one_sided_dispatch_s: float
+    one_sided_combine_s: float
+    one_sided_start_s: float
+    one_sided_efficiency: float
     default_sms: int
+    fitted_chips: tuple[str, ...]
     interval: Interval
+    interval_low_latency: Interval
+    interval_one_sided: Interval
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -202,6 +223,12 @@ def expert_parameters() -> ExpertParameters:
     """Constants of DeepEP."""
     table = _read("expert")
     return ExpertParameters(
-        **{k: v for k, v in table.items() if k not in ("about", "interval")},
+        **{name: value for name, value in table.items() if isinstance(value, float)},
+        default_sms=table["default_sms"],
+        dispatch=ExpertKernel(**table["dispatch"]),
+        combine=ExpertKernel(**table["combine"]),
+        fitted_chips=tuple(table["fitted_chips"]),
         interval=_interval(table["interval"]),
+        interval_low_latency=_interval(table["interval_low_latency"]),
+        interval_one_sided=_interval(table["interval_one_sided"]),
     )

@@ -69,6 +69,15 @@ def in_switch_s(message_bytes: float, link_bytes_per_s: float, launch_s: float, 
     return Transfer(launch_s + pipelined_s(regime.hop_s, wire_s), wire_s, "NVLS")
 
 
+def custom_limit_bytes(generation: int) -> int:
+    """Beyond this, engines call the library: 8 MiB on Ampere, 16 MiB since Hopper.
+
+    ``generation`` as ``switch_s`` takes it. The step is seen in the calibration tables (SGLang and vLLM on A100 and
+    H100); newer vLLM goes on to 32 or 64 MiB at nearly the library's rate.
+    """
+    return (16 << 20) if generation else (8 << 20)
+
+
 def custom_all_reduce_s(
     message_bytes: float, ranks: int, link_bytes_per_s: float, parameters: SwitchParameters
 ) -> Transfer:

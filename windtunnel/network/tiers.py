@@ -23,7 +23,7 @@ from windtunnel.network.parameters import (
     switch_parameters,
 )
 from windtunnel.network.pcie import pcie_s
-from windtunnel.network.switch import custom_all_reduce_s, switch_s
+from windtunnel.network.switch import custom_all_reduce_s, custom_limit_bytes, switch_s
 from windtunnel.network.time import NetworkTime
 from windtunnel.network.topology import GroupShape
 from windtunnel.network.transfer import Transfer
@@ -33,6 +33,9 @@ MEASURED_NODES = 4
 """Published all-reduce points reach four nodes; beyond, intervals widen."""
 EXPERT_NODES = 32
 """DeepEP's published points reach 32 nodes."""
+ONE_SIDED_CHIP = "gb200"
+ONE_SIDED_RANKS = 8
+"""The chip and size of group whose one-sided exchange has calibration points."""
 UNMEASURED_WIDENING = 1.25
 """Factor on either side of the interval where no point stands near (more nodes, S5000 between nodes)."""
 
@@ -45,7 +48,7 @@ def inside(links: Links, kind: Collective, nbytes: float, shape: GroupShape, cus
     if links.scale_up is ScaleUp.MESH:
         time = _mesh(links, kind, nbytes, ranks)
     elif links.scale_up is ScaleUp.PCIE:
-        time = _pcie(links, kind, nbytes, ranks)
+        time = _pcie(links, kind, nbytes, shape, custom)
     else:
         time = _switch(links, kind, nbytes, ranks, custom)
     return replace(time, sm_share=sm_share(kind, shape.nodes, links.chip))
@@ -60,10 +63,12 @@ def _mesh(links: Links, kind: Collective, nbytes: float, ranks: int) -> NetworkT
     return _priced(moved, mesh.interval.at(nbytes), source, formula, 1.0 if known else UNMEASURED_WIDENING)
 
 
-def _pcie(links: Links, kind: Collective, nbytes: float, ranks: int) -> NetworkTime:
+def _pcie(links: Links, kind: Collective, nbytes: float, shape: GroupShape, custom: bool) -> NetworkTime:
+    """Engines have no all-reduce of their own here beyond pairs; theirs is the library's, launched by a graph."""
     pcie = pcie_parameters()
-    moved = pcie_s(kind, nbytes, ranks, links.pcie_bytes_per_s, pcie)
-    formula = "launch + (sqrt(hops) + sqrt(f S / slot rate))^2"
+    launch_s = switch_parameters().custom_launch_s if custom else pcie.launch_s
+    moved = pcie_s(kind, nbytes, shape, links.pcie_bytes_per_s, links.cards_per_node, launch_s, pcie)
+    formula = "launch + min(hops + 2 f S / rate, (sqrt(hops) + sqrt(f S / rate))^2)"
     return _priced(moved, pcie.interval.at(nbytes), Source.ANALYTIC, formula)
 
 
@@ -71,7 +76,7 @@ def _switch(links: Links, kind: Collective, nbytes: float, ranks: int, custom: b
     switch, chip = switch_parameters(), links.chip.name
     fitted = chip in switch.fitted_chips
     interval = switch.interval if fitted else switch.interval_transfer
-    if custom and kind is Collective.ALL_REDUCE:
+    if custom and kind is Collective.ALL_REDUCE and nbytes <= custom_limit_bytes(links.switch_generation):
         moved = custom_all_reduce_s(nbytes, ranks, links.link_bytes_per_s, switch)
         interval = switch.interval_custom
     else:
@@ -107,15 +112,28 @@ def expert(links: Links, kind: Collective, shape: GroupShape, traffic: ExpertTra
         rate = links.pair_bytes_per_s * max(1, min(shape.ranks, links.cards_per_node) - 1)
     thinner = links.oversubscription if shape.pods > 1 else 1.0
     nic = max(links.nic_bytes_per_s / thinner, 1.0)
-    seconds, link_wire_s, nic_wire_s, algorithm = expert_s(traffic, shape, rate, nic, occupies, parameters)
+    seconds, link_wire_s, nic_wire_s, algorithm = expert_s(
+        kind, traffic, shape, rate, nic, occupies, parameters
+    )
     by_nic = algorithm.endswith("nic")
-    known = links.scale_up is ScaleUp.SWITCH and shape.nodes <= EXPERT_NODES
+    fitted = links.chip.name in parameters.fitted_chips
+    known = fitted and shape.nodes <= EXPERT_NODES
+    interval = parameters.interval_low_latency if traffic.low_latency else parameters.interval
+    if traffic.one_sided:
+        interval = parameters.interval_one_sided
+        known = links.chip.name == ONE_SIDED_CHIP and shape.ranks == ONE_SIDED_RANKS
+    nbytes = traffic.tokens * traffic.token_bytes
+    residuals = interval.at(nbytes)
+    if links.scale_up is ScaleUp.SWITCH and not known and not traffic.one_sided:
+        residuals = _elsewhere(residuals, nbytes)
     time = _priced(
         Transfer(seconds, nic_wire_s if by_nic else link_wire_s, algorithm),
-        parameters.interval.at(traffic.tokens * traffic.token_bytes),
+        residuals,
         Source.CALIBRATED if known else Source.ANALYTIC,
         "launch + max(links, NIC) of the distinct copies of each token",
-        1.0 if known else UNMEASURED_WIDENING,
+        UNMEASURED_WIDENING
+        if links.scale_up is not ScaleUp.SWITCH or (traffic.one_sided and not known)
+        else 1.0,
         "nic" if by_nic else "links",
     )
     return replace(
@@ -124,6 +142,13 @@ def expert(links: Links, kind: Collective, shape: GroupShape, traffic: ExpertTra
         link_busy=min(1.0, link_wire_s / seconds),
         nic_busy=min(1.0, nic_wire_s / seconds) / thinner,
     )
+
+
+def _elsewhere(residuals: tuple[float, float], nbytes: float) -> tuple[float, float]:
+    """Residuals on a chip that was not fitted: wider by what leaving a chip out of NCCL's fit widened that."""
+    switch = switch_parameters()
+    (low, high), (far_low, far_high) = switch.interval.at(nbytes), switch.interval_transfer.at(nbytes)
+    return residuals[0] * far_low / low, residuals[1] * far_high / high
 
 
 def _priced(

@@ -61,8 +61,12 @@ def _limit(first: RunResult, result: RunResult) -> str:
         return "nothing"
     if worst != "exposed_comm_s" or not result.communication:
         return _NAMES[worst]
-    row = max(result.communication, key=lambda row: row.exposed_s)
-    return f"{row.collective} over {row.ranks}"
+    before = {(row.collective, row.group): row.exposed_s / _share(first) for row in first.communication}
+    row = max(
+        result.communication,
+        key=lambda row: row.exposed_s / _share(result) - before.get((row.collective, row.group), 0.0),
+    )
+    return f"{row.collective} over {row.ranks:,}"
 
 
 def _grown(first: RunResult, result: RunResult, name: str) -> float:

@@ -45,6 +45,10 @@ ENGINE_CALL_S = (22e-6, 34e-6, 45e-6)
 """Low, middle and high host time of an engine's own all-reduce called from Python without a graph: SGLang and vLLM on
 the A100 and H100 hosts of aiconfigurator's tables, medians below 64 KiB, 22 to 45 us; middle: geometric mean."""
 
+EAGER_COPY = 0.9
+"""Share of memory bandwidth that the copy of an eager call's input reaches: what calls of 1 GiB take longer without a
+graph on the A100 and H100 of the calibration tables, 1,230 and 710 us."""
+
 
 class Refused(Exception):
     """A row that cannot be predicted; the text is the reason."""
@@ -173,13 +177,13 @@ def _deepep_published(row: Row) -> list[Case]:
 
 
 def _one_sided(row: Row) -> list[Case]:
-    """TensorRT-LLM writes every (token, rank) pair over NVLink, as DeepEP's low-latency kernels do."""
+    """TensorRT-LLM writes a token once to every rank that needs it, over NVLink."""
     ranks = _number(row, "num_gpus")
     traffic = ExpertTraffic(
         tokens=float(row["tokens_per_gpu"]),
         token_bytes=float(row["bytes_per_token"]),
         top_k=_number(row, "top_k"),
-        low_latency=True,
+        one_sided=True,
     )
     size = traffic.tokens * traffic.token_bytes
     shape = GroupShape(ranks, 1, ranks)
@@ -313,8 +317,10 @@ def _priced(case: Case, position: int) -> _Found:
         case.kind, case.message_bytes, case.shape, custom=case.custom, traffic=case.traffic
     )
     seconds = (time.low_s, time.seconds, time.high_s)
-    if case.eager:  # calls follow one another: the slower of host and card rules
-        low, middle, high = (max(pair) for pair in zip(seconds, ENGINE_CALL_S, strict=True))
+    if case.eager:  # the input is copied first; calls follow one another: the slower of host and card rules
+        copy_s = 2 * case.message_bytes / (EAGER_COPY * chip(case.chip).memory_bytes_per_s.value)
+        on_card = [time_s + copy_s for time_s in seconds]
+        low, middle, high = (max(pair) for pair in zip(on_card, ENGINE_CALL_S, strict=True))
         seconds = (low, middle, high)
     return _Found(position, seconds[1], seconds[0], seconds[2], _wire_s(case, network.links))
 

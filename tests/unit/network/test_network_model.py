@@ -135,6 +135,57 @@ def test_dispatch_grows_with_tokens_and_respects_the_node_limit() -> None:
     assert model.collective_time(Collective.DISPATCH, 0, group, traffic=more).seconds > free
 
 
+def test_many_small_tokens_cost_more_than_few_large_ones() -> None:
+    model, group = MODELS[("h100-sxm", 8)], tuple(range(8))
+
+    def dispatch_s(tokens: int, width: int) -> float:
+        traffic = ExpertTraffic(tokens=tokens, token_bytes=width, top_k=8)
+        return model.collective_time(Collective.DISPATCH, 0, group, traffic=traffic).seconds
+
+    assert dispatch_s(16384, 1792) > 1.2 * dispatch_s(4096, 7168)
+
+
+def test_one_sided_exchange_writes_once_to_each_rank() -> None:
+    """TensorRT-LLM on eight GB200: 2,048 tokens of 14,336 bytes to 8 of many experts in 312 us (its blog 18)."""
+    model = network(replace(B200, name="gb200"), 72)
+    traffic = ExpertTraffic(tokens=2048, token_bytes=14336, top_k=8, one_sided=True)
+    times = {
+        kind: model.collective_time(kind, 0, tuple(range(8)), traffic=traffic).seconds
+        for kind in (Collective.DISPATCH, Collective.COMBINE)
+    }
+    assert times[Collective.DISPATCH] == pytest.approx(311.8e-6, rel=0.05)
+    assert times[Collective.COMBINE] == pytest.approx(322.6e-6, rel=0.05)
+    few = replace(traffic, tokens=1)
+    floor = [model.collective_time(kind, 0, tuple(range(8)), traffic=few).seconds for kind in times]
+    assert floor[0] < floor[1] < 40e-6
+
+
+def test_engines_call_the_library_for_large_messages() -> None:
+    group, kind = tuple(range(8)), Collective.ALL_REDUCE
+    for chip, limit in ((H100, 16 << 20), (A100, 8 << 20)):
+        model = MODELS[(chip.name, 8)]
+        own = model.collective_time(kind, limit, group, custom=True)
+        beyond = model.collective_time(kind, limit + 1, group, custom=True)
+        assert own.algorithm in ("one-shot", "two-shot")
+        assert beyond.seconds == model.collective_time(kind, limit + 1, group).seconds
+
+
+def test_groups_across_sockets_share_the_path_between_them() -> None:
+    """SimuMax on 8 A100 PCIe: one ring of eight 12.5 GB/s, four pairs at once 4 GB/s each; A100 slots 25.3 GB/s."""
+    pcie = replace(L40S, pcie_bytes_per_s=replace(L40S.pcie_bytes_per_s, value=25.3e9))
+    model = network(pcie)
+
+    def rate(ranks: tuple[int, ...]) -> float:
+        time = model.collective_time(Collective.ALL_GATHER, 1e9, ranks)
+        return bus_factor(Collective.ALL_GATHER, len(ranks)) * 1e9 / time.seconds
+
+    assert rate((0, 1)) == pytest.approx(20.6e9, rel=0.1)
+    assert rate((0, 1, 2, 3)) == pytest.approx(20.7e9, rel=0.1)
+    assert rate(tuple(range(8))) == pytest.approx(13.5e9, rel=0.15)
+    assert rate((0, 2, 4, 6)) == pytest.approx(7.65e9, rel=0.15)
+    assert rate((0, 4)) == pytest.approx(4e9, rel=0.15)
+
+
 @pytest.mark.parametrize("group", [(0, 8), (0, 0), (-1, 1), ()])
 def test_ranks_outside_the_cluster_are_named(group: tuple[int, ...]) -> None:
     with pytest.raises(WindtunnelError) as caught:

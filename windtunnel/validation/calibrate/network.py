@@ -21,6 +21,7 @@ from windtunnel.network.expert import expert_s
 from windtunnel.network.fabric import fabric_s
 from windtunnel.network.mesh import mesh_s
 from windtunnel.network.parameters import (
+    ExpertKernel,
     ExpertParameters,
     FabricParameters,
     Interval,
@@ -37,6 +38,7 @@ from windtunnel.validation.calibrate.network_points import (
     deepep_points,
     fabric_points,
     mesh_points,
+    one_sided_points,
     switch_points,
 )
 from windtunnel.validation.calibrate.network_write import write_tables
@@ -206,21 +208,57 @@ def fit_fabric(folder: Path) -> tuple[FabricParameters, Interval]:
     return parameters(x), quantiles(times(x), points)
 
 
-def fit_expert(folder: Path) -> tuple[ExpertParameters, Interval]:
-    """DeepEP, normal and low latency."""
+def fit_expert(folder: Path) -> tuple[ExpertParameters, tuple[Interval, ...]]:
+    """DeepEP, normal and low latency, and TensorRT-LLM's one-sided exchange; an interval for each."""
     points = deepep_points(folder)
+    one_sided = one_sided_points(folder)
 
-    def parameters(v: Vector) -> ExpertParameters:
-        a, b, c, d, e, f, g, h = (float(x) for x in v)
-        return ExpertParameters(a, b, c, d, e, f, g, h, default_sms=20, interval=NO_INTERVAL)
+    def parameters(v: Vector, w: Vector) -> ExpertParameters:
+        dispatch, combine = (ExpertKernel(*(float(x) for x in part)) for part in (v[:4], v[4:8]))
+        link, nic, low_latency_launch, low_latency_link, low_latency_nic = (float(x) for x in v[8:])
+        dispatch_s, combine_s, start_s, one_sided_link = (float(x) for x in w)
+        return ExpertParameters(
+            dispatch=dispatch,
+            combine=combine,
+            link_efficiency=link,
+            nic_efficiency=nic,
+            low_latency_launch_s=low_latency_launch,
+            low_latency_link_efficiency=low_latency_link,
+            low_latency_nic_efficiency=low_latency_nic,
+            one_sided_dispatch_s=dispatch_s,
+            one_sided_combine_s=combine_s,
+            one_sided_start_s=start_s,
+            one_sided_efficiency=one_sided_link,
+            default_sms=20,
+            fitted_chips=("h100-sxm", "h800"),
+            interval=NO_INTERVAL,
+            interval_low_latency=NO_INTERVAL,
+            interval_one_sided=NO_INTERVAL,
+        )
 
-    def times(v: Vector) -> Vector:
-        p = parameters(v)
-        return np.array([expert_s(q.traffic, q.shape, q.link, q.nic, True, p)[0] for q in points])
+    def times_of(chosen: Sequence[Point], p: ExpertParameters) -> Vector:
+        return np.array([expert_s(q.kind, q.traffic, q.shape, q.link, q.nic, True, p)[0] for q in chosen])
 
+    unused = np.array([20e-6, 30e-6, 15e-6, 0.5])
+    kernel = [30e-6, 20e9, 1.01, 0.05e-6]
     measured = np.array([p.seconds for p in points])
-    x = fit([30e-6, 15e9, 1.01, 0.75, 0.9, 10e-6, 0.5, 0.85], times, measured, weights_of(points))
-    return parameters(x), quantiles(times(x), points)
+    x = fit(
+        [*kernel, *kernel, 0.75, 0.9, 10e-6, 0.5, 0.85],
+        lambda v: times_of(points, parameters(v, unused)),
+        measured,
+        weights_of(points),
+    )
+    target = np.array([p.seconds for p in one_sided])
+    y = fit(unused.tolist(), lambda w: times_of(one_sided, parameters(x, w)), target, np.ones(len(one_sided)))
+    fitted = parameters(x, y)
+    return fitted, tuple(
+        quantiles(times_of(chosen, fitted), chosen)
+        for chosen in (
+            [p for p in points if not p.traffic.low_latency],
+            [p for p in points if p.traffic.low_latency],
+            one_sided,
+        )
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

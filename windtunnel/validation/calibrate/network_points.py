@@ -9,6 +9,7 @@ from pathlib import Path
 
 from windtunnel.network.collective import Collective, bus_factor
 from windtunnel.network.expert import ExpertTraffic
+from windtunnel.network.switch import custom_limit_bytes
 from windtunnel.network.topology import GroupShape
 
 LINK_BYTES_PER_S = {
@@ -119,12 +120,16 @@ def _published_large(path: Path) -> list[Point]:
 
 
 def custom_points(folder: Path) -> list[Point]:
-    """The inference engines' own all-reduce under CUDA graphs, up to 16 MiB (beyond, they call NCCL)."""
+    """The inference engines' own all-reduce under CUDA graphs, as far as they use it (beyond, they call NCCL)."""
     points = []
     for row in rows(folder / "collective_aiconfigurator_custom_allreduce.csv"):
         chip = SYSTEMS.get(row["gpu_system"])
         size = float(row["message_bytes"])
-        if chip is None or "eager" in row["kernel_source"] or size > 16 << 20:
+        if chip is None or "eager" in row["kernel_source"] or size > custom_limit_bytes(GENERATIONS[chip]):
+            continue
+        # TensorRT-LLM goes over to NCCL early, vLLM on A100 below the limit
+        early = {"trtllm": 1 << 20, "vllm": 4 << 20}.get(row["library"], size)
+        if size > early and (chip == "a100-80g" or row["library"] == "trtllm"):
             continue
         n = int(row["num_gpus"])
         shape = GroupShape(n, 1, n)
@@ -223,6 +228,21 @@ def deepep_points(folder: Path) -> list[Point]:
                 )
             )
     points += _published_deepep(folder)
+    return points
+
+
+def one_sided_points(folder: Path) -> list[Point]:
+    """TensorRT-LLM's exchange on GB200."""
+    points = []
+    for row in rows(folder / "collective_trtllm_gb200_alltoall.csv"):
+        n, width = int(row["num_gpus"]), float(row["bytes_per_token"])
+        traffic = ExpertTraffic(
+            tokens=float(row["tokens_per_gpu"]), token_bytes=width, top_k=int(row["top_k"]), one_sided=True
+        )
+        size, kind = traffic.tokens * width, Collective(row["operation"])
+        seconds = float(row["latency_seconds"])
+        shape = GroupShape(n, 1, n)
+        points.append(Point("gb200", kind, size, shape, seconds, LINK_BYTES_PER_S["gb200"], traffic=traffic))
     return points
 
 

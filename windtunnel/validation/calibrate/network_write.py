@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from windtunnel.network.parameters import (
+    ExpertKernel,
     ExpertParameters,
     FabricParameters,
     Interval,
@@ -23,6 +24,13 @@ def _regime(name: str, regime: Regime) -> str:
     return f"[{name}]\nhop_s = {regime.hop_s:.4g}\nefficiency = {regime.efficiency:.4g}\n"
 
 
+def _kernel(name: str, kernel: ExpertKernel) -> str:
+    return (
+        f"[{name}]\nlaunch_s = {kernel.launch_s:.4g}\nrate_per_sm = {kernel.rate_per_sm:.4g}\n"
+        f"own_copies = {kernel.own_copies:.4g}\ncopy_s = {kernel.copy_s:.4g}\n\n"
+    )
+
+
 def _interval(name: str, interval: Interval) -> str:
     return (
         f"[{name}]\nsmall_low = {interval.small_low:.4g}\nsmall_high = {interval.small_high:.4g}\n"
@@ -35,7 +43,7 @@ def write_tables(
     switch: tuple[SwitchParameters, Interval, Interval, Interval],
     mesh: tuple[MeshParameters, Interval],
     fabric: tuple[FabricParameters, Interval],
-    expert: tuple[ExpertParameters, Interval],
+    expert: tuple[ExpertParameters, tuple[Interval, ...]],
 ) -> None:
     """One file per family under ``out``."""
     out.mkdir(parents=True, exist_ok=True)
@@ -96,15 +104,24 @@ def _fabric_text(p: FabricParameters, interval: Interval) -> str:
     )
 
 
-def _expert_text(p: ExpertParameters, interval: Interval) -> str:
+def _expert_text(p: ExpertParameters, intervals: tuple[Interval, ...]) -> str:
+    normal, low_latency, one_sided = intervals
+    chips = ", ".join(f'"{chip}"' for chip in p.fitted_chips)
     return (
         'about = "DeepEP on H100 (aiconfigurator 095f58a5) and on H800 with 400 Gb/s InfiniBand (DeepEP '
         "README 1a0c8f6, de8cfca); default_sms is the README's tuning\"\n"
-        f"launch_s = {p.launch_s:.4g}\nrate_per_sm = {p.rate_per_sm:.4g}\n"
-        f"own_copies = {p.own_copies:.4g}\n"
         f"link_efficiency = {p.link_efficiency:.4g}\nnic_efficiency = {p.nic_efficiency:.4g}\n"
         f"low_latency_launch_s = {p.low_latency_launch_s:.4g}\n"
         f"low_latency_link_efficiency = {p.low_latency_link_efficiency:.4g}\n"
         f"low_latency_nic_efficiency = {p.low_latency_nic_efficiency:.4g}\n"
-        f"default_sms = {p.default_sms}\n\n" + _interval("interval", interval)
+        f"one_sided_dispatch_s = {p.one_sided_dispatch_s:.4g}\none_sided_combine_s = {p.one_sided_combine_s:.4g}\n"
+        f"one_sided_start_s = {p.one_sided_start_s:.4g}\none_sided_efficiency = {p.one_sided_efficiency:.4g}\n"
+        f"default_sms = {p.default_sms}\nfitted_chips = [{chips}]\n\n"
+        + _kernel("dispatch", p.dispatch)
+        + _kernel("combine", p.combine)
+        + _interval("interval", normal)
+        + "\n"
+        + _interval("interval_low_latency", low_latency)
+        + "\n# TensorRT-LLM's one-sided exchange on eight GB200 (its blog 18, 22de8b34)\n"
+        + _interval("interval_one_sided", one_sided)
     )
