@@ -35,14 +35,17 @@ def guarded(dispatch: Callable[[Any, Any, Any], Any], func: Any, args: Any, kwar
 
 
 def clear_error() -> None:
-    """Called by the device guard: drop the error that C++ left set, if one was kept."""
-    if _kept:
+    """Called by the device guard: drop the error that C++ left set, and keep it if nobody did."""
+    if _depth:
         try:
-            # Any raise replaces the error that is set, and catching it leaves none. What arrives is a
-            # SystemError, for calling the class with an error set is a fault in itself.
+            # Any raise replaces the error that is set, and catching it leaves none. What arrives then is a
+            # SystemError, for calling the class with an error set is a fault in itself; its cause is the error.
             raise _Cleared
-        except BaseException:
+        except _Cleared:
             pass
+        except BaseException as fault:
+            if not _kept and fault.__cause__ is not None:
+                _kept[:] = [fault.__cause__]
 
 
 class _EngineThatRaises(_Engine):  # type: ignore[misc]

@@ -6,7 +6,7 @@ from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.components.optimizer import default_adamw
 from torchtitan.config import ParallelismConfig, TrainingConfig
-from torchtitan.distributed.activation_checkpoint import SelectiveAC
+from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.models.common.config_utils import decoder_vocab_size
 from torchtitan.models.llama3 import model_registry
@@ -67,6 +67,19 @@ def llama3_flex() -> Trainer.Config:
     from torchtitan.models.llama3.config_registry import llama3_debugmodel
 
     return _text(llama3_debugmodel())
+
+
+def llama3_keeps() -> Trainer.Config:
+    """Without activation checkpointing, which zero-bubble schedules cannot run in pieces."""
+    config = llama3_flex()
+    config.activation_checkpoint = None
+    return config
+
+
+def llama3_full_ac() -> Trainer.Config:
+    config = llama3_flex()
+    config.activation_checkpoint = FullAC.Config()
+    return config
 
 
 def deepseek_v3_debug() -> Trainer.Config:

@@ -13,6 +13,8 @@ words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 8)
 vocabulary = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *dict.fromkeys(words)])}
 tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
 tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+pictures = ["image_pad", "video_pad", "vision_start", "vision_end", "endoftext"]
+tokenizer.add_special_tokens([f"<|{name}|>" for name in pictures])
 (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
 tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
 special = {

@@ -64,3 +64,32 @@ def test_a_padded_encoder_infers(values: Session) -> None:
         expected = encoder(x, src_key_padding_mask=padded)
         found = encoder.to("musa")(x.to("musa"), src_key_padding_mask=padded.to("musa")).cpu()
     torch.testing.assert_close(found[~padded], expected[~padded], rtol=1e-5, atol=1e-5)
+
+
+def test_an_error_that_is_not_the_cards_is_named_too(shadow: Session) -> None:
+    from functools import partial
+
+    from torch.utils.checkpoint import (
+        CheckpointPolicy,
+        checkpoint,
+        create_selective_checkpoint_contexts,
+    )
+
+    def policy(ctx: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
+        kept = op is torch.ops.aten.mm.default
+        return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    w = torch.empty(16, 16, device="musa", requires_grad=True)
+    x = torch.empty(4, 16, device="musa", requires_grad=True)
+    y = checkpoint(
+        lambda t: (t @ w).sin() @ w,
+        x,
+        use_reentrant=False,
+        context_fn=partial(create_selective_checkpoint_contexts, policy),
+    ).sum()
+    torch.autograd.grad(y, x, retain_graph=True)
+    with pytest.raises(RuntimeError, match="only allowed to backward once"):
+        torch.autograd.grad(y, w)
+    y2 = (x @ w).sum()
+    y2.backward()
+    assert x.grad is not None
