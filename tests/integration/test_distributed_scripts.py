@@ -183,13 +183,89 @@ def test_deepspeed_zero(tmp_path: Path, stage: str) -> None:
     assert collectives(answer)["all_gather", 8] >= 1
 
 
+def torchtitan(folder: Path, config: str, on: str, *options: str) -> dict[str, Any]:
+    """One of the configurations of ``titan_configs.py`` by TorchTitan's own trainer."""
+    for package in ("torchtitan", "triton"):
+        needs(package)
+    subprocess.run([sys.executable, script("torchtitan_assets.py"), str(folder)], check=True)
+    (folder / "titan_configs.py").write_text((SCRIPTS / "titan_configs.py").read_text())
+    chosen = ("--module", "titan_configs", "--config", config)
+    return windtunnel(folder, "--on", on, "-m", "torchtitan.train", *chosen, *options)
+
+
+def degrees(**named: int | str) -> list[str]:
+    return [word for name, value in named.items() for word in (f"--parallelism.{name}", str(value))]
+
+
+def test_torchtitan_experts(tmp_path: Path) -> None:
+    options = degrees(expert_parallel_degree=4)
+    found = collectives(torchtitan(tmp_path, "deepseek_v3_debug", "mtt-s5000:8", *options))
+    # five layers with experts: counts, tokens there and back; the way back once more for gradients
+    assert found["all_to_all", 4] >= 5 * 5
+    assert found["all_gather", 2] >= 5  # experts are shared out over the two ranks that hold the same ones
+    assert found["reduce_scatter", 2] == 5
+
+
+TITAN = [
+    ("llama3_debug", {}, {("all_gather", 8), ("reduce_scatter", 8)}),
+    ("llama3_flex", {"data_parallel_replicate_degree": 2}, {("all_gather", 4), ("all_reduce", 2)}),
+    ("llama3_flex", {"tensor_parallel_degree": 2}, {("all_gather", 2), ("reduce_scatter", 2)}),
+    ("llama3_flex", {"context_parallel_degree": 2}, {("all_gather", 2), ("reduce_scatter", 2)}),
+    ("llama3_full_ac", {}, {("all_gather", 8)}),
+    ("llama3_float8", {}, {("all_gather", 8)}),
+    ("qwen3_debug", {}, {("all_gather", 8)}),
+    ("qwen3_moe_debug", {"expert_parallel_degree": 4}, {("all_to_all", 4)}),
+    (
+        "deepseek_v3_debug",
+        {"expert_parallel_degree": 4, "tensor_parallel_degree": 2},
+        {("all_to_all", 4), ("all_gather", 2)},
+    ),
+    ("qwen3_5_debug", {}, {("all_gather", 8)}),
+    ("qwen3_5_moe_debug", {"expert_parallel_degree": 2}, {("all_to_all", 2)}),
+]
+
+
 @pytest.mark.slow
-def test_torchtitan(tmp_path: Path) -> None:
-    needs("torchtitan")
-    needs("triton")
-    subprocess.run([sys.executable, script("torchtitan_assets.py"), str(tmp_path)], check=True)
-    (tmp_path / "titan_configs.py").write_text((SCRIPTS / "titan_configs.py").read_text())
-    options = ("--module", "titan_configs", "--config", "llama3_debug")
-    answer = windtunnel(tmp_path, "--on", "h100-sxm:8", "-m", "torchtitan.train", *options)
-    assert answer["tokens_per_step"] == 8 * 8 * 2048
-    assert {"all_gather", "reduce_scatter"} <= {kind for kind, _ in collectives(answer)}
+@pytest.mark.parametrize(("config", "layout", "expected"), TITAN)
+def test_torchtitan(
+    tmp_path: Path, config: str, layout: dict[str, int], expected: set[tuple[str, int]]
+) -> None:
+    if "qwen3_5" in config and importlib.util.find_spec("torchvision") is None:
+        for module in ("transforms/v2/functional", "io"):  # it is imported, and nothing of it is used on text
+            (tmp_path / "torchvision" / module).mkdir(parents=True)
+    if config == "llama3_float8":
+        needs("torchao")
+    answer = torchtitan(tmp_path, config, "h100-sxm:8", *degrees(**layout))
+    shared = layout.get("tensor_parallel_degree", 1) * layout.get("context_parallel_degree", 1)
+    rows, length = (1, 512) if "qwen3_5" in config else (8, 2048)
+    assert answer["tokens_per_step"] == 8 // shared * rows * length
+    assert expected <= set(collectives(answer))
+    assert answer["mfu"]["value"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "schedule"),
+    [
+        ("llama3_flex", "1F1B"),
+        ("llama3_flex", "Interleaved1F1B"),
+        ("llama3_keeps", "ZBVZeroBubble"),
+        ("llama3_keeps", "DualPipeV"),
+    ],
+)
+def test_torchtitan_pipelines(tmp_path: Path, config: str, schedule: str) -> None:
+    layout = degrees(pipeline_parallel_degree=2, pipeline_parallel_schedule=schedule)
+    answer = torchtitan(tmp_path, config, "h100-sxm:8", *layout)
+    assert [row["rank"] for row in answer["ranks"]] == [0, 4]
+    assert answer["tokens_per_step"] == 4 * 8 * 2048
+    assert answer["bubble_s"] > 0
+    assert collectives(answer)["send", 2] >= 8
+
+
+@pytest.mark.slow
+def test_torchtitan_in_three_dimensions(tmp_path: Path) -> None:
+    layout = degrees(pipeline_parallel_degree=2, tensor_parallel_degree=2, pipeline_parallel_schedule="1F1B")
+    answer = torchtitan(tmp_path, "llama3_flex", "mtt-s5000:16", *layout)
+    assert [row["rank"] for row in answer["ranks"]] == [0, 8]
+    found = collectives(answer)
+    assert {("all_gather", 2), ("all_gather", 4), ("send", 2)} <= set(found)

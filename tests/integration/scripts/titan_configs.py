@@ -1,5 +1,7 @@
 """TorchTitan configurations: its llama3 models with variable-length attention and the small assets."""
 
+from dataclasses import dataclass
+
 import torch
 from torch.distributed.pipelining import schedules
 from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss
@@ -100,16 +102,32 @@ def qwen3_moe_debug() -> Trainer.Config:
     return _text(qwen3_moe_debug())
 
 
+class TextForPictures(HuggingFaceTextDataLoader):
+    """Text for a model that looks for pictures in it and finds none."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(HuggingFaceTextDataLoader.Config):
+        pass
+
+    def __iter__(self):
+        for inputs, labels in super().__iter__():
+            yield {**inputs, "special_tokens": {"image_id": -1, "video_id": -2}}, labels
+
+
 def qwen3_5_debug() -> Trainer.Config:
     from torchtitan.models.qwen3_5.config_registry import qwen35_debugmodel
 
-    return _text(qwen35_debugmodel())
+    config = _text(qwen35_debugmodel())
+    config.dataloader = TextForPictures.Config(dataset="c4_test")
+    return config
 
 
 def qwen3_5_moe_debug() -> Trainer.Config:
     from torchtitan.models.qwen3_5.config_registry import qwen35_debugmodel_moe
 
-    return _text(qwen35_debugmodel_moe())
+    config = _text(qwen35_debugmodel_moe())
+    config.dataloader = TextForPictures.Config(dataset="c4_test")
+    return config
 
 
 def llama3_float8() -> Trainer.Config:

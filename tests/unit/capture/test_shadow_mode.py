@@ -233,11 +233,11 @@ def test_an_operation_that_ran_out_of_memory_leaves_a_sound_program(shadow: Sess
 
 
 def test_tensors_filled_with_a_number_hold_it(shadow: Session) -> None:
-    logits = torch.empty(64, 32, device="musa") @ torch.empty(32, 8, device="musa")  # no data
-    picked = torch.arange(64, device="musa").remainder(8).unsqueeze(1)
+    logits = torch.empty(512, 64, device="musa") @ torch.empty(64, 8, device="musa")  # no data
+    picked = torch.arange(512, device="musa").remainder(8).unsqueeze(1)
     chosen = torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, picked, True)
-    assert chosen.sum(0).tolist() == [8] * 8
-    assert torch.ones_like(logits, dtype=torch.long).sum().item() == 512
+    assert chosen.sum(0).tolist() == [64] * 8
+    assert torch.ones_like(logits, dtype=torch.long).sum().item() == 4096
     assert torch.full_like(logits, 3, dtype=torch.int32)[0, 0].item() == 3
     assert logits.new_full((2,), 5, dtype=torch.long).tolist() == [5, 5]
     assert logits.new_empty(3, dtype=torch.long).fill_(7).tolist() == [7, 7, 7]

@@ -180,3 +180,46 @@ def test_unmodified_transformers_finds_the_kernels(shadow: Session) -> None:
         "windtunnel.causal_conv1d",
         "windtunnel.causal_conv1d_backward",
     } <= names(shadow)
+
+
+def test_gated_delta_rule_is_computed_again_under_checkpointing(shadow: Session) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    fla = importlib.import_module("fla")
+    q, v = torch.empty(2, 128, 4, 32, device="musa"), torch.empty(2, 128, 4, 64, device="musa")
+    g = torch.empty(2, 128, 4, device="musa")
+    q.requires_grad_()
+    out = checkpoint(lambda x: fla.chunk_gated_delta_rule(x, q, v, g, g)[0], q, use_reentrant=False)
+    out.sum().backward()
+    assert q.grad is not None
+    program = shadow.program()
+    ran = [program.specs[program.site(e).spec].base_name for e in program.events.tolist() if e >= 0]
+    assert ran.count("windtunnel.gated_delta_chunk") == 2
+    assert ran.count("windtunnel.gated_delta_chunk_backward") == 1
+
+
+def test_packed_documents_run_as_one_kernel_without_data(shadow: Session) -> None:
+    fla = importlib.import_module("fla")
+    convolution = importlib.import_module("fla.modules.conv.causal_conv1d")
+    edges = torch.tensor([0, 50, 128, 300], device="musa")
+    q, v = torch.empty(1, 300, 4, 32, device="musa"), torch.empty(1, 300, 4, 64, device="musa")
+    g = torch.empty(1, 300, 4, device="musa")
+    out, _ = fla.chunk_gated_delta_rule(q, q, v, g, g, cu_seqlens=edges)
+    x, w = torch.empty(1, 300, 64, device="musa"), torch.empty(64, 4, device="musa")
+    mixed, _ = convolution.causal_conv1d(x=x, weight=w, activation="silu", cu_seqlens=edges)
+    assert (out.shape, mixed.shape) == (v.shape, x.shape)
+    program = shadow.program()
+    ran = [program.specs[program.site(e).spec].base_name for e in program.events.tolist() if e >= 0]
+    assert ran.count("windtunnel.gated_delta_chunk") == 1
+    assert ran.count("windtunnel.causal_conv1d") == 1
+
+
+def test_packed_documents_start_anew(values: Session) -> None:
+    convolution = importlib.import_module("fla.modules.conv.causal_conv1d")
+    torch.manual_seed(0)
+    x, w = torch.randn(1, 30, 8), torch.randn(8, 4)
+    edges = torch.tensor([0, 11, 30])
+    out, _ = convolution.causal_conv1d(x.to("musa"), w.to("musa"), cu_seqlens=edges.to("musa"))
+    for begin, end in ((0, 11), (11, 30)):
+        alone, _ = convolution.causal_conv1d(x[:, begin:end].to("musa"), w.to("musa"))
+        torch.testing.assert_close(out[:, begin:end].cpu(), alone.cpu())

@@ -115,10 +115,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _gradient(ctx: Any, grad: torch.Tensor, grad_state: torch.Tensor | None) -> tuple[Any, ...]:
     scale, normalise, *chunk = ctx.arguments
-    found = gated_delta_chunk_backward(
-        grad, grad_state, *ctx.saved_tensors, scale, normalise, chunk[0] if chunk else 0
-    )
-    state = found[5] if ctx.saved_tensors[5] is not None else None
+    saved = ctx.saved_tensors  # once: under checkpointing every look computes them again
+    found = gated_delta_chunk_backward(grad, grad_state, *saved, scale, normalise, chunk[0] if chunk else 0)
+    state = found[5] if saved[5] is not None else None
     return (*found[:5], state, *(None for _ in ctx.arguments))
 
 
