@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.workloads.docking.dock import box_around, dock, score
+from windtunnel.workloads.docking.dock import SPACING_ANGSTROM, box_around, dock, score
 from windtunnel.workloads.docking.field import Box
 from windtunnel.workloads.docking.poses import read_sdf, rmsd_angstrom, write_sdf
 from windtunnel.workloads.docking.prepare import ligand_pdbqt, receptor_pdbqt
@@ -56,6 +56,7 @@ def _dock(args: argparse.Namespace) -> int:
         args.seed,
         device,
         dtype=getattr(torch, args.precision),
+        spacing_angstrom=args.spacing,
         done=Progress(budget.rounds),
     )
     elapsed_s = time.perf_counter() - started
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", type=float, nargs=3, default=(22.0, 22.0, 22.0), metavar=("X", "Y", "Z"), help="edges, Å")
     add("--around", type=Path, metavar="LIGAND.pdbqt", help="box around this ligand (default: the ligand)")
     add("--margin", type=float, default=5.0, metavar="A", help="what --around leaves on each side, Å")
+    add("--spacing", type=float, default=SPACING_ANGSTROM, metavar="A", help="distance of field points, Å")
     add("--copies", type=int, default=DEFAULT.copies, help="poses searched at once")
     add("--rounds", type=int, default=DEFAULT.rounds, help="Monte-Carlo moves of each copy")
     add("--steps", type=int, default=DEFAULT.steps, help="gradient steps after each move")

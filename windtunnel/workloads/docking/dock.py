@@ -57,6 +57,7 @@ def dock(
     device: torch.device,
     *,
     dtype: torch.dtype = torch.float32,
+    spacing_angstrom: float = SPACING_ANGSTROM,
     exact: bool = True,
     done: Callable[[int], None] = lambda round_number: None,
 ) -> Ranked:
@@ -67,7 +68,7 @@ def dock(
     """
     _check_box(receptor, box)
     kinematics = Kinematics(ligand, device, dtype)
-    field = grid.build(receptor, ligand.atoms.kinds, box, SPACING_ANGSTROM, device, dtype)
+    field = grid.build(receptor, ligand.atoms.kinds, box, spacing_angstrom, device, dtype)
     inside = Within(ligand, device, dtype)
     generator = torch.Generator().manual_seed(seed)
     found = search(kinematics, both(FromField(field, ligand), inside), box, budget, generator, done)

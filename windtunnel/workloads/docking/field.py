@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from windtunnel.workloads.docking.interaction import CUTOFF, energy, pair_kinds
+from windtunnel.workloads.docking.interaction import CUTOFF
 from windtunnel.workloads.docking.structure import Atoms
+from windtunnel.workloads.docking.table import PairTable
 
 OUTSIDE_SLOPE = 10.0  # kcal/mol/Å for an atom outside of the box: far steeper than anything inside
 _BLOCK = 8  # grid points a side that share one list of near receptor atoms
@@ -107,8 +108,8 @@ def build(
     """Sum the pair energies of each kind of ligand atom with all receptor atoms, block by block of the grid."""
     shape = tuple(int(np.ceil(edge / spacing_angstrom)) + 1 for edge in box.size)
     nx, ny, nz = shape
-    present = sorted({int(kind) for kind in ligand_kinds})
-    probe = torch.tensor(present)[:, None, None]
+    present = np.unique(ligand_kinds)
+    table = PairTable(device, dtype)
     values = torch.zeros((len(present), nx, ny, nz), dtype=dtype, device=device)
     reach = CUTOFF + spacing_angstrom * (_BLOCK - 1) * np.sqrt(3) / 2
     for start in np.ndindex(*(-(-n // _BLOCK) for n in shape)):
@@ -119,14 +120,13 @@ def build(
         if not near.any():
             continue
         points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-        pairs = pair_kinds(probe, torch.from_numpy(receptor.kinds[near])[None, None, :], dtype)
-        moved = type(pairs)(*(t.to(device) for t in (pairs.contact, pairs.hydrophobic, pairs.hydrogen_bond)))
         here = torch.as_tensor(points, dtype=dtype).to(device)
         atoms = torch.as_tensor(receptor.positions[near], dtype=dtype).to(device)
         r = torch.cdist(here, atoms, compute_mode="donot_use_mm_for_euclid_dist")
-        block = energy(r[None], moved).sum(-1)
+        rows = table.rows(present[:, None, None], receptor.kinds[near])
+        block = table.read(r, rows)[0].sum(-1)
         values[(slice(None), *slices)] = block.reshape(-1, *(len(axis) for axis in axes))
     low = torch.as_tensor(box.low, dtype=dtype).to(device)
     return Field(
-        values.reshape(-1), (nx, ny, nz), low, spacing_angstrom, {k: i for i, k in enumerate(present)}
+        values.reshape(-1), (nx, ny, nz), low, spacing_angstrom, {int(k): i for i, k in enumerate(present)}
     )

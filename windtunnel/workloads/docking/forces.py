@@ -28,8 +28,9 @@ class Within:
 
     def __init__(self, ligand: Ligand, device: torch.device, dtype: torch.dtype) -> None:
         first, second = _changing_pairs(ligand)
-        kind = torch.from_numpy(ligand.atoms.kinds)
-        self._table = PairTable(kind[first], kind[second], device, dtype)
+        kinds = ligand.atoms.kinds
+        self._table = PairTable(device, dtype)
+        self._rows = self._table.rows(kinds[first], kinds[second])
         self._first, self._second = (torch.from_numpy(index).to(device) for index in (first, second))
         incidence = np.zeros((len(first), len(ligand.atoms.kinds)))
         incidence[np.arange(len(first)), first] = 1.0
@@ -40,7 +41,7 @@ class Within:
         along = atoms.transpose(1, 2).contiguous()  # (copies, 3, n): the last product is then one plain GEMM
         between = along[..., self._first] - along[..., self._second]
         r = _length(between)
-        energy, slope = self._table.read(r)
+        energy, slope = self._table.read(r, self._rows)
         return energy.sum(-1), ((slope / r)[:, None] * between @ self._incidence).transpose(1, 2)
 
 
@@ -63,15 +64,14 @@ class FromAtoms:
     ) -> None:
         inside = np.abs(receptor.positions - np.array(box.centre)) < np.array(box.size) / 2 + CUTOFF
         near = inside.all(1)
-        ours = torch.from_numpy(ligand.atoms.kinds)[:, None]
-        theirs = torch.from_numpy(receptor.kinds[near])[None]
-        self._table = PairTable(ours, theirs, device, dtype)
+        self._table = PairTable(device, dtype)
+        self._rows = self._table.rows(ligand.atoms.kinds[:, None], receptor.kinds[near][None])
         self._receptor = torch.as_tensor(receptor.positions[near], dtype=dtype).to(device)
 
     def __call__(self, atoms: Tensor) -> tuple[Tensor, Tensor]:
         between = atoms.transpose(1, 2)[..., None] - self._receptor.T[:, None]
         r = _length(between)
-        energy, slope = self._table.read(r)
+        energy, slope = self._table.read(r, self._rows)
         return energy.sum((-1, -2)), ((slope / r)[:, None] * between).sum(-1).transpose(1, 2)
 
 

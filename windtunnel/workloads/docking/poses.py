@@ -71,7 +71,7 @@ def read_sdf(path: Path) -> Any:
     """
     from rdkit import Chem, RDLogger
 
-    RDLogger.logger().setLevel(RDLogger.CRITICAL)
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # not in rdkit's stubs
     molecules = [m for m in Chem.SDMolSupplier(str(path), removeHs=False) if m is not None]
     if not molecules:
         raise WindtunnelError(

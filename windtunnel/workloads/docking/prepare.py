@@ -82,8 +82,10 @@ def _away_from_neighbours(atoms: list[_PdbAtom]) -> NDArray[np.float64]:
     positions = np.array([atom.position for atom in atoms])
     first, second = bonds([atom.element for atom in atoms], positions)
     outward = np.zeros_like(positions)
-    np.add.at(outward, first, positions[first] - positions[second])
-    np.add.at(outward, second, positions[second] - positions[first])
+    along = positions[first] - positions[second]
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    np.add.at(outward, first, along)
+    np.add.at(outward, second, -along)
     length = np.linalg.norm(outward, axis=1, keepdims=True)
     return np.where(length > 1e-6, outward / np.maximum(length, 1e-6), [1.0, 0.0, 0.0])
 
@@ -131,7 +133,9 @@ def _check_known(path: Path, atoms: list[_PdbAtom], has_hydrogen: set[str]) -> N
 def _pdb_atom(row: str) -> _PdbAtom:
     name = row[12:16].strip()
     element = row[76:78].strip().upper() or name.lstrip("0123456789")[:1]
-    return _PdbAtom(row, name, row[17:20].strip(), row[21:27].strip(), "H" if element == "D" else element)
+    return _PdbAtom(
+        row, name, row[17:20].strip(), " ".join(row[21:27].split()), "H" if element == "D" else element
+    )
 
 
 def _residue(atom: _PdbAtom, names: set[tuple[str, str]]) -> str:

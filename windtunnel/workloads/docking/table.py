@@ -5,7 +5,9 @@ Linear between nodes 0.002 Å apart, so energy and slope agree with each other; 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from windtunnel.workloads.docking.interaction import CUTOFF, pair_kinds, uncut
@@ -13,25 +15,28 @@ from windtunnel.workloads.docking.kinds import KINDS
 
 NODES = 4096
 _SPACING = CUTOFF / NODES
+_LENGTH = NODES + 2  # the cutoff itself, and its right-hand neighbour
 
 
 class PairTable:
-    """Energies of the pairs of kinds ``first`` × ``second`` (int64 on the CPU, broadcast against each other)."""
+    """Energies of every pair of kinds, on a device."""
 
-    def __init__(self, first: Tensor, second: Tensor, device: torch.device, dtype: torch.dtype) -> None:
-        code = first * len(KINDS) + second
-        present, row = torch.unique(code, return_inverse=True)
-        pairs = pair_kinds(present[:, None] // len(KINDS), present[:, None] % len(KINDS), torch.float64)
-        r = torch.arange(NODES + 2, dtype=torch.float64)[None] * _SPACING
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        kind = torch.arange(len(KINDS))
+        pairs = pair_kinds(kind[:, None, None], kind[None, :, None], torch.float64)
+        r = torch.arange(_LENGTH, dtype=torch.float64) * _SPACING
         self._values = uncut(r, pairs).to(dtype).reshape(-1).to(device)
-        self._row = (row * (NODES + 2)).to(device)
 
-    def read(self, r: Tensor) -> tuple[Tensor, Tensor]:
+    def rows(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Tensor:
+        """Where pairs of kinds ``first`` and ``second`` (broadcast) are kept: what ``read`` takes."""
+        return torch.as_tensor((first * len(KINDS) + second) * _LENGTH).to(self._values.device)
+
+    def read(self, r: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Energy in kcal/mol and slope in kcal/mol/Å of every pair, at distances ``r`` in Å."""
         within = r < CUTOFF
         scaled = (r / _SPACING).clamp(max=float(NODES))
         node = scaled.long()
-        index = self._row + node
+        index = rows + node
         low = self._values[index]
         rise = self._values[index + 1] - low
         return (low + (scaled - node) * rise) * within, rise * within / _SPACING
