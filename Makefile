@@ -36,6 +36,7 @@ $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch,server,data,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps openmmtools==0.27.0  # test systems: data only
 	touch $@
 
 clean:
