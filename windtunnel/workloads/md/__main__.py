@@ -143,7 +143,7 @@ def _system(args: argparse.Namespace) -> MolecularSystem:
         options["electrostatics"] = kind
     if args.structure is None:
         raise WindtunnelError(
-            "E960",
+            "E940",
             "no structure is named",
             hint="give complex.prmtop complex.inpcrd, a PDB file, or --waters 1000",
         )
@@ -151,7 +151,7 @@ def _system(args: argparse.Namespace) -> MolecularSystem:
         return read_pdb(args.structure, tuple(args.force_field), **options)  # type: ignore[arg-type]
     if args.coordinates is None:
         raise WindtunnelError(
-            "E960",
+            "E940",
             f"`{args.structure}` holds parameters and no coordinates",
             hint=f"python -m windtunnel.workloads.md {args.structure} complex.inpcrd",
         )

@@ -22,7 +22,7 @@ def save(dynamics: Dynamics, path: Path) -> None:
     """Write a checkpoint; the old one stays until the new one is whole.
 
     Raises:
-        WindtunnelError: E966, the file cannot be written.
+        WindtunnelError: E946, the file cannot be written.
     """
     state = {
         "version": VERSION,
@@ -42,7 +42,7 @@ def save(dynamics: Dynamics, path: Path) -> None:
         os.replace(new, path)
     except (OSError, RuntimeError) as error:
         raise WindtunnelError(
-            "E966",
+            "E946",
             f"`{path}` cannot be written: {error}",
             hint="name a folder that exists: --checkpoint run.chk",
         ) from None
@@ -52,12 +52,12 @@ def load(dynamics: Dynamics, path: Path) -> None:
     """Continue ``dynamics`` from a checkpoint of the same system and options.
 
     Raises:
-        WindtunnelError: E967, no checkpoint, a damaged one, or one of another system.
+        WindtunnelError: E947, no checkpoint, a damaged one, or one of another system.
     """
     state = _state(path)
     if state["system"] != fingerprint(dynamics) or state["dtype"] != str(dynamics.field.dtype):
         raise WindtunnelError(
-            "E967",
+            "E947",
             f"`{path}` belongs to another system or other options",
             hint="restart with the structure, precision, cutoff and replicas that it was written with",
         )
@@ -90,13 +90,13 @@ def _state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, weights_only=True)
     except FileNotFoundError:
-        raise WindtunnelError("E967", f"there is no checkpoint `{path}`", hint="check the path") from None
+        raise WindtunnelError("E947", f"there is no checkpoint `{path}`", hint="check the path") from None
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
         raise WindtunnelError(
-            "E967", f"`{path}` is no checkpoint, or a damaged one", hint="name a file that --checkpoint wrote"
+            "E947", f"`{path}` is no checkpoint, or a damaged one", hint="name a file that --checkpoint wrote"
         ) from None
     if not isinstance(state, dict) or set(state) != _FIELDS or state["version"] != VERSION:
         raise WindtunnelError(
-            "E967", f"`{path}` is no checkpoint of this version", hint="name a file that --checkpoint wrote"
+            "E947", f"`{path}` is no checkpoint of this version", hint="name a file that --checkpoint wrote"
         )
     return state

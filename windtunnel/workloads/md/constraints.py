@@ -23,7 +23,7 @@ class Constraints(nn.Module):
     """The clusters of a system, for ``replicas`` copies.
 
     Raises:
-        WindtunnelError: E963, fixed distances that form larger clusters (all bonds rigid).
+        WindtunnelError: E943, fixed distances that form larger clusters (all bonds rigid).
     """
 
     first: Tensor
@@ -131,7 +131,7 @@ def _clusters(system: MolecularSystem) -> list[list[int]]:
         if len(members) > _WIDTH:
             i = int(system.terms.constraints[members[0], 0])
             raise WindtunnelError(
-                "E963",
+                "E943",
                 f"{len(members)} fixed distances hang together around {system.names[i]}, and three is the most",
                 hint="fix bonds to hydrogen only, or none: --flexible",
             )

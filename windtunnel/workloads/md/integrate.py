@@ -92,7 +92,7 @@ class Dynamics(nn.Module):
         self.listed_at = listed_at
 
     def forward(self) -> None:
-        """One time step. Raises WindtunnelError E964 where the motion explodes."""
+        """One time step. Raises WindtunnelError E944 where the motion explodes."""
         if self.scheme.friction_per_ps > 0:
             self._langevin()
         else:

@@ -29,14 +29,14 @@ class Trajectory:
     """Frames of the first replica, written with mdtraj; what the file is follows from its ending.
 
     Raises:
-        WindtunnelError: E966, an unknown ending or a file that cannot be written; E965, no mdtraj.
+        WindtunnelError: E946, an unknown ending or a file that cannot be written; E945, no mdtraj.
     """
 
     def __init__(self, path: Path, system: MolecularSystem) -> None:
         self.system, self.suffix = system, path.suffix.lower()
         if self.suffix not in FORMATS:
             raise WindtunnelError(
-                "E966",
+                "E946",
                 f"`{path}` is no trajectory format that is written here",
                 hint=f"end the name in {', '.join(FORMATS)}",
             )
@@ -111,7 +111,7 @@ class EnergyLog:
 
 def _unwritable(path: Path, error: OSError) -> WindtunnelError:
     return WindtunnelError(
-        "E966", f"`{path}` cannot be written: {error.strerror or error}", hint="name a folder that exists"
+        "E946", f"`{path}` cannot be written: {error.strerror or error}", hint="name a folder that exists"
     )
 
 
@@ -120,7 +120,7 @@ def _mdtraj_formats() -> Any:
         import mdtraj.formats as formats
     except ImportError:
         raise WindtunnelError(
-            "E965",
+            "E945",
             "writing trajectories needs mdtraj, which is not installed",
             hint="pip install 'windtunnel[science]'",
         ) from None

@@ -29,8 +29,8 @@ def read_amber(
         options: ``cutoff_nm``, ``electrostatics``, ``rigid``, ... of ``from_openmm_forcefield``.
 
     Raises:
-        WindtunnelError: E960 a file that cannot be read, E961 atoms that do not match, E963 interactions that are
-            not computed, E965 no OpenMM.
+        WindtunnelError: E940 a file that cannot be read, E941 atoms that do not match, E943 interactions that are
+            not computed, E945 no OpenMM.
     """
     app = _openmm_app()
     with _refusing(prmtop):
@@ -45,7 +45,7 @@ def read_pdb(
     """A system from a PDB file with hydrogens, parameters from OpenMM's force field files.
 
     Raises:
-        WindtunnelError: E960, E961, E963, E965 as ``read_amber``; E962 residues without parameters.
+        WindtunnelError: E940, E941, E943, E945 as ``read_amber``; E942 residues without parameters.
     """
     app = _openmm_app()
     with _refusing(pdb):
@@ -85,7 +85,7 @@ def _built(
     }[electrostatics]
     if box is None and electrostatics is not Electrostatics.NO_CUTOFF:
         raise WindtunnelError(
-            "E961",
+            "E941",
             f"`{path}` has no periodic box, and {electrostatics} needs one",
             hint="give coordinates with a box, or --electrostatics no-cutoff",
         )
@@ -102,7 +102,7 @@ def _built(
         raise _missing(path, error) from error
     if len(positions) != made.getNumParticles():
         raise WindtunnelError(
-            "E961",
+            "E941",
             f"the coordinates hold {len(positions):,} atoms, `{path}` {made.getNumParticles():,}",
             hint="give the coordinates that belong to this parameter file",
         )
@@ -127,13 +127,13 @@ def from_openmm(
     """A ``MolecularSystem`` of what an OpenMM ``System`` holds.
 
     Raises:
-        WindtunnelError: E963, a force that is not computed here, or a box that is not rectangular.
+        WindtunnelError: E943, a force that is not computed here, or a box that is not rectangular.
     """
     forces = {type(force).__name__: force for force in made.getForces()}
     known = {"NonbondedForce", "HarmonicBondForce", "HarmonicAngleForce", "PeriodicTorsionForce", *HARMLESS}
     if unknown := sorted(set(forces) - known):
         raise WindtunnelError(
-            "E963",
+            "E943",
             f"{title or 'the system'} needs {', '.join(unknown)}, which this program does not compute",
             hint="use a force field of harmonic bonds and angles, periodic torsions, Lennard-Jones and charges",
             values={"computed": ", ".join(sorted(known - set(HARMLESS)))},
@@ -193,7 +193,7 @@ def _rules(
     }
     if method not in kinds:
         raise WindtunnelError(
-            "E963",
+            "E943",
             f"{title or 'the system'} treats electrostatics in a way that this program does not compute",
             hint="use PME, a reaction field in a periodic box, or no cutoff",
             values={"method": method},
@@ -205,7 +205,7 @@ def _rules(
     edges = np.diag(vectors).copy()
     if np.abs(vectors - np.diag(edges)).max() > 1e-9:
         raise WindtunnelError(
-            "E963",
+            "E943",
             f"the box of {title or 'the system'} is not rectangular",
             hint="solvate in a rectangular box (in tleap: solvatebox instead of solvateoct)",
             values={"box_nm": vectors.round(4).tolist()},
@@ -277,7 +277,7 @@ def _coordinates(app: Any, path: Path) -> tuple[Any, Any]:
         box = None if vectors is None else np.array(vectors.value_in_unit(nanometre))
     if not np.isfinite(positions).all():
         raise WindtunnelError(
-            "E960", f"`{path}` holds coordinates that are not numbers", hint="repair the file"
+            "E940", f"`{path}` holds coordinates that are not numbers", hint="repair the file"
         )
     return positions, box
 
@@ -296,7 +296,7 @@ class _refusing:  # noqa: N801 (reads as a phrase: with _refusing(path))
             return
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WindtunnelError(
-            "E960",
+            "E940",
             f"`{self.path}` cannot be read: {reason}",
             hint="check the path and that the file is whole",
             values={"reader": type(error).__name__},
@@ -305,7 +305,7 @@ class _refusing:  # noqa: N801 (reads as a phrase: with _refusing(path))
 
 def _missing(path: Path, error: Exception) -> WindtunnelError:
     return WindtunnelError(
-        "E962",
+        "E942",
         f"no parameters for `{path}`: {str(error).strip().splitlines()[0]}",
         hint="add hydrogens and missing residues (pdbfixer), or name a force field that knows them: --force-field",
     )
@@ -316,7 +316,7 @@ def _openmm_app() -> Any:
         import openmm.app as app
     except ImportError:
         raise WindtunnelError(
-            "E965",
+            "E945",
             "reading molecular structures needs OpenMM, which is not installed",
             hint="pip install 'windtunnel[science]'",
         ) from None

@@ -16,14 +16,14 @@ LEAP_NM = 0.15
 
 
 def check_start(field: ForceField, x: Tensor) -> None:
-    """Raises WindtunnelError E961 where two atoms that interact lie on top of each other, E960 for coordinates that are
+    """Raises WindtunnelError E941 where two atoms that interact lie on top of each other, E940 for coordinates that are
     not numbers."""
     system = field.system
     nowhere = torch.isnan(x) | torch.isinf(x)
     if bool(nowhere.any()):
         atom = int(nowhere.any(1).nonzero()[0, 0]) % system.atoms
         raise WindtunnelError(
-            "E960",
+            "E940",
             f"the coordinates of {system.names[atom]} are not numbers",
             hint="repair the structure file",
         )
@@ -36,7 +36,7 @@ def check_start(field: ForceField, x: Tensor) -> None:
         worst = int(r2.argmin())
         i, j = (int(side[worst]) % system.atoms for side in (found.first, found.second))
         raise WindtunnelError(
-            "E961",
+            "E941",
             f"{system.names[i]} and {system.names[j]} overlap",
             hint="rebuild the structure; --minimize moves atoms apart that are merely close",
             values={"distance_nm": f"{float(r2.min().sqrt()):.4f}", "atoms": f"{i}, {j}"},
@@ -44,7 +44,7 @@ def check_start(field: ForceField, x: Tensor) -> None:
 
 
 def check_motion(system: MolecularSystem, before: Tensor, after: Tensor, step: int) -> None:
-    """Raises WindtunnelError E964 where an atom leapt, or is nowhere, in the step from ``before`` to ``after``."""
+    """Raises WindtunnelError E944 where an atom leapt, or is nowhere, in the step from ``before`` to ``after``."""
     leap = (after - before).norm(dim=1)
     lost = torch.isnan(leap) | torch.isinf(leap)
     bad = (leap > LEAP_NM) | lost
@@ -54,7 +54,7 @@ def check_motion(system: MolecularSystem, before: Tensor, after: Tensor, step: i
     how = "has no position any more" if bool(lost.any()) else f"moved {float(leap[atom]):.2f} nm in one step"
     replica, atom = divmod(atom, system.atoms)
     raise WindtunnelError(
-        "E964",
+        "E944",
         f"the motion exploded in step {step:,}: {system.names[atom]} {how}",
         hint="take a shorter --step-fs, or --minimize the structure first",
         values={"step": step, "atom": atom, "replica": replica, "atoms_too_fast": int(bad.sum())},

@@ -28,12 +28,12 @@ def water_box(
     random. Equilibrate before measuring anything physical.
 
     Raises:
-        WindtunnelError: E961, a box too small for the cutoff.
+        WindtunnelError: E941, a box too small for the cutoff.
     """
     edge = (molecules / MOLECULES_PER_NM3) ** (1 / 3)
     if edge < 2.0 * cutoff_nm:
         raise WindtunnelError(
-            "E961",
+            "E941",
             f"a box of {molecules:,} waters is {edge:.2f} nm wide, less than two cutoffs",
             hint=f"take {math.ceil(MOLECULES_PER_NM3 * (2 * cutoff_nm) ** 3):,} waters or more, or a shorter cutoff",
         )

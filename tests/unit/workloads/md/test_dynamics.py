@@ -185,7 +185,7 @@ def test_a_step_that_is_too_long_is_named_with_its_atom(flexible: Dynamics) -> N
     dynamics = going_on(flexible, Scheme(step_ps=0.02, friction_per_ps=0.0))
     with pytest.raises(WindtunnelError, match=r"exploded in step \d+: HOH\d+:") as caught:
         steps(dynamics, 200)
-    assert caught.value.code == "E964"
+    assert caught.value.code == "E944"
     assert caught.value.values["step"] == dynamics.step + 1
 
 

@@ -62,19 +62,19 @@ def prmtop(tmp_path: Path, change: object) -> Path:
 @pytest.mark.parametrize(
     ("code", "line"),
     [
-        ("E960", ["missing.prmtop", "missing.inpcrd"]),
-        ("E960", []),
-        ("E960", ["{water}"]),
-        ("E960", ["{cut}", "{coordinates}"]),
-        ("E960", ["{nonsense}", "{coordinates}"]),
-        ("E961", ["{water}", "{other}"]),
-        ("E961", ["--waters", "20"]),
-        ("E961", ["{water}", "{vacuum}"]),
-        ("E962", ["{bare}"]),
-        ("E966", [*SMALL, "--trajectory", "run.trr"]),
-        ("E966", [*SMALL, "--energies", "no/such/folder.csv"]),
-        ("E967", [*SMALL, "--restart", "missing.chk"]),
-        ("E967", [*SMALL, "--restart", "{cut}"]),
+        ("E940", ["missing.prmtop", "missing.inpcrd"]),
+        ("E940", []),
+        ("E940", ["{water}"]),
+        ("E940", ["{cut}", "{coordinates}"]),
+        ("E940", ["{nonsense}", "{coordinates}"]),
+        ("E941", ["{water}", "{other}"]),
+        ("E941", ["--waters", "20"]),
+        ("E941", ["{water}", "{vacuum}"]),
+        ("E942", ["{bare}"]),
+        ("E946", [*SMALL, "--trajectory", "run.trr"]),
+        ("E946", [*SMALL, "--energies", "no/such/folder.csv"]),
+        ("E947", [*SMALL, "--restart", "missing.chk"]),
+        ("E947", [*SMALL, "--restart", "{cut}"]),
     ],
 )
 def test_mistakes_are_named(
@@ -113,7 +113,7 @@ def test_interactions_that_are_not_computed_are_refused() -> None:
 
     with pytest.raises(WindtunnelError, match="CustomBondForce") as caught:
         from_openmm(made, positions)
-    assert caught.value.code == "E963"
+    assert caught.value.code == "E943"
 
 
 def test_atoms_on_top_of_each_other_are_named() -> None:
@@ -124,7 +124,7 @@ def test_atoms_on_top_of_each_other_are_named() -> None:
     x[30] = x[3] + 0.01
     with pytest.raises(WindtunnelError, match="HOH2:O and HOH11:O overlap") as caught:
         check_start(ForceField(system), x)
-    assert caught.value.code == "E961"
+    assert caught.value.code == "E941"
     x[5] = torch.nan
     with pytest.raises(WindtunnelError, match="HOH2:H2 are not numbers"):
         check_start(ForceField(system), x)
