@@ -22,7 +22,17 @@ SETTINGS = (
     ("tiny budget", 32, 400, 32, 33, True, 60, 300, 80, 9.0),
     ("burst", 16, 300, 64, 400, True, 150, 300, 150, 1e6),
     ("preempting", 8, 120, 64, 128, True, 150, 120, 300, 30.0),
+    ("latent", 64, 300, 48, 512, True, 120, 1500, 200, 6.0),
+    ("latent, no reuse", 64, 120, 48, 512, False, 120, 1500, 200, 6.0),
+    ("states", 64, 700, 32, 512, True, 120, 900, 150, 6.0),
+    ("states, no reuse", 64, 400, 32, 512, False, 120, 900, 150, 6.0),
+    ("states, tight", 64, 110, 24, 300, True, 120, 700, 200, 6.0),
+    ("states, one chunk a block", 128, 300, 24, 128, True, 100, 900, 100, 4.0),
+    ("states, wide budget", 64, 900, 48, 4096, True, 120, 1500, 80, 10.0),
+    ("states, evicting", 64, 150, 8, 512, True, 150, 900, 60, 3.0),
 )
+STATE_GROUPS = 3
+"""Layers with recurrent state in the hybrid cases, in groups as large as the attention layers': Qwen3.5's 45 of 60."""
 
 
 def cases() -> list[Case]:
@@ -42,6 +52,10 @@ def _case(
         "max_num_batched_tokens": budget,
         "enable_prefix_caching": reuse,
     }
+    if name.startswith("states"):
+        options["state_groups"] = STATE_GROUPS
+    if name.startswith("latent"):
+        options["latent"] = 1
     now, rows, next_key = 0.0, [], 1
     known: list[tuple[int, ...]] = []
     for _ in range(count):

@@ -4,7 +4,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 env=${WINDTUNNEL_ENGINES:-/tmp/windtunnel-engines}
-version=${VLLM_VERSION:-0.31.0}
+version=${VLLM_VERSION:-0.33.0}
 work=$(mktemp -d)
 if [ ! -x "$env/bin/python" ]; then
     python3 -m venv "$env"

@@ -23,7 +23,13 @@ import torch
 from vllm import SamplingParams
 from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.kv_cache_interface import (
+    FullAttentionSpec,
+    KVCacheConfig,
+    KVCacheGroupSpec,
+    MambaSpec,
+    MLAAttentionSpec,
+)
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
@@ -45,6 +51,11 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
     )
     blocks = options["num_gpu_blocks"] + 1  # one is the null block
     cache.num_gpu_blocks = blocks
+    states = options.get("state_groups", 0)
+    if states:
+        cache.mamba_cache_mode = "align" if options["enable_prefix_caching"] else "none"
+        if options["enable_prefix_caching"]:
+            cache.mamba_block_size = block
     config = VllmConfig(
         model_config=model,
         cache_config=cache,
@@ -57,12 +68,23 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
             async_scheduling=False,
         ),
     )
-    spec = FullAttentionSpec(block_size=block, num_kv_heads=1, head_size=64, dtype=torch.bfloat16)
+    if options.get("latent"):
+        spec = MLAAttentionSpec(block_size=block, num_kv_heads=1, head_size=576, dtype=torch.bfloat16)
+    else:
+        spec = FullAttentionSpec(block_size=block, num_kv_heads=1, head_size=64, dtype=torch.bfloat16)
+    groups = [KVCacheGroupSpec(["layer"], spec)]
+    for number in range(states):
+        state = MambaSpec(
+            block_size=block,
+            shapes=((2, 8), (4, 8, 8)),
+            dtypes=(torch.bfloat16, torch.float32),
+            page_size_padded=spec.page_size_bytes,
+            mamba_cache_mode=cache.mamba_cache_mode,
+        )
+        groups.append(KVCacheGroupSpec([f"state {number}"], state))
     return Scheduler(
         vllm_config=config,
-        kv_cache_config=KVCacheConfig(
-            num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
-        ),
+        kv_cache_config=KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=groups),
         structured_output_manager=StructuredOutputManager(config),
         block_size=block,
         hash_block_size=block,
@@ -85,7 +107,7 @@ def build(number: int, row: list, key_tokens: int, block: int) -> Request:
         have, full, out = len(request.block_hashes), request.num_tokens // block, []
         for index in range(have, full):
             if keys and (index + 1) * block <= prompt:
-                first = keys[index * block // key_tokens]
+                first = keys[((index + 1) * block - 1) // key_tokens]
                 out.append(struct.pack(">QQ", first, index).ljust(32, b"\0"))
             else:
                 out.append(f"{number}:{index}".encode().ljust(32, b"\0"))

@@ -15,6 +15,7 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
+from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory
 from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
@@ -81,17 +82,16 @@ class Deployment:
 
     def _rank(self) -> Scheduler:
         memory, options = self.memory, self.options
-        return Scheduler(
+        return scheduler_for(
             SchedulerOptions(
                 max_num_seqs=options.max_num_seqs,
                 max_num_batched_tokens=options.max_num_batched_tokens,
                 block_size=memory.block_tokens,
-                # sequences with recurrent state hold blocks for it all the time
-                num_gpu_blocks=max(1, memory.blocks - memory.blocks_per_sequence * self.state_slots),
-                # state is kept at block ends only, which is not modelled: nothing is found again
-                enable_prefix_caching=options.enable_prefix_caching and not memory.state_bytes,
+                num_gpu_blocks=max(1, memory.blocks),
+                enable_prefix_caching=options.enable_prefix_caching,
                 prefill_first=options.stack is Stack.SGLANG,
                 guaranteed_no_evict=options.stack is Stack.TRTLLM,
+                state_groups=memory.blocks_per_sequence,
             )
         )
 

@@ -8,6 +8,7 @@ ended: the engine's own time between steps is hidden (asynchronous scheduling).
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from typing import Protocol
 
 from windtunnel.serving.request import Request, Served
@@ -29,6 +30,27 @@ class StepSeconds(Protocol):
     def mixed_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
         """A step that also computes prompt chunks of (new tokens, context)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Steps that take ``factor`` times as long: an end of an interval."""
+
+    step: StepSeconds
+    factor: float
+
+    def decode_s(self, decodes: int, contexts: int) -> float:
+        """See ``StepSeconds``."""
+        return self.factor * self.step.decode_s(decodes, contexts)
+
+    def decode_line(self, decodes: int, contexts: int) -> tuple[float, float, int]:
+        """See ``StepSeconds``."""
+        first, more, steps = self.step.decode_line(decodes, contexts)
+        return self.factor * first, self.factor * more, steps
+
+    def mixed_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
+        """See ``StepSeconds``."""
+        return self.factor * self.step.mixed_s(decodes, contexts, chunks)
 
 
 STRIDE = 128

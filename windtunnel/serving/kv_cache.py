@@ -149,18 +149,21 @@ class BlockPool:
 
     def release(self, holder: Holder, blank: int) -> None:
         """Let go of everything one holder holds, and of ``blank`` blocks without a key."""
-        idle = self._idle
         for run in reversed(holder.runs):
-            holders = run.holders
-            if len(holders) == 1:
-                holders.clear()
-                idle[run] = None
-                self._idle_blocks += run.end - run.first
-            else:
-                holders.remove(holder)
+            self.drop(holder, run)
         holder.runs.clear()
         self.blank += blank
         self.version += 1
+
+    def drop(self, holder: Holder, run: Run) -> None:
+        """Let go of one run; the holder forgets it itself."""
+        holders = run.holders
+        if len(holders) == 1:
+            holders.clear()
+            self._idle[run] = None
+            self._idle_blocks += run.end - run.first
+        else:
+            holders.remove(holder)
 
     def _first_of(self, runs: list[Run], want: int, hits: list[Hit]) -> int:
         """Add the parts that are found of a key with several runs: of each block, the one registered first."""

@@ -172,7 +172,8 @@ def assumptions(deployment: Deployment) -> tuple[str, ...]:
     if deployment.layout.expert > 1:
         said.append(f"busiest expert rank carries {deployment.layout.imbalance:g} × the mean")
     if deployment.memory.state_bytes:
-        said.append("prefix reuse of recurrent state is not modelled: nothing is found again")
+        block = deployment.memory.block_tokens
+        said.append(f"recurrent state is found again at ends of {block}-token blocks (align mode)")
     if deployment.options.speculation.tokens:
         speculation = deployment.options.speculation
         said.append(f"drafted tokens are accepted with {speculation.acceptance:.0%} each, spread evenly")

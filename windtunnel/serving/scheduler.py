@@ -32,6 +32,8 @@ class SchedulerOptions:
         enable_chunked_prefill: whether a prompt may be cut to the budget.
         scheduler_reserve_full_isl: whether the whole prompt must fit at admission, not its first chunk only.
         prefill_first: a step holds prompts or decodes, prompts first (SGLang without --enable-mixed-chunk).
+        state_groups: groups of layers with recurrent state; each holds a block a sequence beside attention's (two
+            while a prefix can be found again, see ``hybrid``).
         guaranteed_no_evict: a request is admitted only when the blocks of its whole output are free too, so that
             none is ever preempted (TensorRT-LLM's default capacity scheduler).
     """
@@ -45,6 +47,7 @@ class SchedulerOptions:
     scheduler_reserve_full_isl: bool = True
     prefill_first: bool = False
     guaranteed_no_evict: bool = False
+    state_groups: int = 0
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks"):
@@ -103,7 +106,8 @@ class Scheduler:
 
     def fits(self, request: Request) -> bool:
         """Whether the request, with all its output, can ever be held."""
-        return -(-request.last_tokens // self.options.block_size) <= self.pool.capacity
+        blocks = -(-request.last_tokens // self.options.block_size)
+        return blocks + self.options.state_groups <= self.pool.capacity
 
     @property
     def busy(self) -> bool:
@@ -188,7 +192,7 @@ class Scheduler:
                     self._join(sequence)
         for sequence in done:
             del self.running[sequence]
-            sequence.release(self.options.enable_prefix_caching)
+            self._release(sequence)
         return done
 
     def cancel(self, sequence: Sequence) -> None:
@@ -199,10 +203,16 @@ class Scheduler:
             if sequence is self._under_way:
                 self._under_way = None
             del self.running[sequence]
-            sequence.release(self.options.enable_prefix_caching)
+            self._release(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
             self._refused_at = -1
+
+    def _release(self, sequence: Sequence) -> None:
+        """Give all its blocks back."""
+        if not self.options.enable_prefix_caching:
+            sequence.blank += self.options.state_groups
+        sequence.release(self.options.enable_prefix_caching)
 
     # Decoding sequences
 
@@ -253,7 +263,7 @@ class Scheduler:
             self._leave(sequence)
         if sequence is self._under_way:
             self._under_way = None
-        sequence.release(self.options.enable_prefix_caching)
+        self._release(sequence)
         sequence.computed = 0
         sequence.preemptions += 1
         self.preempted += 1
@@ -296,12 +306,14 @@ class Scheduler:
             if options.guaranteed_no_evict:
                 last = sequence.request.last_tokens
             idle = pool.idle_among(found)
-            if -(-last // options.block_size) - blocks + idle > pool.free - self._promised:
+            groups = options.state_groups
+            if -(-last // options.block_size) - blocks + idle + groups > pool.free - self._promised:
                 self._refused_at = pool.version
                 return
             self.waiting.popleft()
             pool.touch(sequence, found)
             sequence.keyed = blocks
+            pool.take(groups)
             self.running[sequence] = None
             if sequence.admitted_s < 0:
                 sequence.admitted_s = now_s
@@ -333,7 +345,10 @@ class Scheduler:
     def _arrive(self, sequence: Sequence, need: int, now_s: float) -> None:
         """A sequence whose prompt was computed elsewhere decodes from this step on."""
         self.pool.take(need)
-        sequence.blank += need
+        self._arrived(sequence, need, now_s)
+
+    def _arrived(self, sequence: Sequence, blocks: int, now_s: float) -> None:
+        sequence.blank += blocks
         sequence.register(sequence.computed)
         sequence.generated = 1
         sequence.first_s = now_s

@@ -82,7 +82,7 @@ class Sequence:
                 self.register(self.computed)
                 if full > self.keyed:
                     first = self.keyed - self.known_blocks
-                    self.pool.register(self, self._output_key, first, full - self.known_blocks)
+                    self.pool.register(self, self.output_key, first, full - self.known_blocks)
                     self.blank -= full - self.keyed
         self.pool.release(self, self.blank)
         self._cursor = (0, 0)
@@ -92,8 +92,9 @@ class Sequence:
     def lookup(self) -> tuple[tuple[int, int], ...]:
         """What to look for at admission: the prompt's keys, then blocks generated before a preemption."""
         own = self.generated or (self.preemptions and not self.parts)
-        return (*self.parts, (self._output_key, _MANY)) if own else self.parts
+        return (*self.parts, (self.output_key, _MANY)) if own else self.parts
 
     @property
-    def _output_key(self) -> int:
+    def output_key(self) -> int:
+        """Key of its own blocks of generated tokens."""
         return -_OUTPUT_KEYS - self.request.number

@@ -2,9 +2,9 @@
 
 Two causes that know nothing of each other: the kernels and links of a step (``cost`` and ``network``, their errors
 half shared within a chip), and everything between kernels and users (the engine's own time, gaps between kernels,
-kernels that a recipe leaves out). The second is measured: what static batches and prompt passes of the
-calibration set came to over the prediction (``ENGINE_LOW``, ``ENGINE_HIGH``), kernels' share taken out. Widths
-add in quadrature, as logarithms.
+kernels that a recipe leaves out or a version of an engine does not have yet). The second, ``ENGINE_SPREAD``, is
+what makes the two together hold 80 % of the static batches and prompt passes of the calibration set. Widths add
+in quadrature, as logarithms.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from windtunnel.serving.deployment import Deployment
 
 CORRELATED = 0.5**0.5
 """``estimate.total`` with correlation 0.5 and many small parts: the root of a half of the summed widths."""
-ENGINE_LOW, ENGINE_HIGH = 0.90, 1.12
-"""Seconds that steps take over the prediction, 10th and 90th percentile (``infer_trtllm_overview``, 45 rows)."""
+ENGINE_SPREAD = 0.23
+"""Half-width in logarithms of seconds (``infer_trtllm_overview``, 45 rows: 36 inside; kernels alone hold 26)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,12 @@ def width_of(deployment: Deployment, batch: Batch) -> Width:
     """How far off a step of this batch may be."""
     seconds = deployment.step.priced(batch)
     if not seconds.device:
-        return Width(ENGINE_LOW, ENGINE_HIGH, ((Source.ANALYTIC, 1.0),))
+        spread = math.exp(ENGINE_SPREAD)
+        return Width(1 / spread, spread, ((Source.ANALYTIC, 1.0),))
     low = max(1e-3, 1 - (1 - seconds.low / seconds.device) * CORRELATED)
     high = 1 + (seconds.high / seconds.device - 1) * CORRELATED
     return Width(
-        math.exp(-math.hypot(math.log(low), math.log(ENGINE_LOW))),
-        math.exp(math.hypot(math.log(high), math.log(ENGINE_HIGH))),
+        math.exp(-math.hypot(math.log(low), ENGINE_SPREAD)),
+        math.exp(math.hypot(math.log(high), ENGINE_SPREAD)),
         normalised_shares(deployment.step.prices.sources),
     )

@@ -50,6 +50,8 @@ class _Figure:
     position: int
     value: float
     baseline: float
+    low: float
+    high: float
 
 
 def predict_serving(table: Table, progress: Progress = lambda done, of: None) -> Iterator[Answers]:
@@ -62,7 +64,8 @@ def predict_serving(table: Table, progress: Progress = lambda done, of: None) ->
         try:
             for figure in (serving_rows._online if online else serving_rows._one)(row):
                 key = (_target(figure), figure.kind, _engine(row), chip_name(row["gpu"]) or row["gpu"])
-                found[key].append(_Figure(position, figure.predicted, figure.baseline or np.nan))
+                base = figure.baseline or np.nan
+                found[key].append(_Figure(position, figure.predicted, base, figure.low, figure.high))
         except WindtunnelError as error:
             failed[f"{error.code}: {error.what}"].append(position)
         except (KeyError, ValueError) as error:
@@ -112,14 +115,13 @@ def _answers(
     figures: list[_Figure],
 ) -> Answers:
     positions = [figure.position for figure in figures]
-    nothing = np.full(len(positions), np.nan)
     return Answers(
         table.file, f"serving, {kind}", engine, chip, target, MEASURED[target],
         table.index[positions],
         tuple(ids[i] for i in positions),
         np.array([figure.value for figure in figures]),
-        nothing,
-        nothing,
+        np.array([figure.low for figure in figures]),
+        np.array([figure.high for figure in figures]),
         table.number(target)[positions],
         np.array([figure.baseline for figure in figures]),
         np.ones(len(positions), dtype=np.bool_),

@@ -13,13 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
+from windtunnel.results.serving_result import Spread
 from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.engine import Replica, Scaled
 from windtunnel.serving.expert_load import BALANCED, FORCED
 from windtunnel.serving.kernel_library import Stack
+from windtunnel.serving.metrics import latencies
 from windtunnel.serving.predict import Load, predict
+from windtunnel.serving.request import Request
+from windtunnel.serving.router import Router
+from windtunnel.serving.simulate import open_loop
+from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 from windtunnel.validation.aliases import chip_name
@@ -32,7 +40,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class ServingRow:
-    """One figure of one row. ``what``: its unit says which way is good; ``baseline`` may be 0 (none)."""
+    """One figure of one row with its 80 % interval. ``baseline`` may be 0 (none)."""
 
     row: str
     kind: str
@@ -40,6 +48,8 @@ class ServingRow:
     measured: float
     predicted: float
     baseline: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +111,11 @@ def _offline(record: dict[str, str]) -> list[ServingRow]:
     result = predict(found, Load(requests=requests, words="all at once"))
     cards = found.layout.cards * found.replicas
     predicted = result.output_tokens / result.duration_s / cards
+    rate = result.decode_tokens_per_s_per_gpu
     kind = "offline, static batch" if static else "offline, maximum load"
     baseline = _baseline(found, prompt, output, min(batch, count))
-    return [ServingRow(record["row_id"], kind, "tokens/s/card", measured, predicted, baseline)]
+    name = record["row_id"]
+    return [ServingRow(name, kind, "tokens/s/card", measured, predicted, baseline, rate.low, rate.high)]
 
 
 def _concurrent(record: dict[str, str]) -> list[ServingRow]:
@@ -113,16 +125,28 @@ def _concurrent(record: dict[str, str]) -> list[ServingRow]:
     requests = tuple(drawn(max(20, 3 * clients), Lengths(prompt=prompt, output=output)))
     result = predict(found, Load(requests=requests, words="closed", concurrency=clients))
     kind, name = "fixed concurrency", record["row_id"]
-    rate = result.decode_tokens_per_s_per_gpu.value
+    rate = result.decode_tokens_per_s_per_gpu
     batch = min(clients, _batch(found, prompt, output))
     base = _baseline(found, prompt, output, batch)
     rows = [
-        ServingRow(name, kind, "tokens/s/card", _number(record, "output_tokens_per_s_per_gpu"), rate, base)
-    ]
+        ServingRow(
+            name, kind, "tokens/s/card", _number(record, "output_tokens_per_s_per_gpu"), rate.value, base,
+            rate.low, rate.high,
+        )
+    ]  # fmt: skip
     tpot = _number(record, "tpot_seconds")
     if tpot:
         rows.append(
-            ServingRow(name, kind, "TPOT s", tpot, result.tpot_s.mean, batch / base / found.layout.cards)
+            ServingRow(
+                name,
+                kind,
+                "TPOT s",
+                tpot,
+                result.tpot_s.mean,
+                batch / base / found.layout.cards,
+                result.tpot_s.mean * rate.value / rate.high,
+                result.tpot_s.mean * rate.value / rate.low,
+            )
         )
     return rows
 
@@ -139,17 +163,20 @@ def _online(record: dict[str, str]) -> list[ServingRow]:
     result = predict(found, Load(requests=requests, words="open"))
     name = record["row_id"]
     gap = _baseline(found, lengths.prompt, lengths.output, 1)
+    width = width_of(found, Batch(sequences=max(1, round(result.mean_batch)), context=lengths.prompt))
+    early = _latencies(found, requests, width.low)
+    late = _latencies(found, requests, width.high)
     rows = [
         ServingRow(
             name, "online", "ITL s", _number(record, "mean_inter_token_latency_seconds"), result.itl_s.mean,
-            1 / gap / found.layout.cards,
+            1 / gap / found.layout.cards, early["itl"].mean, late["itl"].mean,
         )
     ]  # fmt: skip
     prefill = 0.5 * roofline.prefill_tokens_per_s_per_card(found, lengths.prompt) * found.layout.cards
     rows.append(
         ServingRow(
             name, "online", "TTFT s", _number(record, "mean_ttft_seconds"), result.ttft_s.mean,
-            lengths.prompt / prefill,
+            lengths.prompt / prefill, early["ttft"].mean, late["ttft"].mean,
         )
     )  # fmt: skip
     return rows
@@ -166,13 +193,21 @@ def _steps(record: dict[str, str]) -> list[ServingRow]:
         rate = prompt * batch * layout.data / seconds / layout.cards
         base = 0.5 * roofline.prefill_tokens_per_s_per_card(found, prompt)
         measured = _number(record, "input_tokens_per_s_per_gpu")
-        return [ServingRow(name, "prefill pass", "tokens/s/card", measured, rate, base)]
+        ends = width_of(found, Batch(sequences=batch, new=prompt)).rate(rate)
+        return [ServingRow(name, "prefill pass", "tokens/s/card", measured, rate, base, ends.low, ends.high)]
     context = prompt + output // 2
     seconds = found.step.decode_s(batch, batch * context)
     rate = batch * layout.data / seconds / layout.cards
     base = 0.5 * roofline.decode_tokens_per_s_per_card(found, batch, context)
     measured = _number(record, "output_tokens_per_s_per_gpu")
-    return [ServingRow(name, "decode step", "tokens/s/card", measured, rate, base)]
+    ends = width_of(found, Batch(sequences=batch, context=context)).rate(rate)
+    return [ServingRow(name, "decode step", "tokens/s/card", measured, rate, base, ends.low, ends.high)]
+
+
+def _latencies(found: Deployment, requests: Sequence[Request], factor: float) -> dict[str, Spread]:
+    """Latencies if every step took ``factor`` times as long: queues grow or vanish with it."""
+    replicas = [Replica(replica.ranks, Scaled(found.step, factor)) for replica in found.start()]
+    return latencies(open_loop(requests, Router(replicas)), replicas)
 
 
 def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deployment:

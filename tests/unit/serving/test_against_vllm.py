@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 
 from tests.engines.cases import Case, cases, condensed
+from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "serving" / "vllm_scheduler.json"
 RUNS: dict[str, Any] = {run["name"]: run for run in json.loads(GOLDEN.read_text(encoding="utf-8"))["runs"]}
+
+
+def engine_of(case: Case) -> Scheduler:
+    """The scheduler of a case; latent attention needs nothing but its block size."""
+    options = {name: value for name, value in case["options"].items() if name != "latent"}
+    return scheduler_for(SchedulerOptions(**options))
 
 
 def replay(case: Case) -> dict[str, Any]:
@@ -22,7 +29,7 @@ def replay(case: Case) -> dict[str, Any]:
         Request(number, row[0], row[1], row[2], tuple(row[3]), case["key_tokens"])
         for number, row in enumerate(case["requests"])
     ]
-    engine = Scheduler(SchedulerOptions(**case["options"]))
+    engine = engine_of(case)
     now, place, steps, times = 0.0, 0, [], [[0.0, 0.0] for _ in rows]
     while place < len(rows) or engine.busy:
         while place < len(rows) and rows[place].arrival_s <= now:
@@ -59,7 +66,7 @@ def test_same_steps_as_vllm(case: Case) -> None:
 def test_recorded_traffic_preempts_and_reuses() -> None:
     def counts(name: str) -> tuple[int, int]:
         case = next(case for case in cases() if case["name"] == name)
-        engine = Scheduler(SchedulerOptions(**case["options"]))
+        engine = engine_of(case)
         for number, row in enumerate(case["requests"]):
             engine.add(Request(number, row[0], row[1], row[2], tuple(row[3]), case["key_tokens"]))
         while engine.busy:

@@ -28,6 +28,7 @@ def served(options: dict[str, int], seed: int, ranks: int) -> tuple[list[Served]
             "max_num_seqs": st.integers(1, 20),
             "num_gpu_blocks": st.integers(480, 700),
             "max_num_batched_tokens": st.integers(20, 300),
+            "state_groups": st.sampled_from([0, 0, 2]),
         }
     ),
     st.integers(0, 1000),

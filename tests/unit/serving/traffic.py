@@ -6,8 +6,9 @@ import random
 from collections.abc import Sequence
 
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
+from windtunnel.serving.scheduler import SchedulerOptions
 
 
 class Linear:
@@ -29,7 +30,7 @@ class Linear:
 def replica(ranks: int = 1, number: int = 0, step: Linear | None = None, **options: int) -> Replica:
     """A fresh replica; options are the scheduler's."""
     chosen = SchedulerOptions(**{"num_gpu_blocks": 400, "max_num_seqs": 16, **options})  # type: ignore[arg-type]
-    return Replica([Scheduler(chosen) for _ in range(ranks)], step or Linear(), number)
+    return Replica([scheduler_for(chosen) for _ in range(ranks)], step or Linear(), number)
 
 
 def traffic(count: int, seed: int = 0, rate: float = 5.0, shared: bool = True) -> list[Request]:

@@ -46,5 +46,5 @@ def test_rows_are_rebuilt_or_left_out(tmp_path: Path) -> None:
 
 
 def test_medians() -> None:
-    rows = [ServingRow(str(n), "k", "w", 100.0, 100.0 + n, 50.0) for n in (10, -20, 40)]
+    rows = [ServingRow(str(n), "k", "w", 100.0, 100.0 + n, 50.0, 90.0, 110.0) for n in (10, -20, 40)]
     assert median_errors(rows) == {"k, w": (3, pytest.approx(0.2), pytest.approx(0.5))}

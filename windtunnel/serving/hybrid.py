@@ -1,0 +1,336 @@
+"""Models whose layers keep recurrent state: blocks for states beside blocks for attention, as vLLM 0.33 aligns them.
+
+State and attention blocks come from one pool and hold the same number of tokens; layers with state form
+``state_groups`` groups, each with a block of its own. Prompts are cut at block ends, where the state is kept and
+can be found again (``--mamba-cache-mode align``): a prefix counts as found up to the last block end at which all
+groups still have their state. Where attention alone knows more of a prompt than any state (a *junction*), the
+prompt stops there once, so that the next one finds it. A state found must not have been made in the same step.
+
+A sequence holds the state it computes and the one before it; the older one goes back when the newer one is
+begun, to be found or evicted. Since cuts leave budget over, several prompts may be under way at once, and a
+prompt may take what later sequences would have decoded with: those wait a step.
+"""
+
+from __future__ import annotations
+
+from windtunnel.serving.kv_cache import Hit, Run
+from windtunnel.serving.request import Request
+from windtunnel.serving.scheduler import Chunk, Scheduler, SchedulerOptions, StepPlan
+from windtunnel.serving.sequence import Sequence
+
+_STATE = 1 << 120
+"""Keys of states lie above all keys of attention blocks."""
+
+
+def scheduler_for(options: SchedulerOptions) -> Scheduler:
+    """The scheduler that these options need: states without reuse are one more block a group and sequence."""
+    hybrid = options.state_groups > 0 and options.enable_prefix_caching
+    return HybridScheduler(options) if hybrid else Scheduler(options)
+
+
+class Slot:
+    """The state after a block, one block a group; without ``runs`` it cannot be found yet."""
+
+    __slots__ = ("index", "runs")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.runs: list[Run] = []
+
+
+class HybridSequence(Sequence):
+    """A sequence with states. ``length``: blocks up to the state being computed; ``place``: order of admission."""
+
+    __slots__ = ("junction", "length", "place", "slots")
+
+    def reset(self) -> None:
+        """Nothing held."""
+        self.slots: list[Slot] = []
+        self.length = 0
+        self.place = -1
+        self.junction = 0
+
+    def key_at(self, index: int) -> int:
+        """A number for the block at ``index`` and all before it."""
+        left = index
+        for key, size in self.parts:
+            if left < size:
+                return key << 24 | left
+            left -= size
+        return self.output_key << 24 | left
+
+
+class HybridScheduler(Scheduler):
+    """Decides as ``Scheduler`` does, with states to hold and cuts to keep."""
+
+    def __init__(self, options: SchedulerOptions) -> None:
+        super().__init__(options)
+        self._prompts: dict[HybridSequence, None] = {}  # under way
+        self._joined: list[HybridSequence] = []  # decoding since the last step
+        self._paused: list[HybridSequence] = []
+        self._fresh: set[int] = set()
+        self._places = 0
+
+    def add(self, request: Request, shipped: bool = False) -> HybridSequence:
+        """Queue a request; ``shipped``: its prompt's cache, states and first token come with it."""
+        options = self.options
+        sequence = HybridSequence(request, self.pool, options.block_size, reuse=True)
+        sequence.reset()
+        sequence.shipped = shipped
+        self.waiting.append(sequence)
+        return sequence
+
+    def fits(self, request: Request) -> bool:
+        """Whether the request, with all its output, can ever be held."""
+        blocks = -(-request.last_tokens // self.options.block_size)
+        return blocks + 2 * self.options.state_groups <= self.pool.capacity
+
+    def steady(self, most: int) -> int:
+        """Steps that only decode, in which no block is begun or given back."""
+        if self._prompts or self._joined:
+            return 0
+        most = super().steady(most)
+        size, steps = self.options.block_size, 0
+        while steps < most and not self._due(self.clock + steps) and not self._due(self.clock + steps - 1):
+            steps += 1
+        return steps if size > 1 else 0
+
+    def schedule(self, now_s: float) -> StepPlan:
+        """Decide the next step; an empty plan when nothing can run."""
+        self._fresh.clear()
+        chunks: list[Chunk] = []
+        before = self.preempted
+        budget = self._run_on(chunks)
+        if self.preempted == before:
+            self._admit(chunks, budget, now_s)
+        return StepPlan(self.decodes, self.contexts, tuple(chunks))
+
+    def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
+        """Take note that the step ended; the answer is the sequences that are done."""
+        done = super().complete(plan, now_s)
+        for sequence in self._paused:
+            if sequence in self.running:
+                self._join(sequence)
+        self._paused.clear()
+        return done
+
+    # Running sequences
+
+    def _due(self, clock: int) -> dict[Sequence, None]:
+        return self._dial[clock % self.options.block_size]
+
+    def _run_on(self, chunks: list[Chunk]) -> int:
+        """Decoding sequences and prompts under way, in their order; the answer is the budget left."""
+        budget, groups = self.options.max_num_batched_tokens, self.options.state_groups
+        due, after = self._due(self.clock), self._due(self.clock - 1)
+        touched = {*due, *after, *self._joined}
+        easy = len(due) * (1 + groups) <= self.pool.free and not self._prompts and budget >= self.decodes
+        self._joined.clear()
+        if not touched and easy:
+            return budget - self.decodes
+        order = sorted(touched, key=_place) if easy else list(self.running)
+        for sequence in order:
+            assert isinstance(sequence, HybridSequence)
+            if sequence not in self.running:
+                continue  # preempted for one before it
+            if sequence in self._prompts:
+                new = self._cut(sequence, sequence.computed, min(sequence.known - sequence.computed, budget))
+                if not new:
+                    continue
+                if not self._room_for(sequence, sequence.computed, new):
+                    return 0
+                self._compute_hybrid(sequence, new, chunks)
+                budget -= new
+                continue
+            if not easy and not budget:
+                self._leave(sequence)
+                self._paused.append(sequence)
+                continue
+            budget -= not easy
+            if sequence in touched:
+                computed = sequence.computed + self.clock - sequence.joined_at
+                if not self._room_for(sequence, computed, 1):
+                    return 0
+                if sequence in due:
+                    self.pool.take(1 + groups)
+                    sequence.slots.append(Slot(sequence.length))
+                    sequence.length += 1
+        return budget - self.decodes if easy else budget
+
+    def _room_for(self, sequence: HybridSequence, computed: int, new: int) -> bool:
+        """Give back states that are no longer needed, then preempt until the blocks of ``new`` tokens are free."""
+        size = self.options.block_size
+        self._drop(
+            sequence, [slot for slot in sequence.slots if slot.index < (computed - 1) // size], computed
+        )
+        end = -(-(computed + new) // size)
+        held = -(-computed // size)
+        need = end - held + (self.options.state_groups if end > sequence.length else 0)
+        while need > self.pool.free:
+            if self._preempt_last() is sequence:
+                return False
+        return True
+
+    def _drop(self, sequence: HybridSequence, slots: list[Slot], computed: int) -> None:
+        """Give slots back, group after group; states of whole blocks can be found again."""
+        groups, size = self.options.state_groups, self.options.block_size
+        for slot in slots:
+            if not slot.runs and (slot.index + 1) * size <= computed:
+                self._register(sequence, slot)
+        for group in range(groups):
+            for slot in reversed(slots):
+                if slot.runs:
+                    self.pool.drop(slot, slot.runs[group])
+                else:
+                    self.pool.blank += 1
+        if slots:
+            self.pool.version += 1
+            sequence.slots = [slot for slot in sequence.slots if slot not in slots]
+
+    def _register(self, sequence: HybridSequence, slot: Slot) -> None:
+        key = _state_key(sequence.key_at(slot.index))
+        for group in range(self.options.state_groups):
+            self.pool.register(slot, key + group, 0, 1)
+
+    def _preempt_last(self) -> Sequence:
+        sequence = next(reversed(self.running))
+        assert isinstance(sequence, HybridSequence)
+        self._prompts.pop(sequence, None)
+        return super()._preempt_last()
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drop a sequence that nobody waits for any more; between steps only."""
+        assert isinstance(sequence, HybridSequence)
+        self._prompts.pop(sequence, None)
+        if sequence in self._joined:
+            self._joined.remove(sequence)
+        super().cancel(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        assert isinstance(sequence, HybridSequence)
+        computed = sequence.computed
+        super()._release(sequence)
+        self._drop(sequence, list(sequence.slots), computed)
+        sequence.reset()
+
+    def _join(self, sequence: Sequence) -> None:
+        super()._join(sequence)
+        assert isinstance(sequence, HybridSequence)
+        self._joined.append(sequence)
+
+    # Prompts
+
+    def _cut(self, sequence: HybridSequence, start: int, new: int) -> int:
+        """Tokens of the next chunk, at most ``new``: ends where the state has to be kept."""
+        size, known = self.options.block_size, sequence.known
+        prefill_end = max(sequence.request.prompt_tokens, known - 1)
+        if start >= prefill_end:
+            return new
+        end = start + new
+        if end < prefill_end:
+            aligned = end // size * size
+            if aligned > start or size <= self.options.max_num_batched_tokens:
+                end = aligned
+        stops = [(known - 1) // size * size]
+        if start % size:
+            stops.append((start // size + 1) * size)
+        if start < sequence.junction < end:
+            stops.append(start + (sequence.junction - start) // size * size)
+        end = min((stop for stop in stops if start < stop < end), default=end)
+        return max(0, end - start)
+
+    def _admit(self, chunks: list[Chunk], budget: int, now_s: float) -> None:
+        options, pool = self.options, self.pool
+        size, groups = options.block_size, options.state_groups
+        while budget > 0 and self.waiting and len(self.running) < options.max_num_seqs:
+            sequence = self.waiting[0]
+            assert isinstance(sequence, HybridSequence)
+            found, blocks, states = self._find(sequence)
+            context = blocks * size
+            shipped = sequence.shipped and not sequence.generated
+            if shipped:
+                found, blocks, states, context = [], 0, [], sequence.known
+                new = 0
+            else:
+                new = self._cut(sequence, context, min(sequence.known - context, budget))
+                if not new or (states and states[0][0].key in self._fresh):
+                    return
+            idle = pool.idle_among(found) + pool.idle_among(states)
+            whole = -(-max(sequence.known, context + (new or 1)) // size) - blocks
+            now = -(-(context + (new or 1)) // size) - blocks
+            need = now + groups * min(1, now) + idle
+            if max(need, whole + groups * min(1, whole) + idle) > pool.free:
+                return
+            self.waiting.popleft()
+            sequence.place = self._places = self._places + 1
+            pool.touch(sequence, found)
+            sequence.keyed = blocks
+            if states:
+                slot = Slot(blocks - 1)
+                pool.touch(slot, states)
+                sequence.slots.append(slot)
+            sequence.length = blocks
+            self.running[sequence] = None
+            if sequence.admitted_s < 0:
+                sequence.admitted_s = now_s
+                sequence.cached_tokens = context if not shipped else 0
+                self.queries += sequence.request.prompt_tokens
+                self.hits += sequence.cached_tokens
+            sequence.computed = context
+            if shipped:
+                self.pool.take(now + groups)
+                sequence.slots.append(Slot(now - 1))
+                sequence.length = now
+                self._arrived(sequence, now, now_s)
+                continue
+            self._compute_hybrid(sequence, new, chunks)
+            budget -= new
+
+    def _find(self, sequence: HybridSequence) -> tuple[list[Hit], int, list[Hit]]:
+        """Attention blocks, how many, and the state at their end; notes the junction."""
+        sequence.junction = 0
+        if not self.options.enable_prefix_caching:
+            return [], 0, []
+        size, groups = self.options.block_size, self.options.state_groups
+        found, blocks = self.pool.find(sequence.lookup(), (sequence.known - 1) // size)
+        for end in range(blocks, 0, -1):
+            key = _state_key(sequence.key_at(end - 1))
+            states, known = self.pool.find([(key + group, 1) for group in range(groups)], groups)
+            if known == groups:
+                if end < blocks:
+                    sequence.junction = blocks * size
+                    found, _ = self.pool.find(sequence.lookup(), end)
+                return found, end, states
+        sequence.junction = blocks * size
+        return [], 0, []
+
+    def _compute_hybrid(self, sequence: HybridSequence, new: int, chunks: list[Chunk]) -> None:
+        size, groups = self.options.block_size, self.options.state_groups
+        context = sequence.computed
+        blocks = -(-(context + new) // size)
+        self.pool.take(blocks - sequence.held)
+        sequence.blank += blocks - sequence.held
+        if blocks > sequence.length:
+            self.pool.take(groups)
+            sequence.slots.append(Slot(blocks - 1))
+            sequence.length = blocks
+        sequence.computed = context + new
+        sequence.register(sequence.computed)
+        if not sequence.computed % size and not sequence.slots[-1].runs:
+            self._register(sequence, sequence.slots[-1])
+            self._fresh.add(sequence.slots[-1].runs[0].key)
+        ends = sequence.computed == sequence.known
+        if ends:
+            self._prompts.pop(sequence, None)
+        else:
+            self._prompts[sequence] = None
+        chunks.append(Chunk(new, context, ends, sequence))
+
+
+def _place(sequence: Sequence) -> int:
+    assert isinstance(sequence, HybridSequence)
+    return sequence.place
+
+
+def _state_key(block: int) -> int:
+    return _STATE + (block << 6 if block >= 0 else (-block << 6) | 1 << 119)
