@@ -11,7 +11,14 @@ from typing import Any, cast
 import msgspec
 
 from windtunnel.endpoint import bodies
-from windtunnel.endpoint.bodies import BadBody, ChatBody, CompletionBody, ResponseBody
+from windtunnel.endpoint.bodies import (
+    BadBody,
+    ChatBody,
+    CompletionBody,
+    Item,
+    ResponseBody,
+    ResponseFormat,
+)
 from windtunnel.endpoint.images import Image, images_in
 from windtunnel.endpoint.instance import Schema
 from windtunnel.endpoint.policy import Message
@@ -70,12 +77,12 @@ def completion(raw: bytes) -> Asked:
     """A body of /v1/completions with one prompt. Raises BadBody."""
     body = bodies.read(raw, CompletionBody)
     prompt: object = body.prompt
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
+    ids = bodies.token_ids(prompt)
+    if ids is None and isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
-    tokens = 0
-    if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
-        tokens = len(prompt)
-        prompt = "".join(f"{token & 0xFFFF:04x}" for token in prompt)
+        ids = bodies.token_ids(prompt)
+    if ids is not None:
+        prompt = "".join(f"{token & 0xFFFF:04x}" for token in ids)
     if not isinstance(prompt, str) or not prompt:
         raise BadBody("prompt must be one text or one list of token ids", "prompt")
     most = body.max_tokens or 0
@@ -88,7 +95,7 @@ def completion(raw: bytes) -> Asked:
         stop=_stop(body.stop),
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        prompt_tokens=tokens,
+        prompt_tokens=len(ids or ()),
     )
 
 
@@ -101,9 +108,6 @@ def response(raw: bytes) -> Asked:
     tools = [
         {"type": "function", "function": tool} for tool in body.tools or () if tool.get("type") == "function"
     ]
-    form = (body.text or {}).get("format")
-    if isinstance(form, dict) and form.get("type") == "json_schema":
-        form = {"type": "json_schema", "json_schema": form}
     choice: object = body.tool_choice
     if isinstance(choice, dict) and "name" in choice:
         choice = {"type": "function", "function": {"name": choice["name"]}}
@@ -114,7 +118,7 @@ def response(raw: bytes) -> Asked:
         prompt=_rendered(tools, messages),
         tools=tuple(tools),
         tool_choice=choice,
-        schema=_schema(form),
+        schema=_schema(body.text.format if body.text else None),
         max_tokens=most,
         exact=_exact(body, most, None),
         stream=bool(body.stream),
@@ -152,39 +156,25 @@ def _stop(given: str | list[str] | None) -> tuple[str, ...]:
     return tuple(filter(None, [given] if isinstance(given, str) else given or ()))
 
 
-def _schema(wanted: object) -> Schema | None:
-    if not isinstance(wanted, dict):
+def _schema(wanted: ResponseFormat | None) -> Schema | None:
+    if wanted is None or wanted.type == "text":
         return None
-    if wanted.get("type") == "json_object":
-        return {"type": "object", "properties": {"answer": {"type": "string"}}}
-    if wanted.get("type") != "json_schema":
-        return None
-    inner = wanted.get("json_schema")
-    schema = inner.get("schema") if isinstance(inner, dict) else None
-    if not isinstance(schema, dict):
-        raise BadBody("response_format.json_schema.schema must be an object", "response_format")
-    return schema
+    found = wanted.schema or (wanted.json_schema.schema if wanted.json_schema else None)
+    return found or {"type": "object", "properties": {"answer": {"type": "string"}}}
 
 
-def _items(given: str | list[dict[str, Any]]) -> list[Message]:
+def _items(given: str | list[Item]) -> list[Message]:
     """Messages of a responses input: a text, or a list of messages, calls and their outputs."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     messages: list[Message] = []
-    for index, item in enumerate(given):
-        kind = item.get("type", "message")
-        if kind == "function_call":
-            function = {"name": str(item.get("name")), "arguments": str(item.get("arguments", ""))}
-            call = {"id": str(item.get("call_id")), "type": "function", "function": function}
+    for item in given:
+        if item.type == "function_call":
+            function = {"name": item.name or "", "arguments": item.arguments or ""}
+            call = {"id": item.call_id or "", "type": "function", "function": function}
             messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
-        elif kind == "function_call_output":
-            messages.append({"role": "tool", "content": str(item.get("output", ""))})
-        elif kind == "message":
-            role, content = item.get("role"), item.get("content")
-            listed = isinstance(content, list) and all(isinstance(part, dict) for part in content)
-            if not isinstance(role, str) or not (isinstance(content, str) or listed):
-                raise BadBody(f"input[{index}] must have a role and content", f"input[{index}]")
-            messages.append({"role": role, "content": content})
-    if not messages:
-        raise BadBody("input holds no message", "input")
+        elif item.type == "function_call_output":
+            messages.append({"role": "tool", "content": item.output})
+        elif item.type == "message":
+            messages.append({"role": item.role, "content": item.content})
     return messages

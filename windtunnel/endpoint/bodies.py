@@ -5,6 +5,7 @@ Fields that clients send and nobody needs here are let through unread.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -55,6 +56,39 @@ class Tool(msgspec.Struct, kw_only=True):
     type: Literal["function"] = "function"
 
 
+class JsonSchema(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The schema of a structured answer."""
+
+    schema: Object | None = None
+    name: str | None = None
+
+
+class ResponseFormat(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The form of an answer; in /v1/responses the schema stands beside the type."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema: Object | None = None
+
+
+class TextOptions(msgspec.Struct, kw_only=True):
+    """``text`` of /v1/responses."""
+
+    format: ResponseFormat | None = None
+
+
+class Item(msgspec.Struct, kw_only=True):
+    """One item of a responses input: a message, a call, or a call's output; others are passed over."""
+
+    type: str = "message"
+    role: Text = "user"
+    content: str | list[Object] | None = None
+    name: str | None = None
+    arguments: str | None = None
+    call_id: str | None = None
+    output: str | list[Object] | None = None
+
+
 class StreamOptions(msgspec.Struct, kw_only=True):
     """What a stream carries besides the answer."""
 
@@ -77,7 +111,7 @@ class ChatBody(Sampling, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1)]
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | Object | None = None
-    response_format: Object | None = None
+    response_format: ResponseFormat | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
@@ -100,11 +134,11 @@ class CompletionBody(Sampling, kw_only=True):
 class ResponseBody(Sampling, kw_only=True):
     """/v1/responses."""
 
-    input: Text | Annotated[list[Object], Meta(min_length=1)]
+    input: Text | Annotated[list[Item], Meta(min_length=1)]
     instructions: str | None = None
     tools: list[Object] | None = None
     tool_choice: Literal["none", "auto", "required"] | Object | None = None
-    text: Object | None = None
+    text: TextOptions | None = None
     max_output_tokens: Count | None = None
 
 
@@ -115,6 +149,21 @@ class EmbeddingBody(msgspec.Struct, kw_only=True):
     model: str | None = None
     dimensions: Annotated[int, Meta(ge=1, le=DIMENSIONS_MAX)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
+
+
+IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+TEXTS_SCHEMA = {
+    "type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string", "minLength": 1}, IDS_SCHEMA]},
+}  # fmt: skip
+"""What lists of prompts and inputs may hold: unions of lists are beyond the types above."""
+
+
+def token_ids(given: object) -> list[int] | None:
+    """The token ids that a list holds; None where it is none."""
+    if not isinstance(given, list) or not given:
+        return None
+    ids = [int(one) for one in given if type(one) in (int, float) and one >= 0 and one == int(one)]
+    return ids if len(ids) == len(given) else None
 
 
 BODIES: dict[str, type[Sampling] | type[EmbeddingBody]] = {
@@ -130,12 +179,24 @@ _AT = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 def read(raw: bytes, kind: type[Body]) -> Body:
     """The body, checked. Raises BadBody with the field it is about."""
     try:
-        return msgspec.json.decode(raw, type=kind)
+        body = json.loads(raw, parse_float=_number, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise BadBody(f"the body is no JSON: {error}", code="invalid_json") from None
+    try:
+        return msgspec.convert(body, type=kind)
     except msgspec.ValidationError as error:
         found = _AT.match(str(error))
         what, where = found.groups() if found else (str(error), None)
         missing = re.search(r"missing required field `(\w+)`", what)
         param = ".".join(filter(None, [where, missing.group(1) if missing else None])) or None
         raise BadBody(f"{param or 'body'}: {what[:1].lower()}{what[1:]}", param) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadBody(f"the body is no JSON: {error}", code="invalid_json") from None
+
+
+def _number(written: str) -> float:
+    """JSON knows one kind of number: 5.0 is a whole one."""
+    value = float(written)
+    return int(value) if value.is_integer() else value
+
+
+def _no_number(written: str) -> float:
+    raise ValueError(f"{written} is no number of JSON")

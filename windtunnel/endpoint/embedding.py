@@ -52,12 +52,13 @@ def vector(text: str, size: int) -> list[float]:
 def _inputs(given: str | list[Any]) -> list[str]:
     if isinstance(given, str):
         return [given]
-    if all(type(one) is int for one in given):
+    if bodies.token_ids(given) is not None:
         given = [given]
     texts = []
     for index, one in enumerate(given):
-        if isinstance(one, list) and one and all(type(token) is int for token in one):
-            one = " ".join(map(str, one))
+        ids = bodies.token_ids(one)
+        if ids is not None:
+            one = " ".join(map(str, ids))
         if not isinstance(one, str) or not one:
             raise BadBody(f"input[{index}] must be a text or a list of token ids", f"input[{index}]")
         texts.append(one)

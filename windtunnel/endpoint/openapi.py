@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from windtunnel import __version__
-from windtunnel.endpoint.bodies import BODIES
+from windtunnel.endpoint.bodies import BODIES, IDS_SCHEMA, INPUTS_MAX, TEXTS_SCHEMA
 
 _ERROR = {
     "type": "object",
@@ -46,6 +46,12 @@ def document() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         list(BODIES.values()), ref_template="#/components/schemas/{name}"
     )
+    one = {**TEXTS_SCHEMA, "maxItems": 1}
+    listed = {**TEXTS_SCHEMA, "maxItems": INPUTS_MAX}
+    text = {"type": "string", "minLength": 1}
+    components["CompletionBody"]["properties"]["prompt"] = {"anyOf": [text, IDS_SCHEMA, one]}
+    inputs = [text, {**IDS_SCHEMA, "maxItems": INPUTS_MAX}, listed]
+    components["EmbeddingBody"]["properties"]["input"] = {"anyOf": inputs}
     posts = {path: {"post": _post(path, kind.__name__)} for path, kind in BODIES.items()}
     gets = {
         "/v1/models": {"get": _get("The models that are served", "application/json", {"type": "object"})},
@@ -67,7 +73,7 @@ def _post(path: str, body: str) -> dict[str, Any]:
         "application/json": {"schema": {"type": "object", "required": list(fields)}},
     }
     if streamed:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": {"type": "object", "required": ["data"]}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     mistakes = {status: {"description": why, "content": error} for status, why in _MISTAKES.items()}
     return {

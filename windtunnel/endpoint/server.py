@@ -159,16 +159,16 @@ class Endpoint:
     def _begin(self, wanted: Asked) -> _Begun:
         """Put a request into the engine. Raises BadBody and Overloaded."""
         self._check_name(wanted.model)
-        answer = self._writer.write(wanted)
-        tokens, cut = cut_to(wanted, pieces(answer.written))
         prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
-        most, room = max(len(tokens), wanted.max_tokens), self.deployment.cache_tokens
-        if prompt + most > room:
+        room = self.deployment.cache_tokens
+        if prompt >= room:
             raise BadBody(
-                f"this deployment holds {room} tokens; the request has {prompt} and may generate {most}",
+                f"this deployment holds {room} tokens of a sequence; the prompt alone has {prompt}",
                 "messages" if not wanted.prompt_tokens else "prompt",
                 code="context_length_exceeded",
             )
+        answer = self._writer.write(wanted)
+        tokens, cut = cut_to(wanted, pieces(answer.written), room - prompt)
         keys = block_keys(wanted.prompt, self.deployment.memory.block_tokens)
         stream = self.engine.submit(prompt, len(tokens), keys)
         return _Begun(wanted, answer, tokens, cut, stream, wanted.model or self.name, int(time.time()))
@@ -196,10 +196,14 @@ class Endpoint:
     async def _sent(
         self, request: Request, begun: _Begun, events: streams.Events, began_s: float
     ) -> AsyncIterator[str]:
-        yield events.before()
+        if text := events.at_once():
+            yield text
         told_of = 0
         async for count in self.engine.progress(begun.stream):
-            if text := events.tokens(told_of, count):
+            text = events.tokens(told_of, count)
+            if not told_of:
+                text = events.before() + text
+            if text:
                 yield text
             told_of = count
         self._note(request, begun, began_s)

@@ -1,4 +1,4 @@
-"""The events of a streamed answer: before the first token, for each token, after the last."""
+"""The events of a streamed answer: at once, with the first token, for each token, after the last."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ class Exchange:
 
 
 class Events(Protocol):
-    """Text to send, in three places."""
+    """Text to send, in four places."""
+
+    def at_once(self) -> str:
+        """What comes before the model has said anything."""
+        ...
 
     def before(self) -> str:
-        """What comes first."""
+        """What comes with the first token; clients take it for the first token."""
         ...
 
     def tokens(self, start: int, end: int) -> str:
@@ -48,6 +52,9 @@ class _ReplyEvents:
         self._exchange, self._reply, self._with_usage = exchange, reply, with_usage
         self._head, self._tail = reply.frame_of_text()
         self._calls = bool(exchange.answer.calls)
+
+    def at_once(self) -> str:
+        return ""
 
     def before(self) -> str:
         return self._reply.opening() if self._reply.chat else ""
@@ -69,8 +76,11 @@ class _ResponseEvents:
     def __init__(self, exchange: Exchange, reply: Response) -> None:
         self._exchange, self._reply = exchange, reply
 
-    def before(self) -> str:
+    def at_once(self) -> str:
         return "".join(self._reply.opening(self._exchange.answer))
+
+    def before(self) -> str:
+        return ""
 
     def tokens(self, start: int, end: int) -> str:
         if self._exchange.answer.calls:

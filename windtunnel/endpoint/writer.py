@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from windtunnel.endpoint import policy
 from windtunnel.endpoint.asked import Asked
-from windtunnel.endpoint.lengths import AnswerLengths
+from windtunnel.endpoint.lengths import LONGEST, AnswerLengths
 from windtunnel.endpoint.policy import Answer
 from windtunnel.endpoint.text import pieces, words
 
@@ -19,7 +19,7 @@ class Writer:
 
     def write(self, wanted: Asked) -> Answer:
         """The answer, before it is cut to ``wanted.max_tokens``. Exactly asked lengths are words only."""
-        most = wanted.max_tokens
+        most = min(wanted.max_tokens, LONGEST)
         if most and wanted.exact:
             return Answer(words(most, wanted.prompt[-256:]))
         length = self.lengths.draw(wanted.prompt)
@@ -27,15 +27,14 @@ class Writer:
         return policy.answer(wanted.messages, wanted.tools, wanted.tool_choice, wanted.schema, length)
 
 
-def cut_to(wanted: Asked, tokens: list[str]) -> tuple[list[str], bool]:
-    """The tokens of an answer as the client limits them, and whether its length was cut."""
-    most = wanted.max_tokens
+def cut_to(wanted: Asked, tokens: list[str], room: int) -> tuple[list[str], bool]:
+    """The tokens of an answer within the client's limits and ``room``, and whether its length was cut."""
     text = "".join(tokens)
     ends = [place for stop in wanted.stop if (place := text.find(stop)) >= 0]
     if ends:
         tokens = pieces(text[: min(ends)])
-    if not most:
-        return tokens, False
+    most = min(wanted.max_tokens or room, room)
     if wanted.exact:
         tokens = tokens + [" ok."] * (most - len(tokens))
-    return tokens[:most], len(tokens) >= most
+    cut = len(tokens) > most or (bool(wanted.max_tokens) and len(tokens) == most)
+    return tokens[:most], cut

@@ -115,7 +115,8 @@ def test_tool_calls_stream(fast: Running) -> None:
         (b"{", None), (b"[]", None), (b'{"messages": []}', "messages"),
         (b'{"messages": [3]}', "messages[0]"), (b'{"messages": [{"role": "user", "content": 3}]}', None),
         (b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}', "max_tokens"),
-        (b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1048576}', "messages"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1048577}', "max_tokens"),
+        (b'{"messages": [{"role": "user", "content": "' + b"x" * 2_000_000 + b'"}]}', "messages"),
         (b'{"messages": [{"role": "user", "content": "x"}], "stream": 1}', "stream"),
         (b"[" * 100_000, None), (b"\xff\xfe", None),
     ],
@@ -148,6 +149,17 @@ def test_tokens_come_at_the_deployments_pace(slow: Running, deployment: Deployme
     step = deployment.step.decode_s(1, 20)
     # forty tokens, thirty-nine gaps; the last event says why it ended
     assert (times[39] - times[0]) / 39 == pytest.approx(step, rel=0.1)
+
+
+def test_nothing_that_looks_like_a_token_comes_before_the_prompt_is_read(
+    slow: Running, deployment: Deployment
+) -> None:
+    body = {"messages": [{"role": "user", "content": "word " * 8000}], "max_tokens": 2, "stream": True}
+    began = time.monotonic()
+    with httpx.stream("POST", slow.url + "/v1/chat/completions", json=body, timeout=30) as answer:
+        next(line for line in answer.iter_lines() if line.startswith("data: {"))
+    step = deployment.step.mixed_s(0, 0, [(8192, 0)])  # the first chunk of the prompt alone
+    assert time.monotonic() - began > step
 
 
 def test_clients_that_leave_free_their_place(slow: Running) -> None:
