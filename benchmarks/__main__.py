@@ -22,7 +22,12 @@ class Line:
         return self.value <= self.target
 
 
-MODULES = ("benchmarks.bench_capture", "benchmarks.bench_startup", "benchmarks.bench_numerics")
+MODULES = (
+    "benchmarks.bench_capture",
+    "benchmarks.bench_startup",
+    "benchmarks.bench_numerics",
+    "benchmarks.bench_endpoint",
+)
 
 
 def main() -> int:

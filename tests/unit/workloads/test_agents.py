@@ -27,6 +27,9 @@ class Flat:
     def decode_s(self, decodes: int, contexts: int) -> float:
         return 0.1
 
+    def decode_line(self, decodes: int, contexts: int) -> tuple[float, float, int]:
+        return 0.1, 0.0, 1 << 20
+
     def mixed_s(self, decodes: int, contexts: int, chunks: Any) -> float:
         return 0.1 + 0.001 * sum(new for new, _ in chunks)
 

@@ -118,12 +118,11 @@ def _limits(terms: Sequence[Sla], outcome: Outcome) -> tuple[Limit, ...]:
 
 def _batch(outcome: Outcome, graph: CallGraph) -> Batch:
     """The mean batch of a step, for the interval."""
-    gaps = [count for replica in outcome.replicas for _, count in replica.gaps]
+    tokens = sum(count for replica in outcome.replicas for _, count in replica.gaps)
+    steps = sum(replica.decode_steps for replica in outcome.replicas)
     ranks = len(outcome.replicas[0].ranks)
     context = (graph.prompt_tokens + graph.output_tokens / 2) / len(graph.calls)
-    return Batch(
-        sequences=max(1, round(sum(gaps) / max(1, len(gaps)) / ranks)), context=max(1, round(context))
-    )
+    return Batch(sequences=max(1, round(tokens / max(1, steps) / ranks)), context=max(1, round(context)))
 
 
 def _told(

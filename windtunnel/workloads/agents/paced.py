@@ -17,6 +17,11 @@ class Paced:
         """A step of ``decodes`` sequences with ``contexts`` tokens in all."""
         return self._step.decode_s(decodes, contexts) * self._factor
 
+    def decode_line(self, decodes: int, contexts: int) -> tuple[float, float, int]:
+        """Seconds of such a step, how much longer every following one is, and for how many that holds."""
+        seconds, more, steps = self._step.decode_line(decodes, contexts)
+        return seconds * self._factor, more * self._factor, steps
+
     def mixed_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
         """A step that also computes prompt chunks."""
         return self._step.mixed_s(decodes, contexts, chunks) * self._factor
