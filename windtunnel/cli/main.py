@@ -27,6 +27,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("port", "windtunnel.cli.port", "what ties a codebase to one vendor"),
     ("report", "windtunnel.cli.report", "a saved result as page, trace or table"),
     ("chips", "windtunnel.cli.chips", "the chips and every number known about them"),
+    ("science", "windtunnel.cli.science", "how fast molecular dynamics runs, against system size"),
     ("claims", "windtunnel.cli.claims", "public claims about the MTT S5000, checked one by one"),
     ("validate", "windtunnel.cli.validate", "predictions against public measurements"),
     ("calibrate", "windtunnel.cli.calibrate", "fit the kernel costs again from measured tables"),

@@ -3,7 +3,6 @@
 * ``kernel``: what one fused kernel asks of a chip.
 * ``engine``: seconds of a step made of such kernels, with an interval; ``fit`` finds its constants.
 * ``curve``: rate against size on one chip, and the ratio of two chips.
-* ``eager``: the recorded program priced as it was written, one kernel for each operation.
 
 No PyTorch here.
 """
