@@ -27,6 +27,7 @@ MODULES = (
     "benchmarks.bench_startup",
     "benchmarks.bench_numerics",
     "benchmarks.bench_endpoint",
+    "benchmarks.bench_serving",
 )
 
 
