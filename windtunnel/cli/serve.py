@@ -14,6 +14,7 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.arrivals import Arrivals, Lengths, drawn, stretched
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.predict import Load, predict
@@ -71,6 +72,9 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=float, metavar="R", help="requests a second")
     add("--concurrency", type=int, metavar="N", help="clients that send one request after another")
     add("--trace", type=Path, metavar="FILE", help="replay recorded traffic (Mooncake, Azure, BurstGPT, …)")
+    add(
+        "--gui-sessions", type=int, default=0, metavar="N", help="screen agents, beginning at --rate a second"
+    )
     add("--trace-speed", type=float, default=1.0, metavar="X", help="replay X times as fast; default: 1")
     add("--requests", type=int, default=0, metavar="N", help="how many; default: 1,000, or the whole trace")
     add("--input-len", type=int, default=1024, metavar="TOKENS", help="default: 1024")
@@ -188,6 +192,10 @@ def _load(args: argparse.Namespace) -> Load:
         requests = tuple(stretched(trace.requests, args.trace_speed))
         words = f"{trace.name}, {len(requests):,} requests over {requests[-1].arrival_s:,.0f} s"
         return Load(requests=requests, words=words, bad_lines=len(trace.bad))
+    if args.gui_sessions:
+        found = gui_sessions(GuiAgent(), args.gui_sessions, args.rate or 0.1, args.seed)
+        words = f"{args.gui_sessions:,} sessions of screen agents, {args.rate or 0.1:g}/s, {len(found):,} requests"
+        return Load(requests=tuple(found), words=words)
     lengths = Lengths(
         prompt=args.input_len, output=args.output_len, spread=args.range_ratio, prefix=args.prefix_len
     )
@@ -227,6 +235,7 @@ def _check(args: argparse.Namespace) -> None:
         "num_speculative_tokens",
         "requests",
         "num_redundant_experts",
+        "gui_sessions",
     ):
         if getattr(args, name) < 0:
             raise _bad(f"--{name.replace('_', '-')}", getattr(args, name), "zero or more")

@@ -20,6 +20,7 @@ from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory
 from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
 from windtunnel.serving.step_time import Speculation, StepTime
+from windtunnel.serving.vision import TowerTime
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_ffn import Moe
@@ -143,6 +144,9 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
         model, cluster, layout, cluster.cards // layout.cards, memory, options,
         StepTime(architecture_of(model), layout, cluster, options.speculation, options.enable_dbo, options.stack),
     )  # fmt: skip
+    tower = architecture_of(model, 1).vision if model.vision else None
+    if tower is not None:
+        found.step.vision = TowerTime(tower, layout, cluster, options.stack)
     if found.cache_tokens < longest:
         raise _too_small(found, longest)
     return found

@@ -31,6 +31,10 @@ class StepSeconds(Protocol):
         """A step that also computes prompt chunks of (new tokens, context)."""
         ...
 
+    def images_s(self, request: Request, first: int, end: int) -> float:
+        """The vision tower on the images of a prompt that begin at its tokens ``first`` to ``end``."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
@@ -51,6 +55,10 @@ class Scaled:
     def mixed_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
         """See ``StepSeconds``."""
         return self.factor * self.step.mixed_s(decodes, contexts, chunks)
+
+    def images_s(self, request: Request, first: int, end: int) -> float:
+        """See ``StepSeconds``."""
+        return self.factor * self.step.images_s(request, first, end)
 
 
 STRIDE = 128
@@ -169,6 +177,10 @@ class Replica:
             if mixed:
                 chunks = [(chunk.new, chunk.context) for chunk in plan.chunks]
                 seconds = self.step.mixed_s(plan.decodes, plan.contexts, chunks)
+                for chunk in plan.chunks:
+                    request = chunk.sequence.request
+                    if request.images:
+                        seconds += self.step.images_s(request, chunk.context, chunk.context + chunk.new)
             else:
                 seconds = self.step.decode_s(plan.decodes, plan.contexts) if plan.decodes else 0.0
             longest = max(longest, seconds)

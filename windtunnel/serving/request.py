@@ -25,6 +25,8 @@ class Request:
         keys: chained keys of the prompt's blocks of ``key_tokens`` tokens, the last one possibly part-filled;
             empty where nothing is known to be shared.
         session: requests of one conversation have the same name.
+        images: patches of every image, in order; their tokens are counted in the prompt and lie at its end, newest
+            last, as agents send screenshots.
         spans: the keys in stretches, each by its first key and how many: all traffic at hand that has one key of a
             stretch has all of it (``with_spans``). Empty: every key by itself.
     """
@@ -36,6 +38,7 @@ class Request:
     keys: tuple[int, ...] = ()
     key_tokens: int = 0
     session: str = ""
+    images: tuple[int, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
@@ -48,6 +51,17 @@ class Request:
     def last_tokens(self) -> int:
         """Tokens in the cache when the last one comes out (it is not computed itself)."""
         return self.prompt_tokens + self.output_tokens - 1
+
+    def images_between(self, first: int, end: int, merge: int) -> tuple[int, ...]:
+        """Patches of the images that begin at tokens ``first`` to ``end``; ``merge`` patches are one token."""
+        place, found = self.prompt_tokens, []
+        for patches in reversed(self.images):
+            place = max(0, place - patches // merge)
+            if place < first:
+                break
+            if place < end:
+                found.append(patches)
+        return tuple(found)
 
     def runs(self, block_tokens: int) -> tuple[tuple[int, int], ...]:
         """Keys of the prompt's full blocks of ``block_tokens``, each with how many blocks carry it.

@@ -15,7 +15,7 @@ are spread evenly.
 
 With ``overlap`` the batch is cut in halves that take turns: one computes while the other is on the wire
 (two-batch overlap, ``--enable-dbo``). Then a step lasts the longer of both, and multiprocessors that
-communication holds are missing for computing. Not here: padding of prompts, vision towers.
+communication holds are missing for computing. Not here: padding of prompts; vision towers are in ``vision``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from windtunnel.program.op import OpSpec
 from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape
@@ -31,6 +32,7 @@ from windtunnel.recipes.serving import ServingLayout, forward_step
 from windtunnel.serving.grid import CAPTURE_MAX, Line, captured, geometric
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.prices import OpPrices, Seconds
+from windtunnel.serving.request import Request
 from windtunnel.specs.cluster import Cluster
 
 TOKENS_MAX, CONTEXT_MAX = 1 << 20, 1 << 21
@@ -49,8 +51,23 @@ class Speculation:
         return sum(self.acceptance**index for index in range(self.tokens + 1))
 
 
+class Tower(Protocol):
+    """A vision tower in front of the model: ``merge`` patches of an image become one token."""
+
+    @property
+    def merge(self) -> int:
+        """Patches of one token."""
+        ...
+
+    def seconds(self, patches: int) -> float:
+        """One image."""
+        ...
+
+
 class StepTime:
-    """Step seconds of one attention rank of a replica."""
+    """Step seconds of one attention rank of a replica; ``vision``: the tower, where the model has one."""
+
+    vision: Tower | None = None
 
     def __init__(
         self,
@@ -113,6 +130,13 @@ class StepTime:
                 self.mixed_s(size, size * context, [(min(512, 4 * size), 0)])
             size *= 2
 
+    def images_s(self, request: Request, first: int, end: int) -> float:
+        """The vision tower on the images of a prompt that begin at its tokens ``first`` to ``end``."""
+        tower = self.vision
+        if tower is None:
+            return 0.0
+        return sum(tower.seconds(patches) for patches in request.images_between(first, end, tower.merge))
+
     def prefill_core_s(self, new: int, context: int) -> float:
         """Attention of one prompt chunk, all layers."""
         low, high, share = self._chunk_points.bracket(new)
@@ -129,11 +153,16 @@ class StepTime:
 
     def priced(self, batch: Batch) -> Seconds:
         """A step of one batch as a sum of its parts, with their intervals: layers of one shape priced once."""
+        total = self.layers(batch)
+        head = self._ops(replace(self.model, layers=()), Batch(sequences=batch.sequences))
+        return total.plus(self.prices.total(head))
+
+    def layers(self, batch: Batch) -> Seconds:
+        """All layers, attention included."""
         total = self.dense(batch)
         for shape, count in self._shapes.items():
             total = total.plus(self.prices.total(self._core(shape, batch)), count)
-        head = self._ops(replace(self.model, layers=()), Batch(sequences=batch.sequences))
-        return total.plus(self.prices.total(head))
+        return total
 
     # Decode
 
