@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import desk
@@ -136,8 +134,7 @@ def graph(at: Desk) -> Any:
     plan, write = at.agent("planner"), at.agent("writer")
     look = [at.agent("researcher", f"researcher{index}") for index in range(3)]
     code = at.agent("coder")
-    folder = Path(tempfile.mkdtemp(prefix="desk-"))
-    run = CodeExecutorAgent("runner", LocalCommandLineCodeExecutor(work_dir=folder, timeout=60))
+    run = CodeExecutorAgent("runner", LocalCommandLineCodeExecutor(work_dir=desk.scratch("code"), timeout=60))
     build = DiGraphBuilder()
     for node in (plan, *look, code, run, write):
         build.add_node(node)
@@ -173,6 +170,7 @@ async def main() -> int:
         (name, number) for name in asked.scenarios for number in range(asked.first, asked.first + asked.teams)
     ]
     done = await asyncio.gather(*(run(name, number, asked) for name, number in teams))
+    desk.clean()
     print(f"{sum(done)} of {len(done)} teams finished")
     return 0 if all(done) else 1
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +22,10 @@ os.environ.update(
     CREWAI_TRACING_ENABLED="false", CREWAI_DISABLE_VERSION_CHECK="true", ANONYMIZED_TELEMETRY="False",
     OPENAI_API_KEY="none",
 )  # fmt: skip
-os.environ.setdefault("CREWAI_STORAGE_DIR", tempfile.mkdtemp(prefix="desk-crew-"))
-
 import desk
+
+os.environ.setdefault("CREWAI_STORAGE_DIR", desk.scratch("crew"))
+
 from crewai import LLM, Agent, Crew, Process, Task
 from crewai.memory.unified_memory import Memory
 from crewai.tools import tool
@@ -85,9 +85,7 @@ class Desk:
             "provider": "openai",
             "config": {"model_name": self.model, "api_key": "none", "api_base": self.url},
         }
-        return Memory(
-            llm=self.llm("memory"), embedder=embedder, storage=tempfile.mkdtemp(prefix="desk-memory-")
-        )
+        return Memory(llm=self.llm("memory"), embedder=embedder, storage=desk.scratch("memory"))
 
     def _search(self) -> Any:
         @tool("search_documents")
@@ -179,4 +177,5 @@ if __name__ == "__main__":
     logging.disable(logging.WARNING)
     status = main()
     sys.stdout.flush()
+    desk.clean()
     os._exit(status)  # CrewAI's background threads would hold the process for seconds

@@ -11,6 +11,8 @@ import ast
 import operator
 import random
 import re
+import shutil
+import tempfile
 from dataclasses import dataclass
 
 TASK = (
@@ -20,6 +22,7 @@ TASK = (
     "write a decision memo of one page that a director can sign."
 )
 CUSTOMERS = ("Aldgate Bank", "Brightwater Energy", "Castellan Rail", "Dunmore Health", "Eastfold Retail")
+FOLDERS: list[str] = []
 DOCUMENTS = {
     "incidents": (
         "Incident 41, 3 October. The evening peak filled the request queue of the assistant and the front end answered "
@@ -86,6 +89,18 @@ class Tools:
             return f"{_value(ast.parse(expression, mode='eval').body):g}"
         except (SyntaxError, ValueError, ZeroDivisionError, KeyError) as error:
             return f"cannot work out {expression!r}: {error}"
+
+
+def scratch(name: str) -> str:
+    """A folder of this program's own, gone after ``clean``."""
+    FOLDERS.append(tempfile.mkdtemp(prefix=f"desk-{name}-"))
+    return FOLDERS[-1]
+
+
+def clean() -> None:
+    """Remove all folders that were made."""
+    while FOLDERS:
+        shutil.rmtree(FOLDERS.pop(), ignore_errors=True)
 
 
 _OPERATIONS = {

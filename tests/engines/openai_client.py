@@ -1,0 +1,81 @@
+"""What the `openai` client does with an endpoint: URL and model as arguments; run in an environment that has it."""
+
+from __future__ import annotations
+
+import sys
+
+import openai
+
+url, model = sys.argv[1:3]
+client = openai.OpenAI(base_url=url, api_key="none")
+ask = [{"role": "user", "content": "Which card is the cheapest?"}]
+
+assert client.models.list().data[0].id == model
+whole = client.chat.completions.create(model=model, messages=ask, max_tokens=9)
+assert whole.usage.completion_tokens == 9
+assert whole.choices[0].finish_reason == "length"
+options = {"include_usage": True}
+chunks = list(
+    client.chat.completions.create(
+        model=model, messages=ask, max_tokens=9, stream=True, stream_options=options
+    )
+)
+said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+assert said == whole.choices[0].message.content
+assert chunks[-1].usage.completion_tokens == 9
+
+parameters = {
+    "type": "object",
+    "properties": {"chip": {"type": "string"}, "cards": {"type": "integer", "minimum": 2}},
+    "required": ["chip", "cards"],
+}
+tool = {"type": "function", "function": {"name": "price", "parameters": parameters}}
+for choice in ("auto", "required", {"type": "function", "function": {"name": "price"}}):
+    made = client.chat.completions.create(model=model, messages=ask, tools=[tool], tool_choice=choice)
+    (call,) = made.choices[0].message.tool_calls
+    assert call.function.name == "price", call
+    assert made.choices[0].finish_reason in ("tool_calls", "stop")
+events = client.chat.completions.create(model=model, messages=ask, tools=[tool], stream=True)
+written = "".join(
+    part.function.arguments or ""
+    for event in events
+    if event.choices
+    for part in event.choices[0].delta.tool_calls or ()
+)
+assert '"cards": 2' in written, written
+
+schema = {"type": "object", "properties": {"done": {"type": "boolean"}}, "required": ["done"]}
+form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+structured = client.chat.completions.create(model=model, messages=ask, response_format=form)
+assert structured.choices[0].message.content == '{"done": false}'
+
+answer = client.responses.create(model=model, input="hello", max_output_tokens=9)
+assert answer.output_text
+with client.responses.stream(model=model, input="hello", max_output_tokens=9) as stream:
+    kinds = [event.type for event in stream]
+    assert stream.get_final_response().output_text == answer.output_text
+assert kinds[0] == "response.created"
+assert "response.output_text.delta" in kinds
+flat = {"type": "function", "name": "price", "parameters": parameters}
+called = client.responses.create(model=model, input="hello", tools=[flat])
+assert [item.type for item in called.output] == ["function_call"]
+
+text = client.completions.create(
+    model=model, prompt="Once upon", max_tokens=5, extra_body={"ignore_eos": True}
+)
+assert text.usage.completion_tokens == 5
+assert len(client.embeddings.create(model=model, input=["a", "b"]).data) == 2
+pixel = "iVBORw0KGgoAAAANSUhEUgAAAyAAAAJYCAAAAAAwMDAw"  # the head of a picture of 800 × 600 points
+picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{pixel}"}}
+seen = client.chat.completions.create(
+    model=model, messages=[{"role": "user", "content": [{"type": "text", "text": "what is this?"}, picture]}],
+    max_tokens=3,
+)  # fmt: skip
+assert 440 < seen.usage.prompt_tokens < 620, seen.usage  # 25 × 19 tokens and the text around them
+refused = ""
+try:
+    client.chat.completions.create(model="nobody", messages=ask)
+except openai.NotFoundError as error:
+    refused = str(error)
+assert "nobody" in refused
+print("openai", openai.__version__, "ok")

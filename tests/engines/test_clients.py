@@ -1,0 +1,183 @@
+"""Real clients against both engines. Each client lives in an environment of its own; `make test-engines` makes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from windtunnel.endpoint.vllm import folder
+from windtunnel.recipes.layout import Precision
+from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.specs.model_catalogue import shipped_model
+from windtunnel.specs.targets import cluster_of
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+MODEL, ON = "qwen3.5-397b-a17b", "mtt-s5000:8"
+SERVE = ["serve", MODEL, "--on", ON, "--precision", "fp8"]
+QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1", "WINDTUNNEL_ON": ON}
+
+
+def environment(variable: str, default: str) -> Path:
+    """An environment that `run.sh` made; skips where it is not there."""
+    path = Path(os.environ.get(variable, default))
+    if not (path / "bin/python").exists():
+        pytest.skip(f"no environment at {path}: sh tests/engines/run.sh makes it")
+    return path
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server that runs; ``engine`` is native or vllm."""
+
+    engine: str
+    root: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/v1"
+
+
+def start(words: list[str], port: int) -> Iterator[str]:
+    """Run a server until it is no longer needed."""
+    process = subprocess.Popen(
+        [*words, "--port", str(port)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    root, until = f"http://127.0.0.1:{port}", time.monotonic() + 300
+    while True:
+        try:
+            urllib.request.urlopen(f"{root}/health", timeout=2).close()
+            break
+        except OSError:
+            assert process.poll() is None, "the server died"
+            assert time.monotonic() < until, "the server did not start"
+            time.sleep(0.5)
+    yield root
+    process.terminate()
+    process.wait(60)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module", params=["native", "vllm"])
+def serving(request: pytest.FixtureRequest) -> Iterator[Serving]:
+    if request.param == "native":
+        words = [sys.executable, "-m", "windtunnel", *SERVE]
+    else:
+        home = environment("WINDTUNNEL_ENGINES", "/tmp/windtunnel-engines")
+        words = [str(home / "bin/python"), "-m", "windtunnel", *SERVE, "--engine", "vllm"]
+    for root in start(words, free_port()):
+        yield Serving(request.param, root)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder.make(tmp_path_factory.mktemp("tokenizer"), MODEL)
+
+
+def run(words: list[str | Path], timeout: int = 400) -> str:
+    """Run a client; what it printed. Fails where its exit status is not 0."""
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, timeout=timeout, check=False,
+        env={**os.environ, **QUIET},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def step_s() -> float:
+    """A decode step of one sequence, by our own step times."""
+    options = DeploymentOptions(precision=Precision("fp8"))
+    return deploy(shipped_model(MODEL), cluster_of("mtt-s5000", 8), options).step.decode_s(1, 300)
+
+
+def test_openai_client(serving: Serving) -> None:
+    home = environment("WINDTUNNEL_AGENTS", "/tmp/windtunnel-agents")
+    assert " ok" in run([home / "bin/python", ROOT / "tests/engines/openai_client.py", serving.url, MODEL])
+
+
+def test_vllm_bench_serve(serving: Serving, tokenizer: Path) -> None:
+    home = environment("WINDTUNNEL_ENGINES", "/tmp/windtunnel-engines")
+    out = run(
+        [
+            home / "bin/vllm", "bench", "serve", "--backend", "openai-chat", "--endpoint",
+            "/v1/chat/completions", "--base-url", serving.root, "--model", MODEL, "--tokenizer", tokenizer,
+            "--dataset-name", "random", "--random-input-len", "256", "--random-output-len", "64",
+            "--num-prompts", "8", "--max-concurrency", "1", "--ignore-eos",
+        ]
+    )  # fmt: skip
+    figures = {name.strip(): float(value) for name, value in re.findall(r"^(.+?):\s+([\d.]+)\s*$", out, re.M)}
+    assert figures["Successful requests"] == 8
+    assert figures["Mean TPOT (ms)"] == pytest.approx(step_s() * 1e3, rel=0.15)
+
+
+def test_guidellm(serving: Serving, tokenizer: Path, tmp_path: Path) -> None:
+    home = environment("WINDTUNNEL_LOADGEN", "/tmp/windtunnel-loadgen")
+    report = tmp_path / "report.json"
+    run(
+        [
+            home / "bin/guidellm", "run", "--backend", f"kind=openai_http,target={serving.root},model={MODEL}",
+            "--tokenizer", f"kind=hf_auto,model={tokenizer}",
+            "--data", "kind=synthetic_text,prompt_tokens=256,output_tokens=64",
+            "--profile", "kind=concurrent,streams=2", "--constraint", "kind=max_requests,count=8",
+            "--output", f"kind=json,path={report}", "--disable-console",
+        ]
+    )  # fmt: skip
+    (benchmark,) = json.loads(report.read_text(encoding="utf-8"))["benchmarks"]
+    totals = benchmark["metrics"]["request_totals"]
+    assert totals["successful"] >= 8
+    assert not totals["errored"]
+
+
+@pytest.mark.parametrize("program", ["autogen_teams.py", "crewai_crews.py"])
+def test_agents(serving: Serving, program: str) -> None:
+    home = environment("WINDTUNNEL_AGENTS", "/tmp/windtunnel-agents")
+    script = ROOT / "examples/agents" / program
+    assert "5 of 5" in run([home / "bin/python", "-W", "ignore", script, "--url", serving.url])
+
+
+def test_schemathesis_finds_nothing() -> None:
+    home = environment("WINDTUNNEL_LOADGEN", "/tmp/windtunnel-loadgen")
+    # a small cache and a fast clock, so that answers as long as a schema allows end in time
+    words = [
+        sys.executable,
+        "-m",
+        "windtunnel",
+        "serve",
+        "qwen3-8b",
+        "--on",
+        "mtt-s5000",
+        "--speed",
+        "100000",
+    ]
+    words += ["--gpu-memory-utilization", "0.3", "--answer-tokens", "9", "--served-model-name", "*"]
+    for root in start(words, free_port()):
+        out = run(
+            [
+                home / "bin/schemathesis",
+                "run",
+                f"{root}/openapi.json",
+                "--checks",
+                "all",
+                "--max-examples",
+                "40",
+            ]
+        )
+        assert "No issues found" in out
