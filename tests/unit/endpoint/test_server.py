@@ -131,6 +131,78 @@ def test_mistakes_are_named(fast: Running, raw: bytes, param: str | None) -> Non
         assert error["param"] == param
 
 
+def test_pictures_cost_tokens_and_time() -> None:
+    model = shipped_model("qwen3-vl-8b")
+    endpoint = Endpoint(deploy(model, cluster_of("mtt-s5000", 1), DeploymentOptions()), speed=4.0)
+    running = Running(endpoint)
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/screen.png"}}
+    content = [{"type": "text", "text": "Where is the button?"}, picture]
+    took = []
+    for shown in (content[:1], content, content):
+        body = {"messages": [{"role": "user", "content": shown}], "max_tokens": 2, "stream": True}
+        began = time.monotonic()
+        with httpx.stream("POST", running.url + "/v1/chat/completions", json=body, timeout=30) as answer:
+            next(line for line in answer.iter_lines() if line.startswith("data: {"))
+        took.append(time.monotonic() - began)
+    whole = ask(running, messages=[{"role": "user", "content": content}], max_tokens=2).json()
+    running.stop()
+    assert 2040 < whole["usage"]["prompt_tokens"] < 2140
+    tower_s = endpoint.engine.vision.seconds(2040) / 4
+    assert took[1] > took[0] + tower_s
+    assert took[2] < took[1] - tower_s / 2  # the cache has it
+
+
+def test_models_that_do_not_see_say_so(fast: Running) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/screen.png"}}
+    answer = ask(fast, messages=[{"role": "user", "content": [picture]}])
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "unsupported_content"
+
+
+def test_responses(fast: Running) -> None:
+    whole = ask(fast, "/v1/responses", input="hello", max_output_tokens=9).json()
+    assert whole["status"] == "incomplete"
+    assert whole["usage"]["output_tokens"] == 9
+    (message,) = whole["output"]
+    text = ask(fast, "/v1/responses", input="hello", max_output_tokens=9, stream=True).text
+    told = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data")]
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    deltas = [event["delta"] for event in told if event["type"] == "response.output_text.delta"]
+    assert "".join(deltas) == message["content"][0]["text"]
+    assert told[-1]["response"]["output"][0]["content"] == message["content"]
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+    (call,) = ask(fast, "/v1/responses", input="hello", tools=[tool]).json()["output"]
+    assert (call["type"], call["name"]) == ("function_call", "f")
+
+
+def test_embeddings_of_texts_that_share_words_are_near(fast: Running) -> None:
+    texts = ["the price of a card hour", "price of one card hour", "weather in Paris"]
+    body = ask(fast, "/v1/embeddings", input=texts, dimensions=256).json()
+    one, two, three = (row["embedding"] for row in body["data"])
+
+    def near(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert near(one, one) == pytest.approx(1.0)
+    assert near(one, two) > 0.5 > near(one, three)
+    assert ask(fast, "/v1/embeddings", input=[]).status_code == 400
+
+
+def test_unknown_models_are_refused_with_the_known_names(fast: Running) -> None:
+    answer = ask(fast, model="gpt-9")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert "qwen3-8b" in answer.json()["error"]["message"]
+
+
+def test_stop_words_end_the_answer(fast: Running) -> None:
+    said = ask(fast, max_tokens=40).json()["choices"][0]["message"]["content"]
+    stop = said.split()[3]
+    cut = ask(fast, max_tokens=40, stop=[stop]).json()["choices"][0]
+    assert cut["message"]["content"] == said[: said.index(stop)]
+    assert cut["finish_reason"] == "stop"
+
+
 def test_other_paths(fast: Running) -> None:
     assert httpx.get(fast.url + "/health").status_code == 200
     assert httpx.get(fast.url + "/v1/models").json()["data"][0]["id"] == "qwen3-8b"

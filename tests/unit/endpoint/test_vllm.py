@@ -15,7 +15,7 @@ from windtunnel.endpoint import vllm
 from windtunnel.endpoint.asked import chat
 from windtunnel.endpoint.policy import Answer, ToolCall
 from windtunnel.endpoint.vllm import folder, launch, middleware, settings
-from windtunnel.endpoint.vllm.progress import END, FORCED, Progress
+from windtunnel.endpoint.vllm.progress import END, FORCED, PICTURES, Progress
 from windtunnel.endpoint.vllm.settings import Settings
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import DeploymentOptions, deploy
@@ -89,6 +89,15 @@ def test_drafts_are_taken_as_often_as_accepted() -> None:
         output = Output({"a": 3}, scheduled_cached_reqs=cached, scheduled_spec_decode_tokens={"a": [0, 0]})
         taken.append(len(progress.take(output).sampled[0]))
     assert sum(taken) / len(taken) == pytest.approx(1 + 0.5 + 0.25, rel=0.05)
+
+
+def test_pictures_are_paid_once_as_far_as_they_are_new() -> None:
+    progress = Progress(0, 0.0, random.Random(0))
+    sampling = Sampling({PICTURES: "500,700"})
+    first = progress.take(Output({"a": 50}, [New("a", [0] * 100, sampling, num_computed_tokens=25)]))
+    assert first.pictures == [(500, 0.75), (700, 0.75)]
+    second = progress.take(Output({"a": 25}, scheduled_cached_reqs=Cached(["a"], [75], [0])))
+    assert second.pictures == []
 
 
 def test_registers_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +179,7 @@ def test_answers_travel_in_the_body() -> None:
     }  # fmt: skip
     wanted = chat(json.dumps(body).encode())
     sent = json.loads(middleware._told(body, wanted, [5, 6], 2))
-    assert sent["vllm_xargs"] == {"mine": 1, FORCED: "5,6", END: "2"}
+    assert sent["vllm_xargs"] == {"mine": 1, FORCED: "5,6", END: "2", PICTURES: "2040"}
     assert sent["tool_choice"] == "auto"
     assert "response_format" not in sent
     seen, shown = sent["messages"][0]["content"]

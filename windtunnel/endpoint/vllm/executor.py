@@ -65,8 +65,8 @@ class VirtualExecutor(Executor):
     def get_supported_kv_cache_layouts(self) -> list[list[str]]:
         return [["NHD"]]
 
-    def set_kv_cache_layout(self, layout_name: str) -> None:
-        return None
+    def set_kv_cache_layout(self, *layout: Any) -> None:
+        return None  # one name in 0.31, two in 0.33
 
     def determine_available_memory(self) -> list[int]:
         return [max(0, self.deployment.memory.cache)]
@@ -110,6 +110,7 @@ class VirtualExecutor(Executor):
             output: Any = _output(batch)
         else:
             seconds = self.pace.seconds(batch.decodes, batch.contexts, batch.chunks)
+            seconds += self.pace.tower_s(batch.pictures)
             self._pending.append((_output(batch), self._ends(seconds)))
             self._last = batch.names
             output = None  # the tokens come from sample_tokens

@@ -18,6 +18,7 @@ from windtunnel.specs.model_catalogue import is_shipped, shipped_config
 VOCABULARY = 16_384
 LONGEST = 1 << 18
 """Positions where a configuration does not say: what current models take."""
+VISION = "windtunnel_vision_config"
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -85,6 +86,9 @@ def configuration(model: str) -> dict[str, object]:
         "torch_dtype": text.get("torch_dtype", "bfloat16"),
         "tie_word_embeddings": whole.get("tie_word_embeddings", text.get("tie_word_embeddings", False)),
     }
+    # vLLM is shown the text model; what pictures cost is priced from the tower, whose sizes stay here
+    if "vision_config" in whole:
+        text[VISION] = whole["vision_config"]
     text.pop("quantization_config", None)  # no kernel is registered for it: the precision is ours to price
     text.setdefault("max_position_embeddings", LONGEST)
     return _DEFAULTS.get(family, {}) | text

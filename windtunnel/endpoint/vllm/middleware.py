@@ -24,7 +24,7 @@ from windtunnel.endpoint.lengths import AnswerLengths
 from windtunnel.endpoint.policy import Answer
 from windtunnel.endpoint.recorder import Recorder
 from windtunnel.endpoint.vllm import settings
-from windtunnel.endpoint.vllm.progress import END, FORCED
+from windtunnel.endpoint.vllm.progress import END, FORCED, PICTURES
 from windtunnel.endpoint.writer import Writer
 
 Message = MutableMapping[str, Any]
@@ -90,6 +90,8 @@ class Policy:
 def _told(body: dict[str, Any], wanted: Asked, ids: list[int], end: int) -> bytes:
     """The body with the answer's tokens, and without what would make vLLM look for a grammar or a picture."""
     extra = {FORCED: ",".join(map(str, ids))}
+    if wanted.images:
+        extra[PICTURES] = ",".join(str(picture.tokens()) for picture in wanted.images)
     if not wanted.exact:
         extra[END] = str(end)
     body["vllm_xargs"] = {**(body.get("vllm_xargs") or {}), **extra}

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from windtunnel.endpoint.vllm.folder import VISION
 from windtunnel.endpoint.vllm.settings import Settings
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.vision_time import VisionTime
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_config import model_from_config
@@ -48,6 +50,8 @@ def deployment_of(config: Any, cluster: Cluster, settings: Settings) -> Deployme
 
 def _model(folder: str) -> ModelSpec:
     content = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    if VISION in content:
+        content["vision_config"] = content[VISION]
     return model_from_config(content, Path(folder).name)
 
 
@@ -67,6 +71,7 @@ class Pace:
     def __init__(self, deployment: Deployment, speed: float) -> None:
         self._step = deployment.step
         self._speed = speed
+        self._vision = VisionTime(deployment)
         # a step of ours is told per token that comes out; vLLM counts those itself
         self._yielded = deployment.step.speculation.yielded
 
@@ -77,3 +82,7 @@ class Pace:
         if not decodes:
             return 0.0
         return self._step.decode_s(decodes, contexts) * self._yielded / self._speed
+
+    def tower_s(self, pictures: Sequence[tuple[int, float]]) -> float:
+        """Pictures of so many tokens, of which so large a part is not in the cache."""
+        return sum(self._vision.seconds(tokens) * new for tokens, new in pictures) / self._speed

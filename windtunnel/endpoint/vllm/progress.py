@@ -6,19 +6,20 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-FORCED, END = "windtunnel_tokens", "windtunnel_end"
-"""Names under which an answer's token ids travel with a request."""
+FORCED, END, PICTURES = "windtunnel_tokens", "windtunnel_end", "windtunnel_pictures"
+"""Names under which an answer's token ids, and the tokens of the prompt's pictures, travel with a request."""
 FIRST_FILLER, FILLERS = 1000, 4000
 """Ids that stand for words in every vocabulary: what comes out where nobody said what to answer."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """One step: what it computes and what it yields."""
+    """One step: what it computes and what it yields. ``pictures``: tokens and the part that is not cached."""
 
     decodes: int = 0
     contexts: int = 0
     chunks: list[tuple[int, int]] = field(default_factory=list)
+    pictures: list[tuple[int, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     sampled: list[list[int]] = field(default_factory=list)
 
@@ -31,6 +32,7 @@ class _Request:
     generated: int
     answer: tuple[int, ...]
     end: int
+    pictures: tuple[int, ...]
 
     def tokens(self, count: int) -> list[int]:
         """The next ``count`` tokens of the answer, then its end again and again; without an end, words."""
@@ -78,6 +80,9 @@ class Progress:
             batch.contexts += request.computed
         else:
             batch.chunks.append((count, request.computed))
+            new = 1 - request.computed / request.known
+            batch.pictures += [(tokens, new) for tokens in request.pictures]
+            request.pictures = ()
         batch.names.append(name)
         if not decoding and request.computed + count < request.known:
             batch.sampled.append([])
@@ -93,4 +98,5 @@ def _fresh(new: Any) -> _Request:
     told = str(extra.get(FORCED, ""))
     prompt = len(new.prompt_token_ids or ())
     answer = tuple(int(word) for word in told.split(",")) if told else ()
-    return _Request(prompt, prompt, new.num_computed_tokens, 0, answer, int(extra.get(END, -1)))
+    pictures = tuple(int(word) for word in str(extra.get(PICTURES, "")).split(",") if word)
+    return _Request(prompt, prompt, new.num_computed_tokens, 0, answer, int(extra.get(END, -1)), pictures)
