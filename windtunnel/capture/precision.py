@@ -107,10 +107,10 @@ def _autocast(on: bool, dtype: torch.dtype) -> None:
     backward = _plain.setdefault("backward", torch.autograd.backward)
     torch.autograd.backward = backward
     torch.set_autocast_enabled(BACKEND, on)
+    torch.set_autocast_cache_enabled(not on)  # it would outlive the weights
     if not on:
         return
     torch.set_autocast_dtype(BACKEND, dtype)
-    torch.set_autocast_cache_enabled(False)  # it would outlive the weights
 
     def outside(*args: Any, **kwargs: Any) -> Any:
         torch.set_autocast_enabled(BACKEND, False)

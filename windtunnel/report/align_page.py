@@ -91,17 +91,25 @@ def _place(value: float, low: float, high: float) -> float:
 
 
 def _steps(last: int) -> tuple[Mark, ...]:
-    rough = max(1, last / 6)
-    scale = 10 ** math.floor(math.log10(rough))
-    step = int(next(scale * factor for factor in (1, 2, 5, 10) if scale * factor >= rough))
+    step = max(1, int(_round_up(last / 6)))
     return tuple(Mark(at / last, str(at)) for at in range(0, last + 1, step))
 
 
 def _levels(low: float, high: float) -> tuple[Mark, ...]:
-    first, past = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1, 2, 5) if past - first <= 3 else (1,)
-    levels = [factor * 10.0**power for power in range(first, past + 1) for factor in factors]
-    return tuple(Mark(_place(level, low, high), f"{level:g}") for level in levels if low <= level <= high)
+    """Round values in range: 1, 2 and 5 of each power of ten, or equal distances where the range is short."""
+    if high / low < 4:
+        step = _round_up((high - low) / 4)
+        levels = [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    else:
+        first, past = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        factors = (1, 2, 5) if past - first <= 3 else (1,)
+        levels = [factor * 10.0**power for power in range(first, past + 1) for factor in factors]
+    return tuple(Mark(_place(level, low, high), f"{level:.4g}") for level in levels if low <= level <= high)
+
+
+def _round_up(rough: float) -> float:
+    scale = 10.0 ** math.floor(math.log10(rough))
+    return next(scale * factor for factor in (1, 2, 5, 10) if scale * factor >= rough * 0.999)
 
 
 def _smoothed(curve: Sequence[float]) -> list[float]:

@@ -47,7 +47,7 @@ def _deviations(result: AlignResult, width: int) -> list[str]:
         TextColumn("here", right=True),
         TextColumn("rounding alone", right=True),
         TextColumn("z", right=True),
-        TextColumn("0.62 % could be this", rank=2),
+        TextColumn("is it 0.62 %?", rank=2),
         TextColumn("defined as", rank=1, shorten=Shorten.WRAP, least=24),
     ]
     rows = [
@@ -56,7 +56,7 @@ def _deviations(result: AlignResult, width: int) -> list[str]:
             words.value(judged),
             words.floor(judged),
             words.z(judged) + ("" if judged.inside else " !"),
-            words.could_be_published(judged).partition(" (")[0],
+            words.could_be_published(judged),
             judged.deviation.definition,
         )
         for judged in result.deviations

@@ -58,11 +58,11 @@ def z(judged: Judged) -> str:
 def could_be_published(judged: Judged) -> str:
     """Whether 0.62 % could be this definition, judged by what rounding alone does at this scale."""
     if judged.deviation.name.endswith("_nats"):
-        return "no: it is in percent"
+        return "not in percent"
     typical = max(abs(entry) for entry in judged.floor) if judged.deviation.signed else judged.floor_mean
     if 0.5 * typical > PUBLISHED:
-        return f"only with a floor far below this one ({percent(typical)})"
-    return "possible at this scale"
+        return "not at this scale"
+    return "possible"
 
 
 def published(result: AlignResult) -> str:
