@@ -2,12 +2,14 @@
 
 PyTorch would make new parameters for a tensor type that it does not know: tied weights would part, and
 optimizers made before ``.cuda()`` would hold the old ones. Swapping keeps identity; where it can't be done
-(somebody holds a weak reference) ties at least are kept.
+(somebody holds a weak reference, or garbage that is not collected yet holds the tensor) ties are kept and
+optimizers are given the new parameters.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +48,33 @@ def _swapping(original: Any, module: torch.nn.Module, fn: Callable[[Any], Any], 
         if "Couldn't swap" not in str(error):
             raise
         future.set_swap_module_params_on_conversion(False)
-        return original(module, fn, recurse)
+        old = _places(module)
+        result = original(module, fn, recurse)
+        _follow(old)
+        return result
     finally:
         future.set_swap_module_params_on_conversion(before)
+
+
+def _places(module: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torch.nn.Parameter]]:
+    return [
+        (child, name, parameter)
+        for child in module.modules()
+        for name, parameter in child._parameters.items()
+        if parameter is not None
+    ]
+
+
+def _follow(old: list[tuple[torch.nn.Module, str, torch.nn.Parameter]]) -> None:
+    """Give every optimizer the new parameters in place of the old, with their state."""
+    new = {id(parameter): (parameter, child._parameters[name]) for child, name, parameter in reversed(old)}
+    for thing in gc.get_objects():  # a rare path: who holds an optimizer is not known
+        if not issubclass(type(thing), torch.optim.Optimizer):
+            continue
+        for group in thing.param_groups:
+            group["params"] = [new[id(p)][1] if id(p) in new else p for p in group["params"]]
+        for parameter in [key for key in thing.state if id(key) in new]:
+            thing.state[new[id(parameter)][1]] = thing.state.pop(parameter)
 
 
 def _ties(module: torch.nn.Module) -> Parameters:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+
+import pytest
 import torch
 from torch import nn
 
@@ -59,3 +62,22 @@ def test_a_weakly_held_parameter_can_move(values: Session) -> None:
     model.to("musa")
     assert model.head.weight is model.embed.weight
     assert model.head.weight.device.type == "musa"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_optimizers_follow_where_parameters_cannot_be_swapped(values: Session, tied: bool) -> None:
+    """A weak reference to a parameter keeps PyTorch from swapping it; FP16 training then met no gradients."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    if tied:
+        model[1].weight = model[0].weight
+    held = weakref.ref(model[0].weight)
+    optimizer = torch.optim.AdamW(model.parameters())
+    scaler = torch.amp.GradScaler("musa")
+    model.to("musa")
+    assert held() is None  # it was replaced, so the optimizer had to follow
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in model.parameters()]
+    before = model[0].weight.detach().cpu().clone()
+    scaler.scale(model(torch.ones(2, 4, device="musa")).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert not torch.equal(model[0].weight.detach().cpu(), before)

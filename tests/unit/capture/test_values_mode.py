@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -224,3 +225,67 @@ def test_scaled_grouped_products_are_the_chips(values: Session) -> None:
     out = torch._scaled_grouped_mm(a, b, ones_a, ones_b, offs=ends, out_dtype=torch.bfloat16)
     halves = [a.cpu().float()[:16] @ b.cpu().float()[0], a.cpu().float()[16:] @ b.cpu().float()[1]]
     torch.testing.assert_close(out.cpu().float(), torch.cat(halves), rtol=0.02, atol=0.05)
+
+
+def test_a_gradient_scaler_backs_off_and_grows(values: Session) -> None:
+    """The scale follows the rule of the documentation, and skipped steps leave the weights alone."""
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 16).to("musa")
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("musa", init_scale=2.0**20, growth_interval=2)
+    expected, good, skipped = 2.0**20, 0, 0
+    x = torch.randn(8, 16, device="musa")
+    for _ in range(16):
+        with torch.autocast("musa", torch.float16):
+            loss = layer(x).float().square().mean()
+        scaler.scale(loss).backward()
+        finite = all(bool(p.grad.isfinite().all()) for p in layer.parameters() if p.grad is not None)
+        before = layer.weight.detach().cpu().clone()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert torch.equal(layer.weight.detach().cpu(), before) is not finite
+        good = good + 1 if finite else 0
+        skipped += not finite
+        expected = expected / 2 if not finite else expected * 2 if good == 2 else expected
+        good = 0 if good == 2 else good
+        assert scaler.get_scale() == expected
+    assert 0 < skipped < 16
+
+
+VARIANTS = {"nadam": torch.optim.NAdam, "asgd": torch.optim.ASGD, "radam": torch.optim.RAdam}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_optimizers_differ_from_the_cpus_only_by_the_variant_that_pytorch_picks(
+    values: Session, name: str
+) -> None:
+    """On accelerators PyTorch takes the foreach variant, which orders operations otherwise than the plain one."""
+    for foreach in (True, False):
+        make = functools.partial(VARIANTS[name], lr=1e-2, foreach=foreach)
+        assert train("musa", torch.float32, make) == train("cpu", torch.float32, make)
+    picked = train("musa", torch.float32, functools.partial(VARIANTS[name], lr=1e-2))
+    assert picked == train("cpu", torch.float32, functools.partial(VARIANTS[name], lr=1e-2, foreach=True))
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_recurrent_layers_equal_the_cpu_but_for_the_order_of_one_sum(values: Session, kind: type) -> None:
+    """Forward passes of a plain RNN agree bit for bit; gradients of the input weights sum the rows of a batch
+    in another order."""
+
+    def run(device: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        torch.manual_seed(0)
+        layer = kind(16, 32, batch_first=True).to(device)
+        out = layer(torch.randn(8, 5, 16).to(device))[0]
+        out.square().mean().backward()
+        return out.detach().cpu(), {
+            n: p.grad.cpu() for n, p in layer.named_parameters() if p.grad is not None
+        }
+
+    ours, theirs = run("musa"), run("cpu")
+    if kind is nn.RNN:
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1]["weight_hh_l0"], theirs[1]["weight_hh_l0"])
+    assert torch.allclose(ours[0], theirs[0], rtol=1e-6, atol=1e-7)
+    for name, gradient in ours[1].items():
+        assert float((gradient - theirs[1][name]).abs().max()) < 4e-7 * float(theirs[1][name].abs().max())
