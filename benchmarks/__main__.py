@@ -24,6 +24,7 @@ class Line:
 
 MODULES = (
     "benchmarks.bench_capture",
+    "benchmarks.bench_cluster",
     "benchmarks.bench_startup",
     "benchmarks.bench_numerics",
     "benchmarks.bench_endpoint",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from windtunnel.network.collective import Collective
@@ -80,7 +81,7 @@ def served(traffic: Sequence[Traffic]) -> tuple[list[float], list[float]]:
             queue.append(number)
             if len(queue) == 1:
                 begin(number)
-        pace = _paces({number: traffic[number].demands for number in left})
+        pace = dict(zip(left, _paces(tuple(traffic[number].demands for number in left)), strict=True))
         first = min(left, key=lambda n: (left[n] / pace[n], n))
         until = now + left[first] / pace[first]
         if waiting and traffic[waiting[0]].start_s < until:
@@ -98,17 +99,20 @@ def served(traffic: Sequence[Traffic]) -> tuple[list[float], list[float]]:
     return begins, ends
 
 
-def _paces(active: dict[int, tuple[Demand, ...]]) -> dict[int, float]:
-    """Progress of each collective per second, 1 when alone."""
+@lru_cache(maxsize=4096)
+def _paces(active: tuple[tuple[Demand, ...], ...]) -> tuple[float, ...]:
+    """Progress of each collective per second, 1 when alone. A step has few different company."""
+    if len(active) == 1:
+        return (1.0,)
     asked: dict[tuple[str | int, ...], list[float]] = defaultdict(list)
-    for wishes in active.values():
+    for wishes in active:
         for link, share in wishes:
             asked[link].append(share)
     level = {link: _level(shares) for link, shares in asked.items()}
-    return {
-        number: min((1.0, *(level[link] / share for link, share in wishes if share > level[link])))
-        for number, wishes in active.items()
-    }
+    return tuple(
+        min((1.0, *(level[link] / share for link, share in wishes if share > level[link])))
+        for wishes in active
+    )
 
 
 def _level(shares: Iterable[float]) -> float:

@@ -19,6 +19,14 @@ import numpy.typing as npt
 from windtunnel.timeline.prices import Act, OpPrice
 from windtunnel.timeline.sites import SiteTable
 
+_EVENT_RECORD, _EVENT_WAIT, _EVENT_SYNCHRONIZE = Act.EVENT_RECORD, Act.EVENT_WAIT, Act.EVENT_SYNCHRONIZE
+_STREAM_SYNCHRONIZE, _SYNCHRONIZE, _ITEM = Act.STREAM_SYNCHRONIZE, Act.SYNCHRONIZE, Act.ITEM
+_HOST_DELAY, _GRAPH_LAUNCH, _GRAPH_END = Act.HOST_DELAY, Act.GRAPH_LAUNCH, Act.GRAPH_END
+_COLLECTIVE, _WAIT_COLLECTIVE = (
+    Act.COLLECTIVE,
+    Act.WAIT_COLLECTIVE,
+)  # members are slow to look up on their class
+
 ARRAY_RUN = 48  # shorter runs between marks go one by one: numpy's fixed cost is that of about 40 operations
 
 
@@ -96,15 +104,18 @@ class Card:
     def advance_array(self, numbers: npt.NDArray[np.int64]) -> None:
         """The same for many at once: runs of kernels on one stream are computed as arrays."""
         all_acts, all_streams = self.table.integers
+        if len(numbers) < ARRAY_RUN:
+            self._one_by_one(numbers.tolist())
+            return
         acts, streams = all_acts[numbers], all_streams[numbers]
-        begin = 0
-        for end in _run_ends(acts, streams):
-            plain = acts[begin] <= Act.HOST
-            if plain and end - begin >= ARRAY_RUN and not self._others_busy(int(streams[begin])):
+        singly = 0  # from here on nothing was issued yet
+        for begin, end in _long_runs(acts, streams):
+            self._one_by_one(numbers[singly:begin].tolist())
+            singly = begin
+            if not self._others_busy(int(streams[begin])):
                 self._at_once(numbers[begin:end], acts[begin:end], int(streams[begin]))
-            else:
-                self._one_by_one(numbers[begin:end].tolist())
-            begin = end
+                singly = end
+        self._one_by_one(numbers[singly:].tolist())
 
     def _others_busy(self, stream: int) -> bool:
         return any(other != stream and end > self.host_s for other, (_, end) in self._busy.items())
@@ -191,31 +202,31 @@ class Card:
             self.host_s += host_s
         self._open(stream)
         act = price.act
-        if act is Act.EVENT_RECORD:
+        if act is _EVENT_RECORD:
             self._events[price.argument] = max(self.host_s, self._free[stream])
-        elif act is Act.EVENT_WAIT:
+        elif act is _EVENT_WAIT:
             self._free[stream] = max(self._free[stream], self._events.get(price.argument, 0.0))
-        elif act is Act.EVENT_SYNCHRONIZE:
+        elif act is _EVENT_SYNCHRONIZE:
             self._host_waits(self._events.get(price.argument, 0.0))
-        elif act is Act.STREAM_SYNCHRONIZE:
+        elif act is _STREAM_SYNCHRONIZE:
             self._host_waits(self._free[stream])
-        elif act is Act.SYNCHRONIZE:
+        elif act is _SYNCHRONIZE:
             self._host_waits(self.device_free_s)
-        elif act is Act.ITEM:
+        elif act is _ITEM:
             start = max(self.host_s, self._free[stream])
             self._free[stream] = start + device_s
             self._host_waits(self._free[stream])
             return start, start + device_s
-        elif act is Act.HOST_DELAY:
+        elif act is _HOST_DELAY:
             self._delay(max(0.0, price.argument))
-        elif act is Act.GRAPH_LAUNCH:
+        elif act is _GRAPH_LAUNCH:
             self.host_s += self._graph_launch_s
             self._in_graph = True
-        elif act is Act.GRAPH_END:
+        elif act is _GRAPH_END:
             self._in_graph = False
-        elif act is Act.WAIT_COLLECTIVE:
+        elif act is _WAIT_COLLECTIVE:
             self._free[stream] = max(self._free[stream], self._collective_end(price.argument))
-        elif act is Act.COLLECTIVE:
+        elif act is _COLLECTIVE:
             return self._collective(price, device_s, stream)
         return None
 
@@ -253,10 +264,10 @@ def _when_free(busy: dict[int, tuple[float, float]], stream: int, start_s: float
     return start_s
 
 
-def _run_ends(acts: npt.NDArray[np.int64], streams: npt.NDArray[np.int64]) -> list[int]:
-    """Where runs of plain operations on one stream, and runs of marks, end."""
-    if not len(acts):
-        return []
+def _long_runs(acts: npt.NDArray[np.int64], streams: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Runs of plain operations on one stream that are worth computing as arrays."""
     plain = acts <= Act.HOST
-    key = np.where(plain, streams, -1)
-    return [*(np.flatnonzero(np.diff(key)) + 1).tolist(), len(acts)]
+    bounds = np.concatenate(([0], np.flatnonzero(np.diff(np.where(plain, streams, -1))) + 1, [len(acts)]))
+    begins, ends = bounds[:-1], bounds[1:]
+    long = (ends - begins >= ARRAY_RUN) & plain[begins]
+    return list(zip(begins[long].tolist(), ends[long].tolist(), strict=True))
