@@ -68,12 +68,16 @@ class Links:
     def of(cls, cluster: Cluster) -> Links:
         """The figures of a cluster. Raises E204 where they cannot be."""
         node, fabric = cluster.node, cluster.fabric
+        link_bytes_per_s = node.link_bytes_per_s.value
+        if node.scale_up is ScaleUp.MESH:
+            used = _links_used(cluster)
+            link_bytes_per_s *= used / cluster.chip.links if used else 1.0
         return cls(
             chip=cluster.chip,
             cards=cluster.cards,
             cards_per_node=node.cards,
             scale_up=node.scale_up,
-            link_bytes_per_s=node.link_bytes_per_s.value,
+            link_bytes_per_s=link_bytes_per_s,
             pcie_bytes_per_s=cluster.chip.pcie_bytes_per_s.value,
             nic_bytes_per_s=node.nic_bytes_per_s.value,
             nodes_per_pod=max(1, int(fabric.nodes_per_leaf.value)),
@@ -91,3 +95,23 @@ class Links:
     def pair_bytes_per_s(self) -> float:
         """One direction between two cards of a mesh: the card's links, spread over all its peers."""
         return self.link_bytes_per_s / max(1, self.cards_per_node - 1)
+
+
+def _links_used(cluster: Cluster) -> int:
+    """Links that a card of a mesh has to its node's other cards. Raises E204 for more than it has."""
+    node, chip = cluster.node, cluster.chip
+    used = node.links_per_pair * (node.cards - 1)
+    if used > chip.links:
+        raise WindtunnelError(
+            "E204",
+            "the cluster has impossible links: a mesh of its nodes needs more than the cards have",
+            hint=f"{chip.links} links join a card to at most {chip.links // max(1, node.links_per_pair)} others with "
+            f"{node.links_per_pair} each: fewer cards in a node, or fewer links_per_pair",
+            values={
+                "cards in a node": node.cards,
+                "links_per_pair": node.links_per_pair,
+                "links needed": used,
+                "links of a card": chip.links,
+            },
+        )
+    return used

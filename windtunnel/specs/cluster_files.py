@@ -101,9 +101,12 @@ def _fabric(table: Table) -> Fabric:
     oversubscription = table.quantity("oversubscription", "1")
     if oversubscription.value < 1:
         raise table.out_of_range("oversubscription.value", oversubscription.value, "1 or more")
+    leaf = table.quantity("nodes_per_leaf", "1")
+    if leaf.value != int(leaf.value):
+        raise table.out_of_range("nodes_per_leaf.value", leaf.value, "a whole number")
     return Fabric(
         kind=table.choice("kind", FabricKind),
         oversubscription=oversubscription,
-        nodes_per_leaf=table.quantity("nodes_per_leaf", "1"),
+        nodes_per_leaf=leaf,
         hop_s=table.quantity("hop_s", "s"),
     )

@@ -17,6 +17,7 @@ from windtunnel.network.model import NetworkModel
 from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.program.program import ProcessGroup
 from windtunnel.specs.schema import Chip
+from windtunnel.specs.targets import cluster_of
 
 CHIPS = [H100, A100, B200, S5000, L40S]
 MODELS = {(chip.name, cards): network(chip, cards) for chip in CHIPS for cards in (8, 64)}
@@ -197,6 +198,24 @@ def test_impossible_links_are_refused() -> None:
     with pytest.raises(WindtunnelError) as caught:
         replace(Links.of_chip(H100, 64), nic_bytes_per_s=0.0)
     assert caught.value.code == "E204"
+
+
+@pytest.mark.parametrize(("cards", "links_per_pair"), [(16, 2), (8, 3), (15, 2)])
+def test_a_mesh_with_more_links_than_the_cards_have_is_refused(cards: int, links_per_pair: int) -> None:
+    base = cluster_of("mtt-s5000", 64)
+    node = replace(base.node, cards=cards, links_per_pair=links_per_pair)
+    with pytest.raises(WindtunnelError) as caught:
+        Links.of(replace(base, node=node))
+    assert caught.value.code == "E204"
+    assert caught.value.values["links needed"] == (cards - 1) * links_per_pair
+    assert caught.value.values["links of a card"] == 14
+
+
+def test_a_smaller_mesh_uses_fewer_links_but_each_pair_is_as_fast() -> None:
+    base = cluster_of("mtt-s5000", 64)
+    full, half = Links.of(base), Links.of(replace(base, node=replace(base.node, cards=4)))
+    assert half.pair_bytes_per_s == pytest.approx(full.pair_bytes_per_s)
+    assert half.link_bytes_per_s == pytest.approx(full.link_bytes_per_s * 6 / 14)
 
 
 @pytest.mark.parametrize(
