@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 SCRIPTS = Path(__file__).parent / "scripts"
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "train_megatron.py")
 
 
 def windtunnel(folder: Path, *arguments: str, status: int = 0, timeout_s: float = 240.0) -> dict[str, Any]:
@@ -145,24 +146,46 @@ def test_scaling_table(tmp_path: Path) -> None:
 
 
 MEGATRON = [
-    (("--tp", "2"), [0]),
-    (("--tp", "2", "--pp", "4"), [0, 4, 8, 12]),
-    (("--tp", "2", "--pp", "2", "--vpp", "2"), [0, 8]),
-    (("--tp", "2", "--ep", "4", "--experts", "8"), [0]),
+    ("tp2", [0]),
+    ("tp2 pp4", [0, 4, 8, 12]),
+    ("tp2 pp2 vpp2", [0, 8]),
+    ("tp2 pp2 full", [0, 8]),
+    ("tp2 ep4", [0]),
 ]
+MEGATRON_OPTIONS = {
+    "tp": "--sequence-parallel --tensor-model-parallel-size",
+    "pp": "--pipeline-model-parallel-size",
+    "vpp": "--num-virtual-stages-per-pipeline-rank",
+    "ep": "--num-experts 8 --expert-model-parallel-size",
+}
+
+
+def megatron_options(layout: str) -> list[str]:
+    words = []
+    for word in layout.split():
+        if word == "full":
+            words += (
+                "--recompute-granularity full --recompute-method uniform --recompute-num-layers 1".split()
+            )
+        else:
+            words += [*MEGATRON_OPTIONS[word[:-1]].split(), word[-1]]
+    return [*words, "--use-distributed-optimizer"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("layout", "ranks"), MEGATRON)
-def test_megatron_core(tmp_path: Path, layout: tuple[str, ...], ranks: list[int]) -> None:
+def test_megatron_core(tmp_path: Path, layout: str, ranks: list[int]) -> None:
     needs("megatron")
-    small = ("--layers", "4", "--width", "256", "--sequence", "256", "--microbatches", "4")
-    answer = windtunnel(tmp_path, "--on", "mtt-s5000:16", script("megatron_gpt.py"), *layout, *small)
-    assert [row["rank"] for row in answer["ranks"]] == ranks
-    assert answer["tokens_per_step"] == 4 * 256 * 16 // (2 * len(ranks))
-    kinds = {kind for kind, _ in collectives(answer)}
+    batch = ("--seq-length", "256", "--global-batch-size", "32")
+    found = windtunnel(
+        tmp_path, "--on", "mtt-s5000:16", EXAMPLE, *megatron_options(layout), *batch, "--train-iters", "2"
+    )
+    assert [row["rank"] for row in found["ranks"]] == ranks
+    assert found["tokens_per_step"] == 32 * 256
+    kinds = {kind for kind, _ in collectives(found)}
     assert {"all_gather", "reduce_scatter"} <= kinds
-    assert ("all_to_all" in kinds) == ("--ep" in layout)
+    assert ("all_to_all" in kinds) == ("ep" in layout)
+    assert ("send" in kinds) == ("pp" in layout)
 
 
 @pytest.mark.slow

@@ -154,3 +154,33 @@ def test_all_to_all_of_sizes_and_tokens(world: int) -> None:
         """,
     )
     assert out.split() == ["True", "2"]
+
+
+def test_collectives_keep_their_tensors_only_until_they_are_waited_for() -> None:
+    out = run(
+        8,
+        """
+        import gc
+        x = torch.empty(1 << 20, device="musa")
+        def live():
+            gc.collect()
+            return torch.musa.memory_allocated()
+        before = live()
+        for _ in range(8):
+            whole = torch.empty(8 << 20, device="musa")
+            dist.all_gather_into_tensor(whole, x)
+            del whole
+        assert live() == before, (live(), before)
+        whole = torch.empty(8 << 20, device="musa")
+        handle = dist.all_gather_into_tensor(whole, x, async_op=True)
+        del whole
+        assert live() - before == 4 * (8 << 20)  # still under way
+        handle.wait()
+        assert live() == before
+        handle = dist.all_reduce(x, async_op=True)
+        handle.wait()
+        assert handle.get_future().value()[0] is x and handle.result()[0] is x
+        print("ok")
+        """,
+    )
+    assert "ok" in out

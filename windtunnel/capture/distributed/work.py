@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch._C._distributed_c10d import Work
+from torch.utils._pytree import tree_map_only
 
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program import marks
@@ -24,20 +26,26 @@ class VirtualWork(Work):
         super().__init__()
         self.number = number
         self.arrive = arrive
-        future: Any = torch.futures.Future()
-        future.set_result(tensors)  # DDP's reducer reads it
-        self._future = future
+        self._tensors: Any = tensors
 
     def wait(self, timeout: Any = None) -> bool:
         """Make the current stream wait, once."""
         finish(self.number)
+        self.let_go()
         arrive, self.arrive = self.arrive, None
         if arrive is not None:
             arrive()
         return True
 
+    def let_go(self) -> None:
+        """Keep nothing alive any more: a collective holds its tensors until it is waited for."""
+        self._tensors = tree_map_only(torch.Tensor, weakref.ref, self._tensors)
+
     def get_future(self) -> Any:
-        return self._future
+        """What DDP's reducer reads; whoever asks holds it."""
+        future: Any = torch.futures.Future()
+        future.set_result(self.result())
+        return future
 
     def is_completed(self) -> bool:
         return True
@@ -49,7 +57,7 @@ class VirtualWork(Work):
         self.wait()
 
     def result(self) -> Any:
-        return self._future.value()
+        return tree_map_only(weakref.ref, lambda kept: kept(), self._tensors)
 
 
 _alive: dict[int, VirtualWork] = {}
@@ -60,6 +68,8 @@ def started(tensors: list[Any], number: int, async_op: bool, arrive: Callable[[]
     work = VirtualWork(tensors, number, arrive)
     if async_op:
         _alive[number] = work
+    else:
+        work.let_go()
     boxed = Work.boxed(work)
     _handles[id(boxed)] = work  # C++ holds the handle without its Python half
     if len(_handles) > _KEPT:
@@ -73,7 +83,9 @@ _handles: dict[int, VirtualWork] = {}
 
 def finish(number: int) -> None:
     """Record that the current stream waits for a collective."""
-    if _alive.pop(number, None) is not None:
+    work = _alive.pop(number, None)
+    if work is not None:
+        work.let_go()
         VirtualTensor.state.recorder.emit(marks.WAIT_COLLECTIVE, work=number)
 
 
