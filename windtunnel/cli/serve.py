@@ -18,6 +18,7 @@ from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.predict import Load, predict
+from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.router import Policy
 from windtunnel.serving.step_time import Speculation
 from windtunnel.serving.trace_readers import BAD_SHOWN, read_trace
@@ -107,6 +108,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--num-speculative-tokens", type=int, default=0, metavar="N", help="multi-token prediction")
     add("--acceptance", type=float, default=0.8, metavar="P", help="of a drafted token; default: 0.8")
     add("--scheduler", choices=[str(s) for s in Stack], default="vllm", help="whose batching and kernels")
+    add("--schedule-policy", choices=[str(p) for p in SchedulePolicy], default="fcfs", help="of the queue")
     add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
 
@@ -166,6 +168,7 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
         expert_load=args.expert_load,
         num_redundant_experts=args.num_redundant_experts,
         stack=Stack(args.scheduler),
+        schedule_policy=SchedulePolicy(args.schedule_policy),
         speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),
     )
 

@@ -18,6 +18,7 @@ from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory
+from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
 from windtunnel.serving.step_time import Speculation, StepTime
 from windtunnel.serving.vision import TowerTime
@@ -59,6 +60,7 @@ class DeploymentOptions:
     expert_load: str = BALANCED
     num_redundant_experts: int = 0
     stack: Stack = Stack.VLLM
+    schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
     speculation: Speculation = field(default_factory=Speculation)
 
 
@@ -93,6 +95,7 @@ class Deployment:
                 prefill_first=options.stack is Stack.SGLANG,
                 guaranteed_no_evict=options.stack is Stack.TRTLLM,
                 state_groups=memory.blocks_per_sequence,
+                schedule_policy=options.schedule_policy,
             )
         )
 

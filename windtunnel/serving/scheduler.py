@@ -17,6 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from windtunnel.serving.kv_cache import BlockPool, Hit
+from windtunnel.serving.queue_order import SchedulePolicy, order_of
 from windtunnel.serving.request import Request
 from windtunnel.serving.sequence import Sequence
 
@@ -32,6 +33,7 @@ class SchedulerOptions:
         enable_chunked_prefill: whether a prompt may be cut to the budget.
         scheduler_reserve_full_isl: whether the whole prompt must fit at admission, not its first chunk only.
         prefill_first: a step holds prompts or decodes, prompts first (SGLang without --enable-mixed-chunk).
+        schedule_policy: order of the queue (SGLang's option).
         state_groups: groups of layers with recurrent state; each holds a block a sequence beside attention's (two
             while a prefix can be found again, see ``hybrid``).
         guaranteed_no_evict: a request is admitted only when the blocks of its whole output are free too, so that
@@ -48,6 +50,7 @@ class SchedulerOptions:
     prefill_first: bool = False
     guaranteed_no_evict: bool = False
     state_groups: int = 0
+    schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks"):
@@ -87,6 +90,7 @@ class Scheduler:
         self.decodes = 0
         self.contexts = 0  # computed tokens of all decoding sequences
         self.clock = 0  # steps in which the decoding sequences moved
+        self.prompt_tokens = 0  # computed so far
         self.queries = 0
         self.hits = 0
         self.preempted = 0
@@ -101,6 +105,9 @@ class Scheduler:
         options = self.options
         sequence = Sequence(request, self.pool, options.block_size, options.enable_prefix_caching)
         sequence.shipped = shipped
+        sequence.came_at = self.prompt_tokens
+        if options.schedule_policy is not SchedulePolicy.FCFS:
+            self._refused_at = -1  # the newcomer may go first
         self.waiting.append(sequence)
         return sequence
 
@@ -154,6 +161,7 @@ class Scheduler:
     def schedule(self, now_s: float) -> StepPlan:
         """Decide the next step; an empty plan when nothing can run."""
         options = self.options
+        self._order_queue()
         if options.prefill_first:
             chunks: list[Chunk] = []
             self._continue(chunks, options.max_num_batched_tokens)
@@ -169,6 +177,20 @@ class Scheduler:
             if self.preempted == before:
                 self._admit(chunks, budget, now_s)
         return StepPlan(self.decodes, self.contexts, tuple(chunks))
+
+    def _order_queue(self) -> None:
+        policy = self.options.schedule_policy
+        if policy is SchedulePolicy.FCFS or len(self.waiting) < 2 or self._refused_at == self.pool.version:
+            return
+        queue = list(self.waiting)
+        size = self.options.block_size
+        order = order_of(
+            policy,
+            [one.request for one in queue],
+            lambda place: self._look_up(queue[place])[1] * size,
+            lambda place: self.prompt_tokens - queue[place].came_at,
+        )
+        self.waiting = deque(queue[place] for place in order)
 
     def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
         """Take note that the step ended; the answer is the sequences that are done."""
@@ -361,6 +383,7 @@ class Scheduler:
 
     def _compute(self, sequence: Sequence, new: int, need: int, chunks: list[Chunk]) -> None:
         context = sequence.computed
+        self.prompt_tokens += new
         if need > 0:
             self.pool.take(need)
             sequence.blank += need

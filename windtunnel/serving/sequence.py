@@ -19,7 +19,7 @@ class Sequence:
     """
 
     __slots__ = (
-        "_cursor", "admitted_s", "blank", "block_tokens", "cached_tokens", "computed", "ends_at", "first_s",
+        "_cursor", "admitted_s", "blank", "block_tokens", "cached_tokens", "came_at", "computed", "ends_at", "first_s",
         "generated", "joined_at", "keyed", "known_blocks", "parts", "pool", "preemptions", "request", "runs", "shipped",
     )  # fmt: skip
 
@@ -41,6 +41,7 @@ class Sequence:
         self.first_s = -1.0
         self.cached_tokens = 0
         self.preemptions = 0
+        self.came_at = 0  # prompt tokens that had been computed when it was queued
         self.shipped = False  # the prompt's cache arrives from a prefill replica
 
     @property

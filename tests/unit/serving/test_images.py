@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.unit.serving.traffic import Linear, replica
@@ -40,7 +42,7 @@ def test_sessions_grow_and_share() -> None:
         by_session.setdefault(request.session, []).append(request)
     assert len(by_session) == 20
     for turns in by_session.values():
-        for before, after in zip(turns, turns[1:], strict=False):
+        for before, after in pairwise(turns):
             whole = before.prompt_tokens // 16
             assert after.keys[:whole] == before.keys[:whole]
             assert len(after.images) == len(before.images) + 1

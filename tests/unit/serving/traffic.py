@@ -30,7 +30,7 @@ class Linear:
         return 1e-6 * sum(request.images_between(first, end, 4))
 
 
-def replica(ranks: int = 1, number: int = 0, step: Linear | None = None, **options: int) -> Replica:
+def replica(ranks: int = 1, number: int = 0, step: Linear | None = None, **options: object) -> Replica:
     """A fresh replica; options are the scheduler's."""
     chosen = SchedulerOptions(**{"num_gpu_blocks": 400, "max_num_seqs": 16, **options})  # type: ignore[arg-type]
     return Replica([scheduler_for(chosen) for _ in range(ranks)], step or Linear(), number)
