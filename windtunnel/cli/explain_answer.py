@@ -101,7 +101,8 @@ def _kernel(why: KernelWhy, where: str) -> list[str]:
     ]
     fit = why.fit
     if fit.rows:
-        whose = " ".join(word for word in (fit.path, fit.library, f"on {fit.chip}") if word)
+        place = f"on {fit.chip}" if fit.chip else ""
+        whose = " ".join(word for word in (fit.path, fit.library, place) if word)
         error = "" if math.isnan(fit.error_median) else (
             f"; error on shapes left out {fit.error_median:.1%} median, {fit.error_p90:.1%} at p90"
         )  # fmt: skip

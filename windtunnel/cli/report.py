@@ -13,12 +13,13 @@ from windtunnel import api
 from windtunnel.cli import long_run, output
 from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.program import world_files
-from windtunnel.program.program import Origin
+from windtunnel.program.program import Origin, Program
 from windtunnel.report import chrome, comparison, csv, difference, html, perfetto, threshold
 from windtunnel.report.terminal import summary
 from windtunnel.report.threshold import Threshold
 from windtunnel.results import file, json_result
-from windtunnel.results.run_result import RunResult
+from windtunnel.results.run_result import NearestMeasured, RunResult
+from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.targets import parse_target
 
 if TYPE_CHECKING:
@@ -126,8 +127,18 @@ def _of_file(path: Path, args: argparse.Namespace) -> list[RunResult]:
     results = []
     for cluster in parse_target(args.on or origin.chip or DEFAULT_CHIP):
         result = long_run.added(args, api.predict(programs, on=cluster), cluster.chip)
-        results.append(replace(result, command=_command(origin, result)))
+        nearest = _nearest_measured(programs[0], cluster)
+        results.append(replace(result, command=_command(origin, result), nearest_measured=nearest))
     return results
+
+
+def _nearest_measured(program: Program, cluster: Cluster) -> tuple[NearestMeasured, ...]:
+    """Public measurements near the kernels that matter, among those that ship with the package."""
+    from windtunnel.network.model import NetworkModel
+    from windtunnel.validation.explain.beside import beside
+    from windtunnel.validation.explain.points import shipped_points
+
+    return beside(program, cluster.chip, shipped_points(), NetworkModel(cluster).estimate)
 
 
 def _command(origin: Origin, result: RunResult) -> str:

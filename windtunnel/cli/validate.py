@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ EXAMPLES = """examples:
   windtunnel validate --data measurements/validation --html accuracy.html --markdown accuracy.md"""
 
 GROUPS_SHOWN = 40
-_HEADS = ("rows", "refused", "median", "p90", "t-med", "all", "bias", "rank", "80 %", "sheet")
-_WIDTHS = (7, 7, 7, 7, 7, 7, 7, 6, 5, 6)
+_HEADS = ("rows", "refused", "median", "p90", "t-med", "all", "bias", "rank", "80 %", "sheet", "near")
+_WIDTHS = (7, 7, 7, 7, 7, 7, 7, 6, 5, 6, 6)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -40,6 +41,12 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="folder of tables, known by their file names"
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="the tables that models were fitted to: reported apart, and looked up as the nearest-shape baseline",
     )
     parser.add_argument("--only", default="*", metavar="GLOB", help="only files whose name matches")
     parser.add_argument(
@@ -56,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
     from windtunnel.validation import page, shipped
 
     if args.data is None:
-        if args.rows or args.update:
+        if args.rows or args.update or args.calibration:
             raise WindtunnelError(
                 "E937",
-                "--rows and --update need --data",
+                "--rows, --update and --calibration need --data",
                 hint="windtunnel validate --data DIR --rows FILE",
             )
         accuracy = shipped.shipped()
@@ -80,17 +87,27 @@ def run(args: argparse.Namespace) -> int:
 
 def _validated(args: argparse.Namespace) -> Accuracy:
     from windtunnel.report.files import write_bytes
-    from windtunnel.validation.folder import predict_folder
+    from windtunnel.validation.folder import files_of, predict_folder
     from windtunnel.validation.groups import by_family, by_file
+    from windtunnel.validation.nearest import Nearest
     from windtunnel.validation.page import Accuracy
+    from windtunnel.validation.peers import beside_peers
     from windtunnel.validation.rows_file import lines
 
     answers: list[Answers] = []
+    fitted: list[Answers] = []
     unused: list[tuple[str, str]] = []
     if args.rows:
         write_bytes(args.rows, b"")  # a path that cannot be written is said before minutes of work
     with output.Progress("predicting", quiet=args.quiet) as progress:
-        for file, found in predict_folder(args.data, args.only, progress.update):
+        nearest = None
+        if args.calibration:
+            files_of(args.calibration, args.only)  # says what is wrong with the folder
+            progress.update(f"reading {args.calibration}")
+            nearest = Nearest(args.calibration)
+            for _, found in predict_folder(args.calibration, args.only, progress.update):
+                fitted += [part for part in found if len(part)]
+        for file, found in predict_folder(args.data, args.only, progress.update, nearest):
             answers += [part for part in found if len(part)]
             if file.reason and not sum(len(part) for part in found):
                 unused.append((file.name, file.reason))
@@ -104,6 +121,11 @@ def _validated(args: argparse.Namespace) -> Accuracy:
         unused=tuple(unused),
         data=args.data.resolve().name,
         date=today,
+        calibration=tuple(by_file(fitted)),
+        peers=(
+            *beside_peers(args.data, answers, args.data.resolve().name),
+            *(beside_peers(args.calibration, fitted, "calibration") if args.calibration else ()),
+        ),
     )
 
 
@@ -117,6 +139,8 @@ def _as_json(accuracy: Accuracy) -> dict[str, object]:
         "rows": accuracy.rows,
         "files": [as_json(group) for group in worst_first(accuracy.files)],
         "groups": [as_json(group) for group in worst_first(accuracy.groups)],
+        "calibration": [as_json(group) for group in worst_first(accuracy.calibration)],
+        "peers": [asdict(peer) for peer in accuracy.peers],
         "unused_files": [{"file": name, "reason": reason} for name, reason in accuracy.unused],
     }
 
@@ -131,6 +155,7 @@ def _text(accuracy: Accuracy) -> list[str]:
     found += [_head("group"), *(_line(_name(g), g) for g in groups[:GROUPS_SHOWN])]
     if len(groups) > GROUPS_SHOWN:
         found.append(f"... and {len(groups) - GROUPS_SHOWN} better groups: --json lists all")
+    found += _beside(accuracy)
     reasons = [(g.file, reason, rows) for g in files for reason, rows in g.reasons]
     if reasons or accuracy.unused:
         found += ["", "not predicted:"]
@@ -140,8 +165,26 @@ def _text(accuracy: Accuracy) -> list[str]:
         *found,
         "",
         "errors are absolute; all: refusals counted as 100 %; t-med: weighted by measured time;",
-        "80 %: measurements inside the 80 % interval; sheet: median error of the data sheet alone",
+        "80 %: measurements inside the 80 % interval; sheet: median error of the data sheet alone;",
+        "near: median error of the nearest shape in the tables of --calibration",
     ]
+
+
+def _beside(accuracy: Accuracy) -> list[str]:
+    """What the fits say of the tables they were made of, and other simulators."""
+    from windtunnel.validation.groups import worst_first
+
+    found = []
+    if accuracy.calibration:
+        lines = [_line(f"{g.file} {g.target}", g) for g in worst_first(accuracy.calibration) if g.compared]
+        found += ["", _head("calibration tables"), *lines]
+    if accuracy.peers:
+        found += ["", f"{'other simulators, mean error or regret':64} {'rows':>7} {'ours':>7} {'theirs':>7}"]
+        found += [
+            f"{f'{p.table} ({p.where}), {p.what}: {p.who}':64} {p.rows:7d} {p.ours:7.1%} {p.theirs:7.1%}"
+            for p in accuracy.peers
+        ]
+    return found
 
 
 def _name(group: Group) -> str:
@@ -158,5 +201,8 @@ def _line(name: str, group: Group) -> str:
     cells = [f"{group.seen}", f"{group.refused}", *("-" if v is None else f"{v:.1%}" for v in shares)]
     cells.append("-" if group.bias is None else f"{group.bias:+.1%}")
     cells.append("-" if group.rank is None else f"{group.rank:.3f}")
-    cells += ["-" if v is None else f"{v:.0%}" for v in (group.coverage, group.baseline_median)]
+    cells += [
+        "-" if v is None else f"{v:.0%}"
+        for v in (group.coverage, group.baseline_median, group.nearest_median)
+    ]
     return f"{name:64} " + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))

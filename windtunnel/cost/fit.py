@@ -170,9 +170,7 @@ def choose(family: str, chip: Chip, *, library: str = "", precision: str = "", v
     """
     for path in _paths(precision, variant):
         fits = [fit for fit in load(family) if (fit.precision, fit.variant) == path]
-        asked = library
-        if not asked and not any(fit.chip == chip.name and fit.library == "torch" for fit in fits):
-            asked = PYTORCH_KERNEL.get(family, "")
+        asked = library or _called_by_pytorch(fits, family, chip)
         found = _on_path(fits, load(family), chip, asked)
         if found is not None:
             fit, own = found
@@ -184,6 +182,18 @@ def choose(family: str, chip: Chip, *, library: str = "", precision: str = "", v
             )
             return Choice(fit if library == fit.library else fit.without_extras(), own, exact)
     raise KeyError(family)
+
+
+def _called_by_pytorch(fits: Sequence[Fit], family: str, chip: Chip) -> str:
+    """The library to ask for where a program calls PyTorch: ``torch`` itself as measured on the nearest relative."""
+    usual = PYTORCH_KERNEL.get(family, "")
+    for name in (chip.name, *chip.relatives) if usual else ():
+        known = {fit.library for fit in fits if fit.chip == name}
+        if "torch" in known:
+            return "" if name == chip.name else "torch"
+        if usual in known:
+            return usual
+    return usual
 
 
 def _paths(precision: str, variant: str) -> list[tuple[str, str]]:

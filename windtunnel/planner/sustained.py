@@ -1,10 +1,13 @@
 """What hours of training do to a card that short benchmarks do not: power limits and host load.
 
-Matrix units at full rate ask for more power than the card may draw, so clocks settle lower than in short
-benchmarks: the clock is ``(limit / demand) ** exponent`` of theirs where demand exceeds the limit, demand
-proportional to the matrix peak with one figure of watts per PFLOP/s for each architecture. Fitted on the
-calibration tables of training steps (``validation/calibrate/training.py``); architectures without points
-there are left as they are.
+Matrix units at full rate ask for more power than the card may draw, so clocks settle where the power fits:
+
+    power(x) = demand × (s + (1 − s) × x × (1 − g × (1 − x))²)     for a clock of x times that of short benchmarks
+
+``s`` is what does not fall with the clock (leakage, memory, links), and switching power is clock times voltage
+squared, the voltage falling by ``g`` of its value where the clock falls to nothing. Demand is proportional to the
+matrix peak, with one figure of watts per PFLOP/s for each architecture. Fitted on the calibration tables of training
+steps (``validation/calibrate/training.py``); architectures without points there are left as they are.
 """
 
 from __future__ import annotations
@@ -23,17 +26,21 @@ MATRIX_FAMILIES = frozenset(
 )
 
 
+STATIC_SHARE = 0.12
+"""Part of the demand that does not fall with the clock; idle cards draw 0.10 to 0.15 of their limit (assumed)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sustained:
     """Fitted constants.
 
     Attributes:
-        exponent: of clock against power. watts_per_pflops: demand of the BF16 matrix units by architecture.
+        voltage_slope: ``g`` of the power law. watts_per_pflops: demand of the BF16 matrix units by architecture.
         host_factors: host time of frameworks over that of the operations recipes write down.
-        low, high: measured over predicted step times, 10 % and 90 % of the fit's residuals.
+        low, high: measured over predicted step times, 80 % interval of a framework and system not seen in the fit.
     """
 
-    exponent: float
+    voltage_slope: float
     watts_per_pflops: tuple[tuple[str, float], ...]
     host_factors: tuple[tuple[str, float], ...]
     low: float
@@ -50,7 +57,19 @@ class Sustained:
         if chip.architecture not in figures or peak is None:
             return 1.0
         demand_w = figures[chip.architecture] * peak.value / 1e15
-        return float(max(1.0, demand_w / chip.tdp_w.value) ** self.exponent)
+        return 1.0 / clock_share(chip.tdp_w.value / demand_w, self.voltage_slope)
+
+
+def clock_share(allowed: float, voltage_slope: float) -> float:
+    """The clock at which ``allowed`` of the demanded power is drawn; 1 where all of it may be. At least a tenth."""
+    if allowed >= 1.0:
+        return 1.0
+    low, high = 0.1, 1.0
+    for _ in range(50):  # the power rises with the clock, so halving finds the one that fits
+        x = (low + high) / 2
+        power = STATIC_SHARE + (1 - STATIC_SHARE) * x * (1 - voltage_slope * (1 - x)) ** 2
+        low, high = (x, high) if power < allowed else (low, x)
+    return (low + high) / 2
 
 
 @cache
@@ -59,7 +78,7 @@ def sustained() -> Sustained:
     text = files("windtunnel.planner").joinpath("parameters/training.toml").read_text("utf-8")
     table = tomllib.loads(text)
     return Sustained(
-        table["exponent"],
+        table["voltage_slope"],
         tuple(table["watts_per_pflops"].items()),
         tuple(table["host_factors"].items()),
         table["interval"]["low"],

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
+from windtunnel.cost.model import OUTSIDE_WIDENING
 from windtunnel.estimate import Estimate, Source, normalised_shares
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
@@ -25,8 +26,9 @@ from windtunnel.program.marks import COLLECTIVE_PREFIX
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Program
 from windtunnel.program.work import Family
+from windtunnel.recipes.architecture import MoeFfn
 from windtunnel.recipes.chunk import Part
-from windtunnel.recipes.layout import FLASH_1_FACTOR, AttentionKernel, Layout
+from windtunnel.recipes.layout import FLASH_1_FACTOR, AttentionKernel, Layout, Precision
 from windtunnel.recipes.training import TrainingRecipe
 from windtunnel.results.run_result import StepParts
 from windtunnel.specs.schema import Chip
@@ -42,6 +44,7 @@ from windtunnel.timeline.step import StepTimeline
 
 CORRELATION = 0.5
 """Between errors of kernels on one chip: the convention of ``estimate.total``."""
+_KNOWN = (Source.MEASURED, Source.CALIBRATED)
 _ATTENTION = (Family.ATTENTION, Family.ATTENTION_BACKWARD)
 
 
@@ -49,7 +52,8 @@ _ATTENTION = (Family.ATTENTION, Family.ATTENTION_BACKWARD)
 class ProgramTime:
     """One program replayed on a card of its own.
 
-    ``relative``: half-widths of its interval, low and high. ``sources``: device seconds by source.
+    ``relative``: half-widths of its interval, low and high; ``borrowed``: the part of them that comes from kernels
+    and collectives not calibrated on this chip. ``sources``: device seconds by source.
     ``device_s``: seconds on the device of each distinct operation of the program.
     """
 
@@ -57,6 +61,7 @@ class ProgramTime:
     device_s: tuple[float, ...]
     parts: StepParts
     relative: tuple[float, float]
+    borrowed: tuple[float, float]
     flops: float
     sources: tuple[tuple[Source, float], ...]
 
@@ -98,7 +103,7 @@ class TrainingPredictor:
         self.network = network
         self._model = model_for(chip)
         self._long_run = long_run or sustained()
-        self._slowdown = self._long_run.slowdown(chip)
+        self.slowdown = self._long_run.slowdown(chip)  # of matrix kernels, by the power limit
         self._priced: dict[object, OpPrice] = {}
 
     def with_constants(self, long_run: Sustained) -> TrainingPredictor:
@@ -126,15 +131,16 @@ class TrainingPredictor:
         kinds = np.array([kind_of(work.family) for work in program.works], np.int64)[program.sites[:, 0]]
         counts = np.bincount(program.sites[program.events, 0], minlength=len(prices))
         whole = float((counts * devices).sum()) or 1.0
-        low = sum(c * (p.seconds - p.low_s) for c, p in zip(counts.tolist(), prices, strict=True)) / whole
-        high = sum(c * (p.high_s - p.seconds) for c, p in zip(counts.tolist(), prices, strict=True)) / whole
+        relative = _widths(zip(counts.tolist(), prices, strict=True), whole)
+        strange = [(c, p) for c, p in zip(counts.tolist(), prices, strict=True) if p.source not in _KNOWN]
+        borrowed = _widths(strange, whole)
         flops = float(sum(c * w.flops for c, w in zip(counts.tolist(), program.works, strict=True)))
         weights: dict[Source, float] = defaultdict(float)
         for count, price in zip(counts.tolist(), prices, strict=True):
             weights[price.source] += count * price.seconds
         parts = step_parts(timeline, kinds, program.sites[:, 4])
         return ProgramTime(
-            program, tuple(devices.tolist()), parts, (low, high), flops, tuple(weights.items())
+            program, tuple(devices.tolist()), parts, relative, borrowed, flops, tuple(weights.items())
         )
 
     def device_seconds(
@@ -164,16 +170,22 @@ class TrainingPredictor:
         self._priced.update(zip([keys[number] for number in missing], found, strict=True))
         return [self._priced[key] for key in keys]
 
-    def _estimate(self, own: list[ProgramTime], seconds: float) -> Estimate:
-        """The interval that steps of known architectures had; elsewhere that of the kernels comes on top."""
+    def _estimate(self, own: list[ProgramTime], seconds: float, recipe: TrainingRecipe) -> Estimate:
+        """The interval of steps on unseen systems, widened by kernels that the fit of steps cannot vouch for.
+
+        On architectures of the fit these are kernels and collectives not calibrated on this chip, else all. Steps
+        of a kind that the fit has none of (experts, adapters, four bits) lie outside its range.
+        """
         busy = sum(time.seconds for time in own) or 1.0
+        known = self.chip.architecture in dict(self._long_run.watts_per_pflops)
         # many kernels whose errors are half shared: their widths add up to the root of a half of the sum
         shared = math.sqrt(CORRELATION)
-        widths = [shared * sum(t.relative[side] * t.seconds for t in own) / busy for side in (0, 1)]
-        known = self.chip.architecture in dict(self._long_run.watts_per_pflops)
-        extra = (0.0, 0.0) if known else (widths[0], widths[1])
+        widths = [(t.borrowed if known else t.relative, t.seconds) for t in own]
+        extra = [shared * sum(width[side] * seconds for width, seconds in widths) / busy for side in (0, 1)]
         low = math.hypot(1 - self._long_run.low, extra[0])
         high = math.hypot(self._long_run.high - 1, extra[1])
+        if _outside(recipe):
+            low, high = 1 - max(0.0, 1 - low) ** OUTSIDE_WIDENING, (1 + high) ** OUTSIDE_WIDENING - 1
         weights: dict[Source, float] = defaultdict(float)
         for time in own:
             for source, share in time.sources:
@@ -182,7 +194,7 @@ class TrainingPredictor:
         return Estimate(seconds, seconds * max(0.0, 1 - low), seconds * (1 + high), shares)
 
     def _factor(self, family: Family, attention_factor: float) -> float:
-        slower = self._slowdown if family in MATRIX_FAMILIES else 1.0
+        slower = self.slowdown if family in MATRIX_FAMILIES else 1.0
         return slower * attention_factor if family in _ATTENTION else slower
 
     def _settled(self, table: SiteTable, program: Program) -> Trace:
@@ -247,7 +259,7 @@ class TrainingPredictor:
         exposed = exchange.tail_s(plan, pipeline)
         seconds = pipeline.total_s + exposed + tail.seconds
         return TrainingPrediction(
-            step_time_s=self._estimate(own, seconds),
+            step_time_s=self._estimate(own, seconds, recipe),
             parts=_summed([time.parts for time in own], seconds, exposed),
             pipeline=pipeline,
             hardware_flops=sum(time.flops for time in own),
@@ -267,6 +279,22 @@ def _place(spec: OpSpec, program: Program) -> object:
     group = spec.attribute("group", 0)
     ranks = program.groups[group].ranks if isinstance(group, int) and group < len(program.groups) else ()
     return spec, ranks, program.origin.rank
+
+
+def _outside(recipe: TrainingRecipe) -> bool:
+    """Whether the fit of steps has seen none of this kind: its tables are dense, trained whole, in 8 bits or more."""
+    layout = recipe.layout
+    sparse = any(isinstance(layer.ffn, MoeFfn) for layer in recipe.model.layers)
+    return sparse or layout.adapter_rank > 0 or layout.precision is Precision.NVFP4
+
+
+def _widths(uses: Iterable[tuple[int, OpPrice]], whole_s: float) -> tuple[float, float]:
+    """Half-widths of priced operations together, low and high, relative to ``whole_s``."""
+    low = high = 0.0
+    for count, price in uses:
+        low += count * (price.seconds - price.low_s)
+        high += count * (price.high_s - price.seconds)
+    return low / whole_s, high / whole_s
 
 
 def _summed(parts: list[StepParts], seconds: float, exposed_s: float) -> StepParts:

@@ -93,6 +93,8 @@ class Layout:
         imbalance: load of the busiest expert rank over the mean; 1: balanced routing.
         dispatch_by_tma: experts' tokens are moved by the copy units (HybridEP), not by multiprocessors' loads.
         adapter_rank: of low-rank adapters (LoRA) on the attention products, all else frozen; 0: none.
+        fp8_parameters: FP8 weights are kept and gathered, without 16-bit ones beside them.
+        fp8_activation_inputs: what goes into the activation function is kept for backward in FP8.
     """
 
     cards: int
@@ -125,6 +127,8 @@ class Layout:
     imbalance: float = 1.0
     dispatch_by_tma: bool = False
     adapter_rank: int = 0
+    fp8_parameters: bool = False
+    fp8_activation_inputs: bool = False
 
     def __post_init__(self) -> None:
         degrees = self.tensor, self.pipeline, self.chunks, self.context, self.expert, self.expert_tensor

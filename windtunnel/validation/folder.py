@@ -11,6 +11,7 @@ import numpy as np
 from windtunnel.errors import WindtunnelError
 from windtunnel.validation.formats import FORMATS, Format, Kind
 from windtunnel.validation.measured_files import Broken, MeasuredFile, ids_of, read_measured
+from windtunnel.validation.nearest import Nearest
 from windtunnel.validation.predict_collectives import predict_collectives
 from windtunnel.validation.predict_kernels import predict_kernels
 from windtunnel.validation.predict_mesh import is_exchange, predict_mesh
@@ -44,14 +45,20 @@ def files_of(folder: Path, only: str = "*") -> list[Path]:
 
 
 def predict_folder(
-    folder: Path, only: str = "*", progress: Progress = lambda state: None
+    folder: Path,
+    only: str = "*",
+    progress: Progress = lambda state: None,
+    nearest: Nearest | None = None,
 ) -> Iterator[tuple[MeasuredFile, list[Answers]]]:
-    """Each file with the predictions and refusals of its rows. Raises E930 and E953, nothing for bad files."""
+    """Each file with the predictions and refusals of its rows. Raises E930 and E953, nothing for bad files.
+
+    ``nearest``: where the nearest measured shapes are looked up, as a baseline.
+    """
     training = TrainingRows()
     for path in files_of(folder, only):
         progress(path.name)
         file = read_measured(path)
-        yield file, list(_predicted(file, training, progress))
+        yield file, list(_predicted(file, training, progress, nearest))
 
 
 def predict_file(file: MeasuredFile) -> Iterator[Answers]:
@@ -59,7 +66,9 @@ def predict_file(file: MeasuredFile) -> Iterator[Answers]:
     yield from _predicted(file, TrainingRows(), lambda state: None)
 
 
-def _predicted(file: MeasuredFile, training: TrainingRows, progress: Progress) -> Iterator[Answers]:
+def _predicted(
+    file: MeasuredFile, training: TrainingRows, progress: Progress, nearest: Nearest | None = None
+) -> Iterator[Answers]:
     known = file.format
     if known is None:
         return
@@ -71,10 +80,10 @@ def _predicted(file: MeasuredFile, training: TrainingRows, progress: Progress) -
         yield _refused(file, known, everything)
     elif known.kind is Kind.KERNEL:
         exchanges = is_exchange(table)
-        yield from predict_kernels(table.where(~exchanges) if exchanges.any() else table)
+        yield from predict_kernels(table.where(~exchanges) if exchanges.any() else table, nearest)
         yield from predict_mesh(table.where(exchanges))
     elif known.kind is Kind.COLLECTIVE:
-        yield from predict_collectives(table)
+        yield from predict_collectives(table, nearest)
     elif known.kind is Kind.STEP:
         from windtunnel.validation.predict_steps import predict_steps  # needs PyTorch
 

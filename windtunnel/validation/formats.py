@@ -57,7 +57,7 @@ _ATTENTION = "batch_size isl num_heads head_dim"
 _TRAINING = Format(
     Kind.TRAINING,
     tuple(
-        "model gpu num_gpus sequence_length_tokens global_batch_size_sequences micro_batch_size_sequences "
+        "model gpu num_gpus sequence_length_tokens global_batch_size_sequences "
         "tensor_parallel pipeline_parallel precision".split()
     ),
     target="",

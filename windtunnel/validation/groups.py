@@ -27,6 +27,7 @@ class Group:
         bias: median of predicted ÷ measured, less 1. rank: Spearman's correlation.
         coverage: share of measurements inside the 80 % interval.
         baseline_median: of the data sheet alone (FLOPs, bytes and links at full rate).
+        nearest_median: of the nearest shape in the calibration tables; None where it was not looked up.
     """
 
     file: str
@@ -45,6 +46,7 @@ class Group:
     rank: float | None = None
     coverage: float | None = None
     baseline_median: float | None = None
+    nearest_median: float | None = None
     median_all: float | None = None
     p90_all: float | None = None
 
@@ -102,6 +104,8 @@ def _group(key: dict[str, str], parts: Sequence[Answers]) -> Group:
         figures |= _figures(
             value[both], low[both], high[both], measured[both], baseline[both], _is_rate(parts)
         )
+        nearest = np.concatenate([p.baseline * np.nan if p.nearest is None else p.nearest for p in parts])
+        figures |= _against("nearest_median", nearest[both], measured[both])
     return Group(**key, **counts, reasons=tuple(reasons.most_common()), **figures)  # type: ignore[arg-type]
 
 
@@ -121,11 +125,17 @@ def _figures(
     }
     if np.isfinite(low).any():
         found["coverage"] = float(np.mean((low <= measured) & (measured <= high)))
-    stated = np.isfinite(baseline)
-    if stated.any():
-        found["baseline_median"] = float(np.median(np.abs(baseline[stated] / measured[stated] - 1.0)))
+    found |= _against("baseline_median", baseline, measured)
     rank = spearman(value, measured)
     return found if rank is None else {**found, "rank": rank}
+
+
+def _against(name: str, baseline: Floats, measured: Floats) -> dict[str, float]:
+    """Median absolute error of a baseline where it says something."""
+    stated = np.isfinite(baseline)
+    if not stated.any():
+        return {}
+    return {name: float(np.median(np.abs(baseline[stated] / measured[stated] - 1.0)))}
 
 
 def spearman(first: Floats, second: Floats) -> float | None:

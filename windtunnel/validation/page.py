@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jinja2
 
 from windtunnel.validation.groups import Group, worst_first
+from windtunnel.validation.peers import Peer
 
 LISTED_ROWS_MIN = 10
 """Smaller groups are counted in their file's line only."""
@@ -22,6 +23,8 @@ class Accuracy:
         rows: of all files, each counted once whatever its number of targets.
         files: groups by file and target. groups: by family, library and chip too.
         unused: files of which nothing was read, and why. data: name of the folder.
+        calibration: groups by file and target of the tables that the models were fitted to.
+        peers: other simulators on the same rows.
     """
 
     rows: int
@@ -30,11 +33,14 @@ class Accuracy:
     unused: tuple[tuple[str, str], ...]
     data: str = ""
     date: str = ""
+    calibration: tuple[Group, ...] = ()
+    peers: tuple[Peer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
     files: list[Group]
+    calibration: list[Group]
     groups: list[Group]
     small: int
     reasons: list[tuple[str, str, int]]
@@ -72,7 +78,8 @@ def _view(accuracy: Accuracy) -> _View:
             reasons[group.file, reason] = max(count, reasons[group.file, reason])
     listed = sorted(((file, reason, count) for (file, reason), count in reasons.items()), key=_by_count)
     files = [group for group in worst_first(accuracy.files) if group.median_all is not None]
-    return _View(files, worst_first(large), len(measured) - len(large), listed, accuracy)
+    fitted = [group for group in worst_first(accuracy.calibration) if group.median_all is not None]
+    return _View(files, fitted, worst_first(large), len(measured) - len(large), listed, accuracy)
 
 
 def _by_count(entry: tuple[str, str, int]) -> tuple[int, str, str]:

@@ -6,10 +6,12 @@ in DeepEP's benchmarks, combine two.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +28,9 @@ from windtunnel.validation.measured_files import ids_of
 from windtunnel.validation.reasons import NOT_MODELLED, UNKNOWN_NAME, UNREADABLE
 from windtunnel.validation.rows_file import Answers, refused
 from windtunnel.validation.tables import Table
+
+if TYPE_CHECKING:
+    from windtunnel.validation.nearest import Nearest
 
 KINDS = {
     "all_reduce": Collective.ALL_REDUCE,
@@ -241,9 +246,10 @@ class _Found:
     low_s: float
     high_s: float
     baseline_s: float
+    nearest_s: float
 
 
-def predict_collectives(table: Table) -> Iterator[Answers]:
+def predict_collectives(table: Table, nearest: Nearest | None = None) -> Iterator[Answers]:
     """Predictions of all rows by kind, library and chip, and the others with a reason. Never raises."""
     read = _READERS[table.file]
     names = list(table.columns)
@@ -255,7 +261,7 @@ def predict_collectives(table: Table) -> Iterator[Answers]:
         try:
             for case in read(row):
                 key = (_family(case), case.library, case.chip, case.target)
-                found[key].append(_priced(case, position))
+                found[key].append(_priced(case, position, nearest))
         except Refused as reason:
             failed[str(reason)].append(position)
         except WindtunnelError as error:
@@ -311,7 +317,7 @@ def _family(case: Case) -> str:
     return f"{case.kind.value} {size}"
 
 
-def _priced(case: Case, position: int) -> _Found:
+def _priced(case: Case, position: int, nearest: Nearest | None) -> _Found:
     network = _network(case.chip, case.shape.ranks)
     time = network.shaped_time(
         case.kind, case.message_bytes, case.shape, custom=case.custom, traffic=case.traffic
@@ -322,7 +328,14 @@ def _priced(case: Case, position: int) -> _Found:
         on_card = [time_s + copy_s for time_s in seconds]
         low, middle, high = (max(pair) for pair in zip(on_card, ENGINE_CALL_S, strict=True))
         seconds = (low, middle, high)
-    return _Found(position, seconds[1], seconds[0], seconds[2], _wire_s(case, network.links))
+    near = math.nan if nearest is None else _nearest_s(case, nearest)
+    return _Found(position, seconds[1], seconds[0], seconds[2], _wire_s(case, network.links), near)
+
+
+def _nearest_s(case: Case, nearest: Nearest) -> float:
+    dims = {"ranks": case.shape.ranks, "nodes": case.shape.nodes, "bytes": case.message_bytes}
+    columns = {name: np.array([float(value)]) for name, value in dims.items()}
+    return float(nearest.of(case.kind.value, case.chip, case.library, "", columns, 1)[0])
 
 
 def _wire_s(case: Case, links: Links) -> float:
@@ -347,4 +360,5 @@ def _answers(
         table.number(target)[positions],
         np.array([item.baseline_s for item in items]),
         np.ones(len(items), dtype=np.bool_),
+        nearest=np.array([item.nearest_s for item in items]),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from windtunnel.validation.reasons import NOT_MODELLED, UNKNOWN_NAME, UNREADABLE
 from windtunnel.validation.rows_file import Answers, refused
 from windtunnel.validation.tables import Table
 
+if TYPE_CHECKING:
+    from windtunnel.validation.nearest import Nearest
+
 _CHIP_COLUMNS = ("gpu_system", "gpu", "device", "system")
 _PRECISION_COLUMNS = ("dtype", "precision", "attn_dtype", "moe_dtype", "mla_dtype")
 _NO_TIME_S = 1e30
@@ -27,7 +31,7 @@ _NO_TIME_S = 1e30
 known_chip = cache(chip)
 
 
-def predict_kernels(table: Table) -> Iterator[Answers]:
+def predict_kernels(table: Table, nearest: Nearest | None = None) -> Iterator[Answers]:
     """Predictions of all rows that a reader takes, then the others with a reason. Never raises."""
     target = FORMATS[table.file].target or "seconds"
     ids = ids_of(table)
@@ -40,16 +44,19 @@ def predict_kernels(table: Table) -> Iterator[Answers]:
                 if len(rows):
                     positions = np.array([place[number] for number in rows.index.tolist()], dtype=np.int64)
                     taken[positions] = True
-                    yield from _answers(rows, tuple(ids[i] for i in positions.tolist()), target)
+                    yield from _answers(rows, tuple(ids[i] for i in positions.tolist()), target, nearest)
         except (WindtunnelError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError) as error:
             failures.append(f"{UNREADABLE}: the table cannot be read: {error}")
     if not taken.all():
         yield from _left(table.where(~taken), target, failures)
 
 
-def _answers(rows: MeasuredRows, ids: tuple[str, ...], target: str) -> Iterator[Answers]:
+def _answers(
+    rows: MeasuredRows, ids: tuple[str, ...], target: str, nearest: Nearest | None
+) -> Iterator[Answers]:
     with np.errstate(all="ignore"):
         found = predict_rows(rows, known_chip)
+        looked_up = None if nearest is None else nearest.kernels(rows)
     if found.reason:
         yield refused(
             found.file, target, found.index, ids, found.measured_s, found.reason,
@@ -68,7 +75,7 @@ def _answers(rows: MeasuredRows, ids: tuple[str, ...], target: str) -> Iterator[
         yield Answers(
             found.file, found.path, found.library, found.chip, target, "s", found.index[mask], chosen,
             values[0], values[1], values[2], found.measured_s[mask], found.roofline_s[mask],
-            np.ones(int(mask.sum()), dtype=np.bool_), reason,
+            np.ones(int(mask.sum()), dtype=np.bool_), reason, None if looked_up is None else looked_up[mask],
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ repeat is scored once: the newest release, and in it the fastest submission.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,17 +20,19 @@ from windtunnel.network.model import NetworkModel
 from windtunnel.planner.training import TrainingPredictor
 from windtunnel.recipes.fit.parts import ACTIVATION_SPREAD
 from windtunnel.recipes.fit.training import Adapters, training_memory
-from windtunnel.recipes.layout import Layout, Sharding
+from windtunnel.recipes.layout import HostLoad, Layout, Recompute, Sharding
 from windtunnel.recipes.training import training_step
+from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_ffn import Moe
 from windtunnel.specs.schema import Chip
 from windtunnel.specs.targets import cluster_of
-from windtunnel.units import GIB
+from windtunnel.units import GIB, TERA
+from windtunnel.validation.flop_conventions import step_flops
 from windtunnel.validation.measured_files import ids_of
 from windtunnel.validation.model_names import architecture_named, catalogue_name
-from windtunnel.validation.reasons import INCOMPLETE, UNREADABLE
+from windtunnel.validation.reasons import INCOMPLETE, NOT_MODELLED, UNREADABLE
 from windtunnel.validation.rows_file import Answers, Flags, refused
 from windtunnel.validation.tables import Table
 from windtunnel.validation.training_rows import (
@@ -47,11 +50,13 @@ UNITS = {
     "step_seconds": "s",
     "iteration_ms": "ms",
     "tokens_per_s_per_gpu": "tokens/s",
+    "model_tflops_per_gpu": "TFLOP/s",
     "peak_memory_gib": "GiB",
     "max_memory_gib": "GiB",
 }
 """Column → unit, in the order of preference for scoring a row's speed."""
-SPEED = ("step_seconds", "iteration_ms", "tokens_per_s_per_gpu")
+SPEED = ("step_seconds", "iteration_ms", "tokens_per_s_per_gpu", "model_tflops_per_gpu")
+_RATES = SPEED[2:]
 CHUNKS_MAX = 1_000_000
 """Micro-batches times model chunks of one step: far beyond any run, and a slip of the pen beyond that."""
 _BROKEN = (ValueError, KeyError, ZeroDivisionError, OverflowError, IndexError, StopIteration)
@@ -70,11 +75,12 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A predicted step, and FLOPs ÷ peak of the data sheet."""
+    """A predicted step, and FLOPs ÷ peak of the data sheet. ``tflop_per_gpu``: as sources count them."""
 
     seconds: Estimate
     roofline_s: float
     tokens_per_gpu: float
+    tflop_per_gpu: float
 
 
 class TrainingRows:
@@ -125,7 +131,11 @@ class TrainingRows:
         predictor = self._predictors[place]
         found = predictor.predict(training_step(case.model, layout))
         roofline_s = found.hardware_flops / _peak(predictor.chip, layout)
-        return Step(found.step_time_s, roofline_s, layout.step_tokens / layout.cards)
+        # the papers of 2021 and 2022 count what is computed again as well
+        again = layout.recompute is Recompute.FULL and layout.host is HostLoad.EAGER_2021
+        flops = step_flops(case.model, layout, recomputation=again)
+        per_gpu = flops / layout.cards / TERA
+        return Step(found.step_time_s, roofline_s, layout.step_tokens / layout.cards, per_gpu)
 
 
 def _peak(chip: Chip, layout: Layout) -> float:
@@ -166,9 +176,12 @@ def _as(target: str, step: Step | str) -> Value:
     if isinstance(step, str):
         return Value(reason=step)
     seconds = step.seconds
-    if target == "tokens_per_s_per_gpu":
-        rate = seconds.inverse(step.tokens_per_gpu)
-        return Value(rate.value, rate.low, rate.high, step.tokens_per_gpu / step.roofline_s)
+    if target in _RATES:
+        amount = step.tokens_per_gpu if target == "tokens_per_s_per_gpu" else step.tflop_per_gpu
+        if not math.isfinite(amount):
+            return Value(reason=f"{NOT_MODELLED}: FLOPs of such layers are counted in no known way")
+        rate = seconds.inverse(amount)
+        return Value(rate.value, rate.low, rate.high, amount / step.roofline_s)
     scale = 1e3 if target == "iteration_ms" else 1.0
     return Value(seconds.value * scale, seconds.low * scale, seconds.high * scale, step.roofline_s * scale)
 
@@ -187,7 +200,8 @@ def _memory(case: TrainingCase | None, row: Row, reason: str) -> Value:
     try:
         model = model_spec(row["model"])
         adapters = Adapters(rank=case.layout.adapter_rank) if case.layout.adapter_rank else None
-        parts = training_memory(model, case.layout, adapters=adapters)
+        layout = _fitting(case, model, adapters)
+        parts = training_memory(model, layout, adapters=adapters)
     except Incomplete as error:
         return Value(reason=f"{INCOMPLETE}: {error}")
     except WindtunnelError as error:
@@ -201,6 +215,18 @@ def _memory(case: TrainingCase | None, row: Row, reason: str) -> Value:
     width = ACTIVATION_SPREAD * parts.modelled
     allocated = float(parts.allocated)
     return Value(allocated / GIB, (allocated - width) / GIB, (allocated + width) / GIB, counted)
+
+
+def _fitting(case: TrainingCase, model: ModelSpec, adapters: Adapters | None) -> Layout:
+    """The layout; in FP8, with inputs of the activation function kept in FP8 where the card is too small otherwise.
+
+    A row that was measured did run. Megatron-Core's switch for it is ``activation_func_fp8_input_store``.
+    """
+    layout = case.layout
+    room = chip(case.chip).memory_bytes.value
+    if not layout.precision.is_fp8 or training_memory(model, layout, adapters=adapters).reserved <= room:
+        return layout
+    return replace(layout, fp8_activation_inputs=True)
 
 
 def model_spec(text: str) -> ModelSpec:

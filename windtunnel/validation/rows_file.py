@@ -26,6 +26,7 @@ class Answers:
         measured: NaN where blank. baseline: what a data sheet alone says; NaN where there is none.
         scored: false where a newer release repeats the configuration.
         reason: why these rows are refused; empty for predictions.
+        nearest: what the nearest measured shape took, where it was looked up.
     """
 
     file: str
@@ -43,6 +44,7 @@ class Answers:
     baseline: Floats
     scored: Flags
     reason: str = ""
+    nearest: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.row)

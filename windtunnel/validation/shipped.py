@@ -12,6 +12,7 @@ from pathlib import Path
 
 from windtunnel.validation.groups import Group
 from windtunnel.validation.page import Accuracy
+from windtunnel.validation.peers import Peer
 
 _NAME = "accuracy.json"
 
@@ -30,6 +31,8 @@ def encode(accuracy: Accuracy) -> str:
         "files": [as_json(group) for group in accuracy.files],
         "groups": [as_json(group) for group in accuracy.groups if group.compared],
         "unused": [list(entry) for entry in accuracy.unused],
+        "calibration": [as_json(group) for group in accuracy.calibration],
+        "peers": [asdict(peer) for peer in accuracy.peers],
     }
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
@@ -44,6 +47,8 @@ def decode(text: str) -> Accuracy:
         unused=tuple((str(name), str(reason)) for name, reason in data["unused"]),
         data=str(data["data"]),
         date=str(data["date"]),
+        calibration=tuple(_group(item) for item in data.get("calibration", ())),
+        peers=tuple(Peer(**item) for item in data.get("peers", ())),
     )
 
 

@@ -1,8 +1,8 @@
 """Rows of published training tables as (model, chip, layout): what is stated, named defaults for the rest.
 
-A row is complete when it states the model, GPU, cards, sequence, both batches, TP, PP, CP and precision. What
-frameworks leave unsaid (sharding, overlap, schedule) takes that framework's documented default and is listed
-in ``assumed``. Nothing here looks at measured columns.
+A row is complete when it states the model, GPU, cards, sequence, global batch, TP, PP and precision. What
+frameworks leave unsaid (micro-batch, sharding, overlap, schedule) takes that framework's documented default and is
+listed in ``assumed``. Nothing here looks at measured columns.
 """
 
 from __future__ import annotations
@@ -117,11 +117,13 @@ def _stated(row: Mapping[str, str], chip: str) -> tuple[Layout, list[str]]:
     recompute, note = _recompute(row.get("recompute", ""))
     assumed += [note] if note else []
     pipeline = _number(row, "pipeline_parallel")
+    if not row.get("micro_batch_size_sequences"):
+        assumed.append("one sequence in a micro-batch")
     several = int(float(chunks or 1)) > 1 and pipeline > 1
     layout = Layout(
         cards=_number(row, "num_gpus"),
         global_batch=_number(row, "global_batch_size_sequences"),
-        micro_batch=_number(row, "micro_batch_size_sequences"),
+        micro_batch=int(float(row.get("micro_batch_size_sequences") or 1)),
         sequence=_number(row, "sequence_length_tokens"),
         tensor=_number(row, "tensor_parallel"),
         pipeline=pipeline,
@@ -164,9 +166,14 @@ def _megatron(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Cha
         assumed.append("gradients reduced in 16 bit")
     if not overlap_off:
         assumed.append("gradient, parameter and tensor-parallel communication overlap compute")
+    # `bf16_with_fp8_mixed`, the precision of NeMo's and Megatron Bridge's FP8 recipes, sets fp8_param_gather
+    fp8_parameters = layout.precision.is_fp8 and not fp32
+    if fp8_parameters:
+        assumed.append("parameters kept in FP8")
     return replace(
         layout,
         sharding=Sharding.FSDP if fsdp else Sharding.ZERO1,
+        fp8_parameters=fp8_parameters,
         reduce_in_fp32=fp32,
         overlap_grad_reduce=not overlap_off,
         overlap_param_gather=not overlap_off,
@@ -224,9 +231,23 @@ def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> C
     ), tuple(assumed)
 
 
+def _meta(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
+    """Llama 3's trainer: FSDP that keeps what it gathered until the step ends (arXiv 2407.21783, section 3.3.2)."""
+    changed, notes = _megatron(layout, assumed, row)
+    return replace(changed, sharding=Sharding.ZERO1), (*notes, "parameters gathered once a step")
+
+
+def _hai_llm(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
+    """DeepSeek's own: DualPipe, exchange of experts beside compute, distributed optimizer (arXiv 2412.19437)."""
+    changed, notes = _megatron(layout, assumed, row)
+    return replace(changed, schedule="dualpipe", chunks=1, overlap_experts=True), (*notes, "DualPipe")
+
+
 _FRAMEWORKS: tuple[tuple[str, Callable[[Layout, list[str], Mapping[str, str]], Change]], ...] = (
     (r"foundry", _foundry),
     (r"torchtitan|automodel", _torchtitan),
+    (r"hai-llm", _hai_llm),
+    (r"meta in-house", _meta),
     (r"sc21|2205\.05198|megatron-lm 202[12]|megatron-deepspeed|2104", _megatron_2021),
 )
 

@@ -15,9 +15,12 @@ from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
 from windtunnel.program import file as program_file
 from windtunnel.program.program import Phase
+from windtunnel.report import page
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.targets import cluster_of
+from windtunnel.timeline.predict import predict
 from windtunnel.validation.explain.asked import KINDS, batch_asked
+from windtunnel.validation.explain.beside import beside
 from windtunnel.validation.explain.collective import explain_collective
 from windtunnel.validation.explain.kernel import explain_kernel, quantities, raised
 from windtunnel.validation.explain.points import nearest, points_of_folder, shipped_points, thinned
@@ -38,7 +41,7 @@ def test_every_kernel_is_explained_as_it_is_priced(name: str, card: str) -> None
     assert why.seconds == prices.seconds[0] > 0
     assert (why.low_s, why.high_s) == (prices.low_s[0], prices.high_s[0])
     assert why.formula == prices.formula
-    assert set(given) <= {{"qk_dim": "head_dim"}.get(dim, dim) for dim, _ in why.dims}
+    assert not why.dims or set(given) <= {{"qk_dim": "head_dim"}.get(dim, dim) for dim, _ in why.dims}
     assert why.inputs, "something on the data sheet must matter"
 
 
@@ -159,7 +162,7 @@ def test_rows_are_explained_as_validate_predicts_them(
     ("words", "code"),
     [
         ("", "E960"), ("gem", "E960"), ("gemm --m 8", "E961"), ("gemm --m 8 --n 8 --k 0", "E961"),
-        ("norm --rows 8 --columns 8 --m 3", "E961"), ("gemm --m 8 --n 8 --k 8 --dtype posit8", "E962"),
+        ("softmax --rows 8 --columns 8 --m 3", "E961"), ("gemm --m 8 --n 8 --k 8 --dtype posit8", "E962"),
         ("all_reduce --on mtt-s5000:8", "E961"), ("all_reduce --bytes 1MiB", "E961"),
         ("all_reduce --bytes much --on mtt-s5000:8", "E961"), ("gemm --m 8 --n 8 --k 8 --on h9000", "E101"),
         ("--row train.csv:0", "E963"), ("--data /nowhere --row train.csv:0", "E930"), ("gemm --top 0", "E961"),
@@ -179,3 +182,30 @@ def test_rows_that_are_not_there_are_coded(tmp_path: Path, capsys: pytest.Captur
         status, _, err = run(capsys, "--data", folder, "--row", name)
         assert status == 2
         assert "[E963]" in err
+
+
+def test_the_report_shows_the_nearest_measurements(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = make_program([(mm(4096, 4096, 4096), 0, Phase.FORWARD), (add(4096), 0, Phase.FORWARD)])
+    rows = beside(program, chip("h100-sxm"), shipped_points())
+    assert len(rows) == 1
+    assert rows[0].what.startswith("gemm bf16")
+    assert rows[0].predicted == pytest.approx(rows[0].measured, rel=0.5)
+    program_file.save(program, tmp_path / "some.wt")
+    out = tmp_path / "some.html"
+    assert main(["report", str(tmp_path / "some.wt"), "--on", "h100-sxm", "--html", str(out)]) == 0
+    capsys.readouterr()
+    text = out.read_text(encoding="utf-8")
+    assert "Nearest public measurements" in text
+    assert rows[0].where.split(",")[1].strip() in text
+
+
+def test_trust_shares_are_those_of_the_step() -> None:
+    issued = [(mm(8192, 8192, 8192), 0, Phase.FORWARD), (add(1 << 24), 0, Phase.FORWARD)]
+    result = predict(make_program(issued), chip("h100-sxm"))
+    view = page.view(result)
+    assert sum(item.share for item in view.sources) == pytest.approx(1.0)
+    shares = {item.source: item.share for item in view.sources}
+    for source in {row.source for row in result.ops}:
+        assert shares[str(source)] > 0

@@ -76,7 +76,7 @@ def test_frameworks_bring_their_own_defaults() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"micro_batch_size_sequences": ""}, "micro_batch_size_sequences is not stated"),
+        ({"pipeline_parallel": ""}, "pipeline_parallel is not stated"),
         ({"model": "Unheard-of 3B"}, "is not known"),
         ({"gpu": "MI300X"}, "not in the catalogue"),
         ({"precision": "posit8"}, "is not known"),

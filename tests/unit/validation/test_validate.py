@@ -38,7 +38,7 @@ step_seconds,peak_memory_gib,notes
 a-0,page_24.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,16,1,1,1,BF16,none,NeMo,{0},{1},{2},
 a-1,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,16,1,1,1,BF16,none,NeMo,{3},{4},{2},
 a-2,page_25.01,Llama-9 8B,pretrain,H100 SXM,8,4096,16,1,1,1,BF16,none,NeMo,{0},{1},{2},
-a-3,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,16,,1,1,BF16,none,NeMo,{0},{1},{2},
+a-3,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,16,1,1,,BF16,none,NeMo,{0},{1},{2},
 a-4,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,16,1,3,1,BF16,none,NeMo,{0},{1},{2},
 a-5,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8,4096,8e12,1,1,1,BF16,none,NeMo,{0},{1},{2},
 a-6,page_25.01,Llama-3.1 8B,pretrain,H100 SXM,8e12,4096,8e12,1,1,1,BF16,none,NeMo,{0},{1},{2},
@@ -116,7 +116,7 @@ def test_training_rows_have_all_their_targets(tmp_path: Path) -> None:
     assert step["low"] * rate["high"] == pytest.approx(16 * 4096 / 8)
     assert found["a-0", "peak_memory_gib"]["prediction"] > 16
     assert "Llama-9" in found["a-2", "step_seconds"]["reason"]
-    assert "micro_batch" in found["a-3", "step_seconds"]["reason"]
+    assert "pipeline_parallel" in found["a-3", "step_seconds"]["reason"]
     assert found["a-4", "step_seconds"]["reason"].startswith("E205")
     assert found["a-5", "step_seconds"]["reason"].startswith("E933")
 

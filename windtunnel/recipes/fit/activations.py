@@ -81,7 +81,10 @@ def mixer_bytes(mixer: Mixer, layout: Layout, copy: int, norm: Norm = Norm.RMS) 
 def ffn_bytes(ffn: Dense | Moe, hidden: int, layout: Layout, copy: int) -> float:
     """Kept by the feed-forward, normalisation excluded."""
     if isinstance(ffn, Dense):
-        return layout.tokens * _between(ffn.width, ffn.gated, copy, layout.fused) / layout.tensor
+        between = _between(ffn.width, ffn.gated, copy, layout.fused)
+        if layout.fp8_activation_inputs:
+            between -= (2 if ffn.gated else 1) * ffn.width  # one byte each instead of two
+        return layout.tokens * between / layout.tensor
     routed = layout.sequence_tokens * ffn.top_k * layout.imbalance
     sent = (copy + 2) * (ffn.latent or hidden)
     inner = _between(ffn.width, ffn.gated, copy, layout.fused) / layout.expert_tensor

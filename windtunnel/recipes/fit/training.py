@@ -125,9 +125,10 @@ def _states(held: Held, layout: Layout, optimizer: Optimizer) -> tuple[int, int,
     gradient = 4 if layout.reduce_in_fp32 or full else 2
     master = 0 if full else 4
     copies = 2 * held.total if layout.precision.is_fp8 else 0  # FP8 weights and their transposes
+    whole = 0 if copies and layout.fp8_parameters else 2  # the FP8 copies are all there is
     owner = _shared(held, layout) if layout.sharding is Sharding.ZERO1 else held.total
     return (
-        (4 if full else 2) * held.total + copies,
+        (4 if full else whole) * held.total + copies,
         gradient * held.total,
         (master + optimizer.state_bytes) * owner,
     )
@@ -182,7 +183,9 @@ def _in_flight(layout: Layout, stage: int) -> float:
 
 def _working(model: ModelSpec, layout: Layout, stage: int, layers: range) -> float:
     """On top of kept activations at the fullest moment: the loss, or the backward pass of one layer."""
-    per_logit = LOSS_FUSED if layout.fused else LOSS_EAGER
+    # PyTorch's own sharding compiles the layers, not the loss; Megatron's loss is one kernel
+    fused = layout.fused and layout.sharding is not Sharding.FSDP
+    per_logit = LOSS_FUSED if fused else LOSS_EAGER
     loss = 0.0
     if stage == layout.pipeline - 1:
         loss = per_logit * layout.tokens * model.vocabulary / layout.tensor

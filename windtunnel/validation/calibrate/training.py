@@ -2,7 +2,8 @@
 
     python -m windtunnel.validation.calibrate.training MEASUREMENTS/calibration OUT.toml
 
-Few constants for many tables: one exponent, watts per PFLOP/s by architecture, host load by kind of framework.
+Few constants for many tables: how voltage falls with the clock, watts per PFLOP/s by architecture, host load by kind
+of framework.
 Every few rows of each table are used, so that no table outweighs the others. Needs scipy. Run it again when
 kernel costs change: what is fitted here is what kernels alone do not explain.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,10 @@ EVERY = {
 """Rows of each table that the fit uses: every n-th."""
 ARCHITECTURES = ("Ampere", "Hopper", "Blackwell")
 HOSTS = ("eager", "eager-2021")
+INTERVAL_SIGMAS = 1.2816
+"""Half-width of an 80 % interval of a normal distribution."""
+MAD_SIGMA = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
 MICRO_BATCHES_MAX = 300
 """Longer pipelines take seconds each and say nothing that shorter ones do not."""
 
@@ -95,7 +100,7 @@ def _constants(x: npt.NDArray[np.float64]) -> Sustained:
 
 
 def fit(points: Sequence[Step]) -> Sustained:
-    """Least squares on log ratios with a soft loss; residual quantiles become the interval."""
+    """Least squares on log ratios with a soft loss; their spread becomes the interval (``spread``)."""
     measured = np.array([point.seconds for point in points])
 
     def ratios(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -103,20 +108,32 @@ def fit(points: Sequence[Step]) -> Sustained:
         predicted = [p.predictor.with_constants(constants).predict(p.recipe) for p in points]
         return np.asarray(np.log(np.array([p.step_time_s.value for p in predicted]) / measured))
 
-    start = np.log([0.6, 1400.0, 780.0, 500.0, 2.0, 6.0])
-    low, high = start - np.log([3.0, 1.6, 1.6, 1.6, 2.0, 4.0]), start + np.log([1.6, 1.6, 1.6, 1.6, 4.0, 4.0])
+    start = np.log([0.1, 1400.0, 780.0, 500.0, 2.0, 6.0])
+    low, high = (
+        start - np.log([10.0, 1.6, 1.6, 1.6, 2.0, 4.0]),
+        start + np.log([6.0, 1.6, 1.6, 1.6, 4.0, 4.0]),
+    )
     solution = least_squares(
         ratios, start, bounds=(low, high), loss="soft_l1", f_scale=0.05, diff_step=0.02, max_nfev=8
     )
-    left = np.exp(-ratios(solution.x))
     constants = _constants(np.exp(solution.x))
-    return Sustained(
-        constants.exponent,
-        constants.watts_per_pflops,
-        constants.host_factors,
-        float(np.quantile(left, 0.1)),
-        float(np.quantile(left, 0.9)),
-    )
+    width = INTERVAL_SIGMAS * spread(ratios(solution.x), [point.table for point in points])
+    return replace(constants, low=float(np.exp(-width)), high=float(np.exp(width)))
+
+
+def spread(log_ratios: npt.NDArray[np.float64], tables: Sequence[str]) -> float:
+    """Standard deviation of the error on a framework and system that the fit has not seen.
+
+    The variance within a table, and that of the tables' medians around each other with their own uncertainty; by
+    median absolute deviations, so that one odd row does not decide.
+    """
+    groups = [log_ratios[[name == table for name in tables]] for table in sorted(set(tables))]
+    medians = np.array([np.median(group) for group in groups])
+    within = [
+        MAD_SIGMA * float(np.median(np.abs(group - np.median(group)))) for group in groups if len(group) > 2
+    ]
+    between = float(np.var(medians, ddof=1)) * (1.0 + 1.0 / len(medians)) if len(medians) > 1 else 0.0
+    return float(np.sqrt(between + np.mean(np.square(within or [0.0]))))
 
 
 def table_text(constants: Sustained, points: Sequence[Step]) -> str:
@@ -125,8 +142,8 @@ def table_text(constants: Sustained, points: Sequence[Step]) -> str:
     lines = [
         "# Fitted by `python -m windtunnel.validation.calibrate.training`; do not edit by hand.",
         f"# {len(points)} rows of {tables}.",
-        "# interval: measured over predicted step time, 10 % and 90 % of the residuals.",
-        f"exponent = {constants.exponent:.4g}",
+        "# interval: measured over predicted step time on a system not seen in the fit, 80 %.",
+        f"voltage_slope = {constants.voltage_slope:.4g}",
         "\n[watts_per_pflops]",
         *(f"{name} = {value:.4g}" for name, value in constants.watts_per_pflops),
         "\n[host_factors]",

@@ -15,7 +15,8 @@ from windtunnel.specs.table import did_you_mean
 from windtunnel.validation.aliases import precision_of
 from windtunnel.validation.kernel_rows.deltanet import CHUNK, delta_rule
 from windtunnel.validation.kernel_rows.moe import grouped
-from windtunnel.validation.measured import attention, batch, gemm
+from windtunnel.validation.kernel_rows.torch_ops import DTYPES, OPS, works_of
+from windtunnel.validation.measured import attention, gemm
 
 NUMBER_MAX = 1e12
 Numbers = Mapping[str, float]
@@ -73,25 +74,18 @@ def _deltanet(x: Numbers, precision: str, variant: str) -> Batch:
     )  # fmt: skip
 
 
-def _rows(family: Family) -> Callable[[Numbers, str, str], Batch]:
+def _torch_op(name: str) -> Kind:
+    """An operation as programs record it."""
+
     def build(x: Numbers, precision: str, variant: str) -> Batch:
-        nbytes = x["rows"] * x["columns"] * ELEMENT_BYTES[precision]
-        dims = {"rows": _one(x["rows"]), "columns": _one(x["columns"])}
-        written = x["rows"] * ELEMENT_BYTES[precision] if family is Family.REDUCTION else nbytes
-        return batch(family, precision, dims, bytes_read=nbytes, bytes_written=written, variant=variant)
+        if precision not in DTYPES:
+            raise WindtunnelError(
+                "E962", f"{name} is not computed in {precision}", hint="one of: " + ", ".join(DTYPES)
+            )
+        return Batch.of_works(works_of(name, {key: int(value) for key, value in x.items()}, precision)[:1])
 
-    return build
-
-
-def _stream(family: Family) -> Callable[[Numbers, str, str], Batch]:
-    def build(x: Numbers, precision: str, variant: str) -> Batch:
-        nbytes = x["elements"] * ELEMENT_BYTES[precision]
-        return batch(
-            family, precision, {"elements": _one(x["elements"])},
-            bytes_read=x["inputs"] * nbytes, bytes_written=nbytes, variant=variant,
-        )  # fmt: skip
-
-    return build
+    entries = (("entries", 32768.0),) if name == "embedding" else ()
+    return Kind(tuple(size for size in OPS[name].sizes if size != "entries"), entries, build)
 
 
 _HEADS = (
@@ -111,13 +105,10 @@ KINDS: dict[str, Kind] = {
     "attention_backward": Kind(_PREFILL.required, _HEADS, _attention(Family.ATTENTION_BACKWARD)),
     "decode_attention": Kind(("heads", "kv_len", "head_dim"), _HEADS, _attention(Family.DECODE_ATTENTION)),
     "deltanet": Kind(("heads", "q_len", "head_dim"), (("batch", 1.0), ("k_heads", 0.0)), _deltanet),
-    "norm": Kind(("rows", "columns"), (), _rows(Family.NORM)),
-    "softmax": Kind(("rows", "columns"), (), _rows(Family.SOFTMAX)),
-    "reduction": Kind(("rows", "columns"), (), _rows(Family.REDUCTION)),
-    "embedding": Kind(("rows", "columns"), (), _rows(Family.EMBEDDING)),
-    "pointwise": Kind(("elements",), (("inputs", 1.0),), _stream(Family.POINTWISE)),
-    "copy": Kind(("elements",), (("inputs", 1.0),), _stream(Family.COPY)),
-    "optimizer": Kind(("elements",), (("inputs", 4.0),), _stream(Family.OPTIMIZER)),
+    **{
+        name: _torch_op(name)
+        for name in ("layer_norm", "softmax", "sum", "embedding", "silu", "add", "copy", "adamw")
+    },
 }
 """Name on the command line → dimensions it takes."""
 

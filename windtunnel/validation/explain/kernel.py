@@ -139,7 +139,7 @@ def _fit_used(fit: Fit, own: bool, chip: Chip) -> FitUsed:
     )
     return FitUsed(
         relation if fit.rows else "none: plain peaks of the data sheet",
-        fit.chip or chip.name,
+        fit.chip,
         fit.library,
         path_of(fit.precision, fit.variant),
         fit.rows,

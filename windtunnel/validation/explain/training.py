@@ -23,7 +23,8 @@ def explain_training(table: Table, points: Sequence[Point], *, top: int) -> Step
     assert case is not None
     cluster = cluster_of(case.chip, case.layout.cards)
     network = NetworkModel(cluster)
-    found = TrainingPredictor(cluster.chip, network).predict(training_step(case.model, case.layout))
+    predictor = TrainingPredictor(cluster.chip, network)
+    found = predictor.predict(training_step(case.model, case.layout))
     totals = [total for time in found.busiest for total in _totals(time)]
     step, parts = found.step_time_s, found.parts
     spent = ", ".join(
@@ -31,7 +32,13 @@ def explain_training(table: Table, points: Sequence[Point], *, top: int) -> Step
         for name in ("compute_s", "exposed_comm_s", "bubble_s", "host_gap_s", "optimizer_s")
         if (value := getattr(parts, name)) > 0
     )
-    notes = (f"the busiest stage: {spent}", *(f"assumed: {text}" for text in case.assumed))
+    limit = cluster.chip.tdp_w.value
+    held = f"matrix kernels take {predictor.slowdown:.3f} × as long as alone: the limit of {limit:g} W holds the clock"
+    notes = (
+        f"the busiest stage: {spent}",
+        *((held,) if predictor.slowdown > 1 else ()),
+        *(f"assumed: {text}" for text in case.assumed),
+    )
     sources = tuple((str(source), share) for source, share in step.shares)
     return StepWhy(
         case.chip, step.value, step.low, step.high, sources,
