@@ -73,9 +73,9 @@ class Constraints(nn.Module):
         d = trial
         for _ in range(ITERATIONS):
             error = (d * d).sum(2) - self.length2
-            jacobian = 2.0 * self.shared * torch.einsum("ckx,cmx->ckm", d, along)
+            jacobian = 2.0 * self.shared * _dots(d, along)
             force = force - _solve3(self._filled(jacobian), error)
-            d = trial + torch.einsum("ckm,cm,cmx->ckx", self.shared, force, along)
+            d = trial + _sums(self.shared * force[:, None], along)
         return self._pushed(new, force, along)
 
     def velocities(self, x: Tensor, v: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Constraints(nn.Module):
             return v
         along = (x[self.second] - x[self.first]) * self.used[:, :, None]
         rate = ((v[self.second] - v[self.first]) * along).sum(2)
-        matrix = self.shared * torch.einsum("ckx,cmx->ckm", along, along)
+        matrix = self.shared * _dots(along, along)
         return self._pushed(v, -_solve3(self._filled(matrix), rate), along)
 
     def _filled(self, matrix: Tensor) -> Tensor:
@@ -102,6 +102,16 @@ class Constraints(nn.Module):
         self, name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], device: torch.device
     ) -> None:
         self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values)).to(device))
+
+
+def _dots(a: Tensor, b: Tensor) -> Tensor:
+    """a_k · b_m of each cluster, (n, 3, 3). Pointwise: batched products of 3 × 3 keep matrix units waiting."""
+    return (a[:, :, None] * b[:, None]).sum(3)
+
+
+def _sums(weights: Tensor, vectors: Tensor) -> Tensor:
+    """Σ_m weights_km vectors_m of each cluster, (n, 3, 3)."""
+    return (weights[:, :, :, None] * vectors[:, None]).sum(2)
 
 
 def _solve3(matrix: Tensor, right: Tensor) -> Tensor:

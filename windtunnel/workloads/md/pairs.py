@@ -67,7 +67,7 @@ def pair_forces(
     block = CPU_BLOCK if rows.device.type == "cpu" else max(count, 1)
     lj = torch.zeros(replicas, dtype=torch.float64, device=rows.device)
     coulomb = torch.zeros_like(lj)
-    edges = None if box is None else box.unbind()
+    edges = None if box is None else box.to(rows.dtype).unbind()
     per_replica = rows.shape[1] // replicas
     for start in range(0, count, block):
         part = slice(start, start + block)
