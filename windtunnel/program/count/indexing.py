@@ -31,7 +31,7 @@ def gather(spec: OpSpec, *, kernels: int = 1) -> Work:
         Family.EMBEDDING,
         bytes_read=nbytes((out,)) + nbytes(indices),
         kernels=kernels,
-        dims=rows_columns(rows_of(out, columns), columns),
+        dims=(*rows_columns(rows_of(out, columns), columns), ("table_bytes", nbytes(arguments(spec)[:1]))),
     )
 
 
@@ -48,7 +48,7 @@ def scatter(spec: OpSpec, values: TensorSpec, indices: tuple[TensorSpec, ...], *
         bytes_written=moved + copied,
         kernels=2 if copied else 1,
         variant="add" if adds else "",
-        dims=rows_columns(rows_of(values, columns), columns),
+        dims=(*rows_columns(rows_of(values, columns), columns), ("table_bytes", nbytes(arguments(spec)[:1]))),
     )
 
 
