@@ -7,6 +7,7 @@ All-to-all: what one rank sends, its own share included. All-reduce, broadcast, 
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 
 from windtunnel.program.marks import COLLECTIVE_PREFIX
 from windtunnel.program.op import OpSpec
@@ -53,6 +54,7 @@ _ALIASES = {
 _DECORATIONS = ("coalesced", "single", "intotensor", "tensor", "base")
 
 
+@lru_cache(maxsize=1024)
 def kind_of(name: str) -> Collective:
     """``c10d._allgather_base_.default`` or ``c10d.all_gather_into_tensor`` → the kind.
 

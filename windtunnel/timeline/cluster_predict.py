@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from windtunnel.estimate import Estimate
 from windtunnel.network.model import NetworkModel
-from windtunnel.program.program import Program
+from windtunnel.program.op import OpSpec
+from windtunnel.program.program import ProcessGroup, Program
+from windtunnel.program.work import Work
 from windtunnel.results.run_result import MemoryResult, RunResult, StepParts
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.card import Trace
@@ -21,7 +23,7 @@ from windtunnel.timeline.cluster_rows import (
     critical_spans,
     rank_results,
 )
-from windtunnel.timeline.interference import loads, settle
+from windtunnel.timeline.interference import exchange_key, loads, settle
 from windtunnel.timeline.parts import covered_s, kinds_of, step_parts
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.prices import CollectiveTime
@@ -110,8 +112,16 @@ def predict_cluster(
 
 
 def _times(network: NetworkModel, program: Program) -> CollectiveTime:
-    rank = program.origin.rank
-    return lambda spec, work, group: network.recorded_time(spec, group, rank).estimate()
+    """The network's times on the rank of ``program``, each distinct exchange asked for once."""
+    known: dict[Hashable, Estimate] = {}
+
+    def time_of(spec: OpSpec, work: Work, group: ProcessGroup) -> Estimate:
+        key = exchange_key(spec)
+        if key not in known:
+            known[key] = network.recorded_time(spec, group, program.origin.rank).estimate()
+        return known[key]
+
+    return time_of
 
 
 def _timing(replay: ClusterReplay, programs: Sequence[Program], priced: Sequence[Priced]) -> ClusterTiming:

@@ -8,7 +8,7 @@ are replayed again, until the step no longer moves. Sites that repeat get the me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from windtunnel.network import contention
 from windtunnel.network.contention import Demand, Traffic
 from windtunnel.network.model import NetworkModel
+from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Program
 from windtunnel.program.work import Family
 from windtunnel.timeline.card import Trace
@@ -49,17 +50,26 @@ class Loads:
         return bool(self.held.any()) or any(self.demands)
 
 
+def exchange_key(spec: OpSpec) -> Hashable:
+    """Equal for collectives of one program that differ in nothing but their number."""
+    return spec.name, spec.inputs, spec.outputs, tuple(a for a in spec.attributes if a[0] != "work")
+
+
 def loads(program: Program, network: NetworkModel) -> Loads:
     """What each site's collective takes, on the rank that ``program`` records."""
     held = np.zeros(len(program.specs))
     wanted: list[tuple[Demand, ...]] = [()] * len(program.specs)
+    known: dict[Hashable, tuple[float, tuple[Demand, ...]]] = {}
     for number, (spec, work) in enumerate(zip(program.specs, program.works, strict=True)):
         if work.family is Family.COLLECTIVE and work.kernels:
             index = spec.attribute("group", 0)
             group = program.groups[index if isinstance(index, int) else 0]
             if len(group.ranks) > 1:
-                held[number] = network.recorded_time(spec, group, program.origin.rank).sm_share
-                wanted[number] = network.demands(spec, group, program.origin.rank)
+                key = exchange_key(spec)
+                if key not in known:
+                    share = network.recorded_time(spec, group, program.origin.rank).sm_share
+                    known[key] = share, network.demands(spec, group, program.origin.rank)
+                held[number], wanted[number] = known[key]
     specs = program.sites[:, 0]
     return Loads(held[specs], tuple(wanted[spec] for spec in specs.tolist()))
 
