@@ -39,6 +39,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N,...",
         help="the same script on clusters of several sizes: 8,16,...,1024",
     )
+    parser.add_argument(
+        "--expert-load",
+        default="",
+        metavar="HOW",
+        help="experts over ranks get unequal shares: uniform (by chance) or power:A; default: equal shares",
+    )
 
 
 def is_asked(args: argparse.Namespace, clusters: Sequence[Cluster]) -> bool:
@@ -151,6 +157,7 @@ def predicted(args: argparse.Namespace, programs: Sequence[Program], cluster: Cl
         NetworkModel(cluster),
         strict=args.strict,
         command=shlex.join(["windtunnel", *sys.argv[1:]]),
+        experts=args.expert_load,
     )
 
 

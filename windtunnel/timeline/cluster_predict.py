@@ -23,6 +23,7 @@ from windtunnel.timeline.cluster_rows import (
     critical_spans,
     rank_results,
 )
+from windtunnel.timeline.expert_load import ExpertLoad, factors
 from windtunnel.timeline.interference import exchange_key, loads, settle
 from windtunnel.timeline.parts import covered_s, kinds_of, step_parts
 from windtunnel.timeline.predict import predict
@@ -40,8 +41,9 @@ def replay_cluster(
     *,
     stands_for: Mapping[int, int] | Sequence[int] | None = None,
     model_for: ModelFor = default_model,
+    expert_load: ExpertLoad | None = None,
 ) -> ClusterTiming:
-    """Replay the last step of every recorded rank together.
+    """Replay the last step of every recorded rank together; ``expert_load``: of mixtures of experts.
 
     Raises:
         WindtunnelError: E210 ranks nobody stands for, E211 a rank missing from a collective, E212 ranks that
@@ -51,6 +53,11 @@ def replay_cluster(
     priced = [price_program(p, chip, model_for, _times(network, p)) for p in programs]
     sites = [step_sites(p, p.last_step()) for p in programs]
     tables = [p.table for p in priced]
+    if expert_load is not None:
+        tables = [
+            table.with_times(table.floats[0], table.floats[1] * factors(program, expert_load))
+            for table, program in zip(tables, programs, strict=True)
+        ]
     last: list[ClusterReplay] = []
 
     def replay(given: Sequence[SiteTable]) -> tuple[float, list[Trace]]:
@@ -73,13 +80,16 @@ def predict_cluster(
     memories: Sequence[MemoryResult] = (),
     strict: bool = False,
     command: str = "",
+    expert_load: ExpertLoad | None = None,
 ) -> RunResult:
     """What `windtunnel run` says for a cluster. Raises what ``replay_cluster`` and ``predict`` raise.
 
     Args:
         memory: shown as the memory of the cluster's cards. memories: of every recorded rank, if known.
     """
-    timing = replay_cluster(programs, chip, network, stands_for=stands_for, model_for=model_for)
+    timing = replay_cluster(
+        programs, chip, network, stands_for=stands_for, model_for=model_for, expert_load=expert_load
+    )
     program = programs[timing.critical]
     world = max(p.origin.world_size for p in programs)
     alone = predict(
@@ -105,6 +115,7 @@ def predict_cluster(
         mfu_causal=_rated(alone.mfu_causal, ratio),
         hfu=_rated(alone.hfu, ratio),
         mbu=_rated(alone.mbu, ratio),
+        assumptions=(*alone.assumptions, *([expert_load.sentence()] if expert_load is not None else [])),
         communication=communication(program, rank.timeline, rank.parts.exposed_comm_s),
         spans=critical_spans(timing, program, chip),
         ranks=rank_results(timing, programs, chip, memories, Representatives(programs, stands_for)),

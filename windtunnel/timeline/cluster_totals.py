@@ -18,10 +18,15 @@ from windtunnel.program.program import Program
 from windtunnel.results.run_result import MemoryResult, RunResult
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.cluster_predict import predict_cluster
+from windtunnel.timeline.expert_load import load_of
 from windtunnel.timeline.flops import StepFlops, step_flops
 from windtunnel.timeline.pricing import ModelFor, default_model
 from windtunnel.timeline.step import step_sites
 from windtunnel.timeline.symmetry import different_batches, stands_for
+
+NO_EXPERTS = (
+    "no grouped products of experts that are spread over ranks were recorded: an unequal load changes nothing"
+)
 
 
 def predict_world(
@@ -32,17 +37,22 @@ def predict_world(
     model_for: ModelFor = default_model,
     strict: bool = False,
     command: str = "",
+    experts: str = "",
 ) -> RunResult:
     """The prediction for the world that ``programs`` are ranks of, tokens and FLOPs counted over all ranks.
 
+    ``experts``: popularity of experts (``expert_load.drawn``); empty: every rank gets its share.
+
     Raises:
-        WindtunnelError: E234, the recorded ranks do not say whom they stand for; and what
-            ``predict_cluster`` raises.
+        WindtunnelError: E214, a popularity that cannot be read; E234, the recorded ranks do not say whom they
+            stand for; and what ``predict_cluster`` raises.
     """
     world = programs[0].origin.world_size
     who = stands_for([program.origin.rank for program in programs], world)
     memories = [memory_result(program, chip) for program in programs]
     worst = max(memories, key=_peak)
+    loads = [load_of(program, experts) for program in programs] if experts else []
+    load = next((found for found in loads if found is not None), None)
     result = predict_cluster(
         programs,
         chip,
@@ -53,7 +63,10 @@ def predict_world(
         memories=memories,
         strict=strict,
         command=command,
+        expert_load=load,
     )
+    if experts and load is None:
+        result = replace(result, warnings=(*result.warnings, NO_EXPERTS))
     weights = np.bincount(who, minlength=len(programs)) / world
     return _counted(result, [_flops(program) for program in programs], weights.tolist(), programs)
 
