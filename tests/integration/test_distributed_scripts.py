@@ -112,6 +112,13 @@ def test_pipeline_stages_are_found(tmp_path: Path, schedule: str) -> None:
     assert len(list(tmp_path.glob("out*.wt"))) == 4
 
 
+def test_one_step_of_a_pipeline_is_enough(tmp_path: Path) -> None:
+    # a later stage receives its input before its first forward: that belongs to the first step
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:4", "--steps", "1", script("pipeline.py"), "4", "1F1B")
+    assert len(answer["ranks"]) == 4
+    assert collectives(answer)["recv", 2] == collectives(answer)["send", 2]
+
+
 @pytest.mark.slow
 def test_zero_bubble_has_a_smaller_bubble(tmp_path: Path) -> None:
     shares = {}

@@ -20,6 +20,8 @@ from windtunnel.capture.recorder import Recorder
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program.program import Category, StepKind, StepMark
 
+_MESSAGES = ("c10d.send", "c10d.recv")
+
 
 class EnoughSteps(BaseException):
     """Raised in the script when the steps asked for are recorded."""
@@ -214,7 +216,7 @@ class StepTracker:
 
     def _training_marks(self) -> list[StepMark]:
         result = []
-        first = self._forwards[0].begin if self._forwards else 0
+        first = self._first_message(self._forwards[0].begin) if self._forwards else 0
         begin = min(first, self._optimizer_steps[0][1])
         for end in self._training_ends():
             inside = [f for f in self._forwards if begin <= f.begin < end]
@@ -230,6 +232,19 @@ class StepTracker:
             )
             begin = end
         return result
+
+    def _first_message(self, forward: int) -> int:
+        """Where the first step begins: a later pipeline stage receives its input before its first forward.
+
+        Later steps begin where the one before ends, so what is received belongs to them.
+        """
+        specs, events = self.recorder.specs, self.recorder.events
+        messages = (
+            place
+            for place in range(forward)
+            if events[place] >= 0 and specs[events[place]].name.startswith(_MESSAGES)
+        )
+        return next(messages, forward)
 
     def _inference_marks(self) -> list[StepMark]:
         main = _main_model(self._forwards)
