@@ -20,7 +20,7 @@ dimension, ``t`` tokens of all sequences end to end, ``e`` experts.
 | ``causal_conv1d_backward`` | grad, x, weight, [bias] | dx, dweight, [dbias] | |
 | ``causal_conv1d_update`` | x (b,channels), state (b,channels,width), weight, [bias] | out, state | |
 | ``grouped_gemm`` | a (t,k), b (e,k,n) or (e,n,k); weight gradient: a (t,k), b (t,n) | (t,n); (e,k,n) | top_k |
-| ``scaled_grouped_gemm`` | a, b, scale_a, scale_b | (t,n) | top_k |
+| ``scaled_grouped_gemm`` | a, b, scale_a, scale_b | (t,n) | top_k, block (128; 32 is MXFP8) |
 | ``block_scaled_gemm`` | a (m,k), b (n,k) or (k,n), scale_a, scale_b | (m,n) | block (128) |
 | ``rms_norm`` | x, [weight] | out, [rstd] | |
 | ``rms_norm_backward`` | grad, x, [weight], [rstd] | dx, [dweight] | |

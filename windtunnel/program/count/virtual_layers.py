@@ -40,7 +40,9 @@ def _grouped_gemm(spec: OpSpec) -> Work:
     a, b = spec.inputs[:2]
     out = result(spec)
     top_k = number(spec, "top_k", 1.0)
-    scaled = "block128" if spec.base_name == k.SCALED_GROUPED_GEMM else ""
+    # blocks of 128 are scaled outside the matrix units; blocks of 32 (MXFP8) inside them, whole tensors at the end
+    by_block = spec.base_name == k.SCALED_GROUPED_GEMM and int(number(spec, "block", 128)) == 128
+    scaled = "block128" if by_block else ""
     if len(out.shape) == 3:  # gradient of the weights: (experts, k, n) from rows (tokens, k) and (tokens, n)
         return grouped(
             spec, a.shape[0], out.shape[2], out.shape[1], out.shape[0], top_k=top_k, variant="weight_gradient"

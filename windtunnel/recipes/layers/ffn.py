@@ -8,7 +8,7 @@ from windtunnel.recipes.architecture import DenseFfn, MoeFfn
 from windtunnel.recipes.groups import EXPERT
 from windtunnel.recipes.layers.norm import activation_piece
 from windtunnel.recipes.layout import Layout, Precision
-from windtunnel.recipes.linear import FP8_BACKWARD, FP8_FORWARD, Products
+from windtunnel.recipes.linear import BLOCK_SCALES, FP8_BACKWARD, FP8_FORWARD, Products
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor
 
 
@@ -110,8 +110,12 @@ def _grouped(name: str, layout: Layout, rows: int, wide_in: int, wide_out: int, 
         out = tensor(dtype, rows, n)
         if not scaled:
             return op(kernels.GROUPED_GEMM, (a, b), (out,))
-        scales = tensor("float32", rows, max(1, k // 128)), tensor("float32", experts, max(1, k // 128), n)
-        return op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,))
+        block = BLOCK_SCALES.get(layout.precision, k)  # one scale for a whole tensor otherwise
+        scales = (
+            tensor("float32", rows, max(1, k // block)),
+            tensor("float32", experts, max(1, k // block), n),
+        )
+        return op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,), block=block)
 
     x: TensorSpec = tensor(FP8_FORWARD if scaled else dtype, rows, wide_in)
     dy = tensor(FP8_BACKWARD if scaled else dtype, rows, wide_out)
