@@ -3,9 +3,9 @@
 Formats, known by their columns: Mooncake (timestamp in ms, input_length, output_length, hash_ids of 512 tokens),
 Qwen-Bailian (the same with chat_id and 16 tokens), Azure 2023 and 2024 (TIMESTAMP, ContextTokens,
 GeneratedTokens), BurstGPT (Timestamp, Request tokens, Response tokens), Vidur length pairs (num_prefill_tokens,
-num_decode_tokens, no times), coding-agent sessions (id, block_size, requests), ShareGPT (conversations; token
-counts are letters ÷ 4, an estimate), and plain rows with prompt_tokens or input_tokens and output_tokens, as
-load generators write them.
+num_decode_tokens, no times), ServeGen clients (trace_csv, dataset: drawn), coding-agent sessions (id, block_size,
+requests), ShareGPT (conversations; token counts are letters ÷ 4, an estimate), and plain rows with prompt_tokens or
+input_tokens and output_tokens, as load generators write them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import cast
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.request import Request
+from windtunnel.serving.servegen import client_requests
 
 BAD_SHOWN = 5
 LETTERS_PER_TOKEN = 4
@@ -65,10 +66,13 @@ def read_trace(path: Path, limit: int = 0) -> Trace:
     try:
         for line, row in _rows(path, bad):
             try:
-                found += _requests(row)
+                read = _requests(row)
             except (KeyError, ValueError, TypeError, IndexError) as error:
                 bad.append(BadLine(line, _reason(error)))
-            if limit and len(found) >= limit:
+                continue
+            found += read
+            # rows of many requests overlap in time: all are read, then cut
+            if limit and len(found) >= limit and len(read) == 1:
                 break
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise _unreadable(path, str(error), bad) from None
@@ -131,6 +135,8 @@ def _rows(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, Row]]:
 
 
 def _requests(row: Row) -> list[Request]:
+    if "trace_csv" in row:
+        return client_requests(row)
     if "requests" in row:
         return _session(row)
     if "conversations" in row:

@@ -54,6 +54,29 @@ def test_formats(name: str, tmp_path: Path) -> None:
     assert not trace.bad
 
 
+def client(**changes: object) -> str:
+    lengths = {"input_tokens": "{100: 0.25, 200: 0.75}", "output_tokens": "{7: 1.0}"}
+    windows = "0,2.0,1.0,Gamma,1.0,0.5\r\n600,0.0,0.0,,,\r\n1200,4.0,2.0,Weibull,0.5,0.125\r\n1800,1,1,,,"
+    row = {"client": "5", "trace_csv": windows, "dataset": {"0": {}, "600": lengths}, **changes}
+    return json.dumps(row) + "\n"
+
+
+def test_servegen_clients_are_drawn(tmp_path: Path) -> None:
+    trace = read_trace(write(tmp_path, "clients.jsonl", client() + client(dataset={}) + client(client="6")))
+    assert [bad.line for bad in trace.bad] == [2]
+    ours = [request for request in trace.requests if request.session == "client 5"]
+    times = [request.arrival_s + 0.0 for request in ours]
+    early = [time for time in times if time < 601]
+    assert len(early) == pytest.approx(1200, rel=0.15)  # 2 a second for 600 s
+    assert not [time for time in times if 605 < time < 1190]
+    assert len(times) - len(early) == pytest.approx(2400, rel=0.2)
+    assert {request.prompt_tokens for request in ours} == {100, 200}
+    assert sum(r.prompt_tokens == 200 for r in ours) / len(ours) == pytest.approx(0.75, abs=0.05)
+    again = read_trace(write(tmp_path, "again.jsonl", client()))
+    assert [r.output_tokens for r in again.requests] == [7] * len(again.requests)
+    assert len(again.requests) == len(ours)
+
+
 def test_broken_lines_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     lines = [
         MOONCAKE,
