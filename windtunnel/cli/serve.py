@@ -71,6 +71,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def _add_load(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("load").add_argument
     add("--rate", type=float, metavar="R", help="requests a second")
+    add("--rates", default="", metavar="R,R", help="goodput and latencies against the rate, one run each")
     add("--concurrency", type=int, metavar="N", help="clients that send one request after another")
     add("--trace", type=Path, metavar="FILE", help="replay recorded traffic (Mooncake, Azure, BurstGPT, …)")
     add(
@@ -138,12 +139,33 @@ def run(args: argparse.Namespace) -> int:
     decode, prefill = _deployments(args, model, clusters[0], most)
     if load is None:
         return serve_endpoint.run(args, decode)
+    if args.rates:
+        return _at_rates(args, decode, prefill)
     result = predict(decode, load, policy=Policy(args.router), sla=parse_sla(args.sla), prefill=prefill)
     if args.json:
         output.print_json(serve_answer.as_json(result))
     else:
         output.print_lines(serve_answer.text(result, output.width()))
     return 0 if result.meets_sla else 1
+
+
+def _at_rates(args: argparse.Namespace, decode: Deployment, prefill: Deployment | None) -> int:
+    """The same traffic at several rates; exit status 1 when none of them meets the SLA."""
+    rates = serve_sweep.numbers("--rates", args.rates, float)
+    results = []
+    for rate in rates:
+        args.rate = rate
+        load = _load(args)
+        sla = parse_sla(args.sla)
+        results.append(predict(decode, load, policy=Policy(args.router), sla=sla, prefill=prefill))
+    if args.json:
+        runs = [serve_answer.as_json(result) for result in results]
+        output.print_json(
+            {"schema": output.schema("serve-rates"), "status": "ok", "rates": rates, "runs": runs}
+        )
+    else:
+        output.print_lines(serve_answer.rates_text(rates, results, output.width()))
+    return 0 if any(result.meets_sla for result in results) else 1
 
 
 def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> DeploymentOptions:
@@ -252,9 +274,9 @@ def _check(args: argparse.Namespace) -> None:
         raise _bad("--expert-imbalance", args.expert_imbalance, "at least 1")
     if args.max_num_batched_tokens < args.max_num_seqs:
         raise _bad("--max-num-batched-tokens", args.max_num_batched_tokens, "at least --max-num-seqs")
-    if sum(bool(value) for value in (args.rate, args.concurrency, args.trace)) > 1:
+    if sum(bool(value) for value in (args.rate, args.rates, args.concurrency, args.trace)) > 1:
         raise WindtunnelError(
-            "E650", "--rate, --concurrency and --trace exclude each other", hint="keep one of them"
+            "E650", "--rate, --rates, --concurrency and --trace exclude each other", hint="keep one of them"
         )
 
 

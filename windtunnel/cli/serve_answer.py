@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+
 from windtunnel import units
 from windtunnel.cli import output
 from windtunnel.estimate import Estimate
 from windtunnel.report.text_table import TextColumn, render
-from windtunnel.results.serving_result import ServingResult, Spread
+from windtunnel.results.serving_result import QUANTILES, ServingResult, Spread
 
 _LATENCIES = (
     ("Time to first token", "ttft_s"),
@@ -27,6 +30,40 @@ def text(result: ServingResult, width: int) -> list[str]:
     lines += ["", "Rests on"]
     for said in result.assumptions:
         lines += output.wrapped(said, width, " ")
+    return lines
+
+
+def rates_text(rates: Sequence[float], results: Sequence[ServingResult], width: int) -> list[str]:
+    """Goodput and latencies against the rate, and what a card gives against what a user sees."""
+    first = results[0]
+    head = f"{first.model_title} on {first.cards} × {first.chip_title}"
+    columns = [
+        TextColumn(name, right=True, rank=rank)
+        for name, rank in (
+            ("Rate", 0), ("Goodput", 0), ("TTFT p50", 1), ("TTFT p99", 0), ("TPOT p50", 2), ("TPOT p99", 0),
+            ("Tokens/s a card", 0), ("a user", 0), ("Hits", 3), ("Cache", 2),
+        )
+    ]  # fmt: skip
+    rows = [
+        (
+            f"{rate:g}/s",
+            f"{result.goodput_rps:.3g}/s",
+            units.seconds(result.ttft_s.p50),
+            units.seconds(result.ttft_s.p99),
+            units.seconds(result.tpot_s.p50),
+            units.seconds(result.tpot_s.p99),
+            f"{result.decode_tokens_per_s_per_gpu.value:,.0f}",
+            f"{result.tokens_per_s_per_user.value:,.1f}",
+            units.percent(result.cache_hit_fraction),
+            units.percent(result.peak_cache_fraction),
+        )
+        for rate, result in zip(rates, results, strict=True)
+    ]
+    layout = output.wrapped(first.layout, width, " ")
+    lines = [head, *layout, *output.wrapped(first.load, width, " "), "", *render(columns, rows, width)]
+    met = [rate for rate, result in zip(rates, results, strict=True) if result.meets_sla]
+    if first.limits:
+        lines += ["", f"SLA met up to {max(met):g} requests/s" if met else "SLA met at none of these rates"]
     return lines
 
 
@@ -142,4 +179,9 @@ def as_json(result: ServingResult) -> dict[str, object]:
             for limit in result.limits
         ],
         "assumptions": list(result.assumptions),
+        "quantiles": list(QUANTILES),
+        "ttft_quantiles_s": list(result.ttft_quantiles_s),
+        "tpot_quantiles_s": list(result.tpot_quantiles_s),
+        "e2e_quantiles_s": list(result.e2e_quantiles_s),
+        "moments": [asdict(moment) for moment in result.moments],
     }  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import TypeVar
 
 from windtunnel import units
 from windtunnel.cli import output
@@ -15,6 +16,7 @@ from windtunnel.serving.sweep import PASS_TOKENS, Pair, Point, Sweep
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 
+N = TypeVar("N", int, float)
 PROMPTS = (1024, 4096, 16384)
 BATCHES = (16, 32, 64, 128, 256)
 
@@ -33,14 +35,14 @@ def run(
     args: argparse.Namespace, model: ModelSpec, clusters: Sequence[Cluster], options: DeploymentOptions
 ) -> int:
     """Print the tables, or the points as JSON. Raises E650 for lists that cannot be read, E651 if nothing fits."""
-    prompts = _numbers("--sweep-prompts", args.sweep_prompts) or PROMPTS
-    batches = _numbers("--sweep-batches", args.sweep_batches) or BATCHES
-    contexts = _numbers("--sweep-contexts", args.sweep_contexts) or (4096,)
+    prompts = numbers("--sweep-prompts", args.sweep_prompts, int) or PROMPTS
+    batches = numbers("--sweep-batches", args.sweep_batches, int) or BATCHES
+    contexts = numbers("--sweep-contexts", args.sweep_contexts, int) or (4096,)
     points: list[Point] = []
     pairs: list[tuple[str, Pair]] = []
     out: list[WindtunnelError] = []
     for cluster in clusters:
-        cards = _numbers("--sweep-cards", args.sweep_cards) or (cluster.cards,)
+        cards = numbers("--sweep-cards", args.sweep_cards, int) or (cluster.cards,)
         sweep = Sweep(model, cluster.chip, cards=cards, options=options)
         points += sweep.prefill(prompts) + sweep.decode(batches, contexts)
         pair = sweep.disaggregated(args.input_len, args.output_len, batches)
@@ -65,7 +67,8 @@ def text(
 ) -> list[str]:
     """Two tables, prefill and decode, and the pairs."""
     title = model.title or model.name
-    lines = [f"{title}: prompt tokens/s a card, passes of about {PASS_TOKENS:,} tokens a rank", ""]
+    head = f"{title}: prompt tokens/s a card, passes of about {PASS_TOKENS:,} tokens a rank"
+    lines = [*output.wrapped(head, width, ""), ""]
     lines += _table([point for point in points if point.phase == "prefill"], "Prompt", width)
     lines += ["", f"{title}: output tokens/s a card", ""]
     lines += _table([point for point in points if point.phase == "decode"], "Context", width)
@@ -73,7 +76,8 @@ def text(
         lines += ["", *output.wrapped(_pair(chip, pair), width, "")]
     if not all(point.fits for point in points):
         lines += ["", "* does not fit the cache: what the step would take if it did"]
-    lines += [f"left out: {error.what}" for error in out]
+    for error in out:
+        lines += output.wrapped(f"left out: {error.what}", width, "")
     layouts = dict.fromkeys(f"{point.chip}: {point.layout}" for point in points)
     lines += ["", "Layouts"]
     for layout in layouts:
@@ -161,13 +165,14 @@ def _plain(point: Point) -> dict[str, object]:
     }
 
 
-def _numbers(option: str, text: str) -> tuple[int, ...]:
+def numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
+    """The comma-separated numbers of an option; empty where it is not given. Raises E650."""
     try:
-        numbers = tuple(int(part) for part in text.split(",")) if text.strip() else ()
+        found = tuple(kind(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
-        numbers = (0,)
-    if any(number < 1 for number in numbers):
+        found = (kind("0"),)
+    if any(not 0 < number < float("inf") for number in found):
         raise WindtunnelError(
-            "E650", f"{option} {text} must be whole numbers above zero", hint=f"for example {option} 16,32"
+            "E650", f"{option} {text} must be numbers above zero", hint=f"for example {option} 16,32"
         )
-    return numbers
+    return found

@@ -40,6 +40,20 @@ class Limit:
         return self.actual_s <= self.most_s
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """All replicas at one time: part of the cache that is held, sequences running and waiting."""
+
+    time_s: float
+    cache_fraction: float
+    running: int
+    waiting: int
+
+
+QUANTILES = tuple(percent / 100 for percent in range(0, 101, 5))
+"""Points at which distributions are kept."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingResult:
     """One deployment under one load.
@@ -52,6 +66,7 @@ class ServingResult:
         prefill_tokens_per_s_per_gpu: prompt tokens, cache hits included, ÷ duration ÷ cards.
         cache_hit_fraction: of prompt tokens. cache_tokens: capacity of one attention rank.
         tokens_per_s_per_user: one over the mean TPOT, with the 80 % interval of a decode step.
+        *_quantiles_s: the distributions over requests at ``QUANTILES``. moments: queue and cache over time.
         roofline_*: what weights, cache and products alone would allow at the same batch.
     """
 
@@ -93,6 +108,10 @@ class ServingResult:
     bad_lines: int = 0
     replayed_times_real: float = 0.0
     assumptions: tuple[str, ...] = ()
+    ttft_quantiles_s: tuple[float, ...] = ()
+    tpot_quantiles_s: tuple[float, ...] = ()
+    e2e_quantiles_s: tuple[float, ...] = ()
+    moments: tuple[Moment, ...] = ()
 
     @property
     def meets_sla(self) -> bool:

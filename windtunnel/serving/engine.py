@@ -61,6 +61,8 @@ class Scaled:
         return self.factor * self.step.images_s(request, first, end)
 
 
+SAMPLE = 64
+"""Steps between two looks at queue and cache."""
 STRIDE = 128
 """Most steady steps taken at once; the gaps between their tokens are kept as one, their mean."""
 
@@ -75,6 +77,7 @@ class Replica:
         self.now_s = 0.0
         self.steps = 0
         self.decode_steps = 0
+        self._sampled = 0
         self.busy_s = 0.0
         self.prompt_tokens = 0
         self.gaps: list[tuple[float, int]] = []  # (seconds, tokens that came after about that long)
@@ -146,6 +149,7 @@ class Replica:
         self.steps += taken
         self.decode_steps += taken
         self.now_s += seconds
+        self._sample()
         return True
 
     def _step(self) -> bool:
@@ -165,8 +169,7 @@ class Replica:
             self.prompt_tokens += sum(chunk.new for chunk in plan.chunks)
             for sequence in rank.complete(plan, self.now_s):
                 self.served.append(self._told(sequence))
-        if self.steps % 64 == 0:
-            self._sample()
+        self._sample()
         return True
 
     def step_seconds(self, plans: Seq[StepPlan]) -> float:
@@ -198,6 +201,9 @@ class Replica:
         )
 
     def _sample(self) -> None:
+        if self.steps < self._sampled + SAMPLE:
+            return
+        self._sampled = self.steps
         running = sum(len(rank.running) for rank in self.ranks)
         waiting = sum(len(rank.waiting) for rank in self.ranks)
         self.used_blocks.append((self.now_s, sum(rank.pool.used for rank in self.ranks), running, waiting))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.results.serving_result import Limit, Spread
+from windtunnel.results.serving_result import QUANTILES, Limit, Moment, Spread
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Served
 
@@ -63,6 +63,30 @@ def spread(values: Sequence[float]) -> Spread:
     array = np.asarray(values)
     p50, p90, p99 = np.percentile(array, (50, 90, 99)).tolist()
     return Spread(float(array.mean()), p50, p90, p99)
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, ...]:
+    """The distribution at ``QUANTILES``; nothing of nothing."""
+    return tuple(np.quantile(np.asarray(values), QUANTILES).tolist()) if values else ()
+
+
+def moments(replicas: Sequence[Replica], most: int = 240) -> tuple[Moment, ...]:
+    """Queue and cache of all replicas together, at up to ``most`` times."""
+    end = max((replica.now_s for replica in replicas), default=0.0)
+    whole = sum(rank.pool.capacity for replica in replicas for rank in replica.ranks)
+    found = []
+    places = [0] * len(replicas)
+    for step in range(1, most + 1):
+        now, used, running, waiting = end * step / most, 0, 0, 0
+        for index, replica in enumerate(replicas):
+            samples = replica.used_blocks
+            while places[index] < len(samples) and samples[places[index]][0] <= now:
+                places[index] += 1
+            if places[index]:
+                sample = samples[places[index] - 1]
+                used, running, waiting = used + sample[1], running + sample[2], waiting + sample[3]
+        found.append(Moment(now, used / whole, running, waiting))
+    return tuple(found)
 
 
 def weighted_spread(pairs: Sequence[tuple[float, int]]) -> Spread:

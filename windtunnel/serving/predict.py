@@ -159,6 +159,10 @@ def _told(
         bad_lines=load.bad_lines,
         replayed_times_real=duration / wall_s if wall_s else 0.0,
         assumptions=assumptions(deployment),
+        ttft_quantiles_s=metrics.quantiles([one.ttft_s for one in served]),
+        tpot_quantiles_s=metrics.quantiles([t for one in served if (t := one.tpot_s) is not None]),
+        e2e_quantiles_s=metrics.quantiles([one.e2e_s for one in served]),
+        moments=metrics.moments(replicas),
     )  # fmt: skip
 
 

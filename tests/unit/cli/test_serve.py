@@ -115,3 +115,58 @@ def test_mistakes(options: list[str], code: str, capsys: pytest.CaptureFixture[s
 def test_prompts_that_never_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--input-len", "5000000"]) == 1
     assert "[E651]" in capsys.readouterr().err
+
+
+def test_rates_show_where_the_sla_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*SMALL, "--rates", "0.5,200", "--sla", "ttft:p90<300ms"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "SLA met up to 0.5 requests/s" in text
+    assert main([*command, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    slow, fast = answer["runs"]
+    assert slow["ttft_s"]["p99"] < fast["ttft_s"]["p99"]
+    assert fast["ttft_quantiles_s"] == sorted(fast["ttft_quantiles_s"])
+    assert len(fast["ttft_quantiles_s"]) == len(fast["quantiles"])
+    assert max(moment["running"] for moment in fast["moments"]) > 10
+    assert main([*SMALL, "--rates", "1000", "--sla", "ttft:p90<1ms"]) == 1
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_sweep(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    command = [
+        "serve", "deepseek-v3-671b", "--on", "mtt-s5000:4,h20:32", "--sweep", "--sweep-cards", "4,32",
+        "--sweep-prompts", "4096", "--sweep-batches", "64", "--enable-dbo",
+    ]  # fmt: skip
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= width
+    assert "left out: DeepSeek-V3 671B does not fit on 4" in " ".join(text.split())
+    assert "80 % interval" in text
+    assert main([*command, "--json"]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    assert {(p["chip"], p["cards"], p["phase"]) for p in points} == {
+        (chip, 32, phase) for chip in ("mtt-s5000", "h20") for phase in ("prefill", "decode")
+    }
+    assert all(p["tokens_per_s_per_gpu"]["value"] < p["roofline"] for p in points)
+    assert main([*command, "--sweep-batches", "0"]) == 2
+    assert main(["serve", "deepseek-v3-671b", "--on", "mtt-s5000:4", "--sweep"]) == 1
+
+
+def test_screen_agents_pay_for_screenshots(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "serve",
+        "qwen3.5-397b-a17b",
+        "--on",
+        "mtt-s5000:8",
+        "--precision",
+        "fp8",
+        "--gui-sessions",
+        "3",
+        "--json",
+    ]
+    assert main(command) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["cache_hit_fraction"] > 0.5
+    assert answer["requests"] > 20
