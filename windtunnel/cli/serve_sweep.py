@@ -91,7 +91,7 @@ def _table(points: Sequence[Point], length: str, width: int) -> list[str]:
         TextColumn("Cards", right=True),
         TextColumn(length, right=True),
         TextColumn("Batch", right=True),
-        TextColumn("Tokens/s a card", right=True),
+        TextColumn("Tokens/s", right=True),
         TextColumn("80 % interval", right=True),
         TextColumn("Roofline", right=True),
         TextColumn("of it", right=True, rank=2),
