@@ -20,7 +20,7 @@ from windtunnel.report.threshold import Threshold
 from windtunnel.results import file, json_result
 from windtunnel.results.run_result import NearestMeasured, RunResult
 from windtunnel.specs.cluster import Cluster
-from windtunnel.specs.targets import parse_target
+from windtunnel.specs.targets import for_world, parse_target
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -125,7 +125,8 @@ def _of_file(path: Path, args: argparse.Namespace) -> list[RunResult]:
     programs = world_files.load(path)
     origin = programs[0].origin
     results = []
-    for cluster in parse_target(args.on or origin.chip or DEFAULT_CHIP):
+    for named in parse_target(args.on or origin.chip or DEFAULT_CHIP):
+        cluster = for_world(named, origin.world_size) if origin.world_size > 1 else named
         result = long_run.added(args, api.predict(programs, on=cluster), cluster.chip)
         nearest = _nearest_measured(programs[0], cluster)
         results.append(replace(result, command=_command(origin, result), nearest_measured=nearest))

@@ -27,6 +27,7 @@ from windtunnel.timeline.goodput import Goodput, Reliability, best_interval_s, s
 CARD_HOURS_PER_FAILURE = 54 * 24 * 16_384 / 419
 RESTART_S = 15 * 60.0
 STORAGE_BYTES_PER_S_OF_A_CARD = 2e12 / 16_384
+LEAST_INTERVAL_S = 60.0
 HISTORIES = 200
 _STATE = ("parameter", "optimizer_state")
 _DAY_S = 86_400.0
@@ -92,9 +93,10 @@ def _reliability(
     if every_s is None:
         written_s = state_bytes / STORAGE_BYTES_PER_S_OF_A_CARD
         best_s = best_interval_s(stop_s, hours * 3600 / result.cards) if hours > 0 and stop_s > 0 else 0.0
-        every_s = max(best_s, written_s, 60.0)
-        rule = (
-            "Young's optimum" if every_s == best_s else "as fast as storage takes it, 2 TB/s for 16,384 cards"
+        every_s, rule = max(
+            (best_s, "Young's optimum"),
+            (written_s, "as fast as storage takes it, 2 TB/s for 16,384 cards"),
+            (LEAST_INTERVAL_S, "no more often than once a minute"),
         )
     given = (
         ("time between failures of a card", f"{hours:,.0f} h", asked.card_hours,
