@@ -125,6 +125,12 @@ def _report(dynamics: Dynamics, steps_per_s: float) -> None:
 
 
 def _system(args: argparse.Namespace) -> MolecularSystem:
+    if args.switch_nm is not None and args.switch_nm >= args.cutoff_nm:
+        raise WindtunnelError(
+            "E941",
+            f"a switch that begins at {args.switch_nm:g} nm is over at the cutoff, {args.cutoff_nm:g} nm",
+            hint=f"--switch-nm {0.85 * args.cutoff_nm:.2g}",
+        )
     kind = Electrostatics(args.electrostatics) if args.electrostatics else None
     if args.waters:
         return water_box(
@@ -179,17 +185,23 @@ def _parser() -> argparse.ArgumentParser:
         help="OpenMM force fields, for PDB",
     )
     add("--steps", type=_positive, default=100, help="up to this step (default: 100)")
-    add("--step-fs", type=float, default=2.0, help="length of a step, fs (default: 2)")
-    add("--temperature", type=float, default=300.0, metavar="K")
-    add("--friction", type=float, default=1.0, metavar="PER_PS", help="of the Langevin bath (default: 1)")
+    add("--step-fs", type=_above_zero, default=2.0, help="length of a step, fs (default: 2)")
+    add("--temperature", type=_above_zero, default=300.0, metavar="K")
+    add(
+        "--friction",
+        type=_above_zero,
+        default=1.0,
+        metavar="PER_PS",
+        help="of the Langevin bath (default: 1)",
+    )
     add("--nve", action="store_true", help="keep the energy: no bath")
     add("--precision", choices=("single", "double"), default="single", help="of forces; positions are double")
     add("--replicas", type=_positive, default=1, help="copies of the system that run side by side")
     add("--electrostatics", choices=[str(kind) for kind in Electrostatics], help="default: PME with a box")
-    add("--cutoff-nm", type=float, default=0.9)
-    add("--switch-nm", type=float, help="where Lennard-Jones begins to be switched off")
-    add("--skin-nm", type=float, default=SKIN_NM)
-    add("--renew-every", type=int, metavar="N", help="new pair list every N steps at the latest")
+    add("--cutoff-nm", type=_above_zero, default=0.9)
+    add("--switch-nm", type=_above_zero, help="where Lennard-Jones begins to be switched off")
+    add("--skin-nm", type=_above_zero, default=SKIN_NM)
+    add("--renew-every", type=_positive, metavar="N", help="new pair list every N steps at the latest")
     add("--flexible", action="store_true", help="no rigid water, no rigid bonds; take --step-fs 0.5")
     add("--amber-coulomb", action="store_true", help="AMBER's Coulomb constant instead of CODATA's")
     add("--minimize", type=int, default=0, metavar="N", help="steps downhill before the dynamics")
@@ -208,6 +220,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _above_zero(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return number
 
 

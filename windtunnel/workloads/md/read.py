@@ -211,6 +211,13 @@ def _rules(
             values={"box_nm": vectors.round(4).tolist()},
         )
     cutoff = _md_value(nonbonded.getCutoffDistance())
+    if float(edges.min()) < 2.0 * cutoff:
+        raise WindtunnelError(
+            "E941",
+            f"the box of {title or 'the system'} is narrower than two cutoffs",
+            hint=f"take a cutoff of {edges.min() / 2:.2f} nm or less: --cutoff-nm",
+            values={"box_nm": edges.round(4).tolist(), "cutoff_nm": cutoff},
+        )
     if nonbonded.getUseSwitchingFunction():
         switch_nm = _md_value(nonbonded.getSwitchingDistance())
     alpha, grid = 0.0, (0, 0, 0)

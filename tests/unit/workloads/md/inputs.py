@@ -89,3 +89,31 @@ def evaluate(system: MolecularSystem, dtype: torch.dtype, **options: Any) -> tup
     _, pairs = field.list_pairs(x)
     forces, energies = field(x, pairs)
     return energies, forces.double().numpy()
+
+
+def to_openmm(system: MolecularSystem) -> Any:
+    """An OpenMM system of flexible water with the parameters of one of ours."""
+    made, terms, rules = openmm.System(), system.terms, system.nonbonded
+    nonbonded, bonds, angles = (
+        openmm.NonbondedForce(),
+        openmm.HarmonicBondForce(),
+        openmm.HarmonicAngleForce(),
+    )
+    for mass, charge, sigma, epsilon in zip(system.masses, system.charges, system.sigma_nm, system.epsilon):
+        made.addParticle(mass)
+        nonbonded.addParticle(charge, sigma, epsilon)
+    for i, j in terms.exclusions.tolist():
+        nonbonded.addException(i, j, 0.0, 1.0, 0.0)
+    for atoms, parameters in zip(terms.bonds.tolist(), terms.bond_parameters.tolist()):
+        bonds.addBond(*atoms, *parameters)
+    for atoms, parameters in zip(terms.angles.tolist(), terms.angle_parameters.tolist()):
+        angles.addAngle(*atoms, *parameters)
+    nonbonded.setNonbondedMethod(openmm.NonbondedForce.PME)
+    nonbonded.setCutoffDistance(rules.cutoff_nm)
+    nonbonded.setPMEParameters(rules.alpha_per_nm, *rules.grid)
+    nonbonded.setUseDispersionCorrection(rules.dispersion_correction)
+    for force in (nonbonded, bonds, angles):
+        made.addForce(force)
+    assert system.box_nm is not None
+    made.setDefaultPeriodicBoxVectors(*np.diag(system.box_nm).tolist())
+    return made

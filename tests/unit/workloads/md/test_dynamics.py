@@ -148,10 +148,8 @@ def test_drift_over_two_picoseconds_is_no_more_than_openmms() -> None:
     """S4: 216 flexible waters, 4,000 steps of 0.5 fs, the same start in both programs, double precision."""
     import openmm
 
-    made, _ = inputs.openmm_system(inputs.WATER, cutoff_nm=0.8)
-    from windtunnel.workloads.md.read import read_amber
-
-    system = read_amber(*(inputs.data(name) for name in inputs.WATER), cutoff_nm=0.8, rigid=False)
+    system = water_box(216, cutoff_nm=0.8, rigid=False)
+    made = inputs.to_openmm(system)
     field = ForceField(system, dtype=torch.float64)
     start = Dynamics(field, Scheme(step_ps=0.0005, friction_per_ps=20.0))
     minimise(start, 100)

@@ -70,6 +70,7 @@ def prmtop(tmp_path: Path, change: object) -> Path:
         ("E941", ["{water}", "{other}"]),
         ("E941", ["--waters", "20"]),
         ("E941", ["{water}", "{vacuum}"]),
+        ("E941", ["{alanine}", "{other}", "--cutoff-nm", "1.7"]),
         ("E942", ["{bare}"]),
         ("E946", [*SMALL, "--trajectory", "run.trr"]),
         ("E946", [*SMALL, "--energies", "no/such/folder.csv"]),
@@ -90,6 +91,7 @@ def test_mistakes_are_named(
     files = {
         "water": inputs.data(inputs.WATER[0]),
         "coordinates": inputs.data(inputs.WATER[1]),
+        "alanine": inputs.data(inputs.ALANINE[0]),
         "other": inputs.data(inputs.ALANINE[1]),
         "cut": prmtop(tmp_path, lambda text: text[: len(text) // 2]),
         "nonsense": nonsense,
