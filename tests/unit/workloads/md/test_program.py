@@ -173,3 +173,17 @@ def test_the_program_runs_on_the_card_as_it_is(precision: str, tmp_path: Path) -
     slow, fast = predict(program, "mtt-s5000"), predict(program, "h100-sxm")
     assert slow.step_time_s.value > fast.step_time_s.value
     assert any("fp64" in fact for fact in slow.assumptions)
+
+
+def test_values_on_the_card_are_those_of_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [word for word in SMALL if word not in ("--device", "cpu")]
+    line += ["--steps", "3", "--every", "3", "--precision", "double"]
+    assert main([*line, "--device", "cpu"]) == 0
+    on_cpu = capsys.readouterr().out.splitlines()[-1].split()
+    script = tmp_path / "simulate.py"
+    script.write_text("import sys\nfrom windtunnel.workloads.md.__main__ import main\nsys.exit(main())\n")
+    recording = str(tmp_path / "md.wt")
+    assert windtunnel(["run", "--values", "--on", "mtt-s5000", "--out", recording, str(script), *line]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    on_card = next(row.split() for row in printed if row.split()[:1] == ["3"])
+    assert on_card[:5] == on_cpu[:5]  # step, time, both energies and the temperature, as printed
