@@ -108,7 +108,7 @@ def test_block_scaled_training(name: str) -> None:
     assert all(torch.isfinite(torch.tensor(losses)))
     assert losses[-1] < losses[0] - 0.1
     assert counts["windtunnel.fp8_linear.default"] >= 4 * 8  # every step, many layers
-    assert counts["windtunnel.fp8_linear_backward"] == counts["windtunnel.fp8_linear.default"]
+    assert counts["windtunnel.fp8_linear_backward.default"] == counts["windtunnel.fp8_linear.default"]
     plain, none = trained(MODELS[name], Precision.BF16)
     assert none["windtunnel.fp8_linear.default"] == 0
     assert losses != plain
