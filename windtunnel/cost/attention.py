@@ -5,13 +5,16 @@
               |products × 2 × 128 × multiprocessors × (dims ÷ matrix + (dims + 2 × narrow) ÷ around),
                softmax × 128 ÷ (EXPONENTIALS × clock)|       (``peaks.py``; dims = qk_dim + v_dim; 2-norm)
     total   = tiles × keys × unit ÷ multiprocessors,     longest = most keys of one tile × unit
-    time    = floor + waves × fill ÷ clock + max(longest, total + tail × longest) + bytes ÷ (dram × bandwidth)
+    time    = (floor + waves × fill) ÷ clock
+              + max(longest, total + tail × longest) + max(handled, memory)        (``memory_path.py``)
+    handled = bytes ÷ (move × multiprocessors × clock)
 
 with the sustained clock of ``gemm.py``. ``products`` is 1 forward and 2.5 backward; ``narrow`` is the loss of
 small head dimensions; ``softmax`` the work of a score in units of one exponential, which runs beside the
 products and shows where it is not much shorter; ``tail`` how much of the longest tile is left over when the
-others are done. Bytes are added, since serving libraries also write the cache, and reading hides only in
-part.
+others are done. ``move`` is what serving libraries do around the kernel (they write the cache, and widen or
+quantise it): bytes a clock and multiprocessor. It adds to the products. ``skip`` is 1 for kernels that
+pass over tiles outside a window, 0 for those that mask them.
 
 Where the chip's own fused kernel does not take the shape (``Chip.attention``, for PyTorch's paths), or the
 variant is ``math``: two batched products, and the score matrix written and read in between.
@@ -30,7 +33,7 @@ from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Limit, Times
 from windtunnel.cost.memory_path import memory_seconds
-from windtunnel.cost.peaks import issue_flops, matrix_flops, sustained_flops
+from windtunnel.cost.peaks import issue_flops, matrix_flops, power_slowdown, sustained_flops
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 
@@ -42,18 +45,18 @@ MATH_PASSES = 6.0  # scores: written, scaled and masked, softmax, read (each pas
 
 @dataclass(frozen=True, slots=True)
 class AttentionParameters:
-    """FLOPs a clock (issue), fractions of bandwidths, elements (narrow), exponentials (softmax), seconds."""
+    """FLOPs and bytes a clock (issue, move), elements (narrow), exponentials (softmax), fractions, clocks."""
 
     issue: float
     narrow: float
     softmax: float
     tail: float
+    skip: float
+    move: float
     dram: float
-    l2: float
-    resident: float
     throttle: float
     fill_clocks: float
-    floor_s: float
+    floor_clocks: float
 
     @classmethod
     def of(cls, fit: Fit) -> AttentionParameters:
@@ -68,19 +71,23 @@ RULED = ("flash", "efficient", "cudnn")
 """Paths of PyTorch that the chip's rules govern; other kernels were called by name and take what they take."""
 
 
-def keys_visited(batch: Batch) -> tuple[Floats, Floats]:
-    """Mean and largest number of keys that a tile of queries visits; block masks through ``flops``."""
+def keys_visited(batch: Batch, skip: float = 1.0) -> tuple[Floats, Floats]:
+    """Mean and largest number of keys that a tile of queries visits; block masks through ``flops``.
+
+    ``skip``: the share of the tiles outside a window that the kernel passes over.
+    """
     q, kv = np.maximum(batch.dim("q_len", 1), 1.0), np.maximum(batch.dim("kv_len", 1), 1.0)
     tile = np.minimum(QUERY_TILE, q)
     past = np.maximum(kv - q, 0.0)
     mean = np.where(batch.dim("causal") > 0, np.minimum(kv, past + (q + tile) / 2.0), kv)
     window = batch.dim("window")
-    reach = np.where(window > 0, np.minimum(kv, window + tile), kv)
+    near = np.where(window > 0, np.minimum(kv, window + tile), kv)
+    reach = skip * near + (1.0 - skip) * kv
     full = 2.0 * _heads(batch) * q * kv * (batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)) * _products(batch)
     density = np.where(batch.flops > 0, np.minimum(1.0, batch.flops / full), 1.0)
     masked = density < 0.8  # flops below the dense count: a block mask, already counted
     return (
-        np.where(masked, density * kv, np.minimum(mean, reach)),
+        np.where(masked, density * kv, skip * np.minimum(mean, near) + (1.0 - skip) * mean),
         np.where(masked, np.minimum(kv, 2.0 * density * kv), reach),
     )
 
@@ -128,21 +135,20 @@ def _fused(batch: Batch, chip: Chip, p: AttentionParameters, throttle_s: float) 
     exps = p.softmax * QUERY_TILE / (EXPONENTIALS * chip.clock_hz.value)
     unit = np.hypot(matrix, exps)
     tiles = _heads(batch) * np.ceil(batch.dim("q_len", 1) / QUERY_TILE)
-    keys, most = keys_visited(batch)
+    keys, most = keys_visited(batch, p.skip)
     longest = most * unit
     compute = np.maximum(longest, tiles * keys * unit / units + p.tail * longest)
-    memory = memory_seconds(
-        batch.bytes_moved * _products(batch), chip, dram=p.dram, l2=p.l2, resident=p.resident
-    )
-    fixed = p.floor_s * np.maximum(batch.kernels, 1.0) + p.fill_clocks / chip.clock_hz.value * np.ceil(
-        tiles / units
-    )
+    moved = batch.bytes_moved * _products(batch)
+    clock = chip.clock_hz.value
+    memory = np.maximum(memory_seconds(moved, chip, dram=p.dram), moved / (p.move * units * clock))
+    fixed = (p.floor_clocks * np.maximum(batch.kernels, 1.0) + p.fill_clocks * np.ceil(tiles / units)) / clock
     seconds = compute + memory + fixed
     limit = np.where(
         compute >= memory, np.where(exps > matrix, int(Limit.VECTOR), int(Limit.COMPUTE)), int(Limit.MEMORY)
     )
-    throttled = seconds * (1.0 + p.throttle * seconds / (seconds + throttle_s))
-    return Times(throttled, np.where(compute + memory >= fixed, limit, int(Limit.LATENCY)))
+    slower = power_slowdown(chip, p.throttle) - 1.0
+    body = compute * (1.0 + slower * seconds / (seconds + throttle_s)) + memory
+    return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))
 
 
 def _math(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
@@ -152,7 +158,7 @@ def _math(batch: Batch, chip: Chip, p: AttentionParameters) -> Times:
     matrix = 2.0 * products * _scores(batch) * dims / sustained
     score_bytes = _scores(batch) * ELEMENT_BYTES[batch.precision] * MATH_PASSES * products
     memory = (batch.bytes_moved + score_bytes) / (p.dram * chip.memory_bytes_per_s.value)
-    fixed = np.full(len(batch), 5.0 * products * p.floor_s)
+    fixed = np.full(len(batch), 5.0 * products * p.floor_clocks / chip.clock_hz.value)
     body = matrix + memory
     limit = np.where(matrix >= memory, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))

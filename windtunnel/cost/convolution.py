@@ -28,5 +28,7 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
             DEPTHWISE * vector_peak(chip, batch.precision).value
         )
         memory = memory_seconds(batch.bytes_moved, chip, dram=p.dram)
-        return largest(((Limit.VECTOR, arithmetic), (Limit.MEMORY, memory)), p.floor_s)
+        return largest(
+            ((Limit.VECTOR, arithmetic), (Limit.MEMORY, memory)), p.floor_clocks / chip.clock_hz.value
+        )
     return product_times(products(batch), batch.precision, chip, p)

@@ -1,17 +1,18 @@
 """Attention of few queries over a long cache (decode), grouped-query and latent (MLA).
 
-    cache   = sequences × min(kv, window) × bytes per token ÷ (dram × bandwidth)
+    cache   = sequences × min(kv, window) × bytes per token, from memory             (``memory_path.py``)
     compute = 2 × sequences × KV heads × rows × keys × (qk_dim + v_dim) ÷ sustained              (``peaks.py``)
-    latency = keys ÷ splits × step                       keys that one block walks in sequence
-    queries = passes × (queries + outputs) ÷ (dram × bandwidth)
+    latency = keys ÷ splits × step ÷ clock               keys that one block walks in sequence
+    queries = (queries + outputs) ÷ (move × multiprocessors × clock)
     blocks  = ⌈sequences × KV heads × ⌈rows ÷ 64⌉ ÷ multiprocessors⌉ × fill ÷ clock
-    time    = floor + max(cache, compute) + latency + queries + blocks
+    time    = floor ÷ clock + max(cache, compute) + latency + queries + blocks
 
 Queries that share a KV head are padded to the 16 ``rows`` of one matrix instruction, keys to blocks of 64. Keys
-are split over blocks until every multiprocessor has work. ``passes`` counts what serving libraries do to the
-new token beside attention (rotary, cache write, sum over splits). Where more than ``group_max`` heads share a
-KV head, the library takes every head by itself and reads the cache for each, widened to 16 bits. MLA is one
-KV head whose value is part of its key.
+are split over blocks until every multiprocessor has work, over ``splits`` blocks at most. ``move`` is what serving
+libraries do to the new token beside attention (rotary, cache write, sum over splits), in bytes a clock.
+Benchmarks read the same cache again and again (``repeats``), so that small ones stay in the level-2 cache; in a
+program other layers come between. Where more than ``group_max`` heads share a KV head, the library takes every
+head by itself and reads the cache for each, widened to 16 bits. MLA is one KV head whose value is part of its key.
 
 Fitted on A100, H100, H800 and B200: 1 to 2,048 sequences of up to 131,072 keys. Heads left out, weighted by time:
 2 to 10 % median; up to 70 % at p90 where a library changes kernels (16-bit fall back, unsplit keys on A100).
@@ -37,19 +38,18 @@ BLOCK_KEYS = 64.0
 
 @dataclass(frozen=True, slots=True)
 class DecodeParameters:
-    """FLOPs a clock, a fraction of bandwidth, numbers of passes and heads, and seconds (a key in sequence, a
-    wave, fixed).
+    """FLOPs and bytes a clock, a fraction of bandwidth, numbers of heads and splits, and clocks (a key in
+    sequence, a wave, fixed).
     """
 
     issue: float
     dram: float
-    l2: float
-    resident: float
-    passes: float
+    move: float
     group_max: float
-    step_s: float
+    splits: float
+    step_clocks: float
     fill_clocks: float
-    floor_s: float
+    floor_clocks: float
 
     @classmethod
     def of(cls, fit: Fit) -> DecodeParameters:
@@ -60,7 +60,7 @@ class DecodeParameters:
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     """Times of decode attention works; dims as for attention plus kv_bytes_per_token."""
     p = DecodeParameters.of(fit)
-    units, bandwidth = chip.multiprocessors.value, p.dram * chip.memory_bytes_per_s.value
+    units, clock = chip.multiprocessors.value, chip.clock_hz.value
     kv_heads = np.maximum(batch.dim("kv_heads", 1), 1.0)
     sequences, kv = batch.dim("batch", 1), batch.dim("kv_len", 1)
     keys = np.where(batch.dim("window") > 0, np.minimum(kv, batch.dim("window")), kv)
@@ -68,7 +68,7 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     per_token = batch.dim("kv_bytes_per_token")
     widened = batch.dim("heads", 1) * (batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)) * 2.0
     cached = sequences * keys * np.where(group > p.group_max, np.maximum(widened, per_token), per_token)
-    cache = memory_seconds(cached, chip, dram=p.dram, l2=p.l2, resident=p.resident)
+    cache = memory_seconds(cached, chip, dram=p.dram, cold=fit.value("repeats", 0.0) == 0)
     rows = batch.dim("q_len", 1) * batch.dim("heads", 1) / kv_heads
     padded_rows = np.ceil(rows / INSTRUCTION_ROWS) * INSTRUCTION_ROWS
     padded_keys = np.ceil(keys / BLOCK_KEYS) * BLOCK_KEYS
@@ -76,9 +76,9 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     flops = 2.0 * sequences * kv_heads * padded_rows * padded_keys * dims
     compute = flops / sustained_flops(chip, batch.precision, p.issue)
     blocks = sequences * kv_heads * np.ceil(rows / BLOCK_ROWS)
-    latency = p.step_s * keys / np.maximum(1.0, units / blocks)
-    queries = p.passes * 2.0 * sequences * kv_heads * rows * dims / bandwidth
-    fixed = p.floor_s + p.fill_clocks / chip.clock_hz.value * np.ceil(blocks / units)
+    latency = p.step_clocks / clock * keys / np.clip(units / blocks, 1.0, p.splits)
+    queries = 2.0 * sequences * kv_heads * rows * dims / (p.move * units * clock)
+    fixed = (p.floor_clocks + p.fill_clocks * np.ceil(blocks / units)) / clock
     body = np.maximum(cache, compute) + queries
     limit = np.where(compute > cache, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + latency + fixed, np.where(body >= fixed + latency, limit, int(Limit.LATENCY)))

@@ -3,9 +3,12 @@
 Chunked (chunk c, heads h, length T, dims dk and dv), per token and head:
 
     flops   = 2 × c × (2 dk + dv) + 4 × dk × dv     in the chunk (scores, solve, output); state
-    memory  = (inputs and outputs + spill × (twice those + a state a chunk) + states in and out) ÷ (dram × bandwidth)
-    chain   = ⌈h ÷ multiprocessors⌉ × T ÷ c × step   the state passes from chunk to chunk, a head a block
-    time    = kernels × floor + max(flops ÷ sustained, memory) + chain
+    bytes   = inputs and outputs + spill × (twice those + a state a chunk) + states in and out
+    chain   = max(1, h ÷ (side × multiprocessors)) × T ÷ c × step     the state passes from chunk to chunk
+    handled = bytes ÷ (move × multiprocessors × clock)
+    time    = (kernels × floor + chain) ÷ clock + |flops ÷ sustained, handled, memory|   (``memory_path.py``)
+
+``side`` heads are walked side by side on one multiprocessor; ``|…|`` is the norm of order ``SHARP``.
 
 ``spill`` is how much of the intermediates goes through memory: about 1 for one kernel a stage, 0 for one fused
 kernel. Recurrent: the state (dk × dv FP32 a head) is read and written once a call; each token is a dependent
@@ -24,22 +27,26 @@ import numpy as np
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Limit, Times
+from windtunnel.cost.memory_path import memory_seconds
 from windtunnel.cost.peaks import sustained_flops
 from windtunnel.specs.schema import Chip
 
 CHUNK_KERNELS = 6.0  # cumulative gate, scores, solve, recompute w and u, state pass, output
 STATE_BYTES = 4.0
+SHARP = 4.0  # order of the norm: arithmetic and memory overlap
 
 
 @dataclass(frozen=True, slots=True)
 class DeltanetParameters:
-    """FLOPs a clock, fractions of bandwidth and intermediates, and seconds (one dependent step, one kernel's floor)."""
+    """FLOPs and bytes a clock, fractions (bandwidth, intermediates), heads (side), clocks (a step, a floor)."""
 
     issue: float
+    move: float
     dram: float
     spill: float
-    step_s: float
-    floor_s: float
+    side: float
+    step_clocks: float
+    floor_clocks: float
 
     @classmethod
     def of(cls, fit: Fit) -> DeltanetParameters:
@@ -63,11 +70,15 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     inner_states = heads * dk * dv * steps * 2.0 * 2.0  # BF16, written by one stage and read by the next
     spilled = np.where(chunked, p.spill * (2.0 * batch.bytes_moved + inner_states), 0.0)
     moved = (batch.bytes_moved + spilled + states) * (1.0 + backward)
-    memory = moved / (p.dram * chip.memory_bytes_per_s.value)
+    units, clock = chip.multiprocessors.value, chip.clock_hz.value
+    cold = batch.variant == "recurrent" and fit.value("repeats", 0.0) == 0
+    footprint = 2.0 * batch.bytes_moved + inner_states / 2.0 + states  # every intermediate once
+    memory = memory_seconds(moved, chip, dram=p.dram, footprint=footprint, cold=cold)
+    handled = moved / (p.move * units * clock)
     compute = flops / sustained_flops(chip, batch.precision, p.issue)
-    waves = np.ceil(heads / chip.multiprocessors.value)
+    waves = np.maximum(heads / (p.side * units), 1.0)
     kernels = np.where(chunked, CHUNK_KERNELS * (1.0 + backward), 1.0)
-    fixed = kernels * p.floor_s + p.step_s * steps * waves
-    body = np.maximum(memory, compute)
+    fixed = (kernels * p.floor_clocks + p.step_clocks * steps * waves) / clock
+    body = (memory**SHARP + handled**SHARP + compute**SHARP) ** (1.0 / SHARP)
     limit = np.where(compute > memory, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))

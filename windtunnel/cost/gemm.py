@@ -6,19 +6,22 @@ The library picks, from a few tile shapes and split-K factors, the fastest. For 
     compute  = waves × ⌈k ÷ s⌉ × 2 × tm × tn × multiprocessors × (1 ÷ matrix + feed ÷ around)  (``peaks.py``)
     feed     = 1 + edge × (1 ÷ tm + 1 ÷ tn)
     cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (cache × cache bandwidth)
-    stream   = waves × ⌈k ÷ s⌉ × (min(tm, m) + min(tn, n)) × element ÷ (stream × bandwidth ÷ multiprocessors)
-    memory   = bytes ÷ (dram × bandwidth)                    (with a fast path for what fits the cache)
+    stream   = waves × ⌈k ÷ s⌉ × (min(tm, m) + min(tn, n)) × element ÷ (stream × clock)
+    memory   = bytes × miss(footprint) ÷ (dram × bandwidth)                          (``memory_path.py``)
     time     = floor + waves × fill ÷ clock + |compute, cache, stream, memory| [+ split-K reduction]
 
-``|…|`` is the norm of order ``sharp``: 1 adds up, large takes the largest. ``edge`` is the cost of feeding
-small tiles, ``fill`` one tile's prologue and epilogue, ``stream`` how much more than its fair share of memory
-bandwidth one multiprocessor can draw when few are busy, ``cache`` counts reuse that multicast adds. Products
-that keep the chip busy for long run at the clock that the power limit sustains:
+``|…|`` is the norm of order 8: the largest, and a little more where others come near. ``edge`` is the cost of feeding
+small tiles, ``fill`` one tile's prologue and epilogue, ``stream`` the bytes a clock that one multiprocessor
+draws (bytes in flight ÷ latency: what bounds a chip of which few multiprocessors are busy), ``cache`` counts
+reuse that multicast adds. The footprint is both activations once and the weights ``CYCLE`` times in every partition
+of the cache: between two uses of one weight others pass, in a program and in the benchmarks, so that weights come
+from the level-2 cache only where several of them fit. Products that keep the chip busy for long run at the clock
+that the power limit sustains:
 
-    time × (1 + throttle × time ÷ (time + throttle_s))
+    compute × (1 + (slowdown − 1) × time ÷ (time + throttle_s)),   slowdown = (boost ÷ base clock)^throttle
 
 Time never falls when m, n, k or batch grow. Libraries that quantise their input inside the measured call pay
-``quantise`` passes over A and ``quantise_s``; only rows of that library are priced so.
+``quantise`` passes over A and ``quantise_clocks``; only rows of that library are priced so.
 
 Fitted on A100, H100, H800, B200 and S5000: m 1 to 32,768, n and k 32 to 65,536. Shapes left out, weighted by
 time: BF16 2 to 6 % median, 5 to 17 % at p90; FP8 2 to 16 %; S5000, each row in turn, 8 %. All fits with their
@@ -34,8 +37,8 @@ import numpy as np
 from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
-from windtunnel.cost.memory_path import memory_seconds
-from windtunnel.cost.peaks import issue_flops, matrix_flops
+from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds, missed
+from windtunnel.cost.peaks import issue_flops, matrix_flops, power_slowdown
 from windtunnel.specs.schema import Chip
 
 TILES = (
@@ -58,25 +61,37 @@ TILES = (
 SPLITS = (1, 2, 4, 8, 16)
 """Split-K factors."""
 
+_TILE_M = np.array([float(rows) for rows, _ in TILES]).reshape(-1, 1, 1)
+_TILE_N = np.array([float(columns) for _, columns in TILES]).reshape(-1, 1, 1)
+_SPLIT = np.array([float(split) for split in SPLITS]).reshape(1, -1, 1)
+
+ROWS_AT_ONCE = 512
+"""Products that all tiles are tried on at once: what keeps the arrays in a processor's cache."""
+
 TILE_K = 64
 """K is walked in steps of this many elements."""
+
+CYCLE = 5.0
+"""Weights that pass through the cache between two uses of one: layers that benchmarks rotate through."""
+
+QUANTISE_SHARE = 0.8
+"""Fraction of the memory bandwidth of a pass over activations; how many passes there are is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class GemmParameters:
-    """FLOPs a clock (issue), rows (edge), fractions of bandwidths, an order (sharp) and seconds."""
+    """FLOPs and bytes a clock and multiprocessor (issue, stream), rows (edge), fractions of bandwidths,
+    clocks and seconds.
+    """
 
     issue: float
     edge: float
     cache: float
     stream: float
     dram: float
-    l2: float
-    resident: float
-    sharp: float
     fill_clocks: float
-    floor_s: float
-    split_s: float
+    floor_clocks: float
+    split_clocks: float
     throttle: float
     throttle_s: float
 
@@ -98,6 +113,18 @@ class Products:
     a_bytes: float
     b_bytes: float
 
+    def rows(self, start: int, end: int) -> Products:
+        """Some of the products."""
+        m, n, k, batch, moved = (
+            column[start:end] for column in (self.m, self.n, self.k, self.batch, self.bytes_moved)
+        )
+        return Products(m, n, k, batch, moved, self.a_bytes, self.b_bytes)
+
+    def footprint(self, partitions: float) -> Floats:
+        """Bytes that want to stay in the cache: activations once, weights ``CYCLE`` times in every partition."""
+        weights = self.batch * self.n * self.k * self.b_bytes
+        return np.maximum(self.bytes_moved - weights, 0.0) + CYCLE * partitions * weights
+
 
 WEIGHT_ONLY_BYTES = {"int8_wo": 1.0, "int4_wo": 0.5}
 """Bytes of a weight that is widened on its way into the tile, by kernel path."""
@@ -106,14 +133,16 @@ WEIGHT_ONLY_BYTES = {"int8_wo": 1.0, "int4_wo": 0.5}
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     """Times of a batch of GEMM works; dims m, n, k, batch."""
     inner = product_times(products(batch), batch.precision, chip, GemmParameters.of(fit))
-    passes, fixed_s = fit.value("quantise", 0.0), fit.value("quantise_s", 0.0)
+    passes, fixed_s = fit.value("quantise", 0.0), fit.value("quantise_clocks", 0.0) / chip.clock_hz.value
     if passes == 0 and fixed_s == 0:
         return inner
     a_bytes = 2.0 * batch.dim("m", 1) * batch.dim("k", 1) * batch.dim("batch", 1)
-    quantise = memory_seconds(
-        passes * a_bytes, chip, dram=fit.value("dram"), l2=fit.value("l2"), resident=fit.value("resident")
-    )
-    return Times(inner.seconds + quantise + fixed_s, inner.limit)
+    return Times(inner.seconds + _quantise_seconds(passes * a_bytes, chip) + fixed_s, inner.limit)
+
+
+def _quantise_seconds(moved: Floats, chip: Chip) -> Floats:
+    """A pass over activations that the kernel before has just written: from the cache where they fit."""
+    return memory_seconds(moved, chip, dram=QUANTISE_SHARE)
 
 
 def products(batch: Batch) -> Products:
@@ -130,53 +159,75 @@ def products(batch: Batch) -> Products:
     )
 
 
-def product_times(x: Products, precision: str, chip: Chip, p: GemmParameters) -> Times:
-    """The fastest tile and split of each product, at the sustained clock."""
-    best = np.full(len(x.m), np.inf)
-    limit = np.zeros(len(best), dtype=np.int64)
-    speeds = (matrix_flops(chip, precision), issue_flops(chip, precision, p.issue))
-    memory = memory_seconds(x.bytes_moved, chip, dram=p.dram, l2=p.l2, resident=p.resident)
-    for tile_m, tile_n in TILES:
-        for split in SPLITS:
-            seconds, which = _with_tile(x, memory, speeds, chip, p, (tile_m, tile_n, split))
-            better = seconds < best
-            best = np.where(better, seconds, best)
-            limit = np.where(better, which, limit)
-    return Times(best * (1.0 + p.throttle * best / (best + p.throttle_s)), limit)
+def product_times(
+    x: Products, precision: str, chip: Chip, p: GemmParameters, *, overlap: bool = True
+) -> Times:
+    """The fastest tile and split of each product, at the sustained clock; ``overlap`` of arithmetic and memory."""
+    parts = [
+        _fastest(x.rows(start, start + ROWS_AT_ONCE), precision, chip, p, overlap)
+        for start in range(0, max(len(x.m), 1), ROWS_AT_ONCE)
+    ]
+    return Times(
+        np.concatenate([part.seconds for part in parts]), np.concatenate([part.limit for part in parts])
+    )
 
 
-def _with_tile(
-    x: Products,
-    memory: Floats,
-    speeds: tuple[float, float],
-    chip: Chip,
-    p: GemmParameters,
-    choice: tuple[int, int, int],
-) -> tuple[Floats, Ints]:
-    tile_m, tile_n, split = choice
-    units = chip.multiprocessors.value
-    tiles = x.batch * np.ceil(x.m / tile_m) * np.ceil(x.n / tile_n) * split
+def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap: bool) -> Times:
+    """All tiles (first axis) and splits (second) of all products (third) at once."""
+    units, clock = chip.multiprocessors.value, chip.clock_hz.value
+    tiles = x.batch * np.ceil(x.m / _TILE_M) * np.ceil(x.n / _TILE_N) * _SPLIT
     waves = np.ceil(tiles / units)
-    depth = np.ceil(x.k / (split * TILE_K)) * TILE_K
-    feed = 1.0 + p.edge * (1.0 / tile_m + 1.0 / tile_n)
-    matrix_flop_s, issue_flop_s = speeds
-    compute = waves * depth * (2.0 * tile_m * tile_n * units * (1.0 / matrix_flop_s + feed / issue_flop_s))
-    tile_bytes = tile_m * x.a_bytes + tile_n * x.b_bytes
+    depth = np.ceil(x.k / (_SPLIT * TILE_K)) * TILE_K
+    feed = 1.0 + p.edge * (1.0 / _TILE_M + 1.0 / _TILE_N)
+    flop_s = 1.0 / matrix_flops(chip, precision) + feed / issue_flops(chip, precision, p.issue)
+    tile_bytes = _TILE_M * x.a_bytes + _TILE_N * x.b_bytes
+    drawn = np.minimum(x.m, _TILE_M) * x.a_bytes + np.minimum(x.n, _TILE_N) * x.b_bytes
+    steps = waves * depth
+    compute = steps * (2.0 * _TILE_M * _TILE_N * units * flop_s)
     cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
-    drawn = np.minimum(x.m, tile_m) * x.a_bytes + np.minimum(x.n, tile_n) * x.b_bytes
-    stream = waves * depth * drawn * (units / (p.stream * chip.memory_bytes_per_s.value))
-    body, which = _norm(compute, cache, np.maximum(memory, stream), p.sharp)
-    fixed = p.floor_s + waves * (p.fill_clocks / chip.clock_hz.value)
-    if split > 1:
-        partial_bytes = 2.0 * 4.0 * split * x.m * x.n * x.batch  # FP32 partial sums, written and read once
-        fixed = fixed + p.split_s + partial_bytes / (p.l2 * chip.l2_bytes_per_s.value)
-    return body + fixed, np.where(body >= fixed, which, int(Limit.LATENCY))
+    memory = np.maximum(steps * (drawn / (p.stream * clock)), _memory_s(x, chip, p))
+    body = _body(compute, cache, memory, overlap)
+    seconds = body + (p.floor_clocks + waves * p.fill_clocks) / clock + _split_s(x, chip, p)
+    choice = seconds.reshape(-1, len(x.m)).argmin(axis=0)
+    terms = (compute, cache, memory, body, seconds)
+    compute, cache, memory, body, seconds = (_chosen(term, choice) for term in terms)
+    slower = power_slowdown(chip, p.throttle) - 1.0
+    compute = compute * (1.0 + slower * seconds / (seconds + p.throttle_s))
+    fixed = seconds - body
+    body = _body(compute, cache, memory, overlap)
+    seconds = body + fixed
+    bound = np.where(cache > memory, int(Limit.CACHE), int(Limit.MEMORY))
+    bound = np.where(compute >= np.maximum(cache, memory), int(Limit.COMPUTE), bound)
+    return Times(seconds, np.where(2.0 * body >= seconds, bound, int(Limit.LATENCY)))
 
 
-def _norm(compute: Floats, cache: Floats, memory: Floats, order: float) -> tuple[Floats, Ints]:
-    largest = np.maximum(np.maximum(compute, cache), memory)
-    body = largest * (
-        (compute / largest) ** order + (cache / largest) ** order + (memory / largest) ** order
-    ) ** (1.0 / order)
-    which = np.where(cache > memory, int(Limit.CACHE), int(Limit.MEMORY))
-    return body, np.where(compute >= largest, int(Limit.COMPUTE), which)
+def _memory_s(x: Products, chip: Chip, p: GemmParameters) -> Floats:
+    partitions = 1.0 if chip.l2_partitions is None else chip.l2_partitions.value
+    slow = x.bytes_moved / (p.dram * chip.memory_bytes_per_s.value)
+    return np.asarray(slow * missed(x.footprint(partitions), chip))
+
+
+def _split_s(x: Products, chip: Chip, p: GemmParameters) -> Floats:
+    """Seconds that split K adds: FP32 partial sums written and read once, and a pass over them."""
+    partial = 2.0 * 4.0 * _SPLIT * (x.m * x.n * x.batch) / (CACHE_SHARE * chip.l2_bytes_per_s.value)
+    return np.where(_SPLIT > 1, p.split_clocks / chip.clock_hz.value + partial, 0.0)
+
+
+def _chosen(term: Floats, choice: Ints) -> Floats:
+    return np.asarray(term.reshape(-1, len(choice))[choice, np.arange(len(choice))])
+
+
+def _body(compute: Floats, cache: Floats, memory: Floats, overlap: bool) -> Floats:
+    inside = _eighth(compute) + _eighth(cache)
+    return np.asarray(_root(inside + _eighth(memory)) if overlap else _root(inside) + memory)
+
+
+def _root(value: Floats) -> Floats:
+    return np.sqrt(np.sqrt(np.sqrt(value)))
+
+
+def _eighth(value: Floats) -> Floats:
+    """To the power of eight by squaring, which is many times faster than powers are."""
+    square = value * value
+    fourth = square * square
+    return np.asarray(fourth * fourth)

@@ -5,7 +5,10 @@
     tiles    = active × ⌈rows ÷ tm⌉ × ⌈n ÷ tn⌉
     memory   = (active × n × k weights + tokens × (n + k)) × element ÷ (dram × bandwidth)
 
-then waves, feed, fill and floor as in ``gemm.py``; the tile height is the one that suits ``rows``. The most
+    time     = floor + waves × fill ÷ clock + |compute, cache| + memory
+
+with the terms of ``gemm.py``; the tile height is the one that suits ``rows``. Memory adds up, since experts of few
+rows wait for their weights while others compute. The most
 loaded expert does not bound the kernel, since tiles of all experts share the waves.
 
 Fitted on A100, H100, H800 and B200. Layers left out, weighted by time: products alone 2 to 6 % median; fused
@@ -44,4 +47,4 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
         a_bytes=element,
         b_bytes=weight_bytes,
     )
-    return product_times(x, batch.precision, chip, GemmParameters.of(fit))
+    return product_times(x, batch.precision, chip, GemmParameters.of(fit), overlap=False)

@@ -26,5 +26,7 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
         fit.value("vector") * vector_peak(chip, batch.precision).value
     )
     memory = memory_seconds(batch.bytes_moved, chip, dram=fit.value("dram"))
-    fixed = fit.value("floor_s") + np.maximum(batch.kernels, 1.0) * fit.value("panel_s")
+    fixed = (
+        fit.value("floor_clocks") + np.maximum(batch.kernels, 1.0) * fit.value("panel_clocks")
+    ) / chip.clock_hz.value
     return largest(((Limit.VECTOR, arithmetic), (Limit.MEMORY, memory)), fixed)

@@ -31,12 +31,12 @@ from windtunnel.cost import (
     unknown,
 )
 from windtunnel.cost.batch import Batch
-from windtunnel.cost.fit import Choice, Fit, choose
+from windtunnel.cost.fit import Choice, Fit, choose, factors, load, transfer, transfer_kind
 from windtunnel.cost.host import host_time_s
 from windtunnel.cost.kernel_time import Floats, KernelTime, Limit, Times
 from windtunnel.estimate import Source
 from windtunnel.program.work import Family, Work
-from windtunnel.specs.schema import Chip, Trust
+from windtunnel.specs.schema import Chip, Trust, Vendor
 
 FamilyModel = Callable[[Batch, Chip, Fit], Times]
 
@@ -88,9 +88,10 @@ _NOTHING = KernelTime(0.0, 0.0, 0.0, Source.ANALYTIC, "nothing", "no kernel")
 OUTSIDE_WIDENING = 1.5
 """Intervals outside the fitted range: the factors to this power."""
 BORROWED_WIDENING = 1.6
-"""Intervals of fits to another chip or another library: the factors to this power, on top, ..."""
+"""Intervals of borrowed fits in families of which too little was measured to leave a chip out: the factors to this
+power, ..."""
 BORROWED_LOW, BORROWED_HIGH = 0.8, 1.25
-"""... and at least this wide: what fits miss on chips and libraries left out of them."""
+"""... and at least this wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,13 @@ class Settings:
         library: whose kernels run where fits know several; empty takes what PyTorch calls.
         sustained: whether the chip has been busy for long, as in a training step: every product then runs at
             the clock that the power limit sustains, not only long ones.
+        repeated: whether kernels run in a loop over the same data, as benchmarks do: caches keep what fits.
     """
 
     allow_tf32: bool | None = None
     library: str = ""
     sustained: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +154,22 @@ class CostModel:
         batch = batch.with_precision(self._precision(batch))
         model, file, formula = MODELS[batch.family]
         choice = choose(
-            file, self.chip, library=self.settings.library, precision=batch.precision, variant=batch.variant
+            file,
+            self.chip,
+            library=self.settings.library,
+            precision=batch.precision,
+            variant=batch.variant,
+            repeated=self.settings.repeated,
         )
         fit = choice.fit.sustained() if self.settings.sustained else choice.fit
         times = model(batch, self.chip, fit)
         inside = choice.fit.inside(batch)
         low, high = choice.fit.interval(times.seconds)
         borrowed = choice.fit.rows > 0 and not (choice.own and choice.exact)
-        power = np.where(inside, 1.0, OUTSIDE_WIDENING) * (BORROWED_WIDENING if borrowed else 1.0)
-        low, high = low**power, high**power
         if borrowed:
-            low, high = np.minimum(low, BORROWED_LOW), np.maximum(high, BORROWED_HIGH)
+            low, high = self._borrowed(file, choice, batch, times.seconds)
+        power = np.where(inside, 1.0, OUTSIDE_WIDENING)
+        low, high = low**power, high**power
         return Prices(
             times.seconds,
             times.seconds * np.minimum(low, 1.0),
@@ -172,14 +180,34 @@ class CostModel:
             formula,
         )
 
+    def _borrowed(self, file: str, choice: Choice, batch: Batch, seconds: Floats) -> tuple[Floats, Floats]:
+        """The interval of a fit of another chip or library: what such fits missed where they could be checked."""
+        known = transfer(file)
+        kind = transfer_kind(
+            choice, load(file), self.chip, self.settings.library, batch.precision, batch.variant
+        )
+        where, how = kind.split("/")
+        for name in (kind, f"chip/{how}", f"{where}/same", "chip/same"):
+            if name in known:
+                return factors(known[name], seconds)
+        low, high = choice.fit.interval(seconds)
+        return (
+            np.minimum(low**BORROWED_WIDENING, BORROWED_LOW),
+            np.maximum(high**BORROWED_WIDENING, BORROWED_HIGH),
+        )
+
     def host_time_s(self, work: Work) -> float:
         """Host seconds to dispatch one eager operation."""
         return host_time_s(work, self.chip)
 
     def _precision(self, batch: Batch) -> str:
-        """FP32 products become TF32 where the program or the chip's default allows it."""
+        """FP32 products become TF32 where the program or the chip's default allows it, convolutions on NVIDIA always:
+        cuDNN takes TF32 unless told otherwise by a flag of its own.
+        """
         if batch.precision != "fp32" or batch.family not in _MATRIX or "tf32" not in self.chip.peak_flops:
             return batch.precision
+        if batch.family is Family.CONVOLUTION and self.chip.vendor is Vendor.NVIDIA:
+            return "tf32"
         allowed = self.settings.allow_tf32
         allowed = self.chip.tf32_default if allowed is None else allowed
         return "tf32" if allowed else "fp32"

@@ -23,6 +23,21 @@ CEILING = 0.97
 """Most of a data sheet peak that any kernel sustains: the clock under load is a little below the boost clock."""
 
 
+THROTTLED = 1.25
+"""Boost clock ÷ base clock of chips whose base clock is not stated: about what an H100 has."""
+
+
+def power_slowdown(chip: Chip, throttle: float) -> float:
+    """How much longer kernels take that keep the matrix units busy for long: the power limit lowers the clock.
+
+    ``throttle`` is how far, in logarithms, the clock falls from boost (0) to base (1). It belongs to the kernel
+    and carries over between chips.
+    """
+    base = chip.base_clock_hz
+    ratio = THROTTLED if base is None else chip.clock_hz.value / base.value
+    return float(ratio**throttle)
+
+
 def sustained_flops(chip: Chip, precision: str, issue: float) -> float:
     """FLOP/s of a main loop whose instructions around the matrix units allow ``issue`` FLOPs a clock and unit."""
     return 1.0 / (1.0 / matrix_flops(chip, precision) + 1.0 / issue_flops(chip, precision, issue))

@@ -20,4 +20,6 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     base = stream_times(batch, chip, fit)
     few = batch.dim("rows", 1) < chip.multiprocessors.value
     long = batch.bytes_read > chip.shared_memory_bytes.value
-    return Times(base.seconds + np.where(few & long, fit.value("floor_s"), 0.0), base.limit)
+    return Times(
+        base.seconds + np.where(few & long, fit.value("floor_clocks") / chip.clock_hz.value, 0.0), base.limit
+    )

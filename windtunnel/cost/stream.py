@@ -1,16 +1,15 @@
 """Kernels that stream tensors through the vector units: pointwise, norm, softmax, reduction, random, copy,
 optimizer. One formula, one set of parameters per family:
 
-    time = kernels × floor + max(bytes ÷ sustained, vector FLOPs ÷ (vector × peak))
-    1 ÷ sustained = 1 ÷ (MEMORY_CEILING × bandwidth) + 1 ÷ (move × multiprocessors × clock)
+    time = kernels × floor ÷ clock + |memory, bytes ÷ (move × multiprocessors × clock), vector, lanes|
+    memory = memory_path.py;  vector = vector FLOPs ÷ (vector × peak);  |…| the norm of order SHARP
+    lanes  = ⌈lanes ÷ multiprocessors⌉ × lane ÷ clock
 
-``move``, bytes a clock and multiprocessor, is what the kernel's instructions allow; it belongs to the kernel and
-carries over between chips, as ``issue`` does for products (``peaks.py``). Working sets that stay in the level-2
-cache take the fast path of ``memory_path.py``. What is special about each family stands in ``norm.py``,
-``pointwise.py`` and so on.
-
-Fitted on A100 (pointwise, norm, embedding, softmax), H100 (short convolutions, copies) and S5000. Shapes left out,
-weighted by time: pointwise 1 %, norm 4 %, embedding 3 %, softmax 3 % median.
+``move``, bytes a clock and multiprocessor, is what the kernel's instructions allow. It belongs to the kernel and
+carries over between chips, as ``issue`` does for products (``peaks.py``), and so do floors in clocks: kernels
+that move 4 to 10 bytes a clock run at the same rate a clock on A100, H100, B200 and H20, whatever the memory
+could give. ``lane`` is the cost of one block of a kernel that gives every sequence and channel its own block.
+What is special about each family stands in ``norm.py``, ``pointwise.py`` and so on.
 """
 
 from __future__ import annotations
@@ -21,24 +20,23 @@ import numpy as np
 
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.fit import Fit
-from windtunnel.cost.kernel_time import Floats, Limit, Times, largest
+from windtunnel.cost.kernel_time import Floats, Limit, Times
 from windtunnel.cost.memory_path import memory_seconds
 from windtunnel.cost.peaks import vector_peak
 from windtunnel.specs.schema import Chip
 
-MEMORY_CEILING = 0.94
-"""Most of a data sheet bandwidth that streaming kernels sustain: refresh and turnarounds take the rest."""
+SHARP = 4.0
+"""Order of the norm: instructions and memory overlap, and cost a little where they are equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamParameters:
-    """Bytes a clock (move), fractions of the cache and of the vector peak, seconds of one kernel's floor."""
+    """Bytes a clock (move), fractions of memory bandwidth and vector peak, clocks of one kernel's floor."""
 
     move: float
-    l2: float
-    resident: float
+    dram: float
     vector: float
-    floor_s: float
+    floor_clocks: float
 
     @classmethod
     def of(cls, fit: Fit) -> StreamParameters:
@@ -46,22 +44,17 @@ class StreamParameters:
         return cls(*(fit.value(name) for name in cls.__slots__))
 
 
-def sustained_share(chip: Chip, move: float) -> float:
-    """Fraction of the memory bandwidth that a kernel of ``move`` bytes a clock and multiprocessor sustains."""
-    around = move * chip.multiprocessors.value * chip.clock_hz.value
-    return 1.0 / (1.0 / MEMORY_CEILING + chip.memory_bytes_per_s.value / around)
-
-
 def times(batch: Batch, chip: Chip, fit: Fit, extra_bytes: Floats | float = 0.0) -> Times:
     """Times of streaming kernels; ``extra_bytes`` is traffic beyond each input and output once."""
     p = StreamParameters.of(fit)
-    memory = memory_seconds(
-        batch.bytes_moved + extra_bytes,
-        chip,
-        dram=sustained_share(chip, p.move),
-        l2=p.l2,
-        resident=p.resident,
-    )
+    clock, units = chip.clock_hz.value, chip.multiprocessors.value
+    moved = batch.bytes_moved + extra_bytes
+    memory = memory_seconds(moved, chip, dram=p.dram)
+    instructions = moved / (p.move * units * clock)
     vector = batch.vector_flops / (p.vector * vector_peak(chip, batch.precision).value)
-    fixed = np.maximum(batch.kernels, 1.0) * p.floor_s + fit.value("host_s", 0.0)
-    return largest(((Limit.MEMORY, memory), (Limit.VECTOR, vector)), fixed)
+    lane_s = fit.value("lane_clocks", 0.0) / clock * np.ceil(batch.dim("lanes") / units)
+    body = (memory**SHARP + instructions**SHARP + vector**SHARP + lane_s**SHARP) ** (1.0 / SHARP)
+    fixed = np.maximum(batch.kernels, 1.0) * p.floor_clocks / clock + fit.value("host_s", 0.0)
+    streamed = np.maximum(memory, instructions)
+    limit = np.where(vector > streamed, int(Limit.VECTOR), int(Limit.MEMORY))
+    return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))

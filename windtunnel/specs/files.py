@@ -35,6 +35,8 @@ UNITS: Mapping[str, str] = {
 }
 """The quantities of a chip and the SI base unit of each."""
 
+BASE_CLOCK, PARTITIONS = "base_clock_hz", "l2_partitions"
+
 PRECISIONS = ("fp4", "fp8", "int8", "bf16", "fp16", "tf32", "fp32", "fp64", "fp64_tensor")
 PEAK_UNIT = "FLOP/s"
 
@@ -54,7 +56,7 @@ _PROPERTIES = (
 _ATTENTION = ("dtypes", "head_dim_max", "head_dims_extra", "mask_gradient")
 _OWN = ("aliases", "based_on", "note")
 _RULES = ("tf32_default", "tf32_default_until", "properties", "attention", "peak_flops")
-_KEYS = (*_TEXTS, "aliases", "relatives", *_RULES, *UNITS)
+_KEYS = (*_TEXTS, "aliases", "relatives", *_RULES, *UNITS, BASE_CLOCK, PARTITIONS)
 
 Base = Callable[[str], Mapping[str, object]]
 
@@ -159,10 +161,12 @@ def _chip(name: str, table: Table) -> Chip:
         note=table.text("note", ""),
         multiprocessors=numbers["multiprocessors"],
         clock_hz=numbers["clock_hz"],
+        base_clock_hz=table.quantity(BASE_CLOCK, "Hz") if table.has(BASE_CLOCK) else None,
         memory_bytes=numbers["memory_bytes"],
         memory_bytes_per_s=numbers["memory_bytes_per_s"],
         l2_bytes=numbers["l2_bytes"],
         l2_bytes_per_s=numbers["l2_bytes_per_s"],
+        l2_partitions=table.quantity(PARTITIONS, "1") if table.has(PARTITIONS) else None,
         shared_memory_bytes=numbers["shared_memory_bytes"],
         link_bytes_per_s=numbers["link_bytes_per_s"],
         pcie_bytes_per_s=numbers["pcie_bytes_per_s"],

@@ -93,6 +93,8 @@ class Chip:
             ``fp64_tensor``. A precision that the chip lacks is absent; one that is undisclosed is
             present with trust ``assumed``. ``fp32`` and ``fp64`` are the vector units.
         multiprocessors: SMs, or MPs on MUSA. Tiles are quantised to waves of these.
+        clock_hz: boost clock; base_clock_hz: what the power limit leaves under the heaviest load, where stated.
+        l2_partitions: parts of the level-2 cache that each keep their own copy of what all multiprocessors read.
         memory_bytes: what the driver shows a process as total memory.
         link_bytes_per_s: scale-up bandwidth of one card per direction, all links together.
         launch_s: host time of one kernel launch; kernel_floor_s: shortest device time of a kernel.
@@ -112,11 +114,13 @@ class Chip:
     aliases: tuple[str, ...] = ()
     multiprocessors: Quantity
     clock_hz: Quantity
+    base_clock_hz: Quantity | None = None
     peak_flops: Mapping[str, Quantity]
     memory_bytes: Quantity
     memory_bytes_per_s: Quantity
     l2_bytes: Quantity
     l2_bytes_per_s: Quantity
+    l2_partitions: Quantity | None = None
     shared_memory_bytes: Quantity  # per multiprocessor
     registers_per_block: int
     threads_per_multiprocessor: int

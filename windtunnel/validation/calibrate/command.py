@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.cost.fit import load
+from windtunnel.cost.fit import load, transfer
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.catalogue import chip, chip_names
 from windtunnel.validation.calibrate.kernel_families import STAGES
@@ -56,10 +56,13 @@ def calibrate_kernels(data: Path, families: Sequence[str] = ()) -> Iterator[Fitt
         rows = rows_of_folder(data, stage.tables)
         if not rows:
             continue
-        entries = fit_stage(stage, rows, chips)
-        write_entries(PARAMETERS / f"{stage.file}.json", entries)
+        entries, borrowed = fit_stage(stage, rows, chips)
+        write_entries(PARAMETERS / f"{stage.file}.json", entries, borrowed)
         load.cache_clear()
+        transfer.cache_clear()
         for entry in entries:
+            if not entry["rows"]:  # by hand
+                continue
             path = "/".join(str(entry[name]) for name in ("precision", "variant") if entry[name])
             yield Fitted(
                 file=stage.file,

@@ -76,7 +76,7 @@ def fit_values(
     chips: Sequence[Points], family: Family, free: Sequence[Free], fixed: dict[str, float]
 ) -> dict[str, float]:
     """The parameters that explain the rows of all ``chips`` together best; every chip weighs the same."""
-    sample = [_thinned(points) for points in chips]
+    sample = [thinned(points) for points in chips]
     weights = [np.sqrt(_weights(points)) for points in sample]
     start = np.log([item.start for item in free])
     widths = np.array([item.width for item in free])
@@ -107,7 +107,8 @@ def _weights(points: Points) -> Floats:
     return np.asarray(weight / weight.mean())
 
 
-def _thinned(points: Points) -> Points:
+def thinned(points: Points) -> Points:
+    """At most ``ROWS_MAX`` of the rows, drawn with a fixed seed."""
     if len(points) <= ROWS_MAX:
         return points
     chosen = np.zeros(len(points), dtype=np.bool_)

@@ -26,6 +26,9 @@ class Stage:
     dims: tuple[str, ...]
     fixed: tuple[tuple[str, float], ...] = ()
     extras: tuple[tuple[tuple[str, str], tuple[Free, ...]], ...] = ()
+    by_hand: tuple[
+        tuple[str, float], ...
+    ] = ()  # plain kernels that nobody measured: the generic fit, uncalibrated
     generic_of: tuple[str, ...] = ()  # libraries that the generic fit starts from; all where empty
     known: tuple[
         tuple[str, str, float], ...
@@ -33,59 +36,59 @@ class Stage:
 
 
 _PRODUCT = (
-    Free("issue", 2e4, 500.0, 5e5),
-    Free("edge", 5.0, 0.05, 60.0),
-    Free("cache", 3.0, 0.3, 12.0),
-    Free("stream", 3.0, 0.8, 12.0),
-    Free("dram", 0.83, 0.3, 1.0),
-    Free("l2", 0.6, 0.15, 3.0),
-    Free("resident", 0.3, 0.02, 2.0),
-    Free("sharp", 4.0, 1.2, 12.0),
-    Free("fill_clocks", 1000.0, 80.0, 2e4),
-    Free("floor_s", 3e-6, 1e-6, 5e-5),
-    Free("split_s", 2.5e-6, 5e-7, 1e-3),
-    Free("throttle", 0.1, 0.005, 0.6),
+    Free("issue", 4e4, 500.0, 5e5),
+    Free("edge", 8.0, 0.05, 60.0),
+    Free("cache", 1.0, 0.3, 12.0),
+    Free("stream", 60.0, 3.0, 600.0),
+    Free("dram", 0.88, 0.3, 0.97),
+    Free("fill_clocks", 1500.0, 80.0, 2e4),
+    Free("floor_clocks", 3500.0, 500.0, 9e4),
+    Free("split_clocks", 4500.0, 500.0, 1e6),
+    Free("throttle", 0.5, 0.02, 1.5, width=0.2),
     Free("throttle_s", 2e-3, 3e-4, 3e-2),
 )
-_QUANTISE = (Free("quantise", 1.5, 0.02, 6.0), Free("quantise_s", 2e-6, 1e-7, 4e-5))
+_QUANTISE = (Free("quantise", 1.5, 0.02, 6.0), Free("quantise_clocks", 3500.0, 200.0, 8e4))
 _STREAM = (
-    Free("move", 100.0, 0.5, 2000.0),
-    Free("l2", 0.6, 0.1, 3.0),
-    Free("resident", 0.3, 0.02, 3.0),
-    Free("floor_s", 2.5e-6, 5e-7, 2e-5),
+    Free("move", 20.0, 0.3, 400.0),
+    Free("dram", 0.9, 0.5, 0.97),
+    Free("floor_clocks", 3500.0, 700.0, 4e4),
 )
 _ATTENTION = (
     Free("issue", 1e4, 300.0, 5e5),
     Free("narrow", 16.0, 0.5, 120.0),
     Free("softmax", 1.0, 0.1, 5.0),
     Free("tail", 0.5, 0.05, 1.0),
-    Free("dram", 0.8, 0.05, 2.0),
-    Free("l2", 0.6, 0.1, 3.0),
-    Free("resident", 0.5, 0.02, 2.0),
-    Free("throttle", 0.05, 0.005, 0.25),
+    Free("skip", 0.95, 0.02, 1.0, width=1.0),
+    Free("move", 15.0, 0.3, 1000.0),
+    Free("throttle", 0.45, 0.02, 1.5, width=0.15),
     Free("fill_clocks", 1000.0, 80.0, 6e4),
-    Free("floor_s", 5e-6, 1e-6, 5e-5),
+    Free("floor_clocks", 8000.0, 1500.0, 8e5),
 )
 _DECODE = (
     Free("issue", 3e3, 50.0, 1e5),
-    Free("dram", 0.75, 0.1, 1.0),
-    Free("passes", 1.0, 0.1, 30.0),
-    Free("step_s", 5e-10, 1e-11, 1e-6, width=3.0),
+    Free("dram", 0.85, 0.1, 0.97),
+    Free("move", 10.0, 0.1, 300.0),
+    Free("splits", 32.0, 1.0, 256.0, width=2.0),
+    Free("step_clocks", 1.0, 0.02, 2000.0, width=3.0),
     Free("fill_clocks", 1000.0, 20.0, 4e4),
-    Free("floor_s", 5e-6, 1e-6, 4e-4),
+    Free("floor_clocks", 1e4, 1500.0, 8e5),
 )
 _DELTANET = (
-    Free("issue", 2e3, 50.0, 1e5),
-    Free("dram", 0.6, 0.05, 1.0),
+    Free("issue", 2e3, 1500.0, 1e5),
+    Free("move", 15.0, 0.3, 400.0),
+    Free("dram", 0.85, 0.3, 0.97),
     Free("spill", 0.7, 0.01, 4.0),
-    Free("step_s", 6e-7, 1e-8, 2e-5),
-    Free("floor_s", 4e-6, 3e-7, 3e-5),
+    Free("side", 1.5, 0.5, 16.0),
+    Free("step_clocks", 1000.0, 15.0, 4e4),
+    Free("floor_clocks", 6000.0, 400.0, 6e4),
 )
 _TORCH_LOOP = ((("torch", "bf16"), (Free("host_s", 1e-5, 1e-7, 5e-5),)),)  # timed with its launch
 
 _DRIVER_LOOP = ((("driver", "bf16"), (Free("host_s", 2e-6, 1e-7, 2e-5),)),)
 _VECTOR = (("vector", 0.5),)
-_ROWS = (*_STREAM, Free("single", 1.5, 0.2, 20.0))
+_ROWS = (*_STREAM, Free("single", 20.0, 2.0, 300.0))
+_LANES = ((("trtllm/conv", "bf16"), (Free("lane_clocks", 200.0, 10.0, 3000.0),)),)  # a block a channel
+_HIDDEN_MEMORY = (("dram", 0.85),)  # prefill is rarely bound by memory
 _LINK = (Free("rate", 0.85, 0.02, 1.2), Free("floor_s", 1e-5, 2e-6, 3e-5))
 _AIC_ATTENTION = ("kernel_aic_mla", "kernel_infersim_attention")
 
@@ -97,7 +100,7 @@ STAGES = (
         _STREAM,
         (),
         _VECTOR,
-        _TORCH_LOOP,
+        _TORCH_LOOP + _LANES,
     ),
     Stage(
         "copy",
@@ -127,7 +130,15 @@ STAGES = (
         _VECTOR,
         _TORCH_LOOP,
     ),
-    Stage("indexing", (Family.EMBEDDING,), ("kernel_vidur_mlp_ops",), _STREAM, ("rows", "columns"), _VECTOR),
+    Stage(
+        "indexing",
+        (Family.EMBEDDING,),
+        ("kernel_vidur_mlp_ops",),
+        _STREAM,
+        ("rows", "columns"),
+        _VECTOR,
+        by_hand=(("move", 9.0), ("dram", 0.8), ("vector", 0.5), ("floor_clocks", 4000.0)),
+    ),
     Stage(
         "gemm",
         (Family.GEMM,),
@@ -172,7 +183,7 @@ STAGES = (
         ),
         _ATTENTION,
         ("q_len", "kv_len", "qk_dim"),
-        (),
+        _HIDDEN_MEMORY,
         generic_of=("fa2", "fa3", "cudnn"),  # kernels alone; serving libraries add the cache write
     ),
     Stage(
@@ -181,7 +192,7 @@ STAGES = (
         ("kernel_flash_attention", "kernel_simumax_efficiency", "s5000_measured"),
         _ATTENTION,
         ("q_len", "kv_len", "qk_dim"),
-        (),
+        _HIDDEN_MEMORY,
     ),
     Stage(
         "decode_attention",
@@ -191,13 +202,17 @@ STAGES = (
         ("batch", "kv_len", "qk_dim"),
         (
             ("group_max", 1e6),
-            ("l2", 0.0),
-            ("resident", 0.0),
-        ),  # caches are too large to stay in the level-2 cache
+            ("repeats", 1.0),
+        ),
         known=(("trtllm", "group_max", 32.0),),  # XQA kernels are built for groups of up to 32 heads
     ),
     Stage(
-        "deltanet", (Family.DELTANET,), ("kernel_aic_gated_deltanet",), _DELTANET, ("batch", "heads", "q_len")
+        "deltanet",
+        (Family.DELTANET,),
+        ("kernel_aic_gated_deltanet",),
+        _DELTANET,
+        ("batch", "heads", "q_len"),
+        (("repeats", 1.0),),
     ),
 )
 """In the order in which they are fitted: later stages price parts of earlier families."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from windtunnel.cost.fit import POOLED, Fit, Regime
+from windtunnel.cost.fit import POOLED, Fit, Regime, fit_of
 from windtunnel.cost.kernel_time import Limit
 from windtunnel.cost.model import MODELS
 from windtunnel.program.work import Family
@@ -29,34 +29,38 @@ from windtunnel.validation.calibrate.kernel_residuals import (
     regimes,
     residuals,
 )
+from windtunnel.validation.calibrate.kernel_transfer import Table, transfer_intervals
 from windtunnel.validation.measured import MeasuredRows
 from windtunnel.validation.score import weighted_quantile
 
 FEW_ROWS = 20
 """Below this a chip only moves peak fractions and fixed times, and borrows the shape of everything else."""
-FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_s", "fill_clocks", "rate"})
-OF_MEMORY = frozenset({"dram", "l2", "resident", "stream"})
+FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_clocks", "floor_s", "fill_clocks", "rate"})
+OF_MEMORY = frozenset({"dram", "stream"})
+BY_HAND_INTERVAL = (0.55, 2.0)
+"""Factors around a time that rests on usual fractions alone."""
 MEMORY_SHARE = 0.1
 """Rows that memory must bound before a fit of products may move what memory does."""
 
 Entry = dict[str, object]
 
 
-def fit_stage(stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]) -> list[Entry]:
-    """All fits of one parameter file."""
+def fit_stage(
+    stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]
+) -> tuple[list[Entry], Table]:
+    """All fits of one parameter file, and the intervals of borrowing them."""
     paths = points_by_path(stage, rows, chips)
     generic = _generic(stage, paths)
-    entries = [_entry(stage, POOLED, KernelPath("", "", ""), *generic)]
+    entries = [_by_hand(stage) if stage.by_hand else _entry(stage, POOLED, KernelPath("", "", ""), *generic)]
+    without: dict[tuple[KernelPath, str], dict[str, float]] = {}
     for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
         points = paths[path]
         free = _free(stage, path)
-        if not path.variant:  # a variant is another kernel: it starts from the textbook
-            free = _started(free, generic[0])
         fixed = _fixed(stage, free, path)
         pooled = fit_values(list(points.values()), _family(points), free, fixed)
-        entries.append(
-            _entry(stage, POOLED, path, pooled, list(points.values()), _chips_left_out(points, free, fixed))
-        )
+        left_out, others = _chips_left_out(points, pooled, free, fixed)
+        without |= {(path, name): values for name, values in others.items()}
+        entries.append(_entry(stage, POOLED, path, pooled, list(points.values()), left_out))
         for name in sorted(points):
             few = len(points[name]) < FEW_ROWS
             alone = few and len(points) < 3 and not path.variant
@@ -66,12 +70,14 @@ def fit_stage(stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Ch
             values = fit_values([points[name]], _family(points), moved, base)
             left_out = _shapes_left_out(points[name], _family(points), moved, base)
             entries.append(_entry(stage, name, path, values, [points[name]], left_out))
-    return entries
+    fits = [fit_of(stage.file, entry) for entry in entries]
+    return entries, transfer_intervals(paths, fits, without)
 
 
-def write_entries(path: Path, entries: Sequence[Entry]) -> None:
+def write_entries(path: Path, entries: Sequence[Entry], transfer: Table) -> None:
     """Write a parameter file; equal fits give equal bytes."""
-    path.write_text(json.dumps({"fits": list(entries)}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps({"fits": list(entries), "transfer": transfer}, indent=1, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _informed(free: Sequence[Free], points: Points, values: Mapping[str, float]) -> list[Free]:
@@ -139,7 +145,7 @@ def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
     """Its parameters; where the launch was timed too, the floor cannot be told from it and stays at its start."""
     extras = _extras(stage, path)
     timed_launch = any(item.name == "host_s" for item in extras)
-    return tuple(item for item in stage.free if not (timed_launch and item.name == "floor_s")) + extras
+    return tuple(item for item in stage.free if not (timed_launch and item.name == "floor_clocks")) + extras
 
 
 def _shapes_left_out(
@@ -163,14 +169,21 @@ def _shapes_left_out(
     return joined(found)
 
 
-def _chips_left_out(points: Mapping[str, Points], free: Sequence[Free], fixed: dict[str, float]) -> Residuals:
-    """Residuals of each chip predicted from the others; of the fit itself where only one chip was measured."""
-    found = []
+def _chips_left_out(
+    points: Mapping[str, Points], pooled: dict[str, float], free: Sequence[Free], fixed: dict[str, float]
+) -> tuple[Residuals, dict[str, dict[str, float]]]:
+    """Residuals of each chip predicted from the others, and the parameters that did so.
+
+    Where only one chip was measured: of the fit itself.
+    """
+    found, others = [], {}
     for name in sorted(points):
         rest = [item for other, item in points.items() if other != name]
-        values = fit_values(rest or [points[name]], _family(points), free, fixed)
+        values = fit_values(rest, _family(points), free, fixed) if rest else pooled
         found.append(residuals(points[name], rest, _family(points), values))
-    return joined(found)
+        if rest:
+            others[name] = values
+    return joined(found), others
 
 
 def _entry(
@@ -196,6 +209,21 @@ def _entry(
         "roofline_median": median_error(left_out.roofline_s, left_out.measured_s),
         "nearest_median": median_error(left_out.nearest_s, left_out.measured_s),
         "source": ", ".join(stage.tables),
+    }
+
+
+def _by_hand(stage: Stage) -> Entry:
+    """The fit of plain kernels that nobody measured: usual fractions, with a wide interval."""
+    return {
+        "chip": POOLED,
+        "library": "",
+        "precision": "",
+        "variant": "",
+        "values": dict(stage.by_hand),
+        "ranges": {},
+        "regimes": [[None, *BY_HAND_INTERVAL]],
+        "rows": 0,
+        "source": "uncalibrated: fractions of data sheet peaks usual for this family",
     }
 
 

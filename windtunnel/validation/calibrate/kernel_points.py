@@ -43,7 +43,7 @@ def points_by_path(
             good &= np.all([np.isfinite(column) for column in part.dims.values()], axis=0)
         if not good.any():
             continue
-        model = CostModel(chips[item.chip], Settings(library=item.library))
+        model = CostModel(chips[item.chip], Settings(library=item.library, repeated=True))
         other_s = sum((model.price(part.where(good)).seconds for part in others), np.zeros(int(good.sum())))
         path = KernelPath(item.library, mine[0].precision, mine[0].variant)
         points = Points(

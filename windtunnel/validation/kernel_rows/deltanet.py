@@ -14,6 +14,7 @@ from windtunnel.validation.measured import MeasuredRows, batch, shape_groups
 from windtunnel.validation.tables import Table
 
 CHUNK = 64.0
+LANE_TOKENS = 1024.0  # 128 threads of 8 elements
 
 
 def delta_rule(
@@ -48,14 +49,20 @@ def delta_rule(
     )
 
 
-def short_convolution(sequences: Floats, length: Floats, channels: Floats, taps: float = 4.0) -> Batch:
-    """Causal depthwise convolution; with one token it reads and writes the state of ``taps`` too."""
+def short_convolution(
+    sequences: Floats, length: Floats, channels: Floats, taps: float = 4.0, *, lanes: bool = False
+) -> Batch:
+    """Causal depthwise convolution; with one token it reads and writes the state of ``taps`` too.
+
+    ``lanes``: the kernel gives every channel of every sequence a block of its own, which walks
+    ``LANE_TOKENS`` tokens at a time.
+    """
     elements = sequences * length * channels
     state = np.where(length == 1, sequences * channels * taps * 2.0, 0.0)
     return batch(
         Family.POINTWISE,
         "bf16",
-        {"elements": elements},
+        {"elements": elements, "lanes": sequences * channels * np.ceil(length / LANE_TOKENS) * float(lanes)},
         vector_flops=2.0 * taps * elements,
         bytes_read=elements * 2.0 + state,
         bytes_written=elements * 2.0 + state,
@@ -63,9 +70,16 @@ def short_convolution(sequences: Floats, length: Floats, channels: Floats, taps:
     )
 
 
+BY_CHANNEL = frozenset({("sglang", "0.5.10")})
+"""Releases that run TensorRT-LLM's kernel (a block a channel), measured on the channels of the keys alone: their
+times depend on neither values nor model.
+"""
+
+
 def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
     """``kernel_aic_gated_deltanet``: one row a sub-kernel."""
-    for (gpu, library, kernel), rows in table.groups("gpu_system", "library", "kernel_source"):
+    names = ("gpu_system", "library", "library_version", "kernel_source")
+    for (gpu, library, version, kernel), rows in table.groups(*names):
         chip = chip_name(gpu)
         if chip is None:
             continue
@@ -73,8 +87,10 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
         k_heads, v_heads = rows.number("num_k_heads"), rows.number("num_v_heads")
         dim = rows.number("head_k_dim")
         if "conv1d" in kernel:
-            part = short_convolution(sequences, length, (2.0 * k_heads + v_heads) * dim)
-            name = f"{library}/{'update' if 'update' in kernel else 'conv'}"
+            by_channel = library == "trtllm" or (library, version) in BY_CHANNEL
+            channels = k_heads * dim if by_channel else (2.0 * k_heads + v_heads) * dim
+            part = short_convolution(sequences, length, channels, lanes=by_channel and "update" not in kernel)
+            name = f"{'trtllm' if by_channel else library}/{'update' if 'update' in kernel else 'conv'}"
         else:
             chunk = CHUNK if "chunk" in kernel else 0.0
             part = delta_rule(sequences, length, k_heads, v_heads, dim, chunk=chunk)
@@ -91,18 +107,17 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
 
 
 def infersim(table: Table) -> Iterator[MeasuredRows]:
-    """``kernel_infersim_gdn``."""
+    """``kernel_infersim_gdn``: convolutions and updates; the stages of the chunked form are not priced one by one."""
     for (gpu, kernel), rows in table.groups("gpu", "sub_kernel"):
         chip = chip_name(gpu)
-        if chip is None:
+        if chip is None or kernel not in ("conv", "gdn_update"):
             continue
         sequences, length = rows.number("batch_size", 1.0), rows.number("seq_len", 1.0)
         k_heads, v_heads, dim = rows.number("k_heads"), rows.number("v_heads"), rows.number("k_head_dim")
         if kernel == "conv":
             part, name = short_convolution(sequences, length, (2.0 * k_heads + v_heads) * dim), "sglang/conv"
         else:
-            chunk = CHUNK if kernel == "chunk_gdn" else 0.0
-            part, name = delta_rule(sequences, length, k_heads, v_heads, dim, chunk=chunk), "fla"
+            part, name = delta_rule(sequences, length, k_heads, v_heads, dim, chunk=0.0), "fla"
         yield MeasuredRows(
             rows.file, chip, name, rows.index, (part,), rows.number("latency_seconds"), shape_groups(v_heads)
         )

@@ -102,7 +102,8 @@ def _norm(rows: Table) -> Batch:
 def _embedding(rows: Table) -> Batch:
     tokens, hidden = _tokens(rows), rows.number("hidden_size")
     moved = tokens * hidden * 2.0
-    return stream(Family.EMBEDDING, moved, moved, {"rows": tokens, "columns": hidden})
+    # of a vocabulary-parallel layer: masks around the gather, several times a plain gather's time
+    return stream(Family.EMBEDDING, moved, moved, {"rows": tokens, "columns": hidden}, "vocabulary_parallel")
 
 
 _VIDUR = {

@@ -24,9 +24,14 @@ _LIBRARY = {
 }
 
 
-def kernel_of(source: str) -> str:
-    """``"vllm_fp8moe_triton_tritonexperts"`` → ``"triton"``."""
+GENERATED = frozenset({"w4a8_mxfp4_mxfp8", "nvfp4"})
+
+
+def kernel_of(source: str, dtype: str = "") -> str:
+    """``"vllm_fp8moe_triton_tritonexperts"`` → ``"triton"``; FP4 weights run on generated kernels in TensorRT-LLM."""
     name = source.lower()
+    if name == "moe_torch_flow" and dtype in GENERATED:
+        return "trtllm_gen"
     if "flashinfer_trtllm" in name:
         return "trtllm_gen"
     for word in _KERNEL_WORDS:
@@ -67,7 +72,7 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
         chip, path = chip_name(gpu), precision_of(dtype)
         if chip is None or path is None:
             continue
-        kernel = kernel_of(source)
+        kernel = kernel_of(source, dtype)
         gates = 1.0 if "nongated" in source else 2.0
         hidden = rows.number("hidden_size")
         inner = rows.number("inter_size") / rows.number("moe_tp_size", 1.0)
