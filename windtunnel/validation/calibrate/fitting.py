@@ -3,7 +3,8 @@
     minimise  Σ w soft(ln(predicted ÷ measured) ÷ NOISE) + Σ (ln(parameter ÷ start) ÷ PRIOR)²
 
 ``w`` grows slowly with the measured time, since long kernels decide steps and short ones are many. The prior
-keeps parameters that the rows say nothing about at their start.
+keeps parameters that the rows say nothing about at their start; it grows with the rows, so that fits over many chips
+hold on to it as fits of one do.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def fit_values(
     weights = [np.sqrt(_weights(points)) for points in sample]
     start = np.log([item.start for item in free])
     widths = np.array([item.width for item in free])
-    largest = max(len(points) for points in sample)
+    seen = sum(len(points) for points in sample)
 
     def residuals(x: Floats) -> Floats:
         values = {**fixed, **dict(zip((item.name for item in free), np.exp(x).tolist()))}
@@ -88,7 +89,7 @@ def fit_values(
             weight * _soft(np.log(predict(points, family, values) / points.seconds) / NOISE)
             for points, weight in zip(sample, weights)
         ]
-        return np.concatenate([*errors, (x - start) / widths * np.sqrt(1.0 + largest / 500.0)])
+        return np.concatenate([*errors, (x - start) / widths * np.sqrt(1.0 + seen / 500.0)])
 
     bounds = (np.log([item.low for item in free]), np.log([item.high for item in free]))
     answer = least_squares(
