@@ -1,0 +1,140 @@
+"""Evidence that takes longer than a page may: kept with the command that made it and the hash of its content.
+
+* ``evidence/robobrain.json``: a comparison that ``windtunnel align`` saved.
+* ``evidence/runs.json``: runs of unmodified code, with versions.
+
+``windtunnel claims --rerun`` makes them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from windtunnel.claims.claim import Answer, Setting, Variation
+from windtunnel.errors import WindtunnelError
+from windtunnel.estimate import Estimate, Source
+from windtunnel.results import align_file
+from windtunnel.results.align_result import AlignResult, Judged
+
+FOLDER = "evidence"
+RUNS, ALIGNMENT = "runs.json", "robobrain.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of unmodified code on the card.
+
+    Attributes:
+        topic: which claim it belongs to. stack: whose code, with its version. what: what ran.
+        outcome: what came out, in words. date: when.
+    """
+
+    topic: str
+    stack: str
+    what: str
+    command: str
+    outcome: str
+    date: str
+
+
+def folder() -> Path:
+    """Where the evidence lies."""
+    return Path(str(importlib.resources.files("windtunnel.claims"))) / FOLDER
+
+
+def runs() -> tuple[Run, ...]:
+    """All runs on record.
+
+    Raises:
+        WindtunnelError: E809, the file is not what its hash says.
+    """
+    path = folder() / RUNS
+    if not path.exists():
+        return ()
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if digest(data["runs"]) != data["sha256"]:
+        raise WindtunnelError(
+            "E809",
+            "the evidence of runs was changed after it was recorded",
+            values={"file": RUNS, "recorded": data["sha256"][:12], "is": digest(data["runs"])[:12]},
+            hint="windtunnel claims stack --rerun",
+        )
+    return tuple(Run(**run) for run in data["runs"])
+
+
+def save_runs(found: tuple[Run, ...]) -> None:
+    """Write the runs with their hash."""
+    rows = [asdict(run) for run in found]
+    text = json.dumps({"sha256": digest(rows), "runs": rows}, indent=1, ensure_ascii=False)
+    folder().mkdir(exist_ok=True)
+    (folder() / RUNS).write_text(text + "\n", encoding="utf-8")
+
+
+def digest(rows: list[dict[str, str]]) -> str:
+    """SHA-256 of the rows in canonical JSON."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def stack_runs(topic: str) -> tuple[str, ...]:
+    """The runs of one topic, in words."""
+    return tuple(
+        f"{run.stack}: {run.what}: {run.outcome} ({run.date}; `{run.command}`)"
+        for run in runs()
+        if run.topic == topic
+    )
+
+
+def alignment() -> Answer:
+    """The answer of the stored comparison: one setting for each definition of deviation."""
+    path = folder() / ALIGNMENT
+    if not path.exists():
+        return Answer(would_take="no comparison is on record: windtunnel claims robobrain --rerun")
+    found = align_file.load(path)
+    settings = tuple(
+        _setting(judged, found) for judged in found.deviations if judged.deviation.name != "tail_gap_nats"
+    )
+    return Answer(
+        settings=settings,
+        variations=tuple(
+            Variation(assumption=f"accumulator with {row.varied}", prediction=settings[0].prediction)
+            for row in found.sensitivity
+            if row.passes_gate
+        )
+        if settings
+        else (),
+        would_take="a definition of deviation that rounding alone keeps below the figure; see the rows",
+        why=_why(found),
+    )
+
+
+def _setting(judged: Judged, found: AlignResult) -> Setting:
+    low, high = (100 * abs(end) for end in judged.interval)
+    if judged.interval[0] < 0:
+        low = 0.0  # of the size; the sign does not matter to the claim
+    value = 100 * abs(judged.deviation.value)
+    inside = (
+        "as replicas that differ in rounding alone" if judged.inside else "more than rounding alone gives"
+    )
+    return Setting(
+        label=f"{judged.deviation.definition}: {inside} (z {judged.z:+.1f})",
+        prediction=Estimate(value, min(low, high, value), max(low, high, value), ((Source.ASSUMED, 1.0),)),
+        command=found.evidence.command,
+    )
+
+
+def _why(found: AlignResult) -> tuple[str, ...]:
+    sides = f"{found.reference.target} against {found.candidate.target}, {found.evidence.steps} steps"
+    lines = [f"{sides}, {found.evidence.parameters:,} parameters, {len(found.losses.replicas)} replicas"]
+    caught = sum(control.caught for control in found.locked.controls)
+    lines.append(f"injected defects caught: {caught} of {len(found.locked.controls)}")
+    if found.evaluation is not None:
+        right = found.evaluation
+        lines.append(
+            f"evaluation: reference {right.reference.value:.1%}, candidate {right.candidate.value:.1%}, "
+            f"p = {right.p_value:.2f}"
+        )
+    return (*lines, f"runs {found.evidence.runs_sha256[:12]}; {'; '.join(found.candidate.assumed)}")

@@ -1,0 +1,46 @@
+"""Claims about software: frameworks that run, code that moves unchanged."""
+
+from __future__ import annotations
+
+from windtunnel.claims.claim import Answer, Claim, Says
+from windtunnel.claims.evidence import stack_runs
+
+GROUP = "The stack"
+
+
+def _frameworks() -> Answer:
+    return Answer(
+        runs=stack_runs("stack"),
+        why=("a virtual card shows that code asks for nothing it lacks; speed is another matter",),
+    )
+
+
+def _migration() -> Answer:
+    return Answer(
+        runs=stack_runs("migration"),
+        why=("what a script is told in place of CUDA is listed after each run; `--strict` refuses instead",),
+    )
+
+
+CLAIMS = (
+    Claim(
+        name="stack",
+        group=GROUP,
+        title="PyTorch, Megatron-LM, vLLM and SGLang",
+        says=Says.NO_FIGURE,
+        wording="native PyTorch, Megatron-LM, vLLM, SGLang",
+        said="mthreads.com and press, 2026",
+        command="windtunnel claims stack --rerun",
+        evaluate=_frameworks,
+    ),
+    Claim(
+        name="migration",
+        group=GROUP,
+        title="CUDA code moves at no cost",
+        says=Says.NO_FIGURE,
+        wording="zero-cost code migration; CUDA ecosystem compatibility",
+        said="mthreads.com and press, 2026",
+        command="windtunnel claims migration --rerun",
+        evaluate=_migration,
+    ),
+)
