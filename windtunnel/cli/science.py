@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windtunnel import units
-from windtunnel.cli import output
+from windtunnel.cli import output, science_answer
 from windtunnel.cli.parser import add_chip_options
 from windtunnel.errors import WindtunnelError
-from windtunnel.report.text_table import TextColumn, render
 from windtunnel.specs.targets import parse_target
 
 if TYPE_CHECKING:
     from windtunnel.specs.cluster import Cluster
-    from windtunnel.workloads.md.predict import Decomposed
-    from windtunnel.workloads.science.curve import Curve, Point
+    from windtunnel.workloads.science.curve import Curve
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -53,6 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--step-fs", type=float, default=4.0, help="length of a time step, fs (default: 4)")
     add("--replicas", type=int, default=1, metavar="N", help="copies of the system side by side on a card")
     add("--eager", action="store_true", help="also record our PyTorch program and price it as written")
+    add("--report", type=Path, metavar="FILE.html", help="also write the curves as a page")
     add_chip_options(parser)
 
 
@@ -76,10 +76,14 @@ def run(args: argparse.Namespace) -> int:
         for cluster in clusters
         if cluster.cards > 1
     ]
+    if args.report:
+        science_answer.write_page(args, clusters, fused, eager)
     if args.json:
-        output.print_json(output.success("science", _json(args, clusters, fused, eager, cut)))
+        output.print_json(
+            output.success("science", science_answer.as_json(args, clusters, fused, eager, cut))
+        )
         return 0
-    output.print_lines(_page(args, clusters, fused, eager, cut))
+    output.print_lines(science_answer.page(args, clusters, fused, eager, cut))
     return 0
 
 
@@ -118,157 +122,3 @@ def _eager(args: argparse.Namespace, clusters: Sequence[Cluster], sizes: Sequenc
             progress.update(cluster.chip.name)
             curves.append(eager_curve(cluster.chip, sizes, step_fs=args.step_fs))
     return curves
-
-
-def _page(
-    args: argparse.Namespace,
-    clusters: Sequence[Cluster],
-    fused: Sequence[Curve],
-    eager: Sequence[Curve],
-    cut: Sequence[Sequence[Decomposed]],
-) -> list[str]:
-    from windtunnel.workloads.md.predict import SPONGE_CLAIM, sponge_ratio
-
-    width = output.width()
-    copies = f", {args.replicas} replicas together" if args.replicas > 1 else ""
-    lines = [f"Molecular dynamics, one card, fused engine, {args.step_fs:g} fs steps{copies}: ns/day", ""]
-    lines += _curves(fused, width)
-    if eager:
-        lines += ["", "The same system, our PyTorch program as written, operation by operation: ns/day", ""]
-        lines += _curves(eager, width)
-    for cluster, row in zip([c for c in clusters if c.cards > 1], cut):
-        lines += ["", f"{cluster.title}: one system cut into {cluster.cards} domains, ns/day", ""]
-        lines += _cuts(row, width)
-    chips = [cluster.chip for cluster in clusters]
-    names = [chip.name for chip in chips]
-    if names[:2] == ["mtt-s5000", "h100-sxm"]:
-        claim = sponge_ratio(chips[0], chips[1], [int(point.size) for point in fused[0].points])
-        gap = [estimate.value for estimate in claim.unexplained]
-        lines += [
-            "",
-            *output.wrapped(
-                f"Claimed of SPONGE: {SPONGE_CLAIM} × H100, without size or versions. The hardware as known here gives "
-                f"{claim.points[0].rate.value:.2f} × at {claim.points[0].size:,.0f} atoms and "
-                f"{claim.points[-1].rate.value:.2f} × at {claim.points[-1].size:,.0f}; what is left, a factor of "
-                f"{min(gap):.1f} to {max(gap):.1f}, would be software.",
-                width,
-            ),
-        ]
-    lines += _grounds(chips, width)
-    return lines
-
-
-def _curves(curves: Sequence[Curve], width: int) -> list[str]:
-    from windtunnel.workloads.science.curve import ratios
-
-    columns = [TextColumn("atoms", right=True)]
-    for index, curve in enumerate(curves):
-        columns += [
-            TextColumn(curve.chip, right=True),
-            TextColumn("80 %", right=True, rank=2),
-            TextColumn("bound by", rank=3),
-        ]
-        if index:
-            columns += [TextColumn(f"÷ {curve.chip}", right=True), TextColumn("80 %", right=True, rank=1)]
-    compared = [ratios(curves[0], curve) for curve in curves[1:]]
-    rows = []
-    for row, point in enumerate(curves[0].points):
-        cells = [f"{point.size:,.0f}"]
-        for index, curve in enumerate(curves):
-            cells += [*_rate(curve.points[row]), curve.points[row].limit]
-            if index:
-                cells += _rate(compared[index - 1][row])
-        rows.append(cells)
-    return render(columns, rows, width)
-
-
-def _rate(point: Point) -> list[str]:
-    rate = point.rate
-    return [
-        units.significant(rate.value),
-        f"{units.significant(rate.low)} – {units.significant(rate.high)}",
-    ]
-
-
-def _cuts(row: Sequence[Decomposed], width: int) -> list[str]:
-    columns = [
-        TextColumn("atoms", right=True),
-        TextColumn("ns/day", right=True),
-        TextColumn("80 %", right=True, rank=1),
-        TextColumn("compute", right=True),
-        TextColumn("halo", right=True),
-        TextColumn("transposes", right=True),
-    ]
-    rows = [
-        [
-            f"{item.atoms:,}",
-            units.significant(item.rate.value),
-            f"{units.significant(item.rate.low)} – {units.significant(item.rate.high)}",
-            *(units.seconds(part.value) for part in (item.compute, item.halo, item.transposes)),
-        ]
-        for item in row
-    ]
-    return render(columns, rows, width)
-
-
-def _grounds(chips: Sequence[object], width: int) -> list[str]:
-    """What the numbers rest on."""
-    from windtunnel.specs.schema import Chip
-    from windtunnel.workloads.science.engine import assumed_facts, parameters
-
-    text = (
-        "Constants: OpenMM 8.4 on A100, RTX 4080 and L40S (openmm.org, July 2026); chips left out of the fit are "
-        f"missed by {100 * parameters().spread:.0f} % (one standard deviation), which the intervals hold."
-    )
-    lines = ["", *output.wrapped(text, width)]
-    for chip in chips:
-        if isinstance(chip, Chip) and (facts := assumed_facts(chip)):
-            told = "; ".join(f"{name}: {why}" for name, why in facts.items())
-            lines += output.wrapped(f"{chip.name} is assumed in part. {told}.", width)
-    return lines
-
-
-def _json(
-    args: argparse.Namespace,
-    clusters: Sequence[Cluster],
-    fused: Sequence[Curve],
-    eager: Sequence[Curve],
-    cut: Sequence[Sequence[Decomposed]],
-) -> dict[str, object]:
-    from windtunnel.workloads.science.curve import ratios
-    from windtunnel.workloads.science.engine import assumed_facts
-
-    def points(found: Sequence[Point]) -> list[dict[str, object]]:
-        return [{"atoms": p.size, "rate": p.rate.to_dict(), "limit": p.limit} for p in found]
-
-    cuts = iter(cut)
-    return {
-        "step_fs": args.step_fs,
-        "replicas": args.replicas,
-        "curves": [
-            {"chip": c.chip, "execution": c.execution, "unit": c.rate_name, "points": points(c.points)}
-            for c in (*fused, *eager)
-        ],
-        "ratios": [
-            {"over": fused[0].chip, "under": c.chip, "points": points(ratios(fused[0], c))} for c in fused[1:]
-        ],
-        "decomposed": [
-            {
-                "cluster": cluster.name,
-                "cards": cluster.cards,
-                "points": [
-                    {
-                        "atoms": d.atoms,
-                        "ns_per_day": d.rate.to_dict(),
-                        "compute_s": d.compute.to_dict(),
-                        "halo_s": d.halo.to_dict(),
-                        "transposes_s": d.transposes.to_dict(),
-                    }
-                    for d in next(cuts)
-                ],
-            }
-            for cluster in clusters
-            if cluster.cards > 1
-        ],
-        "assumed": {cluster.chip.name: assumed_facts(cluster.chip) for cluster in clusters},
-    }

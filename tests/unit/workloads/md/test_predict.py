@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,15 @@ def test_eager_is_slower_than_fused_and_bound_differently(capsys: pytest.Capture
 def test_sizes_that_make_no_sense(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["science", "md", *line]) == 2
     assert "[E948]" in capsys.readouterr().err
+
+
+def test_the_page_draws_curves_with_the_claim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "md.html"
+    assert main(["science", "md", "--report", str(path), "--atoms", "23558", "92224", "1067095"]) == 0
+    page = path.read_text(encoding="utf-8")
+    assert page.count('class="curve"') == 2 + 2  # two chips; the ratio and the claimed level
+    assert "claimed: 1.7" in page
+    assert "Assumed of mtt-s5000" in page
+    assert "http" not in page.split("</style>")[1].replace("http://www.w3.org", "")
+    assert main(["science", "md", "--report", str(tmp_path / "none" / "md.html")]) == 2
+    assert "[E925]" in capsys.readouterr().err
