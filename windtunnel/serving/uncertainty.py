@@ -18,8 +18,8 @@ from windtunnel.serving.deployment import Deployment
 
 CORRELATED = 0.5**0.5
 """``estimate.total`` with correlation 0.5 and many small parts: the root of a half of the summed widths."""
-ENGINE_SPREAD = 0.23
-"""Half-width in logarithms of seconds (``infer_trtllm_overview``, 45 rows: 36 inside; kernels alone hold 26)."""
+ENGINE_SPREAD = 0.20
+"""Half-width in logarithms of seconds (``infer_trtllm_overview``, 45 rows: 36 inside; kernels alone hold 31)."""
 
 
 @dataclass(frozen=True, slots=True)
