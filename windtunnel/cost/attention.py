@@ -20,7 +20,7 @@ Where the chip's own fused kernel does not take the shape (``Chip.attention``, f
 variant is ``math``: two batched products, and the score matrix written and read in between.
 
 Fitted on A100, H100, H800, B200 and S5000: 1 to 32,768 queries, heads of 64 to 256. Heads left out, weighted by
-time: 1 to 7 % median, 3 to 17 % at p90 for FlashAttention and TensorRT-LLM; Triton kernels 30 to 65 %.
+time: 1 to 9 % median, 3 to 28 % at p90; FlashInfer and PyTorch on B200 35 %, Triton kernels 8 to 14 %.
 """
 
 from __future__ import annotations

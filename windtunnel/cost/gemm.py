@@ -24,8 +24,8 @@ Time never falls when m, n, k or batch grow. Libraries that quantise their input
 ``quantise`` passes over A and ``quantise_clocks``; only rows of that library are priced so.
 
 Fitted on A100, H100, H800, B200 and S5000: m 1 to 32,768, n and k 32 to 65,536. Shapes left out, weighted by
-time: BF16 2 to 6 % median, 5 to 17 % at p90; FP8 2 to 16 %; S5000, each row in turn, 8 %. All fits with their
-ranges: ``parameters/gemm.json`` and ``docs/kernel-costs.md``.
+time: BF16 1 to 9 % median, 5 to 16 % at p90; FP8 2 to 15 %; whole chips left out: L40S BF16 12 to 20 % by rows. All
+fits with their ranges: ``parameters/gemm.json`` and ``docs/kernel-costs.md``.
 """
 
 from __future__ import annotations

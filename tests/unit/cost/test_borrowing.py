@@ -1,0 +1,116 @@
+"""What a chip that was not measured takes from others: fits in hardware units, caches, clocks, intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.unit.cost.sample_chips import sample_chip
+from tests.unit.cost.sample_works import decode, gemm
+from windtunnel.cost.fit import Fit, Regime, choose_from, load, transfer, transfer_kind
+from windtunnel.cost.kernel_time import Floats
+from windtunnel.cost.memory_path import memory_seconds
+from windtunnel.cost.model import CostModel, Settings
+from windtunnel.cost.peaks import power_slowdown
+from windtunnel.specs.catalogue import chip
+
+WIDE = (Regime(float("inf"), 0.5, 2.0),)
+
+
+def fit(on: str, library: str, precision: str = "bf16", variant: str = "", **values: float) -> Fit:
+    return Fit(
+        family="attention", chip=on, library=library, precision=precision, variant=variant,
+        values=tuple(sorted(values.items())), regimes=WIDE, rows=100,
+    )  # fmt: skip
+
+
+def chosen(fits: list[Fit], on: str, library: str, precision: str = "bf16", variant: str = "") -> Fit:
+    found = choose_from(
+        fits,
+        chip(on),
+        family="attention",
+        library=library,
+        precision=precision,
+        variant=variant,
+        repeated=True,
+    )
+    assert found is not None
+    return found.fit
+
+
+def seconds(nbytes: float, *, cold: bool = False) -> float:
+    moved: Floats = np.array([nbytes])
+    return float(memory_seconds(moved, sample_chip(), dram=0.9, cold=cold)[0])
+
+
+def test_what_stays_in_the_cache_moves_faster_than_memory_could() -> None:
+    size = sample_chip().l2_bytes.value
+    assert seconds(size / 4) < 0.7 * seconds(size / 4, cold=True)
+    assert seconds(size * 8) == pytest.approx(seconds(size * 8, cold=True), rel=1e-3)
+
+
+def test_a_chip_far_above_its_base_clock_slows_most_under_load() -> None:
+    assert 1.0 < power_slowdown(chip("a100-80g"), 0.5) < power_slowdown(chip("h100-sxm"), 0.5)
+    assert power_slowdown(chip("h100-sxm"), 0.5) < power_slowdown(chip("l40s"), 0.5)
+    assert power_slowdown(chip("h20"), 0.5) == 1.0
+
+
+def test_a_kernel_of_another_harness_leaves_that_harness_behind() -> None:
+    slow = fit("h100-sxm", "fa3@vllm-mla", floor_clocks=300_000.0, move=2.0, issue=1e4)
+    usual = replace(fit("", "", floor_clocks=8_000.0, move=20.0, issue=2e4), precision="")
+    assert chosen([slow, usual], "h100-sxm", "fa3@vllm-mla").value("floor_clocks") == 300_000.0
+    borrowed = chosen([slow, usual], "h100-sxm", "fa3@sglang-mla")
+    assert borrowed.value("floor_clocks") == 8_000.0
+    assert borrowed.value("move") == 20.0
+    assert borrowed.value("issue") == 1e4
+
+
+def test_a_relatives_plain_kernel_stands_before_another_generations_variant() -> None:
+    ampere = fit("a100-80g", "trtllm@trtllm", issue=5e3)
+    hopper = fit("h100-sxm", "trtllm@trtllm", variant="fp8_cache", issue=2e5)
+    pooled = fit("", "trtllm@trtllm", variant="fp8_cache", issue=2e5)
+    on_ada = chosen([ampere, hopper, pooled], "l40s", "trtllm@trtllm", variant="fp8_cache")
+    assert on_ada.value("issue") == 5e3
+    assert (
+        chosen([ampere, hopper, pooled], "h200", "trtllm@trtllm", variant="fp8_cache").value("issue") == 2e5
+    )
+
+
+def test_another_precision_keeps_the_instructions_an_element() -> None:
+    plain = fit("h100-sxm", "fa3", issue=2e4)
+    assert plain.in_precision("fp8").value("issue") == 1e4
+    assert plain.in_precision("fp16").value("issue") == 2e4
+
+
+def test_a_cache_is_warm_in_a_benchmark_only() -> None:
+    work = decode(8, 512)
+    program = CostModel(chip("h100-sxm"), Settings(library="fa3@vllm"))
+    benchmark = CostModel(chip("h100-sxm"), Settings(library="fa3@vllm", repeated=True))
+    assert benchmark.kernel_time(work).seconds < program.kernel_time(work).seconds
+
+
+@pytest.mark.parametrize(
+    ("library", "work"), [("trtllm", gemm(64, 4096, 4096)), ("fa2@vllm", decode(8, 4096))]
+)
+def test_a_borrowed_fit_is_less_sure_than_an_own_one(library: str, work: object) -> None:
+    def width(on: str) -> float:
+        time = CostModel(chip(on), Settings(library=library)).kernel_time(work)  # type: ignore[arg-type]
+        return time.high_s / time.low_s
+
+    assert width("l40s") > width("a100-80g")
+
+
+def test_intervals_of_borrowed_fits_are_those_of_what_was_left_out() -> None:
+    for family in ("gemm", "attention", "decode_attention", "grouped_gemm", "deltanet", "pointwise"):
+        for kind, regimes in transfer(family).items():
+            assert kind.split("/")[0] in ("chip", "path")
+            assert all(regime.low < 0.9 and regime.high > 1.1 for regime in regimes)
+            assert regimes[-1].upper_s == float("inf")
+    fits = load("gemm")
+    on_l40s = choose_from(
+        fits, chip("l40s"), family="gemm", library="trtllm", precision="bf16", variant="", repeated=True
+    )
+    assert on_l40s is not None
+    assert transfer_kind(on_l40s, fits, chip("l40s"), "trtllm", "bf16", "") == "chip/same"
