@@ -49,9 +49,11 @@ form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schem
 structured = client.chat.completions.create(model=model, messages=ask, response_format=form)
 assert structured.choices[0].message.content == '{"done": false}'
 
-answer = client.responses.create(model=model, input="hello", max_output_tokens=9)
-assert answer.output_text
-with client.responses.stream(model=model, input="hello", max_output_tokens=9) as stream:
+short = client.responses.create(model=model, input="hello", max_output_tokens=9)
+assert short.status == "incomplete"
+answer = client.responses.create(model=model, input="hello")
+assert answer.output_text.startswith(short.output_text.strip())
+with client.responses.stream(model=model, input="hello") as stream:
     kinds = [event.type for event in stream]
     assert stream.get_final_response().output_text == answer.output_text
 assert kinds[0] == "response.created"

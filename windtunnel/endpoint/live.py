@@ -18,7 +18,6 @@ from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler, StepPlan
 from windtunnel.serving.sequence import Sequence
-from windtunnel.serving.vision_time import VisionTime
 
 RETRY_MAX_S = 60
 
@@ -30,7 +29,6 @@ class Stream:
     sequence: Sequence
     rank: Scheduler
     arrived_s: float
-    tower_s: float = 0.0  # of its pictures, until their step has come
     sent: int = 0
     last_s: float = 0.0
     done: bool = False
@@ -61,7 +59,6 @@ class LiveEngine:
         self.max_queue = max_queue
         self.counters = Counters()
         self.replicas = deployment.start()
-        self.vision = VisionTime(deployment)
         self._streams: dict[Sequence, Stream] = {}
         self._leaving: list[Stream] = []
         self._wake = [asyncio.Event() for _ in self.replicas]
@@ -105,7 +102,7 @@ class LiveEngine:
     def submit(
         self, prompt_tokens: int, output_tokens: int, keys: tuple[int, ...], pictures: Seq[int] = ()
     ) -> Stream:
-        """Queue a request; ``pictures``: tokens of each among the prompt's.
+        """Queue a request; ``pictures``: patches of each, whose tokens are among the prompt's.
 
         Raises Overloaded when the queue is full or the engine is closing.
         """
@@ -115,11 +112,18 @@ class LiveEngine:
         number = self._number
         self._number += 1
         size = self.deployment.memory.block_tokens
-        request = Request(number, self.now_s, prompt_tokens, output_tokens, keys, size if keys else 0)
+        request = Request(
+            number,
+            self.now_s,
+            prompt_tokens,
+            output_tokens,
+            keys,
+            size if keys else 0,
+            images=tuple(pictures),
+        )
         index = min(range(len(self.replicas)), key=lambda i: self.replicas[i].load)
         rank = min(self.replicas[index].ranks, key=lambda rank: len(rank.running) + 4 * len(rank.waiting))
-        tower_s = sum(map(self.vision.seconds, pictures))
-        stream = Stream(rank.add(request), rank, request.arrival_s, tower_s)
+        stream = Stream(rank.add(request), rank, request.arrival_s)
         self._streams[stream.sequence] = stream
         self._wake[index].set()
         return stream
@@ -163,24 +167,12 @@ class LiveEngine:
             if not any(plan.decodes or plan.chunks for _, plan in plans):
                 await asyncio.sleep(0.001)
                 continue
-            seconds = replica.step_seconds([plan for _, plan in plans])
-            seconds = (seconds + max(self._tower_s(plan) for _, plan in plans)) / self.speed
+            seconds = replica.step_seconds([plan for _, plan in plans]) / self.speed
             # a late wake-up is made good by the next steps, but never by more than one step
             deadline = max(deadline, time.monotonic() - seconds) + seconds
             await asyncio.sleep(max(0.0, deadline - time.monotonic()))
             for rank, plan in plans:
                 self._end(rank, plan)
-
-    def _tower_s(self, plan: StepPlan) -> float:
-        """Pictures whose prompts begin in this step go through the tower first, unless the cache has them."""
-        seconds = 0.0
-        for chunk in plan.chunks:
-            stream = self._streams.get(chunk.sequence)
-            if stream is not None and stream.tower_s:
-                new = 1 - chunk.sequence.cached_tokens / chunk.sequence.request.prompt_tokens
-                seconds += stream.tower_s * new
-                stream.tower_s = 0.0
-        return seconds
 
     def _end(self, rank: Scheduler, plan: StepPlan) -> None:
         """A step of one rank is over: hand out its tokens."""

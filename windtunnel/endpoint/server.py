@@ -167,12 +167,13 @@ class Endpoint:
                 "messages" if not wanted.prompt_tokens else "prompt",
                 code="context_length_exceeded",
             )
-        if wanted.images and not self.engine.vision.sees:
+        tower = self.deployment.step.vision
+        if wanted.images and tower is None:
             raise BadBody(f"{self.name} takes no pictures", "messages", code="unsupported_content")
         answer = self._writer.write(wanted)
         tokens, cut = cut_to(wanted, pieces(answer.written), room - prompt)
         keys = block_keys(wanted.prompt, self.deployment.memory.block_tokens)
-        pictures = [picture.tokens(self.engine.vision.merge) for picture in wanted.images]
+        pictures = [picture.tokens() * tower.merge for picture in wanted.images] if tower else []
         stream = self.engine.submit(prompt, len(tokens), keys, pictures)
         return _Begun(wanted, answer, tokens, cut, stream, wanted.model or self.name, int(time.time()))
 

@@ -19,11 +19,9 @@ class Writer:
 
     def write(self, wanted: Asked) -> Answer:
         """The answer, before it is cut to ``wanted.max_tokens``. Exactly asked lengths are words only."""
-        most = min(wanted.max_tokens, LONGEST)
-        if most and wanted.exact:
-            return Answer(words(most, wanted.prompt[-256:]))
+        if wanted.exact:
+            return Answer(words(min(wanted.max_tokens, LONGEST), wanted.prompt[-256:]))
         length = self.lengths.draw(wanted.prompt)
-        length = min(length, most) if most else length
         return policy.answer(wanted.messages, wanted.tools, wanted.tool_choice, wanted.schema, length)
 
 

@@ -1,4 +1,4 @@
-"""Pictures in requests: size from their data, tokens, and the time of the tower."""
+"""Pictures in requests: size from their data, and tokens."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ import struct
 import pytest
 
 from windtunnel.endpoint.images import UNSEEN, Image, images_in
-from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import DeploymentOptions, deploy
-from windtunnel.serving.vision_time import VisionTime
-from windtunnel.specs.model_catalogue import shipped_model
-from windtunnel.specs.targets import cluster_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 800, 600)
 GIF = b"GIF89a" + struct.pack("<HH", 320, 200)
@@ -55,30 +50,3 @@ def test_unseen_pictures_count_as_full_hd(address: str) -> None:
 )
 def test_tokens_are_groups_of_patches_within_bounds(size: tuple[int, int], tokens: int) -> None:
     assert Image(*size).tokens() == tokens
-
-
-def test_the_tower_takes_longer_for_larger_pictures_and_less_on_more_cards() -> None:
-    model = shipped_model("qwen3.5-397b-a17b")
-    eight = [
-        VisionTime(
-            deploy(
-                model,
-                cluster_of(chip, 8),
-                DeploymentOptions(tensor_parallel_size=8, precision=Precision("fp8")),
-            )
-        )
-        for chip in ("mtt-s5000", "h100-sxm")
-    ]
-    for vision in eight:
-        times = [vision.seconds(tokens) for tokens in (64, 500, 2040, 8000)]
-        assert times == sorted(times)
-        assert times[0] > 1e-4
-    assert eight[1].seconds(8000) < eight[0].seconds(8000)
-    small = shipped_model("qwen3-vl-8b")
-    one, two = (
-        VisionTime(deploy(small, cluster_of("mtt-s5000", n), DeploymentOptions(tensor_parallel_size=n)))
-        for n in (1, 2)
-    )
-    assert two.seconds(8000) < one.seconds(8000)
-    blind = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), DeploymentOptions())
-    assert VisionTime(blind).seconds(2040) == 0.0

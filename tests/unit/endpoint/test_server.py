@@ -147,7 +147,9 @@ def test_pictures_cost_tokens_and_time() -> None:
     whole = ask(running, messages=[{"role": "user", "content": content}], max_tokens=2).json()
     running.stop()
     assert 2040 < whole["usage"]["prompt_tokens"] < 2140
-    tower_s = endpoint.engine.vision.seconds(2040) / 4
+    tower = endpoint.deployment.step.vision
+    assert tower is not None
+    tower_s = tower.seconds(2040 * tower.merge) / 4
     assert took[1] > took[0] + tower_s
     assert took[2] < took[1] - tower_s / 2  # the cache has it
 

@@ -13,7 +13,6 @@ from windtunnel.endpoint.vllm.settings import Settings
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.step_time import Speculation
-from windtunnel.serving.vision_time import VisionTime
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_config import model_from_config
@@ -71,7 +70,7 @@ class Pace:
     def __init__(self, deployment: Deployment, speed: float) -> None:
         self._step = deployment.step
         self._speed = speed
-        self._vision = VisionTime(deployment)
+        self._tower = deployment.step.vision
         # a step of ours is told per token that comes out; vLLM counts those itself
         self._yielded = deployment.step.speculation.yielded
 
@@ -85,4 +84,7 @@ class Pace:
 
     def tower_s(self, pictures: Sequence[tuple[int, float]]) -> float:
         """Pictures of so many tokens, of which so large a part is not in the cache."""
-        return sum(self._vision.seconds(tokens) * new for tokens, new in pictures) / self._speed
+        tower = self._tower
+        if tower is None:
+            return 0.0
+        return sum(tower.seconds(tokens * tower.merge) * new for tokens, new in pictures) / self._speed

@@ -15,11 +15,11 @@ from windtunnel.results.agents_result import AgentsResult
 from windtunnel.results.serving_result import Limit, Spread
 from windtunnel.serving import metrics
 from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.engine import Scaled
 from windtunnel.serving.metrics import Sla, parse_sla
 from windtunnel.serving.router import Policy
 from windtunnel.serving.uncertainty import Width, width_of
 from windtunnel.workloads.agents.graph import CallGraph
-from windtunnel.workloads.agents.paced import Paced
 from windtunnel.workloads.agents.replay import Outcome, Pace, replay, unhurried_s
 
 DEFAULT_SLA = "ttft:p90<3s,tpot:p90<80ms"
@@ -98,7 +98,7 @@ def _most(deployment: Deployment, question: Question, alone_s: float, say: Progr
 
 
 def _at(deployment: Deployment, factor: float) -> Deployment:
-    return replace(deployment, step=Paced(deployment.step, factor))  # type: ignore[arg-type]
+    return replace(deployment, step=Scaled(deployment.step, factor))  # type: ignore[arg-type]
 
 
 def _spreads(outcome: Outcome) -> dict[str, Spread]:
