@@ -67,6 +67,11 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
+    def cpu_s(self) -> float:
+        """Processor time that it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def files(self) -> int:
         """Its open files and sockets."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
@@ -128,14 +133,17 @@ def pace(streams: int, output: int) -> None:
     server = Server(streams, speed)
     try:
         asyncio.run(many(server.port, 8, 20))
-        began = time.perf_counter()
+        began, used, mine = time.perf_counter(), server.cpu_s(), time.process_time()
         done = asyncio.run(many(server.port, streams, output))
-        took = time.perf_counter() - began
+        took, used, mine = time.perf_counter() - began, server.cpu_s() - used, time.process_time() - mine
     finally:
         server.stop()
     tpot = statistics.fmean(one.tpot_s for one in done) * speed
     window = max(one.last_s for one in done) - min(one.first_s for one in done)
     report("endpoint: time for 10,000 streamed tokens", TOKENS_PER_S * window / (streams * output), "s", 1.02)
+    tokens = streams * output
+    report("endpoint: server's processor time for 10,000 tokens", TOKENS_PER_S * used / tokens, "s", 0.9)
+    report("endpoint: client's processor time for 10,000 tokens", TOKENS_PER_S * mine / tokens, "s", 0.9)
     report("endpoint: whole run over its streaming", took / window, "x", 1.25)
     report("endpoint: TPOT off the model's", abs(tpot / expected - 1) * 100, "%", 2.0)
 

@@ -20,6 +20,8 @@ from windtunnel.serving.scheduler import Scheduler, StepPlan
 from windtunnel.serving.sequence import Sequence
 
 RETRY_MAX_S = 60
+CATCH_UP_S = 0.5
+"""How much lateness of this process is made good; after a longer stall the clock of the cards stood still."""
 
 
 @dataclass(slots=True, eq=False)
@@ -168,8 +170,8 @@ class LiveEngine:
                 await asyncio.sleep(0.001)
                 continue
             seconds = replica.step_seconds([plan for _, plan in plans]) / self.speed
-            # a late wake-up is made good by the next steps, but never by more than one step
-            deadline = max(deadline, time.monotonic() - seconds) + seconds
+            # cards would not have waited for a busy host: what it lost is made good by the next steps
+            deadline = max(deadline, time.monotonic() - CATCH_UP_S) + seconds
             await asyncio.sleep(max(0.0, deadline - time.monotonic()))
             for rank, plan in plans:
                 self._end(rank, plan)
