@@ -23,7 +23,7 @@ fi
 "$WINDTUNNEL_ENGINES/bin/pip" install --quiet --no-deps -e "$root"
 if [ ! -x "$WINDTUNNEL_AGENTS/bin/crewai" ]; then
     python3 -m venv "$WINDTUNNEL_AGENTS"
-    "$WINDTUNNEL_AGENTS/bin/pip" install --quiet -r "$root/examples/agents/constraints.txt"
+    "$WINDTUNNEL_AGENTS/bin/pip" install --quiet -c "$root/examples/agents/constraints.txt" "$root[agents]"
 fi
 if [ ! -x "$WINDTUNNEL_LOADGEN/bin/guidellm" ]; then
     python3 -m venv "$WINDTUNNEL_LOADGEN"
