@@ -33,6 +33,9 @@ class Flat:
     def mixed_s(self, decodes: int, contexts: int, chunks: Any) -> float:
         return 0.1 + 0.001 * sum(new for new, _ in chunks)
 
+    def images_s(self, request: Any, first: int, end: int) -> float:
+        return 0.0
+
 
 @pytest.fixture(scope="module")
 def real() -> Deployment:
@@ -136,6 +139,14 @@ def test_the_most_teams_hold_and_a_few_more_do_not(real: Deployment) -> None:
     assert holds(most)
     assert not holds(round(most * 1.1) + 1)
     assert found.cost_per_task.value == pytest.approx(2.0 / found.tasks_per_hour.value)
+
+
+def test_a_search_ends_where_not_even_one_team_holds(flat: Deployment) -> None:
+    team = graph(call())
+    question = Question(graph=team, teams=1, sla=parse_terms("tpot:p90<105ms"), pace=Pace())
+    assert capacity._most(flat, question, 1.0, lambda text: None) > 0
+    slow = capacity._at(flat, 1.2)
+    assert capacity._most(slow, question, 1.0, lambda text: None, start=3) == 0
 
 
 def sustained_limits(deployment: Deployment, question: Question) -> bool:

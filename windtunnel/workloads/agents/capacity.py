@@ -88,9 +88,9 @@ def _most(deployment: Deployment, question: Question, alone_s: float, say: Progr
             return TEAMS_MAX
         high = min(TEAMS_MAX, max(high + 1, round(high * (1.25 if start else 2))))
     if start and not low:
-        low = round(high / 1.25)
+        low = int(high / 1.25)
         while low and not holds(low):
-            low, high = round(low / 1.25), low
+            low, high = int(low / 1.25), low
     while high - low > 1 and high > low * CLOSE:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
