@@ -310,9 +310,12 @@ class Scheduler:
 
     def _admit(self, chunks: list[Chunk], budget: int, now_s: float) -> None:
         options, pool = self.options, self.pool
+        promised = -1  # summed over all that run once a step, then kept up
         while budget > 0 and self.waiting and len(self.running) < options.max_num_seqs:
             if self._refused_at == pool.version:
                 return
+            if promised < 0:
+                promised = self._promised
             sequence = self.waiting[0]
             found, blocks = self._look_up(sequence)
             context = blocks * options.block_size
@@ -329,7 +332,7 @@ class Scheduler:
                 last = sequence.request.last_tokens
             idle = pool.idle_among(found)
             groups = options.state_groups
-            if -(-last // options.block_size) - blocks + idle + groups > pool.free - self._promised:
+            if -(-last // options.block_size) - blocks + idle + groups > pool.free - promised:
                 self._refused_at = pool.version
                 return
             self.waiting.popleft()
@@ -344,25 +347,27 @@ class Scheduler:
                 self.hits += sequence.cached_tokens
             sequence.computed = context
             need = -(-end // options.block_size) - blocks
-            if not new:
+            if new:
+                self._compute(sequence, new, need, chunks)
+                budget -= new
+            else:
                 self._arrive(sequence, need, now_s)
-                continue
-            self._compute(sequence, new, need, chunks)
-            budget -= new
+            promised += self._promised_to(sequence) if options.guaranteed_no_evict else 0
 
     @property
     def _promised(self) -> int:
         """Blocks that running sequences will still ask for, where none may be preempted."""
         if not self.options.guaranteed_no_evict:
             return 0
-        size, promised = self.options.block_size, 0
-        for one in self.running:
-            if one.joined_at >= 0:  # the block of this step's token is taken already
-                held = -(-(one.computed + self.clock - one.joined_at + 1) // size)
-            else:
-                held = one.held
-            promised += max(0, -(-one.request.last_tokens // size) - held)
-        return promised
+        return sum(map(self._promised_to, self.running))
+
+    def _promised_to(self, one: Sequence) -> int:
+        size = self.options.block_size
+        if one.joined_at >= 0:  # the block of this step's token is taken already
+            held = -(-(one.computed + self.clock - one.joined_at + 1) // size)
+        else:
+            held = one.held
+        return max(0, -(-one.request.last_tokens // size) - held)
 
     def _arrive(self, sequence: Sequence, need: int, now_s: float) -> None:
         """A sequence whose prompt was computed elsewhere decodes from this step on."""
