@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from windtunnel.results.align_result import (
     Judged,
     LockedResult,
     LockedRow,
+    PairedEvaluation,
     Place,
+    Proportion,
     SensitivityRow,
     Side,
 )
@@ -60,7 +63,9 @@ def conclude(campaign: Campaign, runs: Runs, command: str) -> AlignResult:
     evaluation = None
     if runs.reference.answers and runs.candidate.answers:
         evaluation = paired(runs.reference.answers, runs.candidate.answers)
-    scores = tuple(proportion(sum(r.answers), len(r.answers)) for r in runs.replicas if r.answers)
+    answered = [r.answers for r in runs.replicas if r.answers]
+    scores = tuple(proportion(sum(answers), len(answers)) for answers in answered)
+    p_values = tuple(paired(runs.reference.answers or (), answers).p_value for answers in answered)
     sides = _side(campaign.reference), _side(campaign.candidate)
     result = AlignResult(
         aligned=False,
@@ -75,6 +80,7 @@ def conclude(campaign: Campaign, runs: Runs, command: str) -> AlignResult:
         norm_deviations=_norms_judged(norms) if judged else (),
         evaluation=evaluation,
         replica_scores=scores,
+        replica_p_values=p_values,
         accumulators=_accumulators(campaign.reference) + _accumulators(campaign.candidate),
         sensitivity=_sensitivity(campaign.candidate),
         notes=_notes(runs, evaluation is not None),
@@ -112,17 +118,28 @@ def _answers(result: AlignResult, diverged: str, tolerance: float) -> list[tuple
             f"in rounding alone are off by {low:+.3%} to {high:+.3%}{how}",
         )
     )
-    seen = result.evaluation
-    if seen is not None:
-        worse = seen.only_reference > seen.only_candidate and seen.p_value < SIGNIFICANT
-        found.append(
-            (
-                not worse,
-                f"evaluation: {seen.candidate.value:.1%} right against {seen.reference.value:.1%}, "
-                f"p = {seen.p_value:.2g} (McNemar, {seen.reference.items} items)",
-            )
-        )
+    if result.evaluation is not None:
+        found.append(_evaluation_answer(result.evaluation, result.replica_scores))
     return found
+
+
+def _evaluation_answer(seen: PairedEvaluation, replicas: Sequence[Proportion]) -> tuple[bool, str]:
+    """Whether the candidate's model is no worse.
+
+    McNemar's test says whether two models differ, and so do two replicas of one training; worse is what also
+    lies below anything that one more replica would score.
+    """
+    low, high = noise.expected_range([seen.reference.value, *(score.value for score in replicas)])
+    worse = (
+        seen.only_reference > seen.only_candidate
+        and seen.p_value < SIGNIFICANT
+        and seen.candidate.value < low
+    )
+    return not worse, (
+        f"evaluation: {seen.candidate.value:.1%} right against {seen.reference.value:.1%} (McNemar p = "
+        f"{seen.p_value:.2g}, {seen.reference.items} items); one more replica of the reference would score "
+        f"{max(0.0, low):.1%} to {min(1.0, high):.1%}"
+    )
 
 
 def _judged(losses: Curves) -> tuple[tuple[Judged, ...], str]:

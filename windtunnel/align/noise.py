@@ -64,12 +64,24 @@ def judge(
     )
 
 
+def expected_range(values: Sequence[float]) -> tuple[float, float]:
+    """95 % prediction interval for one more of the same kind; needs two values or more."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = _quantile(count) * std * math.sqrt(1 + 1 / count)
+    return mean - half, mean + half
+
+
+def _quantile(count: int) -> float:
+    return _T[count - 2] if count - 2 < len(_T) else _NORMAL
+
+
 def _judged(deviation: Deviation, floor: tuple[float, ...]) -> Judged:
     count = len(floor)
     mean = math.fsum(floor) / count
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in floor) / (count - 1))
-    quantile = _T[count - 2] if count - 2 < len(_T) else _NORMAL
-    limit = quantile * std * math.sqrt(1 + 1 / count)
+    limit = _quantile(count) * std * math.sqrt(1 + 1 / count)
     excess = deviation.value - mean
     z = excess / std if std else (0.0 if excess == 0 else math.copysign(math.inf, excess))
     inside = abs(excess) <= limit if deviation.signed else excess <= limit

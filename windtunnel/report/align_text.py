@@ -133,7 +133,10 @@ def _evaluation(result: AlignResult) -> list[str]:
         score(name, p.right, p.items, p.value, p.low, p.high)
         for name, p in (("reference", seen.reference), ("candidate", seen.candidate))
     ]
-    lines += [score("replica", p.right, p.items, p.value, p.low, p.high) for p in result.replica_scores]
+    lines += [
+        score("replica", p.right, p.items, p.value, p.low, p.high) + f", p = {p_value:.2g}"
+        for p, p_value in zip(result.replica_scores, result.replica_p_values, strict=True)
+    ]
     lines.append(
         f" only the reference right on {seen.only_reference}, only the candidate on {seen.only_candidate}: "
         f"p = {seen.p_value:.2g}; both the same on {seen.agreement:.1%}"

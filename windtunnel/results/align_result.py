@@ -264,7 +264,7 @@ class AlignResult:
         deviations: of the loss, by every definition; empty where the candidate diverged.
         norm_deviations: the same definitions applied to gradient norms.
         evaluation: None where the script has no evaluation.
-        replica_scores: evaluations of the replicas.
+        replica_scores, replica_p_values: evaluations of the replicas, and McNemar's test against the reference.
         notes: what was changed or left out to compare, one line each.
     """
 
@@ -280,6 +280,7 @@ class AlignResult:
     norm_deviations: tuple[Judged, ...] = ()
     evaluation: PairedEvaluation | None = None
     replica_scores: tuple[Proportion, ...] = ()
+    replica_p_values: tuple[float, ...] = ()
     accumulators: tuple[AccumulatorRow, ...] = ()
     sensitivity: tuple[SensitivityRow, ...] = ()
     notes: tuple[str, ...] = ()

@@ -167,16 +167,29 @@ def test_a_diverging_candidate_is_an_answer(runs: Runs) -> None:
     assert "diverged" in align_page.render(found)
 
 
-def test_a_drifting_or_worse_candidate_is_not_aligned(runs: Runs) -> None:
+def test_a_drifting_candidate_is_not_aligned(runs: Runs) -> None:
     drifted = msgspec.structs.replace(runs.candidate, losses=tuple(1.05 * x for x in runs.candidate.losses))
     assert not conclude(CAMPAIGN, replace(runs, candidate=drifted), "").aligned
-    right, wrong = (True,) * 40, (False,) * 40
-    worse = replace(
-        runs,
-        reference=msgspec.structs.replace(runs.reference, answers=right),
-        candidate=msgspec.structs.replace(runs.candidate, answers=wrong),
+
+
+def answering(runs: Runs, right: tuple[int, ...]) -> Runs:
+    """With so many of 40 items right: the reference, the candidate, three replicas."""
+    answers = [(True,) * count + (False,) * (40 - count) for count in right]
+    records = (runs.reference, runs.candidate, *runs.replicas)
+    first, second, *others = (
+        msgspec.structs.replace(record, answers=given) for record, given in zip(records, answers, strict=True)
     )
-    assert not conclude(CAMPAIGN, worse, "").aligned
+    return replace(runs, reference=first, candidate=second, replicas=tuple(others))
+
+
+def test_worse_is_what_no_replica_would_score(runs: Runs) -> None:
+    assert not conclude(CAMPAIGN, answering(runs, (36, 20, 35, 36, 37)), "").aligned
+    noisy = conclude(CAMPAIGN, answering(runs, (36, 20, 16, 30, 24)), "")
+    assert noisy.aligned  # replicas of the reference fall as far
+    assert noisy.evaluation is not None
+    assert noisy.evaluation.p_value < 0.05
+    assert noisy.replica_p_values[0] < 0.05
+    assert conclude(CAMPAIGN, answering(runs, (30, 40, 30, 31, 29)), "").aligned  # better is not worse
 
 
 def taken_at(runs: Runs, way: str, step: int) -> BranchRow:
