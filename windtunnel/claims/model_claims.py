@@ -302,7 +302,7 @@ CLAIMS = (
             "a small vision-language model on digits stands for it",
             "which deviation is meant is not stated",
         ),
-        command="windtunnel align digits-vqa --reference h100-sxm:bf16 --candidate mtt-s5000:fp8",
+        command="windtunnel align digits-vqa --steps 60 --reference h100-sxm:bf16 --candidate mtt-s5000:fp8",
         evaluate=_robobrain,
     ),
 )
