@@ -30,7 +30,7 @@ def _sponge() -> Answer:
                 ours.peak("fp32").value / theirs.peak("fp32").value,
                 ours.memory_bytes_per_s.value / theirs.memory_bytes_per_s.value,
             ),
-            command="windtunnel claims sponge --why",
+            command="windtunnel science md --on mtt-s5000,h100-sxm",
         )
         for atoms in SIZES
     )
@@ -69,7 +69,7 @@ def _dsdp() -> Answer:
         Setting(
             label=label,
             prediction=ratio(_one(MEAN_LIGAND, theirs, under), _one(MEAN_LIGAND, ours, over)),
-            command="windtunnel claims dsdp --why",
+            command="windtunnel science docking --on mtt-s5000,h100-sxm",
         )
         for label, over, under in cases
     )
@@ -113,7 +113,7 @@ CLAIMS = (
             "solvated biomolecules, particle-mesh Ewald, FP32 forces",
             "constants fitted on A100, L40S and RTX 4080",
         ),
-        command="windtunnel claims sponge --why",
+        command="windtunnel science md --on mtt-s5000,h100-sxm",
         evaluate=_sponge,
     ),
     Claim(
@@ -130,7 +130,7 @@ CLAIMS = (
             "DSDP's published settings: 384 copies, 40 moves, 100 gradient steps",
             "work on the host is left out",
         ),
-        command="windtunnel claims dsdp --why",
+        command="windtunnel science docking --on mtt-s5000,h100-sxm",
         evaluate=_dsdp,
     ),
 )

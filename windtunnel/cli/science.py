@@ -1,4 +1,4 @@
-"""`windtunnel science md`: how fast molecular dynamics runs, as a curve over system size."""
+"""`windtunnel science md | docking`: how fast they run, as a curve over size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windtunnel import units
-from windtunnel.cli import output, science_answer
+from windtunnel.cli import output, science_answer, science_docking
 from windtunnel.cli.parser import add_chip_options
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.targets import parse_target
@@ -26,21 +26,23 @@ EXAMPLES = """examples:
   windtunnel science md --on mtt-s5000,h100-sxm,rtx-4080 --atoms 23558 1067095
   windtunnel science md --on mtt-s5000:8,h100-sxm:8
   windtunnel science md --eager --atoms 6000 24000
-the program itself: python -m windtunnel.workloads.md --help"""
+  windtunnel science docking --on mtt-s5000,h100-sxm
+the programs: python -m windtunnel.workloads.md --help, python -m windtunnel.workloads.docking --help"""
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """The options of `windtunnel science`."""
     parser = subparsers.add_parser(
         "science",
-        help="how fast molecular dynamics runs, against system size",
+        help="how fast molecular dynamics and docking run, against size",
         description="Predict molecular dynamics of solvated biomolecules (particle-mesh Ewald, rigid water) on chips "
-        "and clusters: as a fused engine would run it, and with --eager as our PyTorch program is written.",
+        "and clusters: as a fused engine would run it, and with --eager as our PyTorch program is written. "
+        "docking: ligands a second, launched singly and in batches.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("what", choices=("md",), metavar="md", help="the program")
+    add("what", choices=("md", "docking"), metavar="md | docking", help="the program")
     add("--on", default=DEFAULT, metavar="CHIP[:CARDS],...", help=f"chips or clusters (default: {DEFAULT})")
     add(
         "--atoms",
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         WindtunnelError: E948, sizes or steps that make no sense; E101 to E109 and E220, the target.
     """
+    if args.what == "docking":
+        return science_docking.run(args)
     sizes = _sizes(args)
     clusters = parse_target(args.on, args.set, args.chips)
     from windtunnel.workloads.md import predict as md

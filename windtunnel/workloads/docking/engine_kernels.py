@@ -79,7 +79,19 @@ def ligands_per_second(shape: DockingShape, chip: Chip, batches: tuple[int, ...]
         for n in batches
         for step in (docking_step(shape, chip, float(n)),)
     )
-    return Curve(chip.name, "fused", "ligands at once", "ligands/s", points)
+    return Curve(chip.name, "launched together", "ligands at once", "ligands/s", points)
+
+
+def one_by_one(shape: DockingShape, chip: Chip) -> Curve:
+    """Rate of one docking after the other, every copy launched for itself: a curve of one point."""
+    step = docking_step(shape, chip, None)
+    return Curve(
+        chip.name,
+        "launched singly",
+        "ligands at once",
+        "ligands/s",
+        (Point(1.0, step.seconds.inverse(1.0), step.limit),),
+    )
 
 
 def _field(shape: DockingShape, ligands: float) -> EngineKernel:
