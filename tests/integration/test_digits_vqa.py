@@ -54,7 +54,7 @@ def check(results: dict[str, AlignResult]) -> None:
         struck.update(halved.flagged)
         attention = controls[Defect.ATTENTION_SCALE]
         assert attention.place is not None
-        assert attention.place.line.endswith("sdpa_attention.py:194") or "attn" in attention.place.module
+        assert "attn" in attention.place.module
         assert any("attn" in name for name in attention.flagged[:3])
     assert len(struck) == 1  # the same weight, whatever the candidate computes in
 
@@ -63,9 +63,9 @@ def test_a_floor_stands_next_to_every_deviation(results: dict[str, AlignResult])
     for result in results.values():
         assert len(result.deviations) == 9
         assert all(len(judged.floor) == 3 for judged in result.deviations)
-        mean = result.deviation("mean")
-        assert mean is not None
-        assert 0 < mean.floor_mean < mean.deviation.value < 0.2
+        first = result.deviation("first")  # before rounding noise has grown, a format stands out
+        assert first is not None
+        assert 0 < 3 * first.floor_mean < first.deviation.value < 0.05
         assert result.evaluation is not None
         assert result.evaluation.reference.items == 768
     ours, other = (results[name] for name in VALID[:2])
