@@ -113,7 +113,9 @@ class _Axis:
         steps = (1, 2, 5) if self.high - self.low < 2.5 else (1,)
         powers = range(math.floor(self.low), math.ceil(self.high) + 1)
         found = [step * 10.0**power for power in powers for step in steps]
-        return tuple(Mark(self.place(v), f"{v:,g}") for v in found if self.low <= math.log10(v) <= self.high)
+        return tuple(
+            Mark(self.place(v), f"{v:,.12g}") for v in found if self.low <= math.log10(v) <= self.high
+        )
 
 
 def _path(points: Sequence[Point], x: _Axis, y: _Axis) -> str:
