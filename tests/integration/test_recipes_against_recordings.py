@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from windtunnel.capture.session import Session
+from windtunnel.memory.replay import memory_result
+from windtunnel.program import file as program_file
 from windtunnel.program.program import Program
 from windtunnel.program.work import Family
 from windtunnel.recipes.chunk import Part
-from windtunnel.recipes.layout import Layout, Sharding
-from windtunnel.recipes.training import training_step
+from windtunnel.recipes.fit.training import training_memory
+from windtunnel.recipes.layout import Layout, Recompute, Sharding
+from windtunnel.recipes.training import Unit, training_program, training_step
 from windtunnel.specs.catalogue import chip
+from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_config import model_from_config
+from windtunnel.timeline.schedule import Schedule, order
 
 BATCH, SEQUENCE = 2, 512
 DENSE = {"num_hidden_layers": 4, "intermediate_size": 2048, "vocab_size": 32000}
@@ -153,3 +160,68 @@ def test_fsdp_exchanges_the_bytes_recorded() -> None:
                 built[kind] = built.get(kind, 0) + message_bytes(spec)
     for kind in ("all_gather", "reduce_scatter"):
         assert built[kind] == pytest.approx(measured[kind], rel=0.02), kind
+
+
+def totals(program: Program, events: list[int]) -> dict[str, float]:
+    """FLOPs of products and attention, and bytes of each collective by the size of its group."""
+    from windtunnel.network.collective import kind_of, message_bytes
+
+    found: dict[str, float] = {}
+    names = {Family.GEMM: "products", Family.ATTENTION: "attention", Family.ATTENTION_BACKWARD: "attention"}
+    for event in events:
+        if event < 0:
+            continue
+        number = program.site(event).spec
+        spec, work = program.specs[number], program.works[number]
+        if work.family in names:
+            found[names[work.family]] = found.get(names[work.family], 0.0) + work.flops
+        elif work.family is Family.COLLECTIVE and work.kernels and "barrier" not in spec.name:
+            ranks = len(program.groups[int(str(spec.attribute("group", 0)))].ranks)
+            key = f"{kind_of(spec.name)} {ranks}"
+            found[key] = found.get(key, 0.0) + message_bytes(spec)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recompute", "of_memory"), [("none", 0.05), ("full", 0.10)])
+def test_megatron_recipe_equals_megatron_core_recorded(
+    tmp_path: Path, recompute: str, of_memory: float
+) -> None:
+    """Products, attention and every collective's bytes on every stage of a 3-D parallel GPT; the peak nearly."""
+    from tests.integration.test_distributed_scripts import EXAMPLE, megatron_options, needs, windtunnel
+
+    needs("megatron")
+    degrees = "tp2 pp4" + (" full" if recompute == "full" else "")
+    sizes = ("--model", "llama3-8b", "--num-layers", "8", "--seq-length", "2048", "--global-batch-size", "16")
+    windtunnel(
+        tmp_path, "--on", "mtt-s5000:16", EXAMPLE, *megatron_options(degrees), *sizes, "--train-iters", "2"
+    )
+    model = shipped_model("llama3-8b")
+    model = replace(model, layers=model.layers[:8])
+    layout = Layout(
+        cards=16,
+        global_batch=16,
+        sequence=2048,
+        tensor=2,
+        pipeline=4,
+        recompute=Recompute(recompute),
+        overlap_grad_reduce=False,
+        overlap_param_gather=False,
+        fused=False,
+    )
+    recipe = training_step(model, layout)
+    plan = order(Schedule.ONE_F_ONE_B, 4, layout.micro_batches)
+    for stage, name in enumerate(("out.wt", "out.rank4.wt", "out.rank8.wt", "out.rank12.wt")):
+        program = program_file.load(str(tmp_path / name))
+        mark = program.last_step()
+        measured = totals(program, program.events.tolist()[mark.begin : mark.end])
+        units = [Unit(Part(str(c.kind)), c.micro_batch, c.virtual) for c in plan.stages[stage]]
+        built_program = training_program(recipe, stage, units)
+        built = totals(built_program, built_program.events.tolist())
+        for key, value in measured.items():
+            if key.startswith(("send", "recv", "barrier")):
+                continue  # the pipeline replay has them, not the programs of the chunks
+            assert built[key] == pytest.approx(value, rel=0.02), (stage, key)
+    fullest = memory_result(program_file.load(str(tmp_path / "out.wt")), chip("mtt-s5000"))
+    counted = training_memory(model, layout)
+    assert counted.allocated == pytest.approx(fullest.peak_active_bytes.value, rel=of_memory)

@@ -134,3 +134,10 @@ def llama3_float8() -> Trainer.Config:
     from torchtitan.models.llama3 import config_registry
 
     return _text(config_registry.llama3_debugmodel_float8())
+
+
+def llama3_8b_whole_loss() -> Trainer.Config:
+    """The loss over all logits at once, as TorchTitan computed it when its figures were published."""
+    config = llama3_8b()
+    config.loss = config.loss.loss_fn
+    return config
