@@ -3,6 +3,7 @@
 Floats answer 1.0 (a loss that is printed), booleans False (``mask.any()`` in ``trunc_normal_``) unless a
 predicate on finite numbers says otherwise, integers are refused: they steer control flow. Only a count of
 true booleans (an accuracy that is printed) reads as 0. ``assume`` overrides. Router indices are drawn.
+Tensors copied to the host follow the same rule; only integers that are stored, not read, become zeros.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from windtunnel.capture.state import State
 
 Answer = bool | int | float
+
+_READ_LIMIT = 1 << 20
+"""More integers than this are stored (a packed weight), not read one by one by a script."""
 
 
 class Policy:
@@ -64,6 +68,28 @@ class Policy:
             self._note("a count of matches read as 0")
             return 0
         raise self.refusal("reads an integer that depends on data")
+
+    def copied(self, tensor: VirtualTensor, dtype: torch.dtype) -> Answer:
+        """What every element reads as where a data-less tensor is copied to the host as ``dtype``.
+
+        Bytes (quantised weights, images) and large tensors are stored rather than read: they become zeros.
+
+        Raises:
+            WindtunnelError: E401 for other integers.
+        """
+        answer: Answer
+        if self._assumed:
+            answer = self._assumed[-1]
+        elif dtype.is_floating_point or dtype.is_complex:
+            answer = 1.0
+        elif torch.bool in (dtype, tensor.dtype):
+            answer = tensor.store.truth
+        elif tensor.store.is_tally or dtype.itemsize == 1 or not 0 < tensor.numel() <= _READ_LIMIT:
+            answer = 0
+        else:
+            raise self.refusal("copies integers that depend on data to the host")
+        self._note(f"data-less values copied to the host read as {answer}")
+        return answer
 
     def data_dependent(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operator whose result's shape depends on data that does not exist.

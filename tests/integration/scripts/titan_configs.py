@@ -126,6 +126,8 @@ def qwen3_5_moe_debug() -> Trainer.Config:
     from torchtitan.models.qwen3_5.config_registry import qwen35_debugmodel_moe
 
     config = _text(qwen35_debugmodel_moe())
+    # Its own layout is a pipeline, where FSDP trips over a vision encoder that was never called; ours comes by option.
+    config.parallelism = ParallelismConfig(spmd_backend="partial_dtensor")
     config.dataloader = TextForPictures.Config(dataset="c4_test")
     return config
 

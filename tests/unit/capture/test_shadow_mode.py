@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -50,10 +51,41 @@ def test_floats_read_as_one_booleans_by_truth_integers_are_refused(shadow: Sessi
     assert NoticeKind.ASSUMED in kinds
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.cpu(),
+        lambda x: x.tolist(),
+        lambda x: x[0].tolist(),
+        lambda x: x.to("cpu", non_blocking=True),
+        lambda x: torch.empty(3, dtype=torch.int64).copy_(x),
+    ],
+)
+def test_integers_are_refused_on_the_way_to_the_host_too(
+    shadow: Session, read: Callable[..., object]
+) -> None:
+    counts = torch.empty(3, 30_000, device="musa").sum(-1).long()
+    with pytest.raises(WindtunnelError, match="E401") as refused:
+        read(counts)
+    assert "test_shadow_mode.py:" in str(refused.value.values["line"])
+    with shadow.state.policy.assume(5):
+        read(counts)
+
+
+def test_what_is_stored_or_printed_still_reaches_the_host(shadow: Session) -> None:
+    x = torch.empty(3, 600_000, device="musa")
+    assert (x > 0).sum(-1).tolist() == [0, 0, 0]  # a count of matches
+    assert x.to(torch.int8)[:, :4].cpu().sum().item() == 0  # a quantised weight in a checkpoint
+    assert x.int().cpu().shape == (3, 600_000)
+    assert x.long()[:, :0].tolist() == [[], [], []]
+    assert {notice.kind for notice in shadow.recorder.notices()} == {NoticeKind.ASSUMED}
+
+
 def test_assume_answers(shadow: Session) -> None:
     x = torch.empty(100, 100, device="musa")
     with shadow.state.policy.assume(5):
         assert x.sum().to(torch.int64).item() == 5
+        assert x.long().tolist()[0][:2] == [5, 5]
 
 
 def test_router_indices_are_balanced_and_distinct(shadow: Session) -> None:

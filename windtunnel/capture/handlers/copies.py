@@ -11,7 +11,6 @@ from windtunnel.capture.describe import OpInfo
 from windtunnel.capture.meta import Meta, meta_of
 from windtunnel.capture.tensor import VirtualTensor, inner, shape_only
 from windtunnel.program import kernels, marks
-from windtunnel.program.program import NoticeKind
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
@@ -86,13 +85,7 @@ def _record_to_host(state: State, source: Meta, target: Meta, non_blocking: bool
 
 
 def _placeholder(state: State, source: VirtualTensor, target: torch.Tensor) -> None:
-    """Fill a host tensor with what single values read as: 1.0, or the boolean's answer, or 0."""
-    dtype = target.dtype
-    if dtype.is_floating_point or dtype.is_complex:
-        fill: float | bool = 1.0
-    else:
-        fill = source.store.truth if dtype is torch.bool else 0
-    state.recorder.notice(NoticeKind.ASSUMED, f"data-less values copied to the host read as {fill}")
+    fill = state.policy.copied(source, target.dtype)
     if target.numel() <= _FILL_LIMIT and not target.is_meta:
         target.fill_(fill)
 
