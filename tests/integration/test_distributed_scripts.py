@@ -205,6 +205,18 @@ def test_transformers_trainer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("ddp", {("all_reduce", 8)}), ("fsdp2", {("all_gather", 8), ("reduce_scatter", 8)})],
+)
+def test_accelerate_loop(tmp_path: Path, kind: str, expected: set[tuple[str, int]]) -> None:
+    needs("accelerate")
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:8", script("accelerate_loop.py"), kind)
+    assert answer["tokens_per_step"] == 8 * 4 * 128
+    assert expected <= set(collectives(answer))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["1", "2", "3"])
 def test_deepspeed_zero(tmp_path: Path, stage: str) -> None:
     needs("deepspeed")

@@ -10,6 +10,7 @@ from typing import Any
 from windtunnel.capture import (
     backend,
     compile,
+    data_moves,
     flex,
     import_path,
     module,
@@ -168,6 +169,7 @@ def _register_once() -> None:
     patches.install()
     compile.install()
     module_moves.install()
+    data_moves.install()
     triton_kernels.install()
     flex.install()
     _registered = True

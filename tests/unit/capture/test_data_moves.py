@@ -1,0 +1,42 @@
+"""``tensor.data = …`` between host and card."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from windtunnel.capture.session import Session
+
+
+def test_parameters_moved_by_their_data_stay_the_same(shadow: Session) -> None:
+    model = nn.Linear(300, 300)
+    weight = model.weight
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to("musa")
+    assert model.weight is weight
+    assert isinstance(weight, nn.Parameter)
+    assert weight.device.type == "musa"
+    model(torch.randn(4, 300, device="musa")).sum().backward()
+    optimizer.step()
+    assert optimizer.state[weight]["exp_avg"].device.type == "musa"
+
+
+def test_frozen_parameters_and_buffers_keep_what_they_are(shadow: Session) -> None:
+    frozen = nn.Parameter(torch.zeros(3), requires_grad=False)
+    buffer = torch.arange(3)
+    for tensor in (frozen, buffer):
+        tensor.data = tensor.to("musa")
+        assert tensor.device.type == "musa"
+        assert not tensor.requires_grad
+    assert not isinstance(buffer, nn.Parameter)
+    assert buffer.tolist() == [0, 1, 2]
+
+
+def test_the_host_s_own_data_is_pytorch_s(shadow: Session) -> None:
+    tensor = torch.randn(3, requires_grad=True)
+    tensor.data = torch.zeros(2)
+    assert tensor.tolist() == [0.0, 0.0]
+    assert tensor.requires_grad
+    assert not tensor.data.requires_grad
+    assert tensor.data.data_ptr() == tensor.data_ptr()
