@@ -28,12 +28,6 @@ def groups(folder: Path, only: str) -> dict[str, Group]:
     ("name", "target", "predicted", "median"),
     [
         ("collective_aiconfigurator_nccl", "latency_seconds", 0.99, 0.13),
-        (
-            "collective_aiconfigurator_deepep",
-            "dispatch_seconds",
-            0.99,
-            0.17,
-        ),  # 0.08 before rates of their own
         ("kernel_infersim_gemm", "latency_seconds", 0.99, 0.12),
         ("kernel_vidur_mlp_ops", "median_seconds", 0.99, 0.14),
         ("train_simumax_b200", "step_seconds", 0.95, 0.07),
@@ -47,6 +41,33 @@ def test_groups_stay_as_good_as_they_are(name: str, target: str, predicted: floa
     assert group.median is not None
     assert group.median <= median
     assert group.baseline_median is None or group.median < group.baseline_median
+
+
+@pytest.mark.parametrize(
+    ("folder", "target", "median", "time_median", "p90"),
+    [
+        ("calibration", "dispatch_seconds", 0.04, 0.06, 0.10),
+        ("calibration", "combine_seconds", 0.055, 0.06, 0.13),
+        ("validation", "dispatch_seconds", 0.16, 0.10, 0.30),
+        ("validation", "combine_seconds", 0.13, 0.12, 0.29),
+    ],
+)
+def test_deepep_stays_as_good_as_it_is(
+    folder: str, target: str, median: float, time_median: float, p90: float
+) -> None:
+    """H100, which is fitted, and Blackwell, which is not and starts its kernels later: medians there are of starts.
+
+    One start for dispatch and combine without combine's walk lay 7 us above H100's dispatch (+24 % below 1 MiB) and
+    by accident on Blackwell's, whose median was 8 % then; the bounds on the fitted chip keep that from coming back.
+    """
+    group = groups(DATA.parent / folder, "collective_aiconfigurator_deepep")[target]
+    assert group.predicted == group.seen
+    assert group.median is not None
+    assert group.median <= median
+    assert group.time_median is not None
+    assert group.time_median <= time_median
+    assert group.p90 is not None
+    assert group.p90 <= p90
 
 
 def test_blanking_the_measured_columns_changes_no_prediction(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 Normal mode: a token is sent once to every *node* that holds one of its experts, over the NIC, and forwarded
 inside that node over the scale-up links; ``sms`` multiprocessors pack and copy (dispatch) or fetch and sum
-(combine), each copy at a fixed rate and with a fixed cost of its own.
+(combine), each copy at a fixed rate and with a fixed cost of its own. Both kernels start alike and send
+a first chunk before its receiver copies it. Sums wait for their reads at each step through a token, where dispatch
+only writes: the first one shows, so that a combine of few tokens takes longer the wider they are.
 Low-latency mode: every (token, expert) pair is written straight to its rank. Within one node only the
 scale-up links are used. One-sided mode (TensorRT-LLM, NVLink domains): one write for each rank that a token
 needs. Balanced routing; imbalance is a factor on the most loaded rank, given by callers.
@@ -79,13 +81,17 @@ def expert_s(
     over_nic_s = over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0
     inside_s = over_links_s
     kernel = parameters.combine if kind is Collective.COMBINE else parameters.dispatch
+    start_s = parameters.launch_s
     if occupies_sms and not traffic.tma:
         each_s = traffic.token_bytes / kernel.rate_per_sm + kernel.copy_s
-        tokens = traffic.tokens * traffic.imbalance
         sms = traffic.sms or parameters.default_sms
-        inside_s = max(inside_s, tokens * (copies + kernel.own_copies) * each_s / sms)
+        copies_per_sm = traffic.tokens * traffic.imbalance * (copies + kernel.own_copies) / sms
+        inside_s = max(inside_s, copies_per_sm * each_s)
+        start_s += min(copies_per_sm, parameters.chunk_copies) * each_s
+        if kind is Collective.COMBINE:
+            start_s += traffic.token_bytes / parameters.walk_bytes_per_s
     limit = "links" if inside_s >= over_nic_s else "nic"
-    seconds = kernel.launch_s + max(inside_s, over_nic_s)
+    seconds = start_s + max(inside_s, over_nic_s)
     return ExpertTime(seconds, over_links_s, over_nic_s, f"DeepEP normal, {limit}")
 
 

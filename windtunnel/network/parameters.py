@@ -119,7 +119,6 @@ class ExpertKernel:
         copy_s: what each copy takes one multiprocessor whatever its size (its slot, its flags).
     """
 
-    launch_s: float
     rate_per_sm: float
     own_copies: float
     copy_s: float
@@ -127,10 +126,18 @@ class ExpertKernel:
 
 @dataclass(frozen=True, slots=True)
 class ExpertParameters:
-    """DeepEP dispatch and combine, and TensorRT-LLM's one-sided exchange over NVLink."""
+    """DeepEP dispatch and combine, and TensorRT-LLM's one-sided exchange over NVLink.
+
+    Attributes:
+        launch_s: of both normal kernels. chunk_copies: of one multiprocessor, sent before their receiver starts.
+        walk_bytes_per_s: at which one warp of combine walks a token, waiting for the remote reads of each step.
+    """
 
     dispatch: ExpertKernel
     combine: ExpertKernel
+    launch_s: float
+    chunk_copies: float
+    walk_bytes_per_s: float
     link_efficiency: float
     nic_efficiency: float
     low_latency_launch_s: float

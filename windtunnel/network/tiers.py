@@ -130,7 +130,7 @@ def expert(links: Links, kind: Collective, shape: GroupShape, traffic: ExpertTra
         Transfer(seconds, nic_wire_s if by_nic else link_wire_s, algorithm),
         residuals,
         Source.CALIBRATED if known else Source.ANALYTIC,
-        "launch + max(links, NIC) of the distinct copies of each token",
+        "launch + first chunk + max(links, SMs, NIC) of the distinct copies of each token",
         UNMEASURED_WIDENING
         if links.scale_up is not ScaleUp.SWITCH or (traffic.one_sided and not known)
         else 1.0,

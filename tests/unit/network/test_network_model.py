@@ -146,6 +146,38 @@ def test_many_small_tokens_cost_more_than_few_large_ones() -> None:
     assert dispatch_s(16384, 1792) > 1.2 * dispatch_s(4096, 7168)
 
 
+def test_combine_walks_its_first_token_and_dispatch_does_not() -> None:
+    """One token a rank on eight H100 (aiconfigurator): dispatch 25 to 26 us at any width, combine 31 to 48 us."""
+    model, group = MODELS[("h100-sxm", 8)], tuple(range(8))
+
+    def seconds(kind: Collective, width: int) -> float:
+        traffic = ExpertTraffic(tokens=1, token_bytes=width, top_k=8)
+        return model.collective_time(kind, 0, group, traffic=traffic).seconds
+
+    assert seconds(Collective.DISPATCH, 2048) == pytest.approx(25.5e-6, rel=0.05)
+    assert seconds(Collective.DISPATCH, 7168) == pytest.approx(25.9e-6, rel=0.05)
+    assert seconds(Collective.COMBINE, 2 * 2048) == pytest.approx(30.5e-6, rel=0.1)
+    assert seconds(Collective.COMBINE, 2 * 7168) == pytest.approx(47.9e-6, rel=0.15)
+
+
+def test_only_the_first_chunk_of_a_dispatch_waits_for_its_sender() -> None:
+    model, group = MODELS[("h100-sxm", 8)], tuple(range(8))
+
+    def slope(tokens: int) -> float:
+        few, more = (
+            model.collective_time(
+                Collective.DISPATCH,
+                0,
+                group,
+                traffic=ExpertTraffic(tokens=n, token_bytes=7168, top_k=8, sms=20),
+            ).seconds
+            for n in (tokens, 2 * tokens)
+        )
+        return (more - few) / tokens
+
+    assert slope(16) == pytest.approx(2 * slope(2048), rel=0.05)
+
+
 def test_one_sided_exchange_writes_once_to_each_rank() -> None:
     """TensorRT-LLM on eight GB200: 2,048 tokens of 14,336 bytes to 8 of many experts in 312 us (its blog 18)."""
     model = network(replace(B200, name="gb200"), 72)

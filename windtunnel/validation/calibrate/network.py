@@ -214,12 +214,16 @@ def fit_expert(folder: Path) -> tuple[ExpertParameters, tuple[Interval, ...]]:
     one_sided = one_sided_points(folder)
 
     def parameters(v: Vector, w: Vector) -> ExpertParameters:
-        dispatch, combine = (ExpertKernel(*(float(x) for x in part)) for part in (v[:4], v[4:8]))
-        link, nic, low_latency_launch, low_latency_link, low_latency_nic = (float(x) for x in v[8:])
+        dispatch, combine = (ExpertKernel(*(float(x) for x in part)) for part in (v[:3], v[3:6]))
+        launch, chunk, walk, link, nic = (float(x) for x in v[6:11])
+        low_latency_launch, low_latency_link, low_latency_nic = (float(x) for x in v[11:])
         dispatch_s, combine_s, start_s, one_sided_link = (float(x) for x in w)
         return ExpertParameters(
             dispatch=dispatch,
             combine=combine,
+            launch_s=launch,
+            chunk_copies=chunk,
+            walk_bytes_per_s=walk,
             link_efficiency=link,
             nic_efficiency=nic,
             low_latency_launch_s=low_latency_launch,
@@ -240,10 +244,10 @@ def fit_expert(folder: Path) -> tuple[ExpertParameters, tuple[Interval, ...]]:
         return np.array([expert_s(q.kind, q.traffic, q.shape, q.link, q.nic, True, p)[0] for q in chosen])
 
     unused = np.array([20e-6, 30e-6, 15e-6, 0.5])
-    kernel = [30e-6, 20e9, 1.01, 0.05e-6]
+    kernel = [20e9, 1.01, 0.05e-6]
     measured = np.array([p.seconds for p in points])
     x = fit(
-        [*kernel, *kernel, 0.75, 0.9, 10e-6, 0.5, 0.85],
+        [*kernel, *kernel, 30e-6, 10, 1e9, 0.75, 0.9, 10e-6, 0.5, 0.85],
         lambda v: times_of(points, parameters(v, unused)),
         measured,
         weights_of(points),

@@ -26,7 +26,7 @@ def _regime(name: str, regime: Regime) -> str:
 
 def _kernel(name: str, kernel: ExpertKernel) -> str:
     return (
-        f"[{name}]\nlaunch_s = {kernel.launch_s:.4g}\nrate_per_sm = {kernel.rate_per_sm:.4g}\n"
+        f"[{name}]\nrate_per_sm = {kernel.rate_per_sm:.4g}\n"
         f"own_copies = {kernel.own_copies:.4g}\ncopy_s = {kernel.copy_s:.4g}\n\n"
     )
 
@@ -110,6 +110,8 @@ def _expert_text(p: ExpertParameters, intervals: tuple[Interval, ...]) -> str:
     return (
         'about = "DeepEP on H100 (aiconfigurator 095f58a5) and on H800 with 400 Gb/s InfiniBand (DeepEP '
         "README 1a0c8f6, de8cfca); default_sms is the README's tuning\"\n"
+        f"launch_s = {p.launch_s:.4g}\nchunk_copies = {p.chunk_copies:.4g}\n"
+        f"walk_bytes_per_s = {p.walk_bytes_per_s:.4g}\n"
         f"link_efficiency = {p.link_efficiency:.4g}\nnic_efficiency = {p.nic_efficiency:.4g}\n"
         f"low_latency_launch_s = {p.low_latency_launch_s:.4g}\n"
         f"low_latency_link_efficiency = {p.low_latency_link_efficiency:.4g}\n"
