@@ -57,7 +57,7 @@ def test_deepep_stays_as_good_as_it_is(
 ) -> None:
     """H100, which is fitted, and Blackwell, which is not and starts its kernels later: medians there are of starts.
 
-    One start for dispatch and combine without combine's walk lay 7 us above H100's dispatch (+24 % below 1 MiB) and
+    One start for dispatch and combine without combine's walk lay 8 us above H100's dispatch (+24 % below 1 MiB) and
     by accident on Blackwell's, whose median was 8 % then; the bounds on the fitted chip keep that from coming back.
     """
     group = groups(DATA.parent / folder, "collective_aiconfigurator_deepep")[target]
