@@ -43,6 +43,27 @@ def transcript(block: str, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+CLAIM_ROW = re.compile(r"^\| ([^|\[]+?) \|[^|]*\|[^|]*\|[^|]*\|$", re.MULTILINE)
+
+
+def with_claims(text: str) -> str:
+    """The README with its rows of claims as docs/claims.md has them today."""
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| \[([^\]]+)\]\(#[^)]*\) (\|.*\|)$", page, re.MULTILINE))
+    return CLAIM_ROW.sub(
+        lambda found: f"| {found[1]} {rows[found[1]]}" if found[1] in rows else found[0], text
+    )
+
+
+def test_readme_shows_claims_as_their_page_does() -> None:
+    text = README.read_text(encoding="utf-8")
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        README.write_text(with_claims(text), encoding="utf-8")
+        return
+    assert text.count(") |") >= 3
+    assert with_claims(text) == text
+
+
 def test_readme_commands_print_what_it_shows(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     text = README.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """Evidence that takes longer than a page may: kept with the command that made it and the hash of its content.
 
-* ``evidence/robobrain.json``: a comparison that ``windtunnel align`` saved.
+* ``workloads/digits_vqa/align.json``: a comparison that ``windtunnel align`` saved.
 * ``evidence/runs.json``: runs of unmodified code, with versions.
 
 ``windtunnel claims --rerun`` makes them again.
@@ -17,13 +17,13 @@ from pathlib import Path
 from windtunnel.claims.claim import Answer, Setting
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate, Source
-from windtunnel.results import align_file
 from windtunnel.results.align_result import AlignResult, Judged
+from windtunnel.workloads.digits_vqa.evidence import recorded
 
 FOLDER = "evidence"
 STUDENT = (0.242, 0.438, 0.515, 0.552, 0.574, 0.588, 0.598, 0.606, 0.611, 0.616)
 """Student's quantile at 90 % over that at 97.5 %, for 1 to 10 degrees of freedom."""
-RUNS, ALIGNMENT = "runs.json", "robobrain.json"
+RUNS = "runs.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +92,7 @@ def stack_runs(topic: str) -> tuple[str, ...]:
 
 def alignment() -> Answer:
     """The answer of the stored comparison: one setting for each definition of deviation."""
-    path = folder() / ALIGNMENT
-    if not path.exists():
-        return Answer(would_take="no comparison is on record: windtunnel claims robobrain --rerun")
-    found = align_file.load(path)
+    found = recorded()
     settings = tuple(
         _setting(judged, found) for judged in found.deviations if judged.deviation.name != "tail_gap_nats"
     )

@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.claims.evidence import ALIGNMENT, Run, folder, runs, save_runs
+from windtunnel.claims.evidence import Run, runs, save_runs
 from windtunnel.errors import WindtunnelError
+from windtunnel.workloads.digits_vqa.evidence import RECORDED
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 3600
@@ -57,13 +58,6 @@ RECIPES = (
         "--global-batch-size 32 --train-iters 2",
     ),
     Recipe(
-        topic="stack",
-        package="torchtitan",
-        title="TorchTitan",
-        what="Llama-3 debug model under FSDP",
-        command="windtunnel run --on mtt-s5000:8 -m torchtitan.train --module llama3 --config llama3_debugmodel",
-    ),
-    Recipe(
         topic="migration",
         package="transformers",
         title="transformers Trainer",
@@ -83,6 +77,13 @@ RECIPES = (
         title="accelerate",
         what="a training loop under mixed precision",
         command="windtunnel run --on mtt-s5000 tests/integration/scripts/hf_accelerate.py",
+    ),
+    Recipe(
+        topic="qwen3.5",
+        package="transformers",
+        title="transformers",
+        what="all 397 B parameters with the vision tower: a picture and 2,048 tokens read, one decoded, on one card",
+        command="windtunnel run --on mtt-s5000 --oom continue examples/qwen3_5_397b.py",
     ),
     *(
         Recipe(
@@ -167,8 +168,7 @@ def _align() -> None:
         made = Path(kept) / "align.json"
         if done.returncode not in (0, 1) or not made.exists():
             raise WindtunnelError("E810", "the comparison fails", values={"command": ALIGN}, hint=ALIGN)
-        folder().mkdir(exist_ok=True)
-        shutil.copy(made, folder() / ALIGNMENT)
+        shutil.copy(made, RECORDED)
 
 
 def _call(words: list[str]) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,13 @@ def _frameworks() -> Answer:
     )
 
 
+def _sglang() -> Answer:
+    return Answer(
+        runs=stack_runs("sglang"),
+        would_take="a run of its engine on the card; only its cache and queue policies were compared with ours",
+    )
+
+
 def _migration() -> Answer:
     return Answer(
         runs=stack_runs("migration"),
@@ -26,12 +33,22 @@ CLAIMS = (
     Claim(
         name="stack",
         group=GROUP,
-        title="PyTorch, Megatron-LM, vLLM and SGLang",
+        title="PyTorch, Megatron-LM and vLLM",
         says=Says.NO_FIGURE,
         wording="native PyTorch, Megatron-LM, vLLM, SGLang",
         said="mthreads.com and press, 2026",
         command="windtunnel claims stack --rerun",
         evaluate=_frameworks,
+    ),
+    Claim(
+        name="sglang",
+        group=GROUP,
+        title="SGLang",
+        says=Says.NO_FIGURE,
+        wording="native PyTorch, Megatron-LM, vLLM, SGLang",
+        said="mthreads.com and press, 2026",
+        command="windtunnel serve deepseek-v3-671b --on mtt-s5000:32 --scheduler sglang",
+        evaluate=_sglang,
     ),
     Claim(
         name="migration",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from windtunnel.workloads.docking.structure import Ligand
@@ -83,6 +84,12 @@ class Kinematics:
         self._fragment = integers([place[f] for f in fragment])
         self._offset = floats(rest - pivot[fragment])
         self._near, self._far = integers(near), integers(far)
+        held = rest[far[np.array(parents[1:]) == 0]] if len(far) else rest[:0]
+        across = held[-1] - held[0] if len(held) > 1 else np.zeros(3)
+        across = across / max(float(np.linalg.norm(across)), 1e-9)
+        self.spins = floats(_spins(parents, np.vstack([across, axis])))
+        self.root_axis = floats(across)
+        self.root_pivot = floats(held[0] if len(held) else np.zeros(3))
         moved = np.zeros((len(ligand.torsions), len(rest)))
         for row, t in enumerate(ligand.torsions):
             moved[row, list(t.moved)] = 1.0
@@ -137,6 +144,19 @@ def _fragments(ligand: Ligand) -> list[int]:
         for atom in torsion.moved:
             fragment[atom] = number
     return fragment
+
+
+def _spins(parents: list[int], axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(fragments, torsions) how torsions change when one fragment turns and those it holds stay where they were.
+
+    The fragment turns about its bond to the parent (``axes``; row 0: the root, about the line between what it holds);
+    the bonds to its children turn back by as much as they point the same way.
+    """
+    spins = np.zeros((len(parents), len(parents) - 1))
+    for torsion, parent in enumerate(parents[1:]):
+        spins[torsion + 1, torsion] = 1.0
+        spins[parent, torsion] -= float(axes[parent] @ axes[torsion + 1])
+    return spins
 
 
 def _parents(ligand: Ligand, fragment: list[int]) -> list[int]:

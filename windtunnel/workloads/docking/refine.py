@@ -17,6 +17,8 @@ from windtunnel.workloads.docking.interaction import ROTOR
 from windtunnel.workloads.docking.pose import Kinematics
 from windtunnel.workloads.docking.search import KEPT, Found, differing, minimise
 
+CANDIDATES, CANDIDATES_APART_ANGSTROM = 64, 0.5
+"""What is refined: several poses of one place too, since the field's favourite there need not be the exact one."""
 STEPS = 150
 
 
@@ -49,7 +51,7 @@ def rank(
     ``exact=False`` ranks without refining, to see what that loses.
     """
     pose = found.pose[torch.argsort(found.energy)]
-    pose = pose[differing(kinematics.atoms(pose), KEPT)]
+    pose = pose[differing(kinematics.atoms(pose), CANDIDATES, CANDIDATES_APART_ANGSTROM)]
     if exact:
         pose, _ = minimise(kinematics, both(outside, inside), pose, STEPS)
     atoms = kinematics.atoms(pose)

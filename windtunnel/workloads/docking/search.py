@@ -15,7 +15,13 @@ from torch import Tensor
 
 from windtunnel.workloads.docking.field import Box
 from windtunnel.workloads.docking.forces import EnergyAndSlope
-from windtunnel.workloads.docking.pose import Kinematics, Pose, from_rotation_vector, quaternion_product
+from windtunnel.workloads.docking.pose import (
+    Kinematics,
+    Pose,
+    from_rotation_vector,
+    quaternion_product,
+    rotation_matrix,
+)
 
 TEMPERATURE_KCAL = 1.1923  # 1 / 0.8387, DSDP's setting
 LONGEST_STEP_ANGSTROM = 0.3
@@ -102,10 +108,10 @@ def _from_the_best(best: Found, kinematics: Kinematics, copies: int) -> tuple[Po
     return best.pose[chosen], best.energy[chosen]
 
 
-def differing(atoms: Tensor, most: int) -> Tensor:
-    """Indices of up to ``most`` poses, in order, each ``APART_ANGSTROM`` from those before it."""
+def differing(atoms: Tensor, most: int, apart_angstrom: float = APART_ANGSTROM) -> Tensor:
+    """Indices of up to ``most`` poses, in order, each ``apart_angstrom`` from those before it."""
     apart = torch.cdist(atoms.flatten(1), atoms.flatten(1)) / atoms.shape[1] ** 0.5
-    near = (apart < APART_ANGSTROM).cpu()
+    near = (apart < apart_angstrom).cpu()
     chosen: list[int] = []
     taken = torch.zeros(len(near), dtype=torch.bool)
     for index in range(len(near)):
@@ -144,14 +150,28 @@ class Dice:
         return Pose(shift, turn / turn.norm(dim=1, keepdim=True), angles)
 
     def move(self, pose: Pose) -> Pose:
-        """Each copy changes one thing: its place, its orientation or one torsion."""
+        """Each copy changes one thing: its place, its orientation, one torsion, or how one fragment is turned while
+        its neighbours stay. The last reaches what single torsions cannot: they swing everything behind them.
+        """
         copies, torsions = pose.angles.shape
-        which = (self.uniform(copies) * (2 + torsions)).floor()
-        shift = SHIFT_ANGSTROM * (2 * self.uniform(copies, 3) - 1) * (which == 0)[:, None]
-        turn = self.normal(copies, 3) * (SHIFT_ANGSTROM / self._kinematics.length_angstrom)
-        turn = turn * (which == 1)[:, None]
-        angles = 2 * torch.pi * self.uniform(copies, torsions)
-        number = torch.arange(2, 2 + torsions, dtype=which.dtype).to(which.device)
-        angles = torch.where(which[:, None] == number, angles, pose.angles)
-        turned = quaternion_product(from_rotation_vector(turn), pose.quaternion)
-        return Pose(pose.shift + shift, turned, angles)
+        which = (self.uniform(copies) * (3 + 2 * torsions)).floor()[:, None]
+        shift = SHIFT_ANGSTROM * (2 * self.uniform(copies, 3) - 1) * (which == 0)
+        turn = self.normal(copies, 3) * (SHIFT_ANGSTROM / self._kinematics.length_angstrom) * (which == 1)
+        angle = 2 * torch.pi * self.uniform(copies, 1)
+        alone, spun = (
+            self._one_of(which - first, count)
+            for first, count in ((2, torsions), (2 + torsions, torsions + 1))
+        )
+        angles = pose.angles + angle * (alone + spun @ self._kinematics.spins)
+        lines = torch.stack((self._kinematics.root_axis, self._kinematics.root_pivot), 1)
+        axis, pivot = (rotation_matrix(pose.quaternion) @ lines).unbind(-1)
+        turn = from_rotation_vector(turn + spun[:, :1] * angle * axis)
+        # A root that turns in place does so about the line between what it holds, not about the ligand's middle.
+        aside = pivot - (rotation_matrix(turn) @ pivot[..., None])[..., 0]
+        return Pose(
+            pose.shift + shift + spun[:, :1] * aside, quaternion_product(turn, pose.quaternion), angles
+        )
+
+    def _one_of(self, which: Tensor, count: int) -> Tensor:
+        """(copies, count) ones where ``which`` (copies, 1) is the column, else zeros."""
+        return (which == torch.arange(count, dtype=which.dtype).to(which.device)).to(which.dtype)
