@@ -64,7 +64,7 @@ def _above_h100() -> Answer:
                 label=f"dense {name.upper()} peak{' (assumed)' if assumed else ''}",
                 prediction=Estimate.exact(value, Source.ASSUMED if assumed else Source.DATASHEET),
                 bound=value,
-                command=f"windtunnel chips compare mtt-s5000 {H100}",
+                command="windtunnel chips",
             )
         )
     return Answer(
@@ -199,7 +199,7 @@ CLAIMS = (
         unit="× H100",
         wording="surpasses H100 in specific precision metrics, approaching Blackwell",
         said=PRESS,
-        command="windtunnel chips compare mtt-s5000 h100-sxm",
+        command="windtunnel chips",
         evaluate=_above_h100,
     ),
     Claim(

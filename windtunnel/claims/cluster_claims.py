@@ -132,13 +132,19 @@ def _varied(*pairs: tuple[str, PlanRow | None]) -> tuple[Variation, ...]:
 
 
 def _efficiency(
-    model: str, sizes: tuple[int, int], batches: tuple[int, int], sequence: int, space: Space
+    model: str,
+    sizes: tuple[int, int],
+    batches: tuple[int, int],
+    sequence: int,
+    space: Space,
+    overrides: tuple[str, ...] = (),
 ) -> Estimate | None:
     """Tokens/s/card on the larger cluster over the smaller. What is wrong in both cancels: only a quarter of the
-    larger one's width is left, for the network that the smaller one does not have.
+    larger one's width is left (a convention), for the network that the smaller one does not have.
     """
     rows = [
-        plan(model, S5000, n, batch, sequence, Precision.BF16, space).best for n, batch in zip(sizes, batches)
+        plan(model, S5000, n, batch, sequence, Precision.BF16, space, overrides).best
+        for n, batch in zip(sizes, batches)
     ]
     if rows[0] is None or rows[1] is None:
         return None
@@ -162,8 +168,13 @@ def _scaling(
             settings.append(
                 Setting(label=label, prediction=found.scaled(100.0), bound=100.0, command=command)
             )
+    _, model, batches, sequence, space = cases[0]
+    slower = _efficiency(model, sizes, batches, sequence, space, ("nic_bytes_per_s=25e9",))
     return Answer(
         settings=tuple(settings),
+        variations=(Variation(assumption="a 200 Gb/s network card", prediction=slower.scaled(100.0)),)
+        if slower
+        else (),
         would_take="a batch that grows with the cards, or exchange that stays hidden behind compute at a fixed one",
         why=(
             "each size takes its own best layout; efficiency = tokens/s/card over that of the smaller cluster",

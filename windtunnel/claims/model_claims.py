@@ -144,6 +144,7 @@ def _against_h20() -> Answer:
             )
     return Answer(
         settings=tuple(settings),
+        variations=(_narrow_mesh_against_h20(),),
         would_take="model, engine and precision of both sides are not stated",
         why=(
             f"FP8 peaks {card().peak('fp8').value / card(H20).peak('fp8').value:.2f} to 1, "
@@ -151,6 +152,17 @@ def _against_h20() -> Answer:
             "a prefill of 16K is bound by products; exchange over the mesh costs S5000 the rest",
         ),
     )
+
+
+def _narrow_mesh_against_h20() -> Variation:
+    options = DeploymentOptions(precision=Precision.FP8_BLOCK, gpu_memory_utilization=0.95)
+    chips = card(S5000, "link_bytes_per_s=196e9"), H20
+    ours, theirs = (
+        Sweep(DEEPSEEK, chip, cards=(16,), options=options).prefill((16384,), PASS_TOKENS)[0]
+        for chip in chips
+    )
+    quotient = ratio(ours.tokens_per_s_per_gpu, theirs.tokens_per_s_per_gpu)
+    return Variation(assumption=f"half the MTLink bandwidth, {DEEPSEEK}", prediction=quotient)
 
 
 def _fine_tuning() -> Answer:
@@ -173,9 +185,19 @@ def _fine_tuning() -> Answer:
                     command=plan_command(model, S5000, cards, batch, sequence),
                 )
             )
+    fast = plan("qwen3-vl-8b", S5000, 8, 64, 4096, overrides=("peak_flops.bf16=1000T",)).best
+    slow = plan("qwen3-vl-8b", H100, 8, 64, 4096).best
     price = "a price per card below 0.4 of an H100's would make 1.3 × per unit of money"
     return Answer(
         settings=tuple(settings),
+        variations=(
+            Variation(
+                assumption="BF16 products at the FP8 peak",
+                prediction=ratio(fast.tokens_per_s_per_gpu, slow.tokens_per_s_per_gpu),
+            ),
+        )
+        if fast and slow
+        else (),
         would_take=f"a baseline that waits for its input or runs untuned kernels, or a figure per price ({price})",
         why=(
             "BF16 peak 0.51, memory bandwidth 0.48, links 0.87 of an H100's: nothing a step needs is faster",
