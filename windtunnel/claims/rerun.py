@@ -172,12 +172,16 @@ def _align() -> None:
 
 
 def _call(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "windtunnel", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_S,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-    )
+    """Run in a folder of its own: what scripts save does not land in the checkout."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in ("examples", "tests"):
+            (Path(scratch) / name).symlink_to(ROOT / name)
+        return subprocess.run(
+            [sys.executable, "-m", "windtunnel", *words],
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        )
