@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+import windtunnel
 from windtunnel.capture.session import Session
 
 
@@ -40,3 +41,10 @@ def test_the_host_s_own_data_is_pytorch_s(shadow: Session) -> None:
     assert tensor.requires_grad
     assert not tensor.data.requires_grad
     assert tensor.data.data_ptr() == tensor.data_ptr()
+
+
+def test_lazy_modules_take_their_shape_after_a_session() -> None:
+    with windtunnel.record("mtt-s5000"):
+        torch.ones(2, 3, device="cuda").sum()
+    layer = torch.nn.LazyLinear(4)
+    assert layer(torch.ones(2, 3)).shape == (2, 4)
