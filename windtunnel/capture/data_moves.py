@@ -1,7 +1,7 @@
 """``tensor.data = on_the_card`` for a tensor on the host, as scripts and ``fully_shard`` move a model.
 
-PyTorch's setter refuses tensor types that differ, and the virtual card's is one of its own. Swapping keeps the
-tensor the same object, so modules and optimizers that hold it see it move.
+The tensor stays the same object, so modules and optimizers that hold it see it move. The way back to the host is
+the card tensor's own (``tensor.VirtualTensor.data``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from windtunnel.capture.tensor import VirtualTensor
+from windtunnel.capture.tensor import VirtualTensor, swap_data
 
 _plain: Any = torch.Tensor.data
 
@@ -28,7 +28,7 @@ class _Data:
 
     def __set__(self, tensor: torch.Tensor, new: torch.Tensor) -> None:
         if isinstance(new, VirtualTensor) and type(tensor) in (torch.Tensor, torch.nn.Parameter):
-            _swap(tensor, new.detach())
+            swap_data(tensor, new.detach())
         else:
             with _as_itself(tensor):
                 _plain.__set__(tensor, new)
@@ -39,14 +39,6 @@ def _as_itself(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
         return torch._C.DisableTorchFunctionSubclass()
     return nullcontext()
-
-
-def _swap(tensor: torch.Tensor, moved: torch.Tensor) -> None:
-    if isinstance(tensor, torch.nn.Parameter):
-        moved = torch.nn.Parameter(moved, requires_grad=tensor.requires_grad)
-    else:
-        moved.requires_grad_(tensor.requires_grad)
-    torch.utils.swap_tensors(tensor, moved)
 
 
 def install() -> None:

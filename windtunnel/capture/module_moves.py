@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from windtunnel.capture import lazy_modules
+
 Parameters = dict[int, list[tuple[torch.nn.Module, str]]]
 
 
@@ -26,11 +28,13 @@ def install() -> None:
     @functools.wraps(original)
     def apply(self: torch.nn.Module, fn: Callable[[Any], Any], recurse: bool = True) -> Any:
         if busy:  # a child of a module that is being moved
-            return original(self, fn, recurse)
+            with lazy_modules.moved_apart(self, fn):
+                return original(self, fn, recurse)
         busy.append(True)
         ties = _ties(self)
         try:
-            return _swapping(original, self, fn, recurse)
+            with lazy_modules.moved_apart(self, fn):
+                return _swapping(original, self, fn, recurse)
         finally:
             busy.clear()
             _tie_again(ties)

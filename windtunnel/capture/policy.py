@@ -3,7 +3,7 @@
 Floats answer 1.0 (a loss that is printed), booleans False (``mask.any()`` in ``trunc_normal_``) unless a
 predicate on finite numbers says otherwise, integers are refused: they steer control flow. Only a count of
 true booleans (an accuracy that is printed) reads as 0. ``assume`` overrides. Router indices are drawn.
-Tensors copied to the host follow the same rule; only integers that are stored, not read, become zeros.
+Tensors copied to the host follow the same rule; what is stored, not read (large tensors, bytes), becomes zeros.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Policy:
     def copied(self, tensor: VirtualTensor, dtype: torch.dtype) -> Answer:
         """What every element reads as where a data-less tensor is copied to the host as ``dtype``.
 
-        Bytes (quantised weights, images) and large tensors are stored rather than read: they become zeros.
+        Bytes (quantised weights, images) and large integers are stored rather than read: they become zeros.
 
         Raises:
             WindtunnelError: E401 for other integers.
@@ -90,6 +90,15 @@ class Policy:
             raise self.refusal("copies integers that depend on data to the host")
         self._note(f"data-less values copied to the host read as {answer}")
         return answer
+
+    @property
+    def assuming(self) -> bool:
+        """Whether the script said what values read as."""
+        return bool(self._assumed)
+
+    def left(self, what: str) -> None:
+        """Note what a copy holds that is too large to be written (a whole model on its way to a file)."""
+        self._note(f"data-less tensors of more than a million values, copied to the host, {what}")
 
     def data_dependent(self, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operator whose result's shape depends on data that does not exist.

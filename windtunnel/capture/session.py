@@ -13,6 +13,7 @@ from windtunnel.capture import (
     data_moves,
     flex,
     import_path,
+    lazy_modules,
     module,
     module_moves,
     patches,
@@ -170,6 +171,7 @@ def _register_once() -> None:
     compile.install()
     module_moves.install()
     data_moves.install()
+    lazy_modules.install()
     triton_kernels.install()
     flex.install()
     _registered = True

@@ -124,11 +124,15 @@ class VirtualTensor(torch.Tensor):
 
     @data.setter
     def data(self, new: torch.Tensor) -> None:
-        """C++ swaps the tensor's implementation; what we keep in Python must follow."""
+        """C++ swaps the tensor's implementation; what we keep in Python must follow.
+
+        A host tensor takes this one off the card, as scripts do that offload.
+        """
         if not isinstance(new, VirtualTensor):
-            new = new.to(DEVICE)
+            swap_data(self, new.detach())
+            return
         _plain_data.__set__(self, new)
-        self.elem, self.meta, self.store = new.elem, new.meta, new.store  # type: ignore[attr-defined]
+        self.elem, self.meta, self.store = new.elem, new.meta, new.store
 
 
 def fresh(meta: Meta, elem: torch.Tensor | None = None, store: Storage | None = None) -> VirtualTensor:
@@ -171,6 +175,21 @@ def become(target: VirtualTensor, source: VirtualTensor) -> None:
     with torch._C._ExcludeDispatchKeyGuard(_AUTOGRAD_KEYS):
         _plain_data.__set__(target, source)
     target.meta, target.elem, target.store = source.meta, source.elem, source.store
+
+
+def swap_data(tensor: torch.Tensor, moved: torch.Tensor) -> None:
+    """Make ``tensor`` the same object with the data of ``moved``, on the card or off it.
+
+    PyTorch's setter refuses tensor types that differ. The gradient goes along: it can't be of the other type.
+    """
+    grad, tensor.grad = tensor.grad, None
+    if isinstance(tensor, torch.nn.Parameter):
+        moved = torch.nn.Parameter(moved, requires_grad=tensor.requires_grad)
+    else:
+        moved.requires_grad_(tensor.requires_grad)
+    torch.utils.swap_tensors(tensor, moved)
+    if grad is not None:
+        tensor.grad = grad.to(tensor.device)
 
 
 def inner(tensor: VirtualTensor) -> torch.Tensor:

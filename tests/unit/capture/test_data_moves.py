@@ -43,6 +43,36 @@ def test_the_host_s_own_data_is_pytorch_s(shadow: Session) -> None:
     assert tensor.data.data_ptr() == tensor.data_ptr()
 
 
+def test_parameters_taken_off_the_card_are_the_host_s(shadow: Session) -> None:
+    """Offloading: memory of the card falls, the optimizer's parameter is the same object, and comes back."""
+    model = nn.Linear(512, 512, device="musa")
+    weight = model.weight
+    model(torch.randn(2, 512, device="musa")).sum().backward()
+    before = torch.musa.memory_allocated()
+    host = torch.full((512, 512), 3.0)
+    weight.data = host
+    assert host.device.type == "cpu"
+    assert weight.device.type == "cpu"
+    assert weight is model.weight
+    assert isinstance(weight, nn.Parameter)
+    assert weight.data_ptr() == host.data_ptr()
+    assert weight.grad is not None
+    assert weight.grad.device.type == "cpu"
+    assert before - torch.musa.memory_allocated() >= 2 * 512 * 512 * 4
+    weight.data = weight.data.to("musa")
+    assert weight.device.type == "musa"
+    model(torch.randn(2, 512, device="musa")).sum().backward()
+
+
+def test_values_go_along(values: Session) -> None:
+    tensor = torch.arange(4.0, device="musa")
+    tensor.data = torch.ones(2, 2)
+    assert tensor.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert tensor.device.type == "cpu"
+    tensor.data = tensor.data.to("musa") * 2
+    assert tensor.cpu().tolist() == [[2.0, 2.0], [2.0, 2.0]]
+
+
 def test_lazy_modules_take_their_shape_after_a_session() -> None:
     with windtunnel.record("mtt-s5000"):
         torch.ones(2, 3, device="cuda").sum()

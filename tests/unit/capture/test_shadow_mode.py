@@ -72,6 +72,26 @@ def test_integers_are_refused_on_the_way_to_the_host_too(
         read(counts)
 
 
+def test_large_copies_hold_what_the_notice_says(shadow: Session) -> None:
+    x = torch.empty(1025, 1024, device="musa")
+    notices = shadow.recorder.notices
+    out = x.t().cpu()
+    assert not out.any()
+    assert out.stride() == (1, 1024)
+    out[3, 4] = 5.0  # a tensor like any other
+    assert out.sum() == 5.0
+    assert any("read as 0" in notice.what for notice in notices())
+    assert not any("read as 1.0" in notice.what for notice in notices())
+    buffer = torch.full((1025, 1024), 7.0)
+    buffer.copy_(x)
+    assert buffer.min() == 7.0
+    assert any("keep what the host's tensor held" in notice.what for notice in notices())
+    assert x[:8].cpu().min() == 1.0
+    assert any("read as 1.0" in notice.what for notice in notices())
+    with shadow.state.policy.assume(2.0):
+        assert x.cpu().min() == 2.0
+
+
 def test_what_is_stored_or_printed_still_reaches_the_host(shadow: Session) -> None:
     x = torch.empty(3, 600_000, device="musa")
     assert (x > 0).sum(-1).tolist() == [0, 0, 0]  # a count of matches

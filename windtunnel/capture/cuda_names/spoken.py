@@ -18,6 +18,7 @@ import torch
 from windtunnel.capture.backend import BACKEND, DEVICE
 from windtunnel.capture.cuda_names.patching import Patches
 from windtunnel.capture.cuda_names.pretence import Pretence, user_code
+from windtunnel.capture.lazy_modules import OnTheCard
 from windtunnel.capture.module import module as card
 from windtunnel.capture.tensor import VirtualTensor
 
@@ -67,8 +68,9 @@ def install(patches: Patches, pretence: Pretence) -> None:
         return str(cuda_device() if pretence.speaks_cuda else DEVICE)
 
     patches.set(VirtualTensor, "shown_device", property(shown_device))
-    patches.set(VirtualTensor, "device", property(device))
-    patches.set(VirtualTensor, "is_cuda", property(is_cuda))
+    for kind in (VirtualTensor, OnTheCard):
+        patches.set(kind, "device", property(device))
+        patches.set(kind, "is_cuda", property(is_cuda))
     patches.set(VirtualTensor, "type", type_)
     if not pretence.native and not pretence.strict:
         _note_device_types(patches, pretence)

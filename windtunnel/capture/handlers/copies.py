@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from windtunnel.capture import pinned
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 _FILL_LIMIT = 1 << 20
-"""Larger host copies of data-less tensors are left as the zero pages the operating system gives."""
+"""Larger host copies of data-less tensors are zeros that take no memory until somebody writes to them."""
 
 
 def _copy(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -85,9 +86,23 @@ def _record_to_host(state: State, source: Meta, target: Meta, non_blocking: bool
 
 
 def _placeholder(state: State, source: VirtualTensor, target: torch.Tensor) -> None:
-    fill = state.policy.copied(source, target.dtype)
-    if target.numel() <= _FILL_LIMIT and not target.is_meta:
-        target.fill_(fill)
+    if target.is_meta:
+        return
+    if target.numel() > _FILL_LIMIT and not state.policy.assuming:
+        state.policy.left("keep what the host's tensor held")
+    else:
+        target.fill_(state.policy.copied(source, target.dtype))
+
+
+def _stand_in(state: State, source: VirtualTensor, shape: torch.Tensor) -> torch.Tensor:
+    """A new host tensor laid out like ``shape`` for a data-less one."""
+    if shape.numel() > _FILL_LIMIT and not state.policy.assuming:
+        state.policy.left("read as 0")
+        span = 1 + sum((n - 1) * step for n, step in zip(shape.shape, shape.stride(), strict=True))
+        pages = torch.from_numpy(np.zeros(span * shape.dtype.itemsize, dtype=np.uint8))
+        return pages.view(shape.dtype).as_strided(shape.shape, shape.stride())
+    out = torch.empty_strided(shape.shape, shape.stride(), dtype=shape.dtype)
+    return out.fill_(state.policy.copied(source, shape.dtype))
 
 
 def _to_copy(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -109,10 +124,8 @@ def _to_copy(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str
         _record_to_host(state, source.meta, meta_of(out), bool(kwargs.get("non_blocking")))
         return out
     shape = info.func(inner(source), **{**plain, "device": state.meta_device})
-    out = torch.empty_strided(shape.shape, shape.stride(), dtype=shape.dtype)
-    _record_to_host(state, source.meta, meta_of(out), bool(kwargs.get("non_blocking")))
-    _placeholder(state, source, out)
-    return out
+    _record_to_host(state, source.meta, meta_of(shape), bool(kwargs.get("non_blocking")))
+    return _stand_in(state, source, shape)
 
 
 def _still_tally(source: Any, out: Any) -> Any:
