@@ -21,7 +21,6 @@ from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.exchange import PipelineExchange
 from windtunnel.planner.hidden import expert_exchange, hidden
-from windtunnel.planner.sustained import MATRIX_FAMILIES, Sustained, sustained
 from windtunnel.program.marks import COLLECTIVE_PREFIX
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Program
@@ -41,6 +40,7 @@ from windtunnel.timeline.pricing import ModelFor, default_model
 from windtunnel.timeline.schedule import Chunk, ChunkKind, Schedule, order
 from windtunnel.timeline.sites import SiteTable
 from windtunnel.timeline.step import StepTimeline
+from windtunnel.timeline.sustained import Sustained, sustained
 
 CORRELATION = 0.5
 """Between errors of kernels on one chip: the convention of ``estimate.total``."""
@@ -103,8 +103,8 @@ class TrainingPredictor:
         self.network = network
         self._model = model_for(chip)
         self._long_run = long_run or sustained()
-        self.slowdown = self._long_run.slowdown(chip)  # of matrix kernels, by the power limit
         self._priced: dict[object, OpPrice] = {}
+        self._limited: dict[object, OpPrice] = {}  # the same at the clock that the power limit leaves
 
     def with_constants(self, long_run: Sustained) -> TrainingPredictor:
         """The same predictor under other constants; prices already known are shared."""
@@ -152,14 +152,22 @@ class TrainingPredictor:
     def _devices(
         self, program: Program, prices: list[OpPrice], attention_factor: float
     ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        factors = [self._factor(work.family, attention_factor) for work in program.works]
+        factors = [attention_factor if work.family in _ATTENTION else 1.0 for work in program.works]
         return np.array([price.seconds for price in prices]) * factors
 
     def _prices(self, program: Program) -> list[OpPrice]:
-        """Prices of the program's distinct operations; each is computed once for all programs."""
-        rank = program.origin.rank
+        """Prices of the program's distinct operations under power; each is computed once for all programs."""
         keys = [_place(spec, program) for spec in program.specs]
-        missing = [number for number, key in enumerate(keys) if key not in self._priced]
+        new = [number for number, key in enumerate(keys) if key not in self._limited]
+        prices = self._alone(program, [keys[number] for number in new], new)
+        limited = self._long_run.prices(prices, [program.works[number] for number in new], self.chip)
+        self._limited.update(zip([keys[number] for number in new], limited, strict=True))
+        return [self._limited[key] for key in keys]
+
+    def _alone(self, program: Program, keys: list[object], numbers: list[int]) -> list[OpPrice]:
+        """Prices of some operations, by number, as in short benchmarks."""
+        rank = program.origin.rank
+        missing = [n for key, n in zip(keys, numbers, strict=True) if key not in self._priced]
         found = price_ops(
             [program.specs[number] for number in missing],
             [program.works[number] for number in missing],
@@ -167,7 +175,7 @@ class TrainingPredictor:
             program.groups,
             lambda spec, work, group: self.network.recorded_time(spec, group, rank).estimate(),
         )
-        self._priced.update(zip([keys[number] for number in missing], found, strict=True))
+        self._priced.update(zip([_place(program.specs[n], program) for n in missing], found, strict=True))
         return [self._priced[key] for key in keys]
 
     def _estimate(self, own: list[ProgramTime], seconds: float, recipe: TrainingRecipe) -> Estimate:
@@ -192,10 +200,6 @@ class TrainingPredictor:
                 weights[source] += share
         shares = normalised_shares(weights)
         return Estimate(seconds, seconds * max(0.0, 1 - low), seconds * (1 + high), shares)
-
-    def _factor(self, family: Family, attention_factor: float) -> float:
-        slower = self.slowdown if family in MATRIX_FAMILIES else 1.0
-        return slower * attention_factor if family in _ATTENTION else slower
 
     def _settled(self, table: SiteTable, program: Program) -> Trace:
         last: list[Trace] = []

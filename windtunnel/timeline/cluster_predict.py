@@ -50,7 +50,7 @@ def replay_cluster(
             disagree about one, and what pricing raises.
     """
     who = Representatives(programs, stands_for)
-    priced = [price_program(p, chip, model_for, _times(network, p)) for p in programs]
+    priced = [price_program(p, chip, model_for, _times(network, p), p.last_step().kind) for p in programs]
     sites = [step_sites(p, p.last_step()) for p in programs]
     tables = [p.table for p in priced]
     if expert_load is not None:

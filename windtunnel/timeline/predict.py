@@ -34,6 +34,7 @@ from windtunnel.timeline.provenance import assumptions, peak_flops, tf32_or, ver
 from windtunnel.timeline.rows import op_table
 from windtunnel.timeline.spans import spans, tracks, tracks_of_sites
 from windtunnel.timeline.step import replay_step, step_seconds, step_sites
+from windtunnel.timeline.sustained import unknown_power
 
 LAUNCH_BOUND = 0.2  # a card that idles more than this part of the step waits for its host
 UNKNOWN_SHARE = 0.02  # time without a cost model that is worth a warning
@@ -69,7 +70,7 @@ def predict(
     """
     mark = _choose(program, step)
     model_for = for_program(program, model_for)
-    priced = price_program(program, chip, model_for, collective_time)
+    priced = price_program(program, chip, model_for, collective_time, mark.kind)
     sites = step_sites(program, mark)
     counts = np.bincount(sites, minlength=len(program.sites))
     unpriced = _unpriced(program, counts)
@@ -118,7 +119,7 @@ def predict(
         recorded_s=program.origin.recorded_s,
         command=command,
         program_hash=content_hash(program),
-        assumptions=assumptions(program, chip),
+        assumptions=(*assumptions(program, chip), *unknown_power(chip, mark.kind)),
         ceilings=ceilings(chip),
         versions=versions(program, chip),
     )

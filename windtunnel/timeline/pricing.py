@@ -18,6 +18,7 @@ from windtunnel.timeline.prices import CollectiveTime, OpPrice, PriceModel, pric
 from windtunnel.timeline.provenance import allows_tf32
 from windtunnel.timeline.sites import SiteTable
 from windtunnel.timeline.step import step_seconds
+from windtunnel.timeline.sustained import runs_for_long, sustained
 
 ModelFor = Callable[[Chip], PriceModel]
 
@@ -30,11 +31,15 @@ REPRICED = 0.999  # part of the device time that what-ifs price again
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """Prices of a program's operations, by spec number, and the table that a card replays."""
+    """Prices of a program's operations, by spec number, and the table that a card replays.
+
+    ``is_long``: at the clock that the power limit leaves in long runs.
+    """
 
     prices: list[OpPrice]
     table: SiteTable
     graph_launch_s: float
+    is_long: bool
 
 
 def default_model(chip: Chip) -> PriceModel:
@@ -50,15 +55,21 @@ def for_program(program: Program, model_for: ModelFor) -> ModelFor:
 
 
 def price_program(
-    program: Program, chip: Chip, model_for: ModelFor, collective_time: CollectiveTime | None
+    program: Program,
+    chip: Chip,
+    model_for: ModelFor,
+    collective_time: CollectiveTime | None,
+    kind: StepKind,
 ) -> Priced:
-    """Price every distinct operation on ``chip``. Raises what ``price_ops`` raises."""
+    """Price every distinct operation on ``chip`` for a step of ``kind``. Raises what ``price_ops`` raises."""
     model = for_program(program, model_for)(chip)
     prices = price_ops(program.specs, program.works, model, program.groups, collective_time)
+    if runs_for_long(kind):
+        prices = sustained().prices(prices, program.works, chip)
     hosts = np.array([price.host_s for price in prices])
     devices = np.array([price.seconds for price in prices])
     table = SiteTable.of_sites(prices, program.sites, hosts, devices)
-    return Priced(prices, table, chip.graph_launch_s.value)
+    return Priced(prices, table, chip.graph_launch_s.value, runs_for_long(kind))
 
 
 def step_estimate(
@@ -187,6 +198,8 @@ def sensitivities(
         model = model_for(what_if.chip(chip))
         if what_if.moves_device:
             prices = price_ops(specs, works, model, program.groups, collective_time)
+            if priced.is_long:
+                prices = sustained().prices(prices, works, chip)  # what draws more is not asked here
             devices[used] = [price.seconds for price in prices]
         else:
             hosts = np.array([model.host_time_s(work) for work in program.works]) * what_if.host_factor

@@ -19,6 +19,7 @@ from windtunnel.report import page
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.targets import cluster_of
 from windtunnel.timeline.predict import predict
+from windtunnel.timeline.sustained import sustained
 from windtunnel.validation.explain.asked import KINDS, batch_asked
 from windtunnel.validation.explain.beside import beside
 from windtunnel.validation.explain.collective import explain_collective
@@ -119,7 +120,11 @@ def test_a_recording_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[
     names = [item["name"] for item in step["operations"]]
     assert names[0].startswith("aten.mm")
     assert sum(item["share"] for item in step["operations"]) == pytest.approx(1.0)
-    assert step["operations"][0]["why"]["seconds"] == pytest.approx(step["operations"][0]["seconds"])
+    alone, in_step = step["operations"][0]["why"]["seconds"], step["operations"][0]["seconds"]
+    assert in_step == pytest.approx(
+        alone * sustained().slowdown(chip("h100-sxm"))
+    )  # a training step, under power
+    assert "700 W holds the clock" in step["notes"][0]
     status, out, _ = run(capsys, tmp_path / "some.wt", "--on", "h100-sxm", "--op", "add")
     assert status == 0
     assert "aten.add" in out

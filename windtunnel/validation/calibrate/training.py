@@ -1,4 +1,4 @@
-"""Fit the constants of long training runs (``planner/sustained.py``) on the calibration tables of training steps.
+"""Fit the constants of long training runs (``timeline/sustained.py``) on the calibration tables of training steps.
 
     python -m windtunnel.validation.calibrate.training MEASUREMENTS/calibration OUT.toml
 
@@ -21,10 +21,10 @@ from scipy.optimize import least_squares
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.network.model import NetworkModel
-from windtunnel.planner.sustained import Sustained
 from windtunnel.planner.training import TrainingPredictor
 from windtunnel.recipes.training import TrainingRecipe, training_step
 from windtunnel.specs.targets import cluster_of
+from windtunnel.timeline.sustained import Sustained
 from windtunnel.validation.calibrate.network_points import rows
 from windtunnel.validation.model_names import architecture_named
 from windtunnel.validation.training_rows import Incomplete, TrainingCase, training_case, vtrain_case

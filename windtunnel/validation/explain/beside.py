@@ -9,7 +9,7 @@ import numpy as np
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.model import CostModel, Settings
 from windtunnel.errors import WindtunnelError
-from windtunnel.program.program import Program
+from windtunnel.program.program import Program, StepKind
 from windtunnel.program.work import Family, Work
 from windtunnel.results.run_result import NearestMeasured
 from windtunnel.specs.schema import Chip
@@ -29,7 +29,9 @@ def beside(
     program: Program, chip: Chip, points: Sequence[Point], collective_time: CollectiveTime | None = None
 ) -> tuple[NearestMeasured, ...]:
     """The nearest measurements of the longest products and attention kernels of the last step, each once."""
-    priced = price_program(program, chip, for_program(program, default_model), collective_time)
+    priced = price_program(
+        program, chip, for_program(program, default_model), collective_time, StepKind.SCRIPT
+    )
     counts = np.bincount(step_sites(program, program.last_step()), minlength=len(program.sites))
     uses = np.bincount(program.sites[:, 0], weights=counts, minlength=len(program.specs))
     seconds = uses * np.array([price.seconds for price in priced.prices])

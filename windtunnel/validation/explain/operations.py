@@ -13,13 +13,14 @@ from windtunnel.cost.batch import Batch
 from windtunnel.network.collective import kind_of, message_bytes
 from windtunnel.network.model import NetworkModel, pair_of, traffic_of
 from windtunnel.program.op import OpSpec
-from windtunnel.program.program import ProcessGroup, Program
+from windtunnel.program.program import ProcessGroup, Program, StepKind
 from windtunnel.program.work import Family, Work
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.pricing import default_model, for_program, price_program
 from windtunnel.timeline.rows import shapes_text
 from windtunnel.timeline.step import step_sites
+from windtunnel.timeline.sustained import runs_for_long, sustained, unknown_power
 from windtunnel.validation.explain.collective import CollectiveWhy, explain_shaped
 from windtunnel.validation.explain.kernel import KernelWhy, explain_kernel
 from windtunnel.validation.explain.points import Point
@@ -75,7 +76,8 @@ def explain_program(
 ) -> StepWhy:
     """The last step of a recording: its ``top`` operations, or those whose name holds ``name``."""
     result = predict(program, chip, collective_time=network.estimate)
-    priced = price_program(program, chip, for_program(program, default_model), network.estimate)
+    model_for, kind = for_program(program, default_model), program.last_step().kind
+    priced = price_program(program, chip, model_for, network.estimate, kind)
     counts = np.bincount(step_sites(program, program.last_step()), minlength=len(program.sites))
     uses = np.bincount(program.sites[:, 0], weights=counts, minlength=len(program.specs))
     totals = [
@@ -85,13 +87,22 @@ def explain_program(
     ]
     step = result.step_time_s
     sources = tuple((str(source), share) for source, share in step.shares)
-    model = for_program(program, default_model)(chip)
+    model = model_for(chip)
     tf32 = getattr(getattr(model, "settings", None), "allow_tf32", None)
     return StepWhy(
         chip.name, step.value, step.low, step.high, sources,
         explained(totals, chip, network, points, top=top, name=name, rank=program.origin.rank, allow_tf32=tf32),
-        len(totals),
+        len(totals), under_power(chip, kind),
     )  # fmt: skip
+
+
+def under_power(chip: Chip, kind: StepKind) -> tuple[str, ...]:
+    """What a long run adds to matrix kernels that are explained as they run alone."""
+    slowdown = sustained().slowdown(chip)
+    if not runs_for_long(kind) or slowdown == 1.0:
+        return unknown_power(chip, kind)
+    limit = f"the limit of {chip.tdp_w.value:g} W holds the clock"
+    return (f"matrix kernels take {slowdown:.3f} × as long as alone: {limit}",)
 
 
 def group_of(program: Program, spec: OpSpec) -> ProcessGroup:

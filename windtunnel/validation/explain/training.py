@@ -8,10 +8,11 @@ import numpy as np
 
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.training import ProgramTime, TrainingPredictor
+from windtunnel.program.program import StepKind
 from windtunnel.recipes.training import training_step
 from windtunnel.specs.targets import cluster_of
 from windtunnel.units import seconds as in_words
-from windtunnel.validation.explain.operations import OpTotal, StepWhy, explained, group_of
+from windtunnel.validation.explain.operations import OpTotal, StepWhy, explained, group_of, under_power
 from windtunnel.validation.explain.points import Point
 from windtunnel.validation.predict_training import case_of, rows_of
 from windtunnel.validation.tables import Table
@@ -32,11 +33,9 @@ def explain_training(table: Table, points: Sequence[Point], *, top: int) -> Step
         for name in ("compute_s", "exposed_comm_s", "bubble_s", "host_gap_s", "optimizer_s")
         if (value := getattr(parts, name)) > 0
     )
-    limit = cluster.chip.tdp_w.value
-    held = f"matrix kernels take {predictor.slowdown:.3f} × as long as alone: the limit of {limit:g} W holds the clock"
     notes = (
         f"the busiest stage: {spent}",
-        *((held,) if predictor.slowdown > 1 else ()),
+        *under_power(cluster.chip, StepKind.TRAIN),
         *(f"assumed: {text}" for text in case.assumed),
     )
     sources = tuple((str(source), share) for source, share in step.shares)

@@ -1,5 +1,6 @@
 """What hours of training do to a card that short benchmarks do not: power limits and host load.
 
+The one place for both ways to a training step: recorded (``pricing.py``) and written by a recipe (``planner``).
 Matrix units at full rate ask for more power than the card may draw, so clocks settle where the power fits:
 
     power(x) = demand × (s + (1 − s) × x × (1 − g × (1 − x))²)     for a clock of x times that of short benchmarks
@@ -13,13 +14,15 @@ steps (``validation/calibrate/training.py``); architectures without points there
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from windtunnel.program.work import Family
-from windtunnel.recipes.layout import HostLoad
+from windtunnel.program.program import StepKind
+from windtunnel.program.work import Family, Work
 from windtunnel.specs.schema import Chip
+from windtunnel.timeline.prices import OpPrice
 
 MATRIX_FAMILIES = frozenset(
     {Family.GEMM, Family.GROUPED_GEMM, Family.CONVOLUTION, Family.ATTENTION, Family.ATTENTION_BACKWARD}
@@ -46,18 +49,50 @@ class Sustained:
     low: float
     high: float
 
-    def host_factor(self, load: HostLoad) -> float:
-        """Factor on the host time of operations; 1 with fused layers."""
-        return dict(self.host_factors).get(str(load), 1.0)
+    def host_factor(self, load: str) -> float:
+        """Factor on the host time of operations for a ``recipes.layout.HostLoad``; 1 with fused layers."""
+        return dict(self.host_factors).get(load, 1.0)
 
     def slowdown(self, chip: Chip) -> float:
         """Factor on matrix kernels, at least 1; 1 for architectures without points."""
-        figures = dict(self.watts_per_pflops)
-        peak = chip.peak_flops.get("bf16") or chip.peak_flops.get("fp16")
-        if chip.architecture not in figures or peak is None:
+        peak = _peak(chip)
+        if not self.knows(chip):
             return 1.0
-        demand_w = figures[chip.architecture] * peak.value / 1e15
+        demand_w = dict(self.watts_per_pflops)[chip.architecture] * peak / 1e15
         return 1.0 / clock_share(chip.tdp_w.value / demand_w, self.voltage_slope)
+
+    def knows(self, chip: Chip) -> bool:
+        """Whether steps measured on the chip's architecture say what its matrix units draw."""
+        return chip.architecture in dict(self.watts_per_pflops) and _peak(chip) > 0
+
+    def prices(self, prices: Sequence[OpPrice], works: Sequence[Work], chip: Chip) -> list[OpPrice]:
+        """The same prices at the clock that the power limit leaves matrix kernels."""
+        slower = self.slowdown(chip)
+        if slower == 1.0:
+            return list(prices)
+        return [
+            replace(p, seconds=p.seconds * slower, low_s=p.low_s * slower, high_s=p.high_s * slower)
+            if work.family in MATRIX_FAMILIES
+            else p
+            for p, work in zip(prices, works, strict=True)
+        ]
+
+
+def runs_for_long(kind: StepKind) -> bool:
+    """Training steps follow each other for hours; a forward pass or a script is timed from an idle card."""
+    return kind is StepKind.TRAIN
+
+
+def unknown_power(chip: Chip, kind: StepKind) -> tuple[str, ...]:
+    """What to say where a power limit may bind and nothing public tells at which clock."""
+    if not runs_for_long(kind) or sustained().knows(chip):
+        return ()
+    return (f"no power limit: what {chip.architecture} draws over long training is not public",)
+
+
+def _peak(chip: Chip) -> float:
+    peak = chip.peak_flops.get("bf16") or chip.peak_flops.get("fp16")
+    return peak.value if peak else 0.0
 
 
 def clock_share(allowed: float, voltage_slope: float) -> float:
@@ -75,7 +110,7 @@ def clock_share(allowed: float, voltage_slope: float) -> float:
 @cache
 def sustained() -> Sustained:
     """The shipped constants."""
-    text = files("windtunnel.planner").joinpath("parameters/training.toml").read_text("utf-8")
+    text = files("windtunnel.timeline").joinpath("parameters/training.toml").read_text("utf-8")
     table = tomllib.loads(text)
     return Sustained(
         table["voltage_slope"],
