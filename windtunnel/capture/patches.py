@@ -9,9 +9,8 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 
-from windtunnel.capture import registrations
+from windtunnel.capture import neutral_names, registrations
 from windtunnel.capture.backend import BACKEND, DEVICE
-from windtunnel.capture.module import module as card
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program.program import NoticeKind
 
@@ -20,7 +19,7 @@ def install() -> None:
     """Replace them all."""
     _patch_load()
     _patch_generator()
-    _patch_accelerator()
+    neutral_names.install()
     _patch_backward()
     _patch_autocast_cache()
     _patch_foreach()
@@ -74,29 +73,6 @@ def _patch_generator() -> None:
         """Stands for ``torch.Generator``."""
 
     torch.Generator = Generator  # type: ignore[misc,assignment]
-
-
-def _patch_accelerator() -> None:
-    """``torch.accelerator``: C++ answers for device and count, Python for the rest."""
-    accelerator: Any = torch.accelerator
-    for name in (
-        "synchronize",
-        "empty_cache",
-        "memory_allocated",
-        "max_memory_allocated",
-        "memory_reserved",
-        "max_memory_reserved",
-        "memory_stats",
-        "reset_peak_memory_stats",
-        "reset_accumulated_memory_stats",
-        "current_stream",
-        "set_stream",
-    ):
-        setattr(accelerator, name, getattr(card, name))
-    accelerator.get_memory_info = card.mem_get_info
-    accelerator.device_count = card.device_count
-    accelerator.current_device_index = accelerator.current_device_idx = card.current_device
-    accelerator.set_device_index = accelerator.set_device_idx = card.set_device
 
 
 def _patch_backward() -> None:

@@ -150,7 +150,7 @@ def _number_of(stream_id: int) -> int:
 
 class _DefaultStream(Stream):
     def __new__(cls) -> _DefaultStream:
-        return torch.Stream.__new__(cls, stream_id=0, device_index=0, device_type=int(PRIVATE_USE_1))
+        return super(Stream, cls).__new__(cls, stream_id=0, device_index=0, device_type=int(PRIVATE_USE_1))
 
     def __init__(self) -> None:
         self.number = 0

@@ -19,6 +19,7 @@ from windtunnel.capture.backend import BACKEND
 from windtunnel.capture.cuda_names import graphs, namespace
 from windtunnel.capture.cuda_names.patching import Patches
 from windtunnel.capture.cuda_names.pretence import Pretence
+from windtunnel.capture.graphs import CardGraph, is_capturing
 from windtunnel.capture.module import module as card
 
 
@@ -37,11 +38,11 @@ def install(patches: Patches, pretence: Pretence) -> None:
     amp.__dict__.update(GradScaler=GradScaler, autocast=functools.partial(torch.autocast, BACKEND))
     names: dict[str, Any] = {
         "amp": amp,
-        "MUSAGraph": graphs.CUDAGraph,
+        "MUSAGraph": CardGraph,
         "graph": _graph,
         "make_graphed_callables": graphs.make_graphed_callables,
         "graph_pool_handle": lambda: (0, 0),
-        "is_current_stream_capturing": graphs.is_capturing,
+        "is_current_stream_capturing": is_capturing,
         "OutOfMemoryError": torch.OutOfMemoryError,
         "memory": _submodule("memory", namespace.MEMORY),
         "random": _submodule("random", namespace.RANDOM),
@@ -55,7 +56,7 @@ def install(patches: Patches, pretence: Pretence) -> None:
 
 
 @contextmanager
-def _graph(musa_graph: graphs.CUDAGraph, *args: Any, **kwargs: Any) -> Iterator[None]:
+def _graph(musa_graph: CardGraph, *args: Any, **kwargs: Any) -> Iterator[None]:
     with graphs.graph(musa_graph, *args, **kwargs):
         yield
 
