@@ -23,7 +23,15 @@ from windtunnel.program.program import NoticeKind
 aten = torch.ops.aten
 _keys: Any = torch._C.DispatchKey
 
-_WHOLE_OPS = ("silu_backward", "mish_backward", "native_channel_shuffle", "isfinite", "isinf")
+_WHOLE_OPS = (
+    "silu_backward",
+    "_fused_rms_norm",
+    "_fused_rms_norm_backward",
+    "mish_backward",
+    "native_channel_shuffle",
+    "isfinite",
+    "isinf",
+)
 """Composite operators that a real card implements: any kernel of ours brings them to dispatch whole."""
 
 _FACTORIES = (
@@ -45,6 +53,8 @@ def register_kernels() -> None:
     _libraries.append(library)
     _register_factories(library)
     _register_whole_ops(library)
+    # PyTorch has this for CUDA only; values mode computes on the CPU
+    library.impl("_fused_rms_norm_backward", _rms_norm_backward, "CPU")
     for key in ("AutogradPrivateUse1", "PrivateUse1"):
         library.impl("scaled_dot_product_attention", _attention, key)
         library.impl("rms_norm", _rms_norm, key)
@@ -172,6 +182,28 @@ def _attention(
 def _rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
     """One kernel, as on CUDA; PyTorch would decompose it for a device that it does not know."""
     return aten._fused_rms_norm(x, normalized_shape, weight, eps)[0]
+
+
+def _rms_norm_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    normalized_shape: list[int],
+    rstd: torch.Tensor,
+    weight: torch.Tensor | None,
+    wanted: list[bool],
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """In FP32, as the CUDA kernel does whatever the tensors' type."""
+    inner = tuple(range(x.dim() - len(normalized_shape), x.dim()))
+    outer = tuple(range(x.dim() - len(normalized_shape)))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    scaled, g = x.to(wide) * rstd, grad.to(wide)
+    weighted = g if weight is None else g * weight.to(wide)
+    mean = (weighted * scaled).mean(inner, keepdim=True)
+    for_x = (rstd * (weighted - scaled * mean)).to(x.dtype) if wanted[0] else None
+    for_weight = None
+    if wanted[1] and weight is not None:
+        for_weight = ((g * scaled).sum(outer) if outer else g * scaled).to(weight.dtype)
+    return for_x, for_weight
 
 
 def _register_autocast(library: torch.library.Library) -> None:

@@ -289,3 +289,32 @@ def test_recurrent_layers_equal_the_cpu_but_for_the_order_of_one_sum(values: Ses
     assert torch.allclose(ours[0], theirs[0], rtol=1e-6, atol=1e-7)
     for name, gradient in ours[1].items():
         assert float((gradient - theirs[1][name]).abs().max()) < 4e-7 * float(theirs[1][name].abs().max())
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_rms_norm_is_one_kernel_each_way(
+    values: Session, dtype: torch.dtype, off: float, affine: bool
+) -> None:
+    torch.manual_seed(0)
+    norm = nn.RMSNorm(48, eps=1e-6, elementwise_affine=affine, dtype=dtype)
+    x = torch.randn(3, 7, 48, dtype=dtype)
+    grad = torch.randn_like(x)
+
+    def gradients(module: nn.Module, device: str) -> list[torch.Tensor]:
+        leaf = x.to(device).detach().requires_grad_()
+        out = module(leaf)
+        out.backward(grad.to(device))
+        found = [out.detach(), leaf.grad, *(p.grad for p in module.parameters())]
+        return [tensor.cpu() for tensor in found if tensor is not None]
+
+    expected = gradients(norm, "cpu")
+    norm.zero_grad()
+    for ours, theirs in zip(gradients(norm.to("musa"), "musa"), expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=off, atol=off)
+    program = values.program()
+    names = [
+        program.specs[program.site(event).spec].base_name for event in program.events.tolist() if event >= 0
+    ]
+    assert names.count("aten._fused_rms_norm") == names.count("aten._fused_rms_norm_backward") == 1
+    assert "aten.rsqrt" not in names

@@ -147,7 +147,22 @@ def test_foreach_writes_the_list_it_owns() -> None:
     norms = work_of(op("aten._foreach_norm.Scalar", tensors, (t(), t())))
     assert (norms.bytes_read, norms.bytes_written) == (4096, 8)
     copied = work_of(op("aten._foreach_copy_.default", tensors * 2))
-    assert (copied.family, copied.bytes_read) == (Family.COPY, 4096)
+    assert (copied.family, copied.bytes_read, copied.bytes_written) == (Family.COPY, 4096, 4096)
+    cast = work_of(op("aten._foreach_copy_.default", (t(1000, dtype="bfloat16"), t(1000))))
+    assert (cast.bytes_read, cast.bytes_written) == (4000, 2000)
+
+
+def test_sharded_parameters_are_copied_in_and_out() -> None:
+    shards, gathered = (t(96, dtype="bfloat16"), t(32, dtype="bfloat16")), t(1024, dtype="bfloat16")
+    into = work_of(
+        op("fsdp.all_gather_copy_in.default", (*shards, gathered), (t(128, dtype="bfloat16"), gathered))
+    )
+    assert (into.family, into.bytes_read, into.bytes_written) == (Family.COPY, 256, 256)
+    whole = (t(8, 96, dtype="bfloat16"), t(8, 32, dtype="bfloat16"))
+    out = work_of(op("fsdp.split_with_sizes_copy.default", (t(8, 128, dtype="bfloat16"), *whole)))
+    assert (out.bytes_read, out.bytes_written) == (2048, 2048)
+    reduced = work_of(op("fsdp.chunk_cat.default", (*whole, t(8, 128))))
+    assert (reduced.bytes_read, reduced.bytes_written) == (2048, 4096)
 
 
 @pytest.mark.parametrize(

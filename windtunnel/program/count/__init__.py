@@ -17,6 +17,7 @@ from windtunnel.program.count import (
     optimizer,
     pointwise,
     rowwise,
+    sharding,
     transforms,
     virtual_layers,
     virtual_mixers,
@@ -37,7 +38,7 @@ _ATEN: dict[str, Counter] = {
     **attention.COUNTERS,
     **matmul.COUNTERS,
 }
-_VIRTUAL: dict[str, Counter] = {**virtual_layers.COUNTERS, **virtual_mixers.COUNTERS}
+_VIRTUAL: dict[str, Counter] = {**virtual_layers.COUNTERS, **virtual_mixers.COUNTERS, **sharding.COUNTERS}
 # operations of other namespaces that are an aten operation by another name
 _SYNONYMS = {
     "prims.convert_element_type": "_to_copy",

@@ -80,23 +80,21 @@ def view(spec: OpSpec) -> Work:
 
 def _copy(spec: OpSpec) -> Work:
     source = arguments(spec)
-    read = read_bytes(spec)
+    read, written = read_bytes(spec), written_bytes(spec)
     base = spec.base_name
     if is_in_place(spec) and base in ("aten.copy_", "aten._copy_from_") and len(source) > 1:
         read = nbytes(source[1:])
     elif base.startswith("aten._foreach_copy") and source:
-        read = nbytes(source[len(source) // 2 :])
+        read, written = nbytes(source[len(source) // 2 :]), nbytes(source[: len(source) // 2])
     elif base in ("aten._copy_from", "aten._copy_from_and_resize") and source:
         read = nbytes(source[:1])
     if _to_host(spec):
-        return Work(
-            family=Family.HOST_COPY, bytes_read=read, bytes_written=written_bytes(spec), variant="pageable"
-        )
+        return Work(family=Family.HOST_COPY, bytes_read=read, bytes_written=written, variant="pageable")
     joined = any(word in base for word in ("cat", "stack"))
     kernels = max(1, -(-len(source) // CAT_TENSORS_PER_KERNEL)) if joined else 1
     if base.endswith(("_backward", "_scatter")):
         kernels = 2  # fill or copy the whole, then the part
-    return streaming(spec, Family.COPY, bytes_read=read, kernels=kernels)
+    return streaming(spec, Family.COPY, bytes_read=read, bytes_written=written, kernels=kernels)
 
 
 def _to_host(spec: OpSpec) -> bool:
