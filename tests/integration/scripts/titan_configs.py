@@ -143,3 +143,32 @@ def llama3_8b_whole_loss() -> Trainer.Config:
     config = llama3_8b()
     config.loss = config.loss.loss_fn
     return config
+
+
+def _cut(config: Trainer.Config, layers: int, vocabulary: int, batch: int, length: int) -> Trainer.Config:
+    """A published size with fewer layers and words, its loss over all logits at once, nothing computed again."""
+    config = _text(config)
+    model = config.model_spec.model
+    model.layers = model.layers[:layers]
+    model.vocab_size = model.tok_embeddings.num_embeddings = vocabulary
+    model.lm_head.out_features = vocabulary
+    config.loss = CrossEntropyLoss.Config(global_vocab_size=vocabulary)
+    config.training.local_batch_size, config.training.seq_len = batch, length
+    config.activation_checkpoint = None
+    config.compile.enable = False
+    config.hf_assets_path = "./tests/assets/tokenizer"
+    config.parallelism = ParallelismConfig(spmd_backend="partial_dtensor")
+    config.metrics = MetricsProcessor.Config(log_freq=1)
+    return config
+
+
+def deepseek_v3_16b_cut() -> Trainer.Config:
+    from torchtitan.models.deepseek_v3.config_registry import deepseek_v3_16b
+
+    return _cut(deepseek_v3_16b(), layers=4, vocabulary=32000, batch=2, length=2048)
+
+
+def llama3_8b_cut() -> Trainer.Config:
+    from torchtitan.models.llama3.config_registry import llama3_8b as published
+
+    return _cut(published(), layers=4, vocabulary=32000, batch=2, length=2048)
