@@ -17,9 +17,11 @@ test: lint
 test-full: lint
 	$(BIN)/python -m pytest -n 2 -q
 
-# vLLM's own scheduler, in an environment of its own, against the recorded decisions.
-test-engines:
+# vLLM's and SGLang's own schedulers against the recorded decisions, real clients against both engines; three
+# environments of 6 GB together, made once.
+test-engines: $(VENV)/.ready
 	sh tests/engines/run.sh
+	sh tests/engines/run_sglang.sh
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

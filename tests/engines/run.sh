@@ -14,7 +14,7 @@ work=$(mktemp -d)
 # PyTorch first, so that nothing pulls in a build for cards that are not there.
 if [ ! -x "$WINDTUNNEL_ENGINES/bin/vllm" ]; then
     python3 -m venv "$WINDTUNNEL_ENGINES"
-    pip="$WINDTUNNEL_ENGINES/bin/pip install --quiet"
+    pip="$WINDTUNNEL_ENGINES/bin/pip install --quiet --no-warn-conflicts"
     $pip torch==2.13.0
     $pip --no-deps "vllm==$version" torchvision==0.28.0 -r "$here/vllm-no-deps.txt"
     $pip -r "$here/vllm-deps.txt" pandas datasets
@@ -32,7 +32,11 @@ if [ ! -x "$WINDTUNNEL_LOADGEN/bin/guidellm" ]; then
 fi
 
 PYTHONPATH="$root" python3 "$here/cases.py" > "$work/cases.json"
-"$WINDTUNNEL_ENGINES/bin/python" "$here/vllm_oracle.py" < "$work/cases.json" 2> "$work/log" | tail -n 1 > "$work/answers.json"
+"$WINDTUNNEL_ENGINES/bin/python" "$here/vllm_oracle.py" < "$work/cases.json" > "$work/said" 2> "$work/log" || {
+    tail -n 20 "$work/log"
+    exit 1
+}
+tail -n 1 "$work/said" > "$work/answers.json"
 python3 "$here/record.py" "$work/answers.json" "$version" "$work/golden.json"
 diff "$root/tests/golden/serving/vllm_scheduler.json" "$work/golden.json" && echo "vLLM $version: unchanged"
 "$python" -m pytest -q "$here/test_clients.py"

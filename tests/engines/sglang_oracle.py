@@ -1,7 +1,7 @@
 """Asks SGLang's own SchedulePolicy and RadixCache how it would order a queue: cases on stdin, orders on stdout.
 
 A case: {"policy", "page", "key_tokens", "cached": [keys, ...], "queue": [[keys, prompt, output, arrived], ...],
-"processed"}. Runs without a GPU in the environment of ``run.sh``; torchvision's wheel needs two schemas first.
+"processed"}. Runs without a GPU in the environment of ``run.sh``; torchvision's wheel needs a stand-in first.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ from types import SimpleNamespace
 
 import torch
 
-LIBRARY = torch.library.Library("torchvision", "DEF")
-for schema in (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-):
-    LIBRARY.define(schema)
+from windtunnel.endpoint.vllm import stand_ins
 
+stand_ins.install()
 from sglang.srt.managers import schedule_policy as sp  # noqa: E402
 from sglang.srt.mem_cache.base_prefix_cache import InsertParams, MatchPrefixParams  # noqa: E402
 from sglang.srt.mem_cache.radix_cache import RadixCache, RadixKey  # noqa: E402

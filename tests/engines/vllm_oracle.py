@@ -1,6 +1,6 @@
 """Drives vLLM's own Scheduler in virtual time and prints what it decided, as JSON, for golden tests.
 
-Runs in an environment of its own (see constraints-vllm.txt), without a GPU: only the scheduler and its cache
+Runs in an environment of its own (see run.sh), without a GPU: only the scheduler and its cache
 manager are built. Input on stdin: {"options": {...}, "requests": [[arrival_s, prompt, output, keys], ...],
 "key_tokens": n, "fixed_s": s, "token_s": s}. Output: one entry a step, [tokens by request], and the times of
 every request.
@@ -20,6 +20,10 @@ os.environ.update(
 )
 
 import torch
+
+from windtunnel.endpoint.vllm import stand_ins
+
+stand_ins.install()  # importing vLLM must work without a card
 from vllm import SamplingParams
 from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.v1.core.sched.scheduler import Scheduler

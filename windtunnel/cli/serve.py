@@ -136,9 +136,11 @@ def run(args: argparse.Namespace) -> int:
     most = max((r.prompt_tokens + r.output_tokens for r in load.requests), default=1) if load else 1
     if args.trace:
         most = 1  # single long requests of a trace are rejected and counted, not the deployment
-    decode, prefill = _deployments(args, model, clusters[0], most)
+    if args.pipeline_parallel_size > 1:
+        most = 0  # a stage holds a part of the layers only: vLLM is told how much cache each has left
+    decode, prefill = _deployments(args, model, serve_endpoint.stage_cluster(args, clusters[0]), most)
     if load is None:
-        return serve_endpoint.run(args, decode)
+        return serve_endpoint.run(args, decode, prefill)
     if args.rates:
         return _at_rates(args, decode, prefill)
     result = predict(decode, load, policy=Policy(args.router), sla=parse_sla(args.sla), prefill=prefill)

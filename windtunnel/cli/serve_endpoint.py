@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment
+from windtunnel.specs.cluster import Cluster
 
 PORT = 8000
 ENGINES = ("native", "vllm")
@@ -26,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--served-model-name", nargs="+", default=[], metavar="NAME", help="names of the model; *: any")
     add("--answer-tokens", type=float, default=0.0, metavar="N", help="mean of answers without max_tokens")
     add("--answer-trace", type=Path, metavar="FILE", help="draw those lengths from recorded traffic")
+    add("--pipeline-parallel-size", "--pp", type=int, default=1, metavar="N", help="vllm: stages; default: 1")
     add("--record", type=Path, metavar="FILE", help="append one line a call, for --agents")
     add("--tokenizer", type=Path, metavar="DIR", help="vllm: a tokenizer to count tokens with")
     add("--vllm-args", default="", metavar="'OPTIONS'", help="vllm: further options of `vllm serve`")
@@ -36,14 +40,39 @@ def wanted(args: argparse.Namespace) -> bool:
     return args.port is not None or args.engine is not None
 
 
-def run(args: argparse.Namespace, deployment: Deployment) -> int:
-    """Serve until interrupted. Raises E650, E660 to E663."""
+def stage_cluster(args: argparse.Namespace, cluster: Cluster) -> Cluster:
+    """The cards of one pipeline stage. Raises E650."""
+    stages = args.pipeline_parallel_size
+    if stages == 1:
+        return cluster
+    if args.engine != "vllm":
+        raise WindtunnelError(
+            "E650",
+            "--pipeline-parallel-size is vLLM's; the native engine and the simulator have no pipeline",
+            hint="add --engine vllm, or spread the model with --tp",
+        )
+    if stages < 1 or cluster.cards % stages or args.prefill_cards:
+        should = f"a divisor of the {cluster.cards} cards, without --prefill-cards"
+        raise _bad("--pipeline-parallel-size", stages, should)
+    return replace(cluster, cards=cluster.cards // stages)
+
+
+def run(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | None) -> int:
+    """Serve until interrupted; ``prefill``: a deployment of its own for prompts. Raises E650, E660 to E663."""
     port = PORT if args.port is None else args.port
     if not 0 <= port < 1 << 16:
         raise _bad("--port", port, "from 0 to 65535")
     if args.answer_tokens < 0:
         raise _bad("--answer-tokens", args.answer_tokens, "zero or more")
-    return (_vllm if args.engine == "vllm" else _native)(args, deployment, port)
+    if args.engine == "vllm":
+        return _vllm(args, deployment, prefill, port)
+    if prefill is not None:
+        raise WindtunnelError(
+            "E650",
+            "the native endpoint has no prefill cards of its own",
+            hint="add --engine vllm, or leave --port out to simulate them",
+        )
+    return _native(args, deployment, port)
 
 
 def _bad(option: str, value: object, should: str) -> WindtunnelError:
@@ -67,7 +96,7 @@ def _native(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
     return serve(endpoint, host=args.host, port=port)
 
 
-def _vllm(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
+def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | None, port: int) -> int:
     from windtunnel.endpoint.vllm import launch
     from windtunnel.endpoint.vllm.settings import Settings
 
@@ -84,12 +113,24 @@ def _vllm(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
         record=str(args.record.resolve()) if args.record else "",
     )
     name = deployment.model.name
-    return launch.serve(
-        deployment, args.model, args.on, told,
+    place = launch.Place(
+        model=args.model,
+        on=args.on,
         names=tuple(args.served_model_name) or (name,),
-        host=args.host, port=port,
-        longest=min(LONGEST, deployment.cache_tokens),
+        host=args.host,
+        port=port,
+        longest=_longest(args, [deployment, *([prefill] if prefill else [])]),
         work=Path(tempfile.gettempdir()) / "windtunnel-vllm" / name,
         tokenizer=args.tokenizer,
-        more=args.vllm_args.split(),
-    )  # fmt: skip
+        more=tuple(args.vllm_args.split()),
+    )
+    if prefill is not None:
+        return launch.serve_apart(prefill, deployment, told, place)
+    return launch.serve(deployment, told, place, args.pipeline_parallel_size)
+
+
+def _longest(args: argparse.Namespace, deployments: Sequence[Deployment]) -> int:
+    """Tokens of a sequence at most. Of a pipeline's cache vLLM itself knows the size; each stage holds its layers."""
+    if args.pipeline_parallel_size > 1:
+        return LONGEST
+    return min(LONGEST, *(deployment.cache_tokens for deployment in deployments))

@@ -55,7 +55,7 @@ def predict(
     first: list[Replica] = []
     if prefill is not None:
         first = prefill.start(len(replicas))
-        shipping = _Shipping(deployment, prefill)
+        shipping = Shipping(deployment, prefill)
         served = disaggregated(fitting, Router(first, policy), Router(replicas, policy), shipping.seconds)
     elif load.concurrency:
         served = closed_loop(fitting, replicas, load.concurrency)
@@ -65,7 +65,7 @@ def predict(
     return _told(deployment, prefill, load, served, replicas, first, tuple(sla), wall_s)
 
 
-class _Shipping:
+class Shipping:
     """Seconds to move a prompt's cache from a prefill card to a decode card of another node."""
 
     def __init__(self, decode: Deployment, prefill: Deployment) -> None:

@@ -5,8 +5,10 @@ vLLM asks the layers it has built; none are built here, so the configuration ans
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
+from vllm.distributed.utils import get_pp_indices
 from vllm.model_executor.models import ModelRegistry
 from vllm.platforms import current_platform
 from vllm.utils.torch_utils import STR_DTYPE_TO_TORCH_DTYPE
@@ -16,16 +18,30 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec, MLAAttentio
 BLOCK = 16
 
 
-def layer_specs(config: Any) -> dict[str, Any]:
-    """Cache specifications by layer name for vLLM's ``config``."""
+def stage_bounds(config: Any) -> list[int]:
+    """First layer of every pipeline stage as vLLM divides them, and the number of layers."""
+    layers, size = (
+        config.model_config.hf_text_config.num_hidden_layers,
+        config.parallel_config.pipeline_parallel_size,
+    )
+    return [*(get_pp_indices(layers, stage, size)[0] for stage in range(size)), layers]
+
+
+def layer_specs(config: Any) -> list[dict[str, Any]]:
+    """Cache specifications by layer name for vLLM's ``config``, one dictionary a pipeline stage."""
     if config.model_config.is_hybrid:
         # the usual hook reads the block size off built layers; this is the part of it that reads sizes
         current_platform._align_hybrid_block_size(config, FlashAttentionBackend)
     text = config.model_config.hf_text_config
     kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
     extra = _drafting_layers(config)
-    specs = {f"model.layers.{index}.{kind}": _spec(kind, config) for index, kind in enumerate(kinds)}
-    return specs | {f"mtp.layers.{index}.attn": _spec("full_attention", config) for index in range(extra)}
+    names = [f"model.layers.{index}.{kind}" for index, kind in enumerate(kinds)]
+    stages = [
+        {name: _spec(kind, config) for name, kind in zip(names[start:end], kinds[start:end], strict=True)}
+        for start, end in pairwise(stage_bounds(config))
+    ]
+    stages[-1] |= {f"mtp.layers.{index}.attn": _spec("full_attention", config) for index in range(extra)}
+    return stages
 
 
 def _drafting_layers(config: Any) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+import msgspec
 
 from windtunnel.endpoint.vllm import folder
 from windtunnel.endpoint.vllm.settings import Settings
@@ -14,14 +18,21 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_PLUGINS": "windtunnel"}
+TRANSFER = {
+    "kv_connector": "VirtualTransfer",
+    "kv_connector_module_path": "windtunnel.endpoint.vllm.transfer",
+}
 MIDDLEWARE = "windtunnel.endpoint.vllm.middleware.Policy"
 
 
 def command(
     deployment: Deployment, model_folder: Path, *, names: Sequence[str], host: str, port: int,
-    longest: int, more: Sequence[str] = (),
+    longest: int, more: Sequence[str] = (), stages: int = 1, role: str = "",
 ) -> list[str]:  # fmt: skip
-    """`vllm serve` for the deployment: the same layout, batching and cache options, without weights."""
+    """`vllm serve` for the deployment: the same layout, batching and cache options, without weights.
+
+    ``stages``: of a pipeline, each as ``deployment`` is laid out. ``role``: kv_producer or kv_consumer.
+    """
     options, layout = deployment.options, deployment.layout
     words = [
         sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model_folder),
@@ -50,6 +61,10 @@ def command(
     if options.speculation.tokens:
         drafted = f'{{"method": "mtp", "num_speculative_tokens": {options.speculation.tokens}}}'
         words += ["--speculative-config", drafted]
+    if stages > 1:
+        words += ["--pipeline-parallel-size", str(stages)]
+    if role:
+        words += ["--kv-transfer-config", json.dumps({**TRANSFER, "kv_role": role})]
     return [*words, *more]
 
 
@@ -72,14 +87,64 @@ def check(deployment: Deployment) -> None:
         )
 
 
-def serve(
-    deployment: Deployment, model: str, on: str, told: Settings, *, names: Sequence[str], host: str, port: int,
-    longest: int, work: Path, tokenizer: Path | None = None, more: Sequence[str] = (),
-) -> int:  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an endpoint is, how it is named, and what it starts from.
+
+    Attributes:
+        on: the target as ``--on`` takes it. longest: tokens of a sequence at most. work: a folder for the model's
+            configuration and tokenizer. more: further options of `vllm serve`.
+    """
+
+    model: str
+    on: str
+    names: tuple[str, ...]
+    host: str
+    port: int
+    longest: int
+    work: Path
+    tokenizer: Path | None = None
+    more: tuple[str, ...] = ()
+
+
+def serve(deployment: Deployment, told: Settings, place: Place, stages: int = 1) -> int:
     """Become `vllm serve`. Does not return where that works. Raises E306, E661 to E663."""
     check(deployment)
-    made = folder.make(work, model, tokenizer)
-    words = command(deployment, made, names=names, host=host, port=port, longest=longest, more=more)
-    environment = {**os.environ, **QUIET, **told.environment(on)}
-    print(f"{deployment.model.title or deployment.model.name}, {deployment.words()}: vLLM", file=sys.stderr)
-    os.execve(words[0], words, environment)
+    made = folder.make(place.work, place.model, place.tokenizer)
+    words = command(
+        deployment, made, names=place.names, host=place.host, port=place.port, longest=place.longest,
+        more=place.more, stages=stages,
+    )  # fmt: skip
+    pipeline = f", PP {stages}" if stages > 1 else ""
+    print(f"{_title(deployment)}, {deployment.words()}{pipeline}: vLLM", file=sys.stderr)
+    os.execve(words[0], words, {**os.environ, **QUIET, **told.environment(place.on)})
+
+
+def serve_apart(prefill: Deployment, decode: Deployment, told: Settings, place: Place) -> int:
+    """Two engines, one for prompts and one for outputs, behind one address. Raises E306, E661 to E664."""
+    from windtunnel.endpoint.vllm import pair  # needs the server's packages
+
+    for deployment in (prefill, decode):
+        check(deployment)
+    made = folder.make(place.work, place.model, place.tokenizer)
+    ports = pair.free_ports(2)
+    engines = []
+    for deployment, role, port in zip((prefill, decode), ("kv_producer", "kv_consumer"), ports, strict=True):
+        words = command(
+            deployment, made, names=place.names, host="127.0.0.1", port=port, longest=place.longest,
+            more=place.more, role=role,
+        )  # fmt: skip
+        # both see every call: the one that answers keeps the record
+        mine = told if deployment is decode else msgspec.structs.replace(told, record="")
+        on = f"{place.on.rsplit(':', 1)[0]}:{deployment.cluster.cards}"
+        engines.append(pair.Engine(words, {**os.environ, **QUIET, **mine.environment(on)}, port))
+    print(
+        f"{_title(decode)}, prefill {prefill.words()}, decode {decode.words()}: two engines of vLLM, "
+        f"http://{place.host}:{place.port}/v1",
+        file=sys.stderr,
+    )
+    return pair.serve(engines[0], engines[1], place.host, place.port)
+
+
+def _title(deployment: Deployment) -> str:
+    return deployment.model.title or deployment.model.name

@@ -10,8 +10,9 @@ from typing import Any
 
 from windtunnel.endpoint.vllm.folder import VISION
 from windtunnel.endpoint.vllm.settings import Settings
+from windtunnel.endpoint.vllm.stages import Stages, staged
 from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, DeploymentOptions
 from windtunnel.serving.step_time import Speculation
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
@@ -20,15 +21,15 @@ from windtunnel.specs.model_config import model_from_config
 CACHES = {"auto": "bfloat16", "bfloat16": "bfloat16", "float16": "float16"}
 
 
-def deployment_of(config: Any, cluster: Cluster, settings: Settings) -> Deployment:
-    """The deployment that vLLM's ``config`` describes, on as many cards as it spreads over.
+def stages_of(config: Any, cluster: Cluster, settings: Settings, bounds: Sequence[int]) -> Stages:
+    """The pipeline that vLLM's ``config`` describes, on as many cards as it spreads over; often of one stage.
 
     Raises:
         WindtunnelError: E209, E303, E304, E501, E651, E653: as ``deploy`` does.
     """
     parallel, scheduler, cache = config.parallel_config, config.scheduler_config, config.cache_config
     ranks = parallel.data_parallel_size if config.model_config.is_moe else 1
-    cards = parallel.tensor_parallel_size * ranks
+    cards = parallel.tensor_parallel_size * ranks * (len(bounds) - 1)
     drafted = config.speculative_config.num_speculative_tokens if config.speculative_config else 0
     options = DeploymentOptions(
         tensor_parallel_size=parallel.tensor_parallel_size,
@@ -44,7 +45,8 @@ def deployment_of(config: Any, cluster: Cluster, settings: Settings) -> Deployme
         expert_imbalance=settings.imbalance,
         speculation=Speculation(tokens=drafted, acceptance=settings.acceptance),
     )
-    return deploy(_model(config.model_config.model), replace(cluster, cards=cards), options)
+    model = _model(config.model_config.model)
+    return staged(model, replace(cluster, cards=cards), options, bounds)
 
 
 def _model(folder: str) -> ModelSpec:
@@ -69,7 +71,7 @@ class Pace:
 
     def __init__(self, deployment: Deployment, speed: float) -> None:
         self._step = deployment.step
-        self._speed = speed
+        self.speed = speed
         self._tower = deployment.step.vision
         # a step of ours is told per token that comes out; vLLM counts those itself
         self._yielded = deployment.step.speculation.yielded
@@ -77,14 +79,14 @@ class Pace:
     def seconds(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
         """A step of ``decodes`` sequences with ``contexts`` tokens in all and chunks of (new, context)."""
         if chunks:
-            return self._step.mixed_s(decodes, contexts, chunks) / self._speed
+            return self._step.mixed_s(decodes, contexts, chunks) / self.speed
         if not decodes:
             return 0.0
-        return self._step.decode_s(decodes, contexts) * self._yielded / self._speed
+        return self._step.decode_s(decodes, contexts) * self._yielded / self.speed
 
     def tower_s(self, pictures: Sequence[tuple[int, float]]) -> float:
         """Pictures of so many tokens, of which so large a part is not in the cache."""
         tower = self._tower
         if tower is None:
             return 0.0
-        return sum(tower.seconds(tokens * tower.merge) * new for tokens, new in pictures) / self._speed
+        return sum(tower.seconds(tokens * tower.merge) * new for tokens, new in pictures) / self.speed

@@ -8,6 +8,8 @@ from typing import Any
 
 FORCED, END, PICTURES = "windtunnel_tokens", "windtunnel_end", "windtunnel_pictures"
 """Names under which an answer's token ids, and the tokens of the prompt's pictures, travel with a request."""
+FETCH, HOLD = "do_remote_prefill", "do_remote_decode"
+"""What vLLM's connectors call fetching a prompt's cache from another engine, and keeping it for one."""
 FIRST_FILLER, FILLERS = 1000, 4000
 """Ids that stand for words in every vocabulary: what comes out where nobody said what to answer."""
 
