@@ -6,6 +6,7 @@ manager are built. Input on stdin: {"options": {...}, "requests": [[arrival_s, p
 every request.
 """
 
+# ruff: noqa: E402  (a stand-in comes before vLLM)
 from __future__ import annotations
 
 import json

@@ -6,17 +6,23 @@ import json
 import random
 import zlib
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from windtunnel.endpoint import vllm
 from windtunnel.endpoint.asked import chat
 from windtunnel.endpoint.policy import Answer, ToolCall
 from windtunnel.endpoint.vllm import folder, launch, middleware, settings
+from windtunnel.endpoint.vllm.pair import Pair
 from windtunnel.endpoint.vllm.progress import END, FORCED, PICTURES, Progress
 from windtunnel.endpoint.vllm.settings import Settings
+from windtunnel.endpoint.vllm.stages import staged
+from windtunnel.endpoint.vllm.wire import Wire
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.serving.step_time import Speculation
@@ -194,3 +200,102 @@ def test_calls_as_the_hermes_parser_reads_them() -> None:
     blocks = said.split("<tool_call>\n")[1:]
     calls = [json.loads(block.split("\n</tool_call>")[0]) for block in blocks]
     assert calls == [{"name": "f", "arguments": {"a": "ü"}}, {"name": "g", "arguments": {}}]
+
+
+def test_stages_share_a_step_and_hold_their_own_layers() -> None:
+    model, cluster = shipped_model("llama3-70b"), cluster_of("mtt-s5000", 16)
+    options = DeploymentOptions(tensor_parallel_size=8)
+    found = staged(model, cluster, options, [0, 41, 80])
+    assert found.one.layout.tensor == 8
+    assert found.shares == [41 / 80, 39 / 80]
+    whole = found.one.memory
+    first, last = found.cache_bytes()
+    layer = (whole.weights - int(2 * (model.embedding_parameters + model.head_parameters) / 8)) / 80
+    embedding = model.vocabulary * model.hidden * 2 / 8
+    assert first - whole.cache == pytest.approx(39 * layer + embedding, rel=0.001)
+    assert last - whole.cache == pytest.approx(41 * layer + embedding, rel=0.001)
+    assert 0 < found.hand_on_s(1) < found.hand_on_s(8192) < 0.02
+
+
+def test_a_model_too_large_for_one_stage_fits_a_pipeline() -> None:
+    model, options = shipped_model("llama3-70b"), DeploymentOptions(tensor_parallel_size=1)
+    found = staged(model, cluster_of("mtt-s5000", 4), options, [0, 20, 40, 60, 80])
+    assert found.one.memory.cache < 0
+    assert min(found.cache_bytes()) > 20 << 30
+    with pytest.raises(WindtunnelError, match="E651"):
+        staged(model, cluster_of("mtt-s5000", 1), options, [0, 80])
+
+
+def test_caches_follow_one_another_through_the_port() -> None:
+    wire = Wire(lambda tokens: tokens / 1000)
+    assert wire.next_at is None
+    wire.start({}, {"a": 500, "b": 100}, 10.0)
+    wire.start({"c": 200}, {}, 10.1)
+    assert wire.next_at == 10.5
+    assert wire.finished(10.4) == (set(), set())
+    assert wire.finished(10.65) == (set(), {"a", "b"})
+    assert wire.next_at == pytest.approx(10.8)
+    assert wire.finished(11.0) == ({"c"}, set())
+
+
+def test_options_of_pipelines_and_of_engines_apart() -> None:
+    deployment = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), DeploymentOptions())
+    at: dict[str, Any] = {"names": ("m",), "host": "h", "port": 1, "longest": 10}
+    words = launch.command(deployment, Path("x"), **at, stages=2, role="kv_producer")
+    assert words[words.index("--pipeline-parallel-size") + 1] == "2"
+    told_of = json.loads(words[words.index("--kv-transfer-config") + 1])
+    assert told_of["kv_role"] == "kv_producer"
+    assert find_spec(told_of["kv_connector_module_path"]) is not None
+    plain = launch.command(deployment, Path("x"), **at)
+    assert not {"--pipeline-parallel-size", "--kv-transfer-config"} & set(plain)
+
+
+class Engines:
+    """Two engines as the pair's client sees them: what each was asked, and how it answers."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content or b"{}")
+        self.asked.append((request.url.host, request.url.path, body))
+        if request.url.host == "prefill":
+            if body.get("model") == "nobody":
+                return httpx.Response(404, json={"error": {"message": "no such model"}})
+            return httpx.Response(200, json={"kv_transfer_params": {"do_remote_prefill": True}})
+        return httpx.Response(200, content=b"data: 1\n\ndata: [DONE]\n\n", headers={"x-kept": "yes"})
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
+    found, plain = Engines(), httpx.AsyncClient
+    transport = httpx.MockTransport(found.answer)
+    monkeypatch.setattr(
+        "windtunnel.endpoint.vllm.pair.httpx.AsyncClient", lambda **_: plain(transport=transport)
+    )
+    return found
+
+
+def test_prompts_go_to_one_engine_and_answers_come_from_the_other(engines: Engines) -> None:
+    body = {"messages": [], "max_tokens": 50, "stream": True, "stream_options": {}, "min_tokens": 50}
+    with TestClient(Pair("http://prefill", "http://decode").app) as client:
+        answer = client.post("/v1/chat/completions", json=body)
+        assert (answer.text, answer.headers["x-kept"]) == ("data: 1\n\ndata: [DONE]\n\n", "yes")
+        first, second = engines.asked
+        assert first[:2] == ("prefill", "/v1/chat/completions")
+        assert (first[2]["max_tokens"], first[2]["stream"]) == (1, False)
+        assert not {"stream_options", "min_tokens"} & set(first[2])
+        assert first[2]["kv_transfer_params"]["do_remote_decode"]
+        assert second == (
+            "decode", "/v1/chat/completions", {**body, "kv_transfer_params": {"do_remote_prefill": True}}
+        )  # fmt: skip
+        refused = client.post("/v1/chat/completions", json={"model": "nobody"})
+        assert (refused.status_code, refused.json()["error"]["message"]) == (404, "no such model")
+        client.get("/metrics")
+        client.get("/prefill/metrics")
+        client.post("/v1/responses", json={"input": "x"})
+    assert [(host, path) for host, path, _ in engines.asked[3:]] == [
+        ("decode", "/metrics"),
+        ("prefill", "/metrics"),
+        ("decode", "/v1/responses"),
+    ]

@@ -15,14 +15,14 @@ from concurrent.futures import Future
 from typing import Any
 
 from vllm.v1.executor.abstract import Executor
-from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
+from vllm.v1.outputs import DraftTokenIds, KVConnectorOutput, ModelRunnerOutput
 
 from windtunnel.endpoint.vllm import settings
 from windtunnel.endpoint.vllm.cache_specs import layer_specs, stage_bounds
 from windtunnel.endpoint.vllm.pace import Pace, stages_of
 from windtunnel.endpoint.vllm.progress import Batch, Progress
 from windtunnel.endpoint.vllm.ranks import Ranks
-from windtunnel.endpoint.vllm.transfer import Wire
+from windtunnel.endpoint.vllm.wire import Wire
 from windtunnel.serving.predict import Shipping
 
 LOOK_S = 0.001
@@ -113,7 +113,8 @@ class VirtualExecutor(Executor):
     def execute_model(self, scheduler_output: Any, non_block: bool = False) -> Any:
         batch = self._progress.take(scheduler_output)
         if self._wire is not None:
-            self._wire.start(scheduler_output.kv_connector_metadata, time.monotonic())
+            moves = scheduler_output.kv_connector_metadata
+            self._wire.start(moves.sending, moves.receiving, time.monotonic())
         if not scheduler_output.total_num_scheduled_tokens:
             future = Timed(_output(batch), self._next_arrival(), self._with_moves)
         else:
@@ -133,7 +134,8 @@ class VirtualExecutor(Executor):
     def _with_moves(self, output: ModelRunnerOutput) -> ModelRunnerOutput:
         """The output with the caches that have come and gone by now."""
         if self._wire is not None:
-            output.kv_connector_output = self._wire.finished(time.monotonic())
+            sent, received = self._wire.finished(time.monotonic())
+            output.kv_connector_output = KVConnectorOutput(finished_sending=sent, finished_recving=received)
         return output
 
     def _next_arrival(self) -> float:

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
+import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -66,7 +66,7 @@ class Pair:
 
     def __init__(self, prefill: str, decode: str) -> None:
         self._prefill, self._decode = prefill, decode
-        self._client: aiohttp.ClientSession
+        self._client: httpx.AsyncClient
         routes = [
             *(Route(path, self._apart, methods=["POST"]) for path in APART),
             Route("/prefill/{path:path}", self._to_prefill, methods=METHODS),
@@ -76,10 +76,9 @@ class Pair:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        whole = aiohttp.ClientTimeout(total=None)
-        self._client = aiohttp.ClientSession(timeout=whole, connector=aiohttp.TCPConnector(limit=0))
-        yield
-        await self._client.close()
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        async with httpx.AsyncClient(timeout=None, limits=limits, trust_env=False) as self._client:
+            yield
 
     async def _to_prefill(self, request: Request) -> Response:
         return await self._passed(
@@ -99,13 +98,14 @@ class Pair:
         if not isinstance(body, dict):
             return await self._passed(request, self._decode + at, raw)  # vLLM says what is wrong with it
         try:
-            sent = self._client.post(self._prefill + at, json=_prompt_only(body), headers=_headers(request))
-            async with sent as first:
-                if first.status != 200:
-                    return Response(await first.read(), first.status, media_type=first.content_type)
-                found = (await first.json()).get("kv_transfer_params")
-        except aiohttp.ClientError as error:
+            first = await self._client.post(
+                self._prefill + at, json=_prompt_only(body), headers=_headers(request)
+            )
+        except httpx.HTTPError as error:
             return _gone(error)
+        if first.status_code != 200:
+            return Response(first.content, first.status_code, media_type=first.headers.get("content-type"))
+        found = first.json().get("kv_transfer_params")
         raw = json.dumps({**body, "kv_transfer_params": found} if found else body).encode()
         return await self._passed(request, self._decode + at, raw)
 
@@ -113,20 +113,21 @@ class Pair:
         if request.url.query:
             url += f"?{request.url.query}"
         try:
-            answer = await self._client.request(request.method, url, data=raw, headers=_headers(request))
-        except aiohttp.ClientError as error:
+            asked = self._client.build_request(request.method, url, content=raw, headers=_headers(request))
+            answer = await self._client.send(asked, stream=True)
+        except httpx.HTTPError as error:
             return _gone(error)
         headers = {name: value for name, value in answer.headers.items() if name.lower() not in HOP}
-        return StreamingResponse(_parts(answer), answer.status, headers)
+        return StreamingResponse(_parts(answer), answer.status_code, headers)
 
 
-async def _parts(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _parts(answer: httpx.Response) -> AsyncIterator[bytes]:
     """What comes, as it comes; a client that leaves closes the engine's stream too."""
     try:
-        async for part in answer.content.iter_any():
+        async for part in answer.aiter_bytes():
             yield part
     finally:
-        answer.close()
+        await answer.aclose()
 
 
 def _headers(request: Request) -> dict[str, str]:
@@ -147,6 +148,8 @@ def _prompt_only(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def serve(prefill: Engine, decode: Engine, host: str, port: int) -> int:
     """Start both, answer until interrupted, end both. The answer is the exit status."""
+    # uvicorn answers a signal, then raises it again: the engines must still be ended then
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     running = [
         subprocess.Popen(list(engine.words), env=dict(engine.environment), start_new_session=True)
         for engine in (prefill, decode)
@@ -155,7 +158,7 @@ def serve(prefill: Engine, decode: Engine, host: str, port: int) -> int:
         return asyncio.run(_serve(running, prefill, decode, host, port))
     finally:
         for process in running:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
         for process in running:
             try:
                 process.wait(LEAVE_S)
@@ -166,7 +169,7 @@ def serve(prefill: Engine, decode: Engine, host: str, port: int) -> int:
 async def _serve(
     running: Sequence[subprocess.Popen[bytes]], prefill: Engine, decode: Engine, host: str, port: int
 ) -> int:
-    async with aiohttp.ClientSession() as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         for engine in (prefill, decode):
             while not await _healthy(client, engine.root):
                 if any(process.poll() is not None for process in running):
@@ -180,9 +183,8 @@ async def _serve(
     return 0
 
 
-async def _healthy(client: aiohttp.ClientSession, root: str) -> bool:
+async def _healthy(client: httpx.AsyncClient, root: str) -> bool:
     try:
-        async with client.get(f"{root}/health") as answer:
-            return bool(answer.status == 200)
-    except aiohttp.ClientError:
+        return (await client.get(f"{root}/health")).status_code == 200
+    except httpx.HTTPError:
         return False

@@ -2,13 +2,11 @@
 
 The protocol is the one of vLLM's own connectors: a prompt sent with ``do_remote_decode`` is computed and its blocks
 are held until they are sent; the answer carries ``kv_transfer_params``, with which the decoding engine fetches them.
-Nothing travels here: both sides know how long it takes, and the executor says when it is over.
+Nothing travels here: both sides know how long it takes, and the executor says when it is over (``wire``).
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +15,6 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
     SupportsHMA,
 )
-from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import RequestStatus
 
 from windtunnel.endpoint.vllm.progress import FETCH, HOLD
@@ -32,7 +29,7 @@ class Moves(KVConnectorMetadata):
 
 
 class VirtualTransfer(KVConnectorBase_V1, SupportsHMA):
-    """The scheduler's half of the connector; the executor plays the other (``Wire``)."""
+    """The scheduler's half of the connector; the executor plays the other."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -79,34 +76,3 @@ class VirtualTransfer(KVConnectorBase_V1, SupportsHMA):
 
 def _asks(request: Any, what: str) -> bool:
     return bool((request.kv_transfer_params or {}).get(what))
-
-
-class Wire:
-    """One engine's port: caches follow one another. ``seconds``: for so many tokens."""
-
-    def __init__(self, seconds: Callable[[int], float]) -> None:
-        self._seconds = seconds
-        self._free_at = 0.0
-        self._under_way: list[tuple[float, str, bool]] = []
-
-    def start(self, moves: Moves, now_s: float) -> None:
-        """Queue what begins to move now."""
-        for sent, tokens_of in ((True, moves.sending), (False, moves.receiving)):
-            for name, tokens in tokens_of.items():
-                self._free_at = max(now_s, self._free_at) + self._seconds(tokens)
-                heapq.heappush(self._under_way, (self._free_at, name, sent))
-
-    @property
-    def next_at(self) -> float | None:
-        """When the next one is over."""
-        return self._under_way[0][0] if self._under_way else None
-
-    def finished(self, now_s: float) -> KVConnectorOutput | None:
-        """What is over by now and was not told yet."""
-        over: dict[bool, set[str]] = {True: set(), False: set()}
-        while self._under_way and self._under_way[0][0] <= now_s:
-            _, name, sent = heapq.heappop(self._under_way)
-            over[sent].add(name)
-        if not over[True] and not over[False]:
-            return None
-        return KVConnectorOutput(finished_sending=over[True], finished_recving=over[False])
