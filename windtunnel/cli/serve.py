@@ -19,7 +19,9 @@ from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.predict import Load, predict
 from windtunnel.serving.queue_order import SchedulePolicy
+from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.router import Policy
+from windtunnel.serving.sglang_scheduler import SglangOptions
 from windtunnel.serving.step_time import Speculation
 from windtunnel.serving.trace_readers import BAD_SHOWN, read_trace
 from windtunnel.specs.cluster import Cluster
@@ -97,9 +99,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=PRECISIONS, default="auto", help="of weights; auto: as published")
     add("--kv-precision", choices=list(CACHES), default="auto", help="of the cache; auto: bf16")
     add("--gpu-memory-utilization", type=float, default=0.9, metavar="F", help="default: 0.9")
-    add("--max-num-seqs", type=int, default=256, metavar="N", help="default: 256")
+    add("--max-num-seqs", "--max-running-requests", type=int, default=256, metavar="N", help="default: 256")
     add("--max-num-batched-tokens", type=int, default=8192, metavar="N", help="default: 8192")
-    add("--block-size", type=int, default=0, metavar="TOKENS", help="default: 16; latent attention: 64")
+    add(
+        "--block-size", "--page-size", type=int, default=0, metavar="TOKENS",
+        help="default: 16, SGLang 1; latent attention: 64",
+    )  # fmt: skip
     add("--no-enable-prefix-caching", action="store_true", help="prompts share nothing")
     add("--enforce-eager", action="store_true", help="no captured graphs: the host issues every kernel")
     add("--enable-dbo", action="store_true", help="two half-batches overlap computing and exchange")
@@ -110,6 +115,10 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--acceptance", type=float, default=0.8, metavar="P", help="of a drafted token; default: 0.8")
     add("--scheduler", choices=[str(s) for s in Stack], default="vllm", help="whose batching and kernels")
     add("--schedule-policy", choices=[str(p) for p in SchedulePolicy], default="fcfs", help="of the queue")
+    add("--chunked-prefill-size", type=int, default=0, metavar="N", help="SGLang; default: as batched tokens")
+    add("--max-prefill-tokens", type=int, default=16384, metavar="N", help="SGLang; default: 16384")
+    add("--schedule-conservativeness", type=float, default=1.0, metavar="F", help="SGLang; default: 1")
+    add("--radix-eviction-policy", choices=[str(p) for p in EvictionPolicy], default="lru", help="SGLang")
     add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
 
@@ -193,6 +202,12 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
         num_redundant_experts=args.num_redundant_experts,
         stack=Stack(args.scheduler),
         schedule_policy=SchedulePolicy(args.schedule_policy),
+        sglang=SglangOptions(
+            chunked_prefill_size=args.chunked_prefill_size,
+            max_prefill_tokens=args.max_prefill_tokens,
+            schedule_conservativeness=args.schedule_conservativeness,
+            radix_eviction_policy=EvictionPolicy(args.radix_eviction_policy),
+        ),
         speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),
     )
 
@@ -246,7 +261,7 @@ def _load(args: argparse.Namespace) -> Load:
 def _check(args: argparse.Namespace) -> None:
     positive = (
         "input_len", "output_len", "max_num_seqs", "max_num_batched_tokens", "data_parallel_size",
-        "trace_speed", "burstiness", "speed", "max_queue",
+        "trace_speed", "burstiness", "speed", "max_queue", "max_prefill_tokens", "schedule_conservativeness",
     )  # fmt: skip
     for name in positive:
         if not 0 < getattr(args, name) < float("inf"):

@@ -8,6 +8,7 @@ the card for the cache, and further cards are further replicas.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.from_spec import architecture_of
@@ -19,7 +20,9 @@ from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory
 from windtunnel.serving.queue_order import SchedulePolicy
+from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
+from windtunnel.serving.sglang_scheduler import SglangOptions, SglangScheduler
 from windtunnel.serving.step_time import Speculation, StepTime
 from windtunnel.serving.vision import TowerTime
 from windtunnel.specs.cluster import Cluster
@@ -31,7 +34,9 @@ from windtunnel.specs.targets import cluster_of
 CARDS_TRIED = 1024
 CACHE_SHARE = 0.1
 LATENT_BLOCK = 64
-"""vLLM's MLA backends work on blocks of 64 tokens; others take its default of 16."""
+"""MLA kernels work on blocks of 64 tokens."""
+BLOCK = {Stack.VLLM: 16, Stack.SGLANG: 1, Stack.TRTLLM: 32}
+"""Else the engines' defaults: ``--block-size``, ``--page-size``, ``tokens_per_block``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,7 @@ class DeploymentOptions:
         tensor_parallel_size: 0: chosen. stack: whose rules and kernels.
         expert_imbalance: a factor on the busiest rank's load. expert_load: see ``expert_load.busiest_over_mean``.
         num_redundant_experts: spare slots, as vLLM's and SGLang's balancers take them.
+        block_size: SGLang's page size, too; 0: the engine's default. sglang: what only SGLang knows.
     """
 
     tensor_parallel_size: int = 0
@@ -61,10 +67,11 @@ class DeploymentOptions:
     num_redundant_experts: int = 0
     stack: Stack = Stack.VLLM
     schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
+    sglang: SglangOptions = field(default_factory=SglangOptions)
     speculation: Speculation = field(default_factory=Speculation)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Deployment:
     """``replicas`` copies of ``model`` on ``cluster``, each spread as ``layout`` says."""
 
@@ -85,19 +92,29 @@ class Deployment:
 
     def _rank(self) -> Scheduler:
         memory, options = self.memory, self.options
-        return scheduler_for(
-            SchedulerOptions(
-                max_num_seqs=options.max_num_seqs,
-                max_num_batched_tokens=options.max_num_batched_tokens,
-                block_size=memory.block_tokens,
-                num_gpu_blocks=max(1, memory.blocks),
-                enable_prefix_caching=options.enable_prefix_caching,
-                prefill_first=options.stack is Stack.SGLANG,
-                guaranteed_no_evict=options.stack is Stack.TRTLLM,
-                state_groups=memory.blocks_per_sequence,
-                schedule_policy=options.schedule_policy,
-            )
+        chosen = SchedulerOptions(
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            block_size=memory.block_tokens,
+            num_gpu_blocks=max(1, memory.blocks),
+            enable_prefix_caching=options.enable_prefix_caching,
+            prefill_first=options.stack is Stack.SGLANG,
+            guaranteed_no_evict=options.stack is Stack.TRTLLM,
+            state_groups=memory.blocks_per_sequence,
+            schedule_policy=options.schedule_policy,
         )
+        if options.stack is Stack.SGLANG and not memory.blocks_per_sequence:
+            return SglangScheduler(chosen, options.sglang)
+        return scheduler_for(chosen)
+
+    def fits(self, request: Request) -> bool:
+        """Whether a rank could ever hold the request with all its output."""
+        tokens = request.prompt_tokens + request.output_tokens
+        return tokens <= self.cache_tokens and self._probe.fits(request)
+
+    @cached_property
+    def _probe(self) -> Scheduler:
+        return self._rank()
 
     @property
     def state_slots(self) -> int:
@@ -160,7 +177,7 @@ def _memory(model: ModelSpec, layout: ServingLayout, cluster: Cluster, o: Deploy
     return card_memory(
         model, layout, cluster.chip, utilization=o.gpu_memory_utilization,
         batched_tokens=o.max_num_batched_tokens, sequences=o.max_num_seqs,
-        block_tokens=o.block_size or (LATENT_BLOCK if latent else 16),
+        block_tokens=o.block_size or (LATENT_BLOCK if latent else BLOCK[o.stack]),
     )  # fmt: skip
 
 

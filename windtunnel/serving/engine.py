@@ -81,6 +81,7 @@ class Replica:
         self.busy_s = 0.0
         self.prompt_tokens = 0
         self.gaps: list[tuple[float, int]] = []  # (seconds, tokens that came after about that long)
+        self._stalled_s = 0.0  # prompt steps that decoding sequences waited for (engines that do not mix)
         self.served: list[Served] = []
         self.used_blocks: list[tuple[float, int, int, int]] = []  # time, blocks, running, waiting
 
@@ -141,6 +142,8 @@ class Replica:
         first, more, most = _slowest(lines, most)
         taken = _starting_before(until_s - self.now_s, first, more, most)
         seconds = taken * first + more * (taken * (taken - 1) // 2)
+        if self._stalled_s:
+            return self._step()
         for rank in self.ranks:
             if rank.busy:
                 rank.advance(taken)
@@ -163,8 +166,11 @@ class Replica:
         self.steps += 1
         decodes = sum(plan.decodes for _, plan in plans)
         if decodes:
-            self.gaps.append((seconds, decodes))
+            self.gaps.append((seconds + self._stalled_s, decodes))
+            self._stalled_s = 0.0
             self.decode_steps += 1
+        elif any(rank.decodes for rank in self.ranks):
+            self._stalled_s += seconds
         for rank, plan in plans:
             self.prompt_tokens += sum(chunk.new for chunk in plan.chunks)
             for sequence in rank.complete(plan, self.now_s):

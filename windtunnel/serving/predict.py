@@ -41,7 +41,7 @@ def predict(
 
     Requests that no rank could ever hold are rejected and counted. Raises E655 when nothing is left.
     """
-    fitting = [r for r in load.requests if r.prompt_tokens + r.output_tokens <= deployment.cache_tokens]
+    fitting = [r for r in load.requests if deployment.fits(r)]
     if not fitting:
         raise WindtunnelError(
             "E655",

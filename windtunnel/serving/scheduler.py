@@ -128,10 +128,7 @@ class Scheduler:
         """
         if self._under_way is not None or not self.decodes or self._may_admit:
             return 0
-        clocks = self._end_clocks
-        while clocks[0] <= self.clock or clocks[0] not in self._ends:
-            heapq.heappop(clocks)
-        most = min(most, clocks[0] - self.clock - 1)
+        most = min(most, self._next_end() - self.clock - 1)
         free, size = self.pool.free, self.options.block_size
         if self.decodes * -(-most // size) <= free:
             return most
@@ -142,6 +139,13 @@ class Scheduler:
                 break
             steps += 1
         return steps
+
+    def _next_end(self) -> int:
+        """Clock at which the next decoding sequence ends."""
+        clocks = self._end_clocks
+        while clocks[0] <= self.clock or clocks[0] not in self._ends:
+            heapq.heappop(clocks)
+        return clocks[0]
 
     @property
     def _may_admit(self) -> bool:
@@ -183,14 +187,16 @@ class Scheduler:
         if policy is SchedulePolicy.FCFS or len(self.waiting) < 2 or self._refused_at == self.pool.version:
             return
         queue = list(self.waiting)
-        size = self.options.block_size
         order = order_of(
             policy,
             [one.request for one in queue],
-            lambda place: self._look_up(queue[place])[1] * size,
+            lambda place: self._cached_tokens(queue[place]),
             lambda place: self.prompt_tokens - queue[place].came_at,
         )
         self.waiting = deque(queue[place] for place in order)
+
+    def _cached_tokens(self, sequence: Sequence) -> int:
+        return self._look_up(sequence)[1] * self.options.block_size
 
     def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
         """Take note that the step ended; the answer is the sequences that are done."""

@@ -1,0 +1,79 @@
+"""Traffic on which the native scheduler with SGLang's rules and SGLang's own classes are compared. Seeded."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+Case = dict[str, Any]
+
+KEY_TOKENS = 64
+SETTINGS = (
+    # name, page, pool tokens, places, chunk, max prefill, policy, eviction, conservativeness, reuse,
+    # requests, longest prompt and output, rate
+    ("roomy", 1, 60000, 64, 512, 16384, "fcfs", "lru", 1.0, True, 120, 600, 120, 8.0),
+    ("paged", 64, 64000, 64, 512, 16384, "fcfs", "lru", 1.0, True, 120, 1500, 120, 8.0),
+    ("no reuse", 16, 16000, 64, 512, 16384, "fcfs", "lru", 1.0, False, 120, 600, 120, 8.0),
+    ("tight", 1, 2600, 32, 256, 16384, "fcfs", "lru", 1.0, True, 120, 500, 200, 6.0),
+    ("tight pages", 16, 2560, 32, 256, 16384, "fcfs", "lru", 1.0, True, 120, 500, 200, 6.0),
+    ("tight, no reuse", 16, 2560, 32, 256, 16384, "fcfs", "lru", 1.0, False, 120, 500, 200, 6.0),
+    ("few places", 16, 32000, 4, 128, 16384, "fcfs", "lru", 1.0, True, 80, 400, 60, 10.0),
+    ("no chunks", 16, 12800, 48, None, 1024, "fcfs", "lru", 1.0, True, 100, 900, 100, 8.0),
+    ("small passes", 16, 12800, 48, 2048, 256, "fcfs", "lru", 1.0, True, 100, 400, 100, 8.0),
+    ("retracting", 1, 1200, 64, 128, 16384, "fcfs", "lru", 0.3, True, 150, 120, 300, 30.0),
+    ("retracting pages", 8, 1600, 64, 128, 16384, "fcfs", "lru", 0.3, True, 150, 120, 300, 30.0),
+    ("conservative", 16, 3200, 64, 256, 16384, "fcfs", "lru", 1.4, True, 120, 300, 300, 20.0),
+    ("burst", 16, 4800, 64, 400, 16384, "fcfs", "lru", 1.0, True, 150, 300, 150, 1e6),
+    ("longest prefix", 16, 6400, 32, 512, 16384, "lpm", "lru", 1.0, True, 150, 600, 100, 20.0),
+    ("hrrn", 16, 6400, 32, 512, 16384, "hrrn", "lru", 1.0, True, 150, 600, 100, 20.0),
+    ("longest output", 16, 6400, 32, 512, 16384, "lof", "lru", 1.0, True, 150, 600, 100, 20.0),
+    ("least often", 16, 3200, 32, 512, 16384, "fcfs", "lfu", 1.0, True, 150, 600, 60, 6.0),
+    ("segmented", 16, 3200, 32, 512, 16384, "lpm", "slru", 1.0, True, 150, 600, 60, 6.0),
+)  # fmt: skip
+
+
+def cases() -> list[Case]:
+    """All cases, in the form that ``sglang_scheduler_oracle.py`` reads."""
+    return [_case(seed, *setting) for seed, setting in enumerate(SETTINGS)]
+
+
+def _case(
+    seed: int, name: str, page: int, pool: int, places: int, chunk: int | None, most: int, policy: str,
+    eviction: str, conservativeness: float, reuse: bool, count: int, prompts: int, outputs: int, rate: float,
+) -> Case:  # fmt: skip
+    draw = random.Random(1000 + seed)
+    options = {
+        "page_size": page,
+        "max_total_tokens": pool,
+        "max_running_requests": places,
+        "chunked_prefill_size": chunk,
+        "max_prefill_tokens": most,
+        "schedule_policy": policy,
+        "radix_eviction_policy": eviction,
+        "schedule_conservativeness": conservativeness,
+        "disable_radix_cache": not reuse,
+    }
+    now, rows, next_key = 0.0, [], 1
+    known: list[tuple[int, ...]] = []
+    for _ in range(count):
+        now += draw.expovariate(rate)
+        prompt = draw.randint(2, prompts)
+        keys: tuple[int, ...] = ()
+        if known and draw.random() < 0.6:
+            earlier = draw.choice(known)
+            keys = earlier[: draw.randint(0, len(earlier))]
+        while len(keys) * KEY_TOKENS < prompt:
+            keys += (next_key,)
+            next_key += 1
+        keys = keys[: -(-prompt // KEY_TOKENS)]
+        known.append(keys[: prompt // KEY_TOKENS])
+        rows.append([round(now, 6), prompt, draw.randint(1, outputs), list(keys)])
+    return {
+        "name": name, "options": options, "requests": rows, "key_tokens": KEY_TOKENS,
+        "fixed_s": 0.015625, "token_s": 0.0001220703125,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(cases()))

@@ -1,0 +1,309 @@
+"""Runs traffic through SGLang's own radix cache, allocators, request and prefill adder in virtual time, without a GPU.
+
+Cases on stdin, what every step computed on stdout. The loop around the classes is that of the scheduler without overlap
+and without mixed chunks: prompts first, decode when there are none, retraction when no page is free. Runs in
+the environment of ``run.sh``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from array import array
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+LIBRARY = torch.library.Library("torchvision", "DEF")
+for schema in (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+):
+    LIBRARY.define(schema)
+
+from sglang.srt import runtime_context  # noqa: E402
+from sglang.srt.managers import schedule_batch as sb  # noqa: E402
+from sglang.srt.managers import schedule_policy as sp  # noqa: E402
+from sglang.srt.managers.scheduler_components import new_token_ratio_tracker as nt  # noqa: E402
+from sglang.srt.mem_cache import common  # noqa: E402
+from sglang.srt.mem_cache.allocator.paged import PagedTokenToKVPoolAllocator  # noqa: E402
+from sglang.srt.mem_cache.allocator.token import TokenToKVPoolAllocator  # noqa: E402
+from sglang.srt.mem_cache.cache_init_params import CacheInitParams  # noqa: E402
+from sglang.srt.mem_cache.memory_pool import ReqToTokenPool  # noqa: E402
+from sglang.srt.mem_cache.radix_cache import RadixCache  # noqa: E402
+from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
+
+TICKS = itertools.count(1)
+time.monotonic = lambda: float(next(TICKS))  # ages of nodes never tie
+
+
+class Bag(SimpleNamespace):
+    """Settings of an engine; what a case does not set is off."""
+
+    def __getattr__(self, name: str) -> Any:
+        return None
+
+
+class Engine:
+    """The scheduler's loop around the real classes."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.page = options["page_size"]
+        self.tokens = options["max_total_tokens"]
+        self.options = options
+        bag = Bag(
+            schedule_policy=options["schedule_policy"], schedule_conservativeness=options["schedule_conservativeness"],
+            retraction_policy="default", radix_eviction_policy=options["radix_eviction_policy"],
+            disaggregation_mode="null", features=Bag(), mamba=Bag(),
+        )  # fmt: skip
+        runtime_context._CONTEXT.__class__.config_bag = lambda self, name: bag
+        kind = TokenToKVPoolAllocator if self.page == 1 else PagedTokenToKVPoolAllocator
+        common_args = {"dtype": torch.bfloat16, "device": "cpu", "kvcache": None, "need_sort": False}
+        if self.page == 1:
+            self.allocator = kind(self.tokens, **common_args)
+        else:
+            self.allocator = kind(self.tokens, self.page, **common_args)
+        places = options["max_running_requests"]
+        self.rows = ReqToTokenPool(places, self.tokens + 4096, "cpu", False)
+        self.tree = RadixCache(
+            CacheInitParams(
+                disable=options["disable_radix_cache"], req_to_token_pool=self.rows,
+                token_to_kv_pool_allocator=self.allocator, page_size=self.page,
+                eviction_policy=options["radix_eviction_policy"],
+            )
+        )  # fmt: skip
+        self.policy = sp.SchedulePolicy(options["schedule_policy"], self.tree, False, False, False)
+        self.ratio = nt.NewTokenRatioTracker.from_config()
+        self.waiting: list[Any] = []
+        self.running: list[Any] = []
+        self.last: list[Any] = []
+        self.last_chunked: Any = None
+        self.chunked: Any = None
+        self.full = False
+        self.retracted = 0
+        self.processed = 0
+
+    def add(self, request: Any) -> None:
+        request.arrival_processed_tokens = self.processed
+        self.waiting.append(request)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.waiting or self.running or self.last or self.chunked)
+
+    def step(self) -> tuple[str, list[tuple[Any, int]]]:
+        self._merge()
+        batch = self._prefill()
+        if batch:
+            return "extend", batch
+        if self.running:
+            return "decode", [(request, 1) for request in self._decode()]
+        return "idle", []
+
+    def _merge(self) -> None:
+        excluded = set()
+        if self.chunked is not None:
+            excluded.add(self.chunked)
+            common.checkpoint_kv_cache(self.chunked, self.tree)
+        if self.last:
+            if self.last_chunked is not None:
+                excluded.add(self.last_chunked)
+            kept = [r for r in self.last if r not in excluded and not r.finished()]
+            if len(kept) < len(self.last):
+                self.full = False
+            if kept:
+                if not self.running:
+                    self.full = False
+                self.running = self.running + kept
+            self.last = []
+        alive = [r for r in self.running if not r.finished()]
+        if len(alive) < len(self.running):
+            self.full = False
+        self.running = alive
+
+    def _prefill(self) -> list[tuple[Any, int]]:
+        options = self.options
+        places = options["max_running_requests"]
+        if not self.running:
+            self.full = False
+        if (self.full or not self.waiting) and self.chunked is None:
+            return []
+        if len(self.running) >= places and self.chunked is None:
+            self.full = True
+            return []
+        self.policy.calc_priority(self.waiting, None, processed_tokens=self.processed)
+        adder = sp.PrefillAdder(
+            self.page, self.tree, self.allocator, SimpleNamespace(reqs=self.running), self.ratio.current,
+            options["max_prefill_tokens"], options["chunked_prefill_size"], 0, 0,
+        )  # fmt: skip
+        if self.chunked is not None:
+            self.chunked.init_next_round_input()
+            self.chunked = adder.add_chunked_req(self.chunked)
+        for request in self.waiting:
+            if adder.budget_state() == sp.AddReqResult.OTHER:
+                break
+            held = sum(r.kv.holds_kv for r in adder.can_run_list)
+            free = min(places - len(self.running), self.rows.available_size() + held)
+            if len(adder.can_run_list) >= free:
+                self.full = True
+            if self.full:
+                break
+            request.init_next_round_input(self.tree)
+            answer = adder.add_one_req(
+                request, has_chunked_req=self.chunked is not None, truncation_align_size=None
+            )
+            if answer != sp.AddReqResult.CONTINUE:
+                if answer == sp.AddReqResult.NO_TOKEN:
+                    self.full = bool(adder.can_run_list) or bool(self.running)
+                break
+        taken = adder.can_run_list
+        if not taken:
+            return []
+        self.waiting = [r for r in self.waiting if r not in set(taken)]
+        if adder.new_chunked_req is not None:
+            self.chunked = adder.new_chunked_req
+        self._allocate(taken)
+        self.last, self.last_chunked = taken, self.chunked
+        self.processed += sum(r.extend_len for r in taken)
+        return [(r, r.extend_len) for r in taken]
+
+    def _allocate(self, requests: list[Any]) -> None:
+        """As ``alloc_for_extend`` does it, row by row."""
+        new = sum(r.extend_len for r in requests)
+        prefixes = [
+            torch.empty(0, dtype=torch.int64) if r.prefix_len == 0 else self._prefix(r) for r in requests
+        ]
+        for request in requests:
+            if not request.kv.holds_kv:
+                self.rows.alloc([request])
+        if self.page == 1:
+            common.evict_from_tree_cache(self.tree, new)
+            places = self.allocator.alloc(new)
+        else:
+            common.evict_from_tree_cache(self.tree, new + len(requests) * self.page)
+            starts = torch.tensor([r.prefix_len for r in requests])
+            ends = torch.tensor([r.extend_end for r in requests])
+            last = torch.cat([p[-1:] if len(p) else torch.full((1,), -1) for p in prefixes])
+            places = self.allocator.alloc_extend(starts, starts, ends, ends, last, new)
+        assert places is not None, "no room for what was admitted"
+        at = 0
+        for request, prefix in zip(requests, prefixes, strict=True):
+            row = self.rows.req_to_token[request.kv.req_pool_idx]
+            row[: request.prefix_len] = prefix.to(row.dtype)
+            row[request.prefix_len : request.extend_end] = places[at : at + request.extend_len].to(row.dtype)
+            at += request.extend_len
+            request.kv.kv_allocated_len = request.kv.kv_committed_len = request.extend_end
+
+    def _prefix(self, request: Any) -> torch.Tensor:
+        if request.kv.holds_kv:
+            return self.rows.req_to_token[request.kv.req_pool_idx, : request.prefix_len].to(torch.int64)
+        return self.tree.prefix_device_indices(request)
+
+    def _need(self, requests: list[Any]) -> int:
+        return sum(self.page for r in requests if r.kv.kv_committed_len % self.page == 0)
+
+    def _fits(self, requests: list[Any]) -> bool:
+        return self.allocator.check_decode_capacity(
+            num_tokens=self._need(requests), tree_cache=self.tree, requests=requests
+        )
+
+    def _decode(self) -> list[Any]:
+        before = len(self.running)
+        if not self._fits(self.running):
+            order = sb.ScheduleBatch._get_decode_retraction_order(self.running)
+            gone, first = [], True
+            while first or not self._fits([self.running[i] for i in order]):
+                if len(order) == 1:
+                    break
+                first = False
+                request = self.running[order.pop()]
+                sb.release_req(
+                    req=request, remaing_req_count=len(order), req_to_token_pool=self.rows,
+                    token_to_kv_pool_allocator=self.allocator, tree_cache=self.tree, hisparse_coordinator=None,
+                )  # fmt: skip
+                gone.append(request)
+            if len(order) < before:
+                self.running = [self.running[i] for i in order]
+            self.ratio.current = nt.NewTokenRatioTracker.estimate_new_token_ratio_after_retract(self.running)
+            self.retracted += len(gone)
+            for request in gone:
+                self.add(request)
+        else:
+            self.ratio.decay_step()
+        if len(self.running) < before:
+            self.full = False
+        requests = self.running
+        common.evict_from_tree_cache(self.tree, len(requests) * self.page)
+        ends = torch.tensor([r.kv.kv_committed_len + 1 for r in requests])
+        if self.page == 1:
+            places = self.allocator.alloc(len(requests))
+        else:
+            last = torch.stack(
+                [self.rows.req_to_token[r.kv.req_pool_idx, r.kv.kv_committed_len - 1] for r in requests]
+            ).to(torch.int64)
+            places = self.allocator.alloc_decode(ends, ends, last)
+        assert places is not None
+        for request, place in zip(requests, places.tolist(), strict=True):
+            self.rows.req_to_token[request.kv.req_pool_idx, request.kv.kv_committed_len] = place
+            request.kv.kv_allocated_len += 1
+            request.kv.kv_committed_len += 1
+        return requests
+
+    def complete(self, kind: str, batch: list[tuple[Any, int]]) -> list[Any]:
+        done = []
+        for request, _ in batch:
+            if kind == "extend" and request is self.chunked:
+                continue
+            request.output_ids.append(request.first_output + len(request.output_ids))
+            if len(request.output_ids) >= request.sampling_params.max_new_tokens:
+                request.finished_reason = sb.FINISH_LENGTH(length=len(request.output_ids))
+                common.release_kv_cache(request, self.tree, checkpoint=True)
+                done.append(request)
+            elif kind == "extend":
+                common.checkpoint_kv_cache(request, self.tree)
+        return done
+
+
+def tokens(keys: list[int], key_tokens: int, count: int) -> array:
+    return array("q", [key * key_tokens + place for key in keys for place in range(key_tokens)][:count])
+
+
+def run(case: dict[str, Any]) -> dict[str, Any]:
+    engine, rows = Engine(case["options"]), case["requests"]
+    requests = []
+    for number, (_, prompt, output, keys) in enumerate(rows):
+        request = sb.Req(
+            str(number), "", tokens(keys, case["key_tokens"], prompt), SamplingParams(max_new_tokens=output),
+            eos_token_ids=set(),
+        )  # fmt: skip
+        request.number = number
+        request.first_output = (1 << 40) + (number << 20)
+        requests.append(request)
+    now, place, steps, times = 0.0, 0, [], [[0.0, 0.0] for _ in rows]
+    while place < len(rows) or engine.busy:
+        while place < len(rows) and rows[place][0] <= now:
+            engine.add(requests[place])
+            place += 1
+        kind, batch = engine.step()
+        if not batch:
+            assert place < len(rows) or not engine.busy, "stuck"
+            engine.ratio.reset()
+            if place < len(rows):
+                now = max(now, rows[place][0])
+            continue
+        steps.append(sorted((request.number, new) for request, new in batch))
+        now += case["fixed_s"] + case["token_s"] * sum(new for _, new in batch)
+        firsts = [r for r, _ in batch if not len(r.output_ids)]
+        for request in engine.complete(kind, batch):
+            times[request.number][1] = now
+        for request in firsts:
+            if len(request.output_ids):
+                times[request.number][0] = now
+    return {"name": case["name"], "steps": steps, "times": times, "retracted": engine.retracted}
+
+
+if __name__ == "__main__":
+    print(json.dumps([run(case) for case in json.load(sys.stdin)]))

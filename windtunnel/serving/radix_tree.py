@@ -1,0 +1,219 @@
+"""A radix tree of cached prefixes, evicted node by node, as SGLang 0.5.23's ``RadixCache`` keeps it. Counts only.
+
+Tokens are known by segments (key, first, end) of the traffic's chained keys. A node holds whole pages; a match that
+ends inside a node splits it, and only leaves that nobody has locked are evicted, whole, by the policy's order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+
+Segment = tuple[int, int, int]
+"""Tokens ``first`` to ``end`` of those behind a key."""
+Segments = tuple[Segment, ...]
+
+
+class EvictionPolicy(StrEnum):
+    """Names of ``--radix-eviction-policy``."""
+
+    LRU = "lru"
+    LFU = "lfu"
+    SLRU = "slru"
+
+
+class Node:
+    """Some pages after those of its parent. ``locks``: sequences that hold it or something below it."""
+
+    __slots__ = ("accessed", "children", "hits", "locks", "parent", "segments", "tokens")
+
+    def __init__(self, parent: Node | None, segments: Segments, tokens: int, now: int) -> None:
+        self.parent = parent
+        self.segments = segments
+        self.tokens = tokens
+        self.children: dict[Segments, Node] = {}
+        self.locks = 0
+        self.hits = 0
+        self.accessed = now
+
+
+PROTECTED_HITS = 2
+_ORDER: dict[EvictionPolicy, Callable[[Node], tuple[int, ...]]] = {
+    EvictionPolicy.LRU: lambda node: (node.accessed,),
+    EvictionPolicy.LFU: lambda node: (node.hits, node.accessed),
+    EvictionPolicy.SLRU: lambda node: (int(node.hits >= PROTECTED_HITS), node.accessed),
+}
+
+
+class RadixTree:
+    """``evictable``: tokens in nodes that nobody has locked. ``held``: tokens in locked nodes."""
+
+    def __init__(self, page: int, policy: EvictionPolicy = EvictionPolicy.LRU) -> None:
+        self.page = page
+        self.evictable = 0
+        self.held = 0
+        self._order = _ORDER[policy]
+        self._now = 0
+        self.root = Node(None, (), 0, 0)
+        self.root.locks = 1
+        self._leaves: dict[Node, None] = {}
+
+    def match(self, segments: Segments, tokens: int) -> tuple[int, Node]:
+        """The longest cached prefix of the first ``tokens`` in whole pages, and its last node."""
+        left = aligned(segments, tokens, self.page)
+        node, found, now = self.root, 0, self._tick()
+        node.accessed = now
+        while left:
+            child = node.children.get(head(left, self.page))
+            if child is None:
+                break
+            child.accessed = now
+            same = common(child.segments, left, self.page)
+            found += same
+            if same < child.tokens:
+                return found, self._split(child, same)
+            node, left = child, tail(left, same)
+        return found, node
+
+    def insert(self, segments: Segments, tokens: int, counted: int) -> tuple[int, Node]:
+        """Add the first ``tokens`` in whole pages; the answer is how many were there already, and the last node.
+
+        Nodes that lie within ``counted`` tokens were counted for this sequence before.
+        """
+        left = aligned(segments, tokens, self.page)
+        node, found, now = self.root, 0, self._tick()
+        node.accessed = now
+        while left:
+            child = node.children.get(head(left, self.page))
+            if child is None:
+                break
+            child.accessed = now
+            same = common(child.segments, left, self.page)
+            found += same
+            left = tail(left, same)
+            node = self._split(child, same) if same < child.tokens else child
+            if found > counted:
+                node.hits += 1
+        if left:
+            size = length(left)
+            new = Node(node, left, size, self._tick())
+            new.hits = int(found + size > counted)
+            node.children[head(left, self.page)] = new
+            self.evictable += size
+            self._leaves.pop(node, None)
+            self._leaves[new] = None
+            node = new
+        return found, node
+
+    def lock(self, node: Node) -> None:
+        """Keep the node and all above it."""
+        while node.parent is not None:
+            if not node.locks:
+                self.evictable -= node.tokens
+                self.held += node.tokens
+                self._leaves.pop(node, None)
+            node.locks += 1
+            node = node.parent
+
+    def unlock(self, node: Node) -> None:
+        """Undo one ``lock``."""
+        while node.parent is not None:
+            node.locks -= 1
+            if not node.locks:
+                self.evictable += node.tokens
+                self.held -= node.tokens
+                if not node.children:
+                    self._leaves[node] = None
+            node = node.parent
+
+    def evict(self, tokens: int, gone: Callable[[Segments], None] | None = None) -> int:
+        """Drop leaves until at least ``tokens`` are free or none is left; the answer is how many were dropped.
+
+        ``gone`` is told the segments of every node that is dropped.
+        """
+        line = [(self._order(leaf), id(leaf), leaf) for leaf in self._leaves]
+        heapq.heapify(line)
+        dropped = 0
+        while dropped < tokens and line:
+            node = heapq.heappop(line)[2]
+            parent = node.parent
+            assert parent is not None
+            dropped += node.tokens
+            self.evictable -= node.tokens
+            del parent.children[head(node.segments, self.page)]
+            del self._leaves[node]
+            if gone is not None:
+                gone(node.segments)
+            if not parent.children and not parent.locks:
+                self._leaves[parent] = None
+                heapq.heappush(line, (self._order(parent), id(parent), parent))
+        return dropped
+
+    def _split(self, child: Node, at: int) -> Node:
+        """Two nodes out of one; the answer is the upper one."""
+        parent = child.parent
+        assert parent is not None
+        upper = Node(parent, first(child.segments, at), at, self._tick())
+        upper.hits, upper.locks = child.hits, child.locks
+        parent.children[head(child.segments, self.page)] = upper
+        child.segments = tail(child.segments, at)
+        child.tokens -= at
+        child.parent = upper
+        upper.children[head(child.segments, self.page)] = child
+        return upper
+
+    def _tick(self) -> int:
+        self._now += 1
+        return self._now
+
+
+def length(segments: Iterable[Segment]) -> int:
+    """Tokens in all."""
+    return sum(end - start for _, start, end in segments)
+
+
+def first(segments: Segments, tokens: int) -> Segments:
+    """The first ``tokens``."""
+    found: list[Segment] = []
+    for key, start, end in segments:
+        if tokens <= 0:
+            break
+        found.append((key, start, min(end, start + tokens)))
+        tokens -= end - start
+    return tuple(found)
+
+
+def tail(segments: Segments, tokens: int) -> Segments:
+    """All after the first ``tokens``."""
+    for place, (key, start, end) in enumerate(segments):
+        size = end - start
+        if tokens < size:
+            rest = segments[place + 1 :]
+            return ((key, start + tokens, end), *rest) if tokens else segments[place:]
+        tokens -= size
+    return ()
+
+
+def head(segments: Segments, page: int) -> Segments:
+    """The first page: what children are known by."""
+    key, start, end = segments[0]
+    return ((key, start, start + page),) if end - start >= page else first(segments, page)
+
+
+def aligned(segments: Segments, tokens: int, page: int) -> Segments:
+    """The whole pages among the first ``tokens``."""
+    have = min(tokens, length(segments))
+    return first(segments, have // page * page)
+
+
+def common(one: Sequence[Segment], other: Sequence[Segment], page: int) -> int:
+    """Tokens that both begin with, in whole pages."""
+    same = 0
+    for (key, start, end), (other_key, other_start, other_end) in zip(one, other, strict=False):
+        if key != other_key or start != other_start:
+            break
+        same += min(end, other_end) - start
+        if end != other_end:
+            break
+    return same // page * page
