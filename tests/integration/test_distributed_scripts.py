@@ -311,3 +311,20 @@ def test_torchtitan_in_three_dimensions(tmp_path: Path) -> None:
     assert [row["rank"] for row in answer["ranks"]] == [0, 8]
     found = collectives(answer)
     assert {("all_gather", 2), ("all_gather", 4), ("send", 2)} <= set(found)
+
+
+def test_processes_that_the_script_spawns_are_recorded(tmp_path: Path) -> None:
+    """The tutorial's way: ``mp.spawn`` of one process for each card; as many ranks as under ``torchrun``."""
+    answer = windtunnel(tmp_path, "--on", "h100-sxm:4", script("ddp_spawn.py"))
+    assert answer["cards"] == 4
+    assert answer["step_kind"] == "train"
+    assert collectives(answer)["all_reduce", 4] >= 1
+    assert "spawn" in str(answer["notices"])
+
+
+def test_spawning_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "three.py"
+    path.write_text((SCRIPTS / "ddp_spawn.py").read_text().replace("nprocs=world_size", "nprocs=3"))
+    answer = windtunnel(tmp_path, "--on", "h100-sxm:4", str(path), status=2)
+    assert answer["error"]["code"] == "E243"
+    assert "h100-sxm:3" in answer["error"]["hint"]

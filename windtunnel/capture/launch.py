@@ -23,6 +23,7 @@ import torch
 
 from windtunnel.capture.cuda_names import CudaNames
 from windtunnel.capture.session import Session
+from windtunnel.capture.spawn import spawned_in_place
 from windtunnel.capture.steps import EnoughSteps
 from windtunnel.capture.virtual_time import virtual_time
 from windtunnel.errors import WindtunnelError
@@ -72,6 +73,7 @@ def launch(session: Session, target: Target, *, virtual_clock: bool = False) -> 
     with ExitStack() as stack:
         stack.enter_context(session)
         stack.enter_context(CudaNames(session))
+        stack.enter_context(spawned_in_place(session))
         if virtual_clock:
             stack.enter_context(virtual_time(session))
         ending = run_target(target)

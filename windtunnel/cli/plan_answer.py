@@ -73,6 +73,7 @@ def scaling_lines(results: Sequence[PlanResult], weak: bool, width: int) -> list
     if base is not None:
         notes.append(f"efficiency: throughput per card against {base.cards:,} cards")
     notes += [f"{result.cards:,} cards: {_nothing_fits(result)}" for result in results if not result.rows]
+    notes += [f"not looked at: {first.left_out}"] if first.left_out else []
     body = render(SCALING_COLUMNS, rows, width)
     said = [piece for note in notes for piece in output.wrapped(note, width)]
     return [*output.wrapped(title, width), "", *body, "", *said, ""]
@@ -142,6 +143,7 @@ def _details(result: PlanResult, best: PlanRow, width: int) -> list[str]:
         f"{units.gib(result.usable_bytes)} usable on the fullest card",
         f"step time rests on: {shares}",
         looked,
+        *([f"not looked at: {result.left_out}"] if result.left_out else []),
     ]
     return [piece for note in notes for piece in output.wrapped(note, width)]
 

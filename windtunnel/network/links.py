@@ -18,6 +18,7 @@ class Links:
 
     Attributes:
         link_bytes_per_s: all scale-up links of a card together; 0 without a scale-up fabric.
+        reduces_in_switch: whether the library may let switches reduce (NCCL_NVLS_ENABLE).
         nodes_per_pod: nodes that meet below the oversubscribed tier. oversubscription: of that tier.
     """
 
@@ -30,6 +31,7 @@ class Links:
     nic_bytes_per_s: float
     nodes_per_pod: int = 1 << 30
     oversubscription: float = 1.0
+    reduces_in_switch: bool = True
 
     def __post_init__(self) -> None:
         rates = {
@@ -88,7 +90,7 @@ class Links:
     def switch_generation(self) -> int:
         """Of switches that can reduce: the cards' major compute capability; 0 where all-reduce is a ring."""
         major = self.chip.compute_capability[0]
-        capable = self.chip.vendor is Vendor.NVIDIA and major >= NVLS_CAPABILITY
+        capable = self.reduces_in_switch and self.chip.vendor is Vendor.NVIDIA and major >= NVLS_CAPABILITY
         return major if capable and self.scale_up is ScaleUp.SWITCH else 0
 
     @property

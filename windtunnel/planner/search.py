@@ -18,7 +18,7 @@ from windtunnel.estimate import Estimate
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.bound import StepBound
 from windtunnel.planner.job import TrainingJob
-from windtunnel.planner.space import Space, families
+from windtunnel.planner.space import LEFT_OUT, Space, families
 from windtunnel.planner.training import TrainingPrediction, TrainingPredictor
 from windtunnel.recipes.architecture import Architecture
 from windtunnel.recipes.chunk import Part
@@ -98,6 +98,7 @@ def plan_training(
         unpriced_gain=gain,
         rows=tuple(rows),
         least_bytes=None if found.fitting else found.least,
+        left_out=LEFT_OUT if space.sharding is None and space.pipeline != 1 else "",
     )
 
 

@@ -3,7 +3,7 @@
 What makes sense: tensor parallel inside a node and no wider than heads and feed-forward divide; pipeline
 stages of at least one layer; context parallel only for sequences of more than ``CONTEXT_TOKENS`` a rank;
 expert parallel in divisors of the experts; interleaving as far as layers go. Sharded parameters (FSDP) are
-tried without a pipeline only: with one, they stay gathered over the whole step.
+tried without a pipeline only, unless asked for (``LEFT_OUT``).
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ CONTEXT_TOKENS = 8192
 MOST_STAGES = 64
 MOST_CHUNKS = 8
 MICRO_BATCHES = (1, 2, 4, 8)
+LEFT_OUT = (
+    "FSDP with a pipeline: a stage then holds its parameters and gradients whole between micro-batches, so that it "
+    "needs more memory than ZeRO-1 and exchanges no less; --fsdp with --pp looks at it"
+)
+"""What ``families`` leaves out where the sharding is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ _RECOMPUTED = {
     Recompute.NONE: frozenset[Keep](),
     Recompute.SELECTIVE: frozenset({Keep.CORE}),
     Recompute.SELECTIVE_OPS: frozenset({Keep.CHEAP, Keep.HALF}),
+    Recompute.SELECTIVE_PRODUCTS: frozenset({Keep.CHEAP, Keep.HALF, Keep.CORE}),
     Recompute.FULL: frozenset(Keep),
 }
 _GATHER, _REDUCE = 1000, 2000  # work numbers: plus twice the layer, plus one for experts

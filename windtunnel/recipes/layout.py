@@ -41,6 +41,7 @@ class Recompute(StrEnum):
     NONE = "none"
     SELECTIVE = "selective"  # the attention core (Megatron-LM's selective)
     SELECTIVE_OPS = "selective-ops"  # all but every second matrix product and attention (TorchTitan's per-op)
+    SELECTIVE_PRODUCTS = "selective-products"  # the same, attention computed again as well
     FULL = "full"  # whole layers
 
 
@@ -95,6 +96,8 @@ class Layout:
         adapter_rank: of low-rank adapters (LoRA) on the attention products, all else frozen; 0: none.
         fp8_parameters: FP8 weights are kept and gathered, without 16-bit ones beside them.
         fp8_activation_inputs: what goes into the activation function is kept for backward in FP8.
+        ends_apart: FSDP gathers embedding and head by themselves, not as one unit that stays.
+        compiled_loss: under FSDP, the loss is compiled as the layers are: logits stay in 16 bits, no FP32 copies.
     """
 
     cards: int
@@ -129,6 +132,8 @@ class Layout:
     adapter_rank: int = 0
     fp8_parameters: bool = False
     fp8_activation_inputs: bool = False
+    compiled_loss: bool = False
+    ends_apart: bool = False
 
     def __post_init__(self) -> None:
         degrees = self.tensor, self.pipeline, self.chunks, self.context, self.expert, self.expert_tensor

@@ -51,6 +51,7 @@ class PlanResult:
             fraction of its step time; 0 where the search proved that none is.
         least_bytes: peak of the thriftiest layout, where nothing fits.
         mfu_peak: the peak that MFU is measured against, in words.
+        left_out: layouts that were not looked at, and why; empty where all were.
     """
 
     model: str
@@ -70,6 +71,7 @@ class PlanResult:
     unpriced_gain: float
     rows: tuple[PlanRow, ...]
     least_bytes: Estimate | None = None
+    left_out: str = ""
 
     @property
     def best(self) -> PlanRow | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -47,12 +47,17 @@ KINDS = {
 
 LARGE_BYTES = 1 << 20
 ENGINE_CALL_S = (22e-6, 34e-6, 45e-6)
-"""Low, middle and high host time of an engine's own all-reduce called from Python without a graph: SGLang and vLLM on
+"""Low, middle and high host time of an all-reduce called from Python without a graph: SGLang and vLLM on
 the A100 and H100 hosts of aiconfigurator's tables, medians below 64 KiB, 22 to 45 us; middle: geometric mean."""
 
 EAGER_COPY = 0.9
 """Share of memory bandwidth that the copy of an eager call's input reaches: what calls of 1 GiB take longer without a
 graph on the A100 and H100 of the calibration tables, 1,230 and 710 us."""
+
+
+UNSTATED_NETWORK = 4.0
+"""High end of the interval where the network between nodes is not stated: clouds sell these nodes with 100 to 400 Gb/s
+a card, and the catalogue has the most."""
 
 
 class Refused(Exception):
@@ -61,7 +66,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One collective as a row states it; ``target``: the column that holds its time."""
+    """One collective as a row states it; ``target``: the column that holds its time.
+
+    ``eager``: called from Python. ``in_switch``: switches may reduce. ``network_stated``: else it is the catalogue's.
+    """
 
     chip: str
     kind: Collective
@@ -72,6 +80,8 @@ class Case:
     traffic: ExpertTraffic | None = None
     custom: bool = False
     eager: bool = False
+    in_switch: bool = True
+    network_stated: bool = True
 
 
 Row = dict[str, str]
@@ -155,14 +165,20 @@ def _published(row: Row) -> list[Case]:
     ranks, per_node = _number(row, "num_gpus"), _number(row, "gpus_per_node")
     network = row["inter_node_network"]
     nodes = max(1, ranks // per_node)
-    if nodes > 1 and "not stated" in network:
-        raise Refused(f"{NOT_MODELLED}: the network between the nodes is not stated")
-    shape = GroupShape(ranks, nodes, ranks // nodes)
     algorithm = row.get("algorithm", "")
-    if "NVLS disabled" in algorithm or algorithm == "without SHARP":
-        raise Refused(f"{NOT_MODELLED}: reduction in the switch turned off")
-    size = float(row["message_bytes"])
-    return [Case(_chip(row["gpu"]), _kind(row["collective"]), "nccl", size, shape, "latency_seconds")]
+    case = Case(
+        _chip(row["gpu"]),
+        _kind(row["collective"]),
+        "nccl",
+        float(row["message_bytes"]),
+        GroupShape(ranks, nodes, ranks // nodes),
+        "latency_seconds",
+        custom="custom" in algorithm,
+        eager="PyTorch" in row.get("measured_with", ""),
+        in_switch="NVLS disabled" not in algorithm and algorithm != "without SHARP",
+        network_stated=nodes == 1 or "not stated" not in network,
+    )
+    return [replace(case, library="one or two shots") if case.custom else case]
 
 
 def _deepep_published(row: Row) -> list[Case]:
@@ -234,9 +250,9 @@ _TARGETS = {
 
 
 @cache
-def _network(name: str, cards: int) -> NetworkModel:
+def _network(name: str, cards: int, in_switch: bool = True) -> NetworkModel:
     """Links as the catalogue has them."""
-    return NetworkModel(Links.of_chip(chip(name), cards))
+    return NetworkModel(replace(Links.of_chip(chip(name), cards), reduces_in_switch=in_switch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +324,7 @@ def _texts(table: Table) -> Iterator[Row]:
 
 def network_of(case: Case) -> NetworkModel:
     """The links that a row's collective runs over."""
-    return _network(case.chip, case.shape.ranks)
+    return _network(case.chip, case.shape.ranks, case.in_switch)
 
 
 def _family(case: Case) -> str:
@@ -318,13 +334,18 @@ def _family(case: Case) -> str:
 
 
 def _priced(case: Case, position: int, nearest: Nearest | None) -> _Found:
-    network = _network(case.chip, case.shape.ranks)
+    network = network_of(case)
     time = network.shaped_time(
         case.kind, case.message_bytes, case.shape, custom=case.custom, traffic=case.traffic
     )
     seconds = (time.low_s, time.seconds, time.high_s)
-    if case.eager:  # the input is copied first; calls follow one another: the slower of host and card rules
-        copy_s = 2 * case.message_bytes / (EAGER_COPY * chip(case.chip).memory_bytes_per_s.value)
+    if not case.network_stated:
+        seconds = (time.low_s, time.seconds, UNSTATED_NETWORK * time.high_s)
+    if (
+        case.eager
+    ):  # engines copy the input first; calls follow one another: the slower of host and card rules
+        copied = 2 * case.message_bytes if case.custom else 0.0
+        copy_s = copied / (EAGER_COPY * chip(case.chip).memory_bytes_per_s.value)
         on_card = [time_s + copy_s for time_s in seconds]
         low, middle, high = (max(pair) for pair in zip(on_card, ENGINE_CALL_S, strict=True))
         seconds = (low, middle, high)

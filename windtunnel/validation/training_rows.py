@@ -36,6 +36,10 @@ class TrainingCase:
 LORA_RANK = 16
 """MLPerf's Llama-2-70B fine-tuning rules; NeMo's recipes use 8 to 32, which cost the same launches."""
 
+COMPILED_LOSS_SINCE, ENDS_APART_SINCE = "2025-02", "2025-07"
+"""TorchTitan's source: `train.py` of December 2024 leaves the loss uncompiled, that of February 2025 does not; in June
+2025 embedding and head belong to the root's FSDP unit, in August they are units of their own."""
+
 # the first that matches, most special first
 _CHIPS = (
     (r"h100.*(96 ?gb|500 ?w)", "h100-96g-500w"),
@@ -44,6 +48,7 @@ _CHIPS = (
     (r"a100", "a100-80g"),
     (r"gb300", "gb300"),
     (r"gb200", "gb200"),
+    (r"b200.*power limited", "b200-750w"),
     (r"b300|blackwell ultra", "b300"),
     (r"b200|blackwell", "b200"),
     (r"h100", "h100-sxm"),
@@ -216,9 +221,18 @@ def _foundry(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Chan
 
 
 def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
-    """TorchTitan: FSDP2 with FP32 reduction, eager unless the notes say compile."""
-    notes = row.get("notes", "").lower()
+    """TorchTitan: FSDP2 with FP32 reduction, eager unless notes or framework say compile.
+
+    Releases from 2025 on compile the loss with the layers; before, a note in `train.py` says that it failed.
+    """
+    notes = f"{row.get('framework', '')} {row.get('notes', '')}".lower()
     compiled = "compile" in notes and "no compile" not in notes
+    release = re.search(r"20\d\d-\d\d", row.get("source_id", ""))
+    since = release[0] if release else ""
+    recompute = layout.recompute
+    if recompute is Recompute.SELECTIVE_OPS and chip_name(row["gpu"]).startswith(("b", "gb")):
+        # PyTorch's attention there is cuDNN's, which the policy's list of what to save does not name
+        recompute = Recompute.SELECTIVE_PRODUCTS
     shard = int(float(row.get("fsdp_shard_size") or 0))
     data = layout.data_and_context
     return replace(
@@ -227,6 +241,9 @@ def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> C
         fsdp_shard=shard if 1 < shard < data and data % shard == 0 else 0,
         fused=compiled,
         host=HostLoad.FUSED if compiled else HostLoad.EAGER,
+        compiled_loss=compiled and since >= COMPILED_LOSS_SINCE,
+        ends_apart=since >= ENDS_APART_SINCE,
+        recompute=recompute,
         overlap_tensor="async" in notes,
     ), tuple(assumed)
 

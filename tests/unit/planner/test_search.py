@@ -145,3 +145,17 @@ def test_sharding_with_a_pipeline_only_when_asked() -> None:
 
     assert (True, Sharding.FSDP) not in pairs(Space())
     assert (True, Sharding.FSDP) in pairs(Space(sharding=Sharding.FSDP))
+
+
+def test_sharded_parameters_with_a_pipeline_are_left_out_with_the_reason_and_searched_when_asked() -> None:
+    """The reason that is given holds: more memory than ZeRO-1, and not faster."""
+    one = job("llama3-70b", 64)
+    assert "FSDP with a pipeline" in plan_training(one, Space(tensor=8, pipeline=4)).left_out
+    assert plan_training(one, Space(tensor=8, pipeline=1)).left_out == ""
+    given = Space(tensor=8, pipeline=4, chunks=1, micro_batch=1, recompute=Recompute.FULL)
+    both = {s: plan_training(one, replace(given, sharding=s)) for s in (Sharding.FSDP, Sharding.ZERO1)}
+    assert both[Sharding.FSDP].left_out == ""
+    sharded, zero = both[Sharding.FSDP].rows[0], both[Sharding.ZERO1].rows[0]
+    assert (sharded.sharding, sharded.pipeline) == ("fsdp", 4)
+    assert sharded.peak_bytes.value > zero.peak_bytes.value
+    assert sharded.step_time_s.value > 0.99 * zero.step_time_s.value

@@ -13,7 +13,7 @@ from windtunnel.specs.table import read_toml
 from windtunnel.specs.targets import cluster_names, cluster_of, parse_target
 
 NAMED = """mtt-s5000 mtt-s5000-air mtt-s5000-56mp mtt-s5000-air-56mp mtt-s4000 a100-80g a100-40g a100-pcie
-h100-sxm h100-pcie h100-96g-500w h800 h20 h200 gh200 b200 b300 gb200 gb300 l40s rtx-4080""".split()
+h100-sxm h100-pcie h100-96g-500w h800 h20 h200 gh200 b200 b200-750w b300 gb200 gb300 l40s rtx-4080""".split()
 
 SI = {"FLOP/s", "B/s", "B", "s", "W", "Hz", "1"}
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from windtunnel.recipes.fit.training import training_memory
 from windtunnel.recipes.layout import AttentionKernel, Precision, Recompute, Sharding
+from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.validation.model_names import architecture_named
 from windtunnel.validation.training_rows import (
     Incomplete,
@@ -105,3 +109,33 @@ def test_vtrain_rows() -> None:
     assert case.layout.recompute is Recompute.FULL
     with pytest.raises(Incomplete):
         vtrain_case(row | {"dp": "32"})
+
+
+def test_torchtitan_rows_follow_their_release() -> None:
+    """Compiled loss and layers, FSDP units and saved attention: as the source of the row's release has them."""
+    base = {
+        "model": "Llama-3.1 8B", "num_gpus": "8", "sequence_length_tokens": "8192", "precision": "BF16",
+        "global_batch_size_sequences": "8", "micro_batch_size_sequences": "1", "tensor_parallel": "1",
+        "pipeline_parallel": "1", "recompute": "selective, per op",
+    }  # fmt: skip
+    old = {
+        "source_id": "torchtitan_2024-12", "framework": "TorchTitan", "notes": "torch.compile",
+        "gpu": "H100 SXM 96GB HBM2e 2.4TB/s (500 W limit)",
+    }  # fmt: skip
+    new = {
+        "source_id": "torchtitan_mxfp8_2025-08", "framework": "TorchTitan, torch.compile",
+        "gpu": "B200 SXM (power limited, limit not stated)",
+    }  # fmt: skip
+    was = training_case({**base, **old}, architecture_named)
+    now = training_case({**base, **new}, architecture_named)
+    assert (was.chip, now.chip) == ("h100-96g-500w", "b200-750w")
+    assert was.layout.fused
+    assert now.layout.fused
+    assert not was.layout.compiled_loss
+    assert now.layout.compiled_loss
+    assert not was.layout.ends_apart
+    assert now.layout.ends_apart
+    assert (was.layout.recompute, now.layout.recompute) == ("selective-ops", "selective-products")
+    spec = shipped_model("llama3-8b")
+    bare = replace(now.layout, compiled_loss=False, ends_apart=False)
+    assert training_memory(spec, now.layout).allocated < 0.8 * training_memory(spec, bare).allocated

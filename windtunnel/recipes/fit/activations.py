@@ -29,7 +29,7 @@ def kept_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
     residual = 2.0 * model.hidden * layout.sequence_tokens * model.streams
     if layout.recompute is Recompute.FULL:
         return residual
-    if layout.recompute is Recompute.SELECTIVE_OPS:
+    if layout.recompute in (Recompute.SELECTIVE_OPS, Recompute.SELECTIVE_PRODUCTS):
         return residual + _second_products(model, layer, layout)
     return whole_bytes(model, layer, layout)
 
@@ -122,17 +122,23 @@ def _mamba_bytes(mixer: Mamba) -> int:
 
 
 def _second_products(model: ModelSpec, layer: Layer, layout: Layout) -> float:
-    """TorchTitan's per-operation policy: attention's output and every second product are kept."""
+    """TorchTitan's per-operation policy: attention's output and every second product are kept.
+
+    The layer's last product is one of them, which no gradient needs: eager checkpointing keeps it all the same,
+    compiled layers drop it.
+    """
     tokens, tensor = layout.tokens, layout.tensor
     total = 0.0
     if isinstance(layer.mixer, Attention):
         mixer = layer.mixer
         queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
-        total += tokens * (2 * queries + 4 * mixer.heads + 2 * queries + 2 * keys) / tensor
+        core = 0 if layout.recompute is Recompute.SELECTIVE_PRODUCTS else 2 * queries + 4 * mixer.heads
+        total += tokens * (2 * queries + 2 * keys + core) / tensor
     elif layer.mixer:
         total += mixer_bytes(layer.mixer, layout, 2) / 2
     if isinstance(layer.ffn, Dense):
-        total += tokens * 2 * layer.ffn.width / tensor + 2 * model.hidden * layout.sequence_tokens
+        total += tokens * 2 * layer.ffn.width / tensor
+        total += 0 if layout.fused else 2 * model.hidden * layout.sequence_tokens
     elif layer.ffn:
         total += ffn_bytes(layer.ffn, model.hidden, layout, 2) / 2
     return total

@@ -29,6 +29,13 @@ LOSS_FUSED = 6
 LOSS_EAGER = 12
 """Bytes a logit at the loss as PyTorch runs it: log-probabilities, their and the logits' gradient in FP32."""
 
+LOSS_PARALLEL = 16
+"""The same over tensor-parallel ranks (torch.distributed.tensor.parallel.loss): beside the log-probabilities, zeros
+for the gradient, their exponential, and the sum of the two, in FP32."""
+
+LOSS_COMPILED = 4
+"""Bytes a logit at a compiled loss: logits and their gradient in 16 bits; what FP32 needs stays in registers."""
+
 
 class Optimizer(StrEnum):
     """What the optimizer keeps for each parameter, in FP32."""
@@ -99,11 +106,16 @@ def _stage_memory(
     ]
     ends = ends_parameters(model, stage, layout.pipeline, layout.tensor)
     held = Held(ends + sum(item.dense for item in kept), sum(item.expert for item in kept))
-    largest = max([ends, *(item.total for item in kept)])
+    unit = ends
+    if layout.ends_apart:
+        unit = max(
+            ends - model.embedding_parameters // layout.tensor, model.embedding_parameters // layout.tensor
+        )
+    largest = max([unit, *(item.total for item in kept)])
     weights, gradients, state = _states(held, layout, optimizer)
     if adapters is not None:
         weights, gradients, state = _adapted(model, held, layout, optimizer, adapters, weights)
-    beside = _gathered(layout, largest, adapters is not None)
+    beside = _gathered(layout, largest, held.total, adapters is not None)
     beside += 0 if adapters is not None else _placeholders(model, layout, layers)
     activations = _in_flight(layout, stage) * sum(kept_bytes(model, model.layers[i], layout) for i in layers)
     return MemoryParts(
@@ -183,13 +195,10 @@ def _in_flight(layout: Layout, stage: int) -> float:
 
 def _working(model: ModelSpec, layout: Layout, stage: int, layers: range) -> float:
     """On top of kept activations at the fullest moment: the loss, or the backward pass of one layer."""
-    # PyTorch's own sharding compiles the layers, not the loss; Megatron's loss is one kernel
-    fused = layout.fused and layout.sharding is not Sharding.FSDP
-    per_logit = LOSS_FUSED if fused else LOSS_EAGER
     loss = 0.0
     if stage == layout.pipeline - 1:
-        loss = per_logit * layout.tokens * model.vocabulary / layout.tensor
-    again = layout.recompute in (Recompute.FULL, Recompute.SELECTIVE_OPS)
+        loss = _logit_bytes(layout) * layout.tokens * model.vocabulary / layout.tensor
+    again = layout.recompute not in (Recompute.NONE, Recompute.SELECTIVE)
     layer = max(
         (
             backward_bytes(model, model.layers[i], layout)
@@ -201,10 +210,25 @@ def _working(model: ModelSpec, layout: Layout, stage: int, layers: range) -> flo
     return max(loss, layer)
 
 
-def _gathered(layout: Layout, largest: int, frozen: bool) -> int:
-    """Whole parameters of the layer at work and the next, and the gradient of one, under FSDP."""
+def _logit_bytes(layout: Layout) -> int:
+    """PyTorch's own sharding compiles the layers, and the loss if told to; Megatron's loss is one kernel."""
+    if layout.sharding is not Sharding.FSDP:
+        return LOSS_FUSED if layout.fused else LOSS_EAGER
+    if layout.compiled_loss:
+        return LOSS_COMPILED
+    return LOSS_PARALLEL if layout.tensor > 1 else LOSS_EAGER
+
+
+def _gathered(layout: Layout, largest: int, held: int, frozen: bool) -> int:
+    """Whole parameters and gradients under FSDP: of the layer at work and the next, with a pipeline of all.
+
+    PyTorch's stages keep what they gathered for the next micro-batch, and sum gradients whole until the last one
+    (``PipelineStage.backward_maybe_with_nosync``), in the dtype that reduces.
+    """
     if layout.sharding is not Sharding.FSDP:
         return 0
     width = 4 if layout.precision is Precision.FP32 else 2
-    reduced = 0 if frozen else (4 if layout.reduce_in_fp32 else 2) + width
-    return largest * (2 * width + reduced)
+    reduced = 4 if layout.reduce_in_fp32 else 2
+    if layout.pipeline > 1:
+        return held * (width + (0 if frozen else reduced))
+    return largest * (2 * width + (0 if frozen else reduced + width))
