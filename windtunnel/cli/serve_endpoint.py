@@ -7,10 +7,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from windtunnel.cli import output
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment
 from windtunnel.specs.cluster import Cluster
+
+if TYPE_CHECKING:
+    from windtunnel.endpoint.speaker import Speaker
 
 PORT = 8000
 ENGINES = ("native", "vllm")
@@ -29,6 +34,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--served-model-name", nargs="+", default=[], metavar="NAME", help="names of the model; *: any")
     add("--answer-tokens", type=float, default=0.0, metavar="N", help="mean of answers without max_tokens")
     add("--answer-trace", type=Path, metavar="FILE", help="draw those lengths from recorded traffic")
+    add(
+        "--answer-with",
+        type=Path,
+        metavar="DIR",
+        help="a small transformers model that writes the answers, on the card in values mode",
+    )
     add("--pipeline-parallel-size", "--pp", type=int, default=1, metavar="N", help="vllm: stages; default: 1")
     add("--record", type=Path, metavar="FILE", help="append one line a call, for --agents")
     add("--tokenizer", type=Path, metavar="DIR", help="vllm: a tokenizer to count tokens with")
@@ -85,6 +96,7 @@ def _native(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
     from windtunnel.endpoint.lengths import AnswerLengths
     from windtunnel.endpoint.server import Endpoint, serve  # only endpoints need the server's packages
 
+    speaker = _speaker(args)
     endpoint = Endpoint(
         deployment,
         speed=args.speed,
@@ -92,8 +104,25 @@ def _native(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
         names=tuple(args.served_model_name),
         lengths=AnswerLengths.told(args.answer_tokens, str(args.answer_trace or "")),
         record=args.record,
+        speaker=speaker,
     )
-    return serve(endpoint, host=args.host, port=port)
+    try:
+        return serve(endpoint, host=args.host, port=port)
+    finally:
+        if speaker is not None:
+            speaker.close()
+
+
+def _speaker(args: argparse.Namespace) -> Speaker | None:
+    """The small model of ``--answer-with``. Raises E666."""
+    if args.answer_with is None:
+        return None
+    from windtunnel.endpoint.speaker import Speaker
+
+    with output.Progress("loading the model that answers", quiet=args.quiet):
+        speaker = Speaker(args.answer_with, args.on, args.set, [str(folder) for folder in args.chips])
+    output.say(f"answers come from {args.answer_with}: {speaker.about}, values mode", quiet=args.quiet)
+    return speaker
 
 
 def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | None, port: int) -> int:
@@ -110,6 +139,7 @@ def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment 
         overlap=args.enable_dbo,
         answer_tokens=args.answer_tokens,
         answer_trace=str(args.answer_trace.resolve()) if args.answer_trace else "",
+        answer_with=str(args.answer_with.resolve()) if args.answer_with else "",
         record=str(args.record.resolve()) if args.record else "",
     )
     name = deployment.model.name

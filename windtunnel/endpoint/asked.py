@@ -33,7 +33,7 @@ class Asked:
         model: empty where the client leaves it out.
         prompt: all the text that the model reads, as one string that begins equal where prompts begin equal.
         max_tokens: 0 when the client leaves it to the model. exact: ignore_eos, so exactly max_tokens.
-        prompt_tokens: where the prompt came as token ids.
+        prompt_tokens: where the prompt came as token ids. chat: the messages are turns, not a text to go on with.
     """
 
     model: str
@@ -48,6 +48,7 @@ class Asked:
     stream: bool = False
     include_usage: bool = False
     prompt_tokens: int = 0
+    chat: bool = True
     images: tuple[Image, ...] = ()
 
 
@@ -96,6 +97,7 @@ def completion(raw: bytes) -> Asked:
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         prompt_tokens=len(ids or ()),
+        chat=False,
     )
 
 

@@ -101,6 +101,12 @@ class LiveEngine:
         """Sequences in the queues."""
         return sum(len(rank.waiting) for replica in self.replicas for rank in replica.ranks)
 
+    def check_room(self) -> None:
+        """Raise Overloaded when the queue is full or the engine is closing."""
+        if self._closing or self.waiting >= self.max_queue:
+            self.counters.rejected += 1
+            raise Overloaded(self._retry_after_s())
+
     def submit(
         self, prompt_tokens: int, output_tokens: int, keys: tuple[int, ...], pictures: Seq[int] = ()
     ) -> Stream:
@@ -108,9 +114,7 @@ class LiveEngine:
 
         Raises Overloaded when the queue is full or the engine is closing.
         """
-        if self._closing or self.waiting >= self.max_queue:
-            self.counters.rejected += 1
-            raise Overloaded(self._retry_after_s())
+        self.check_room()
         number = self._number
         self._number += 1
         size = self.deployment.memory.block_tokens

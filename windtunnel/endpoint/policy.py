@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,6 +20,7 @@ from windtunnel.endpoint.text import words
 
 __all__ = ["Answer", "Message", "ToolCall", "answer"]
 
+Say = Callable[[int], str]
 TOOL_ROUNDS = 2
 """Most tool answers that the model asks for in one turn."""
 
@@ -51,8 +52,9 @@ def answer(
     tool_choice: object,
     schema: Schema | None,
     length: int,
+    say: Say | None = None,
 ) -> Answer:
-    """The answer to a conversation. ``length``: tokens of a plain text."""
+    """The answer to a conversation. ``length``: tokens of a plain text; ``say`` writes it instead of drawn words."""
     talk = Conversation(messages)
     structured = teams.ledger(talk, schema, length) or teams.structure(talk, schema, length)
     if structured is not None:
@@ -63,10 +65,10 @@ def answer(
     name = teams.next_speaker(talk)
     if name is not None:
         return Answer(name)
-    text = words(length, talk.seed)
     written = teams.written_call(talk)
     if written is not None:
         return Answer(written)
+    text = say(length) if say is not None else words(length, talk.seed)
     if teams.wants_code(talk):
         text = f"{text}\n\n{teams.program(talk)}"
     word = teams.last_word(talk)

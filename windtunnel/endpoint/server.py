@@ -29,11 +29,13 @@ from windtunnel.endpoint.lengths import AnswerLengths
 from windtunnel.endpoint.live import LiveEngine, Overloaded, Stream
 from windtunnel.endpoint.policy import Answer
 from windtunnel.endpoint.recorder import Recorder
+from windtunnel.endpoint.speaker import Speaker
 from windtunnel.endpoint.streams import Exchange
 from windtunnel.endpoint.text import block_keys, pieces, tokens_in
 from windtunnel.endpoint.told import Usage
 from windtunnel.endpoint.told_responses import Response as ResponseReply
 from windtunnel.endpoint.writer import Writer, cut_to
+from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment
 
 BODY_MAX = 32 << 20
@@ -61,13 +63,14 @@ class Endpoint:
     def __init__(
         self, deployment: Deployment, *, speed: float = 1.0, max_queue: int = 4096,
         names: Sequence[str] = (), lengths: AnswerLengths | None = None, record: Path | None = None,
+        speaker: Speaker | None = None,
     ) -> None:  # fmt: skip
         self.deployment = deployment
         self.speed, self.max_queue = speed, max_queue
         model = deployment.model
         self.names = tuple(names) or (model.name, *model.aliases)
         self.engine: LiveEngine
-        self._writer = Writer(lengths or AnswerLengths())
+        self._writer = Writer(lengths or AnswerLengths(), speaker)
         self._recorder = Recorder(record) if record else None
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
@@ -80,7 +83,13 @@ class Endpoint:
             Route("/metrics", self._metrics),
             Route("/openapi.json", self._openapi),
         ]
-        handlers = {404: _plain_error, 405: _plain_error, BadBody: _bad_body, Overloaded: _overloaded}
+        handlers = {
+            404: _plain_error,
+            405: _plain_error,
+            BadBody: _bad_body,
+            Overloaded: _overloaded,
+            WindtunnelError: _failed,
+        }
         self.app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
 
     @property
@@ -136,7 +145,7 @@ class Endpoint:
 
     async def _generate(self, request: Request, read: Callable[[bytes], Asked], prefix: str) -> Response:
         began_s = time.time()
-        begun = self._begin(read(await _body(request)))
+        begun = await self._begin(read(await _body(request)))
         name = prefix + uuid.uuid4().hex
         exchange = Exchange(begun.answer, begun.tokens, begun.cut, lambda: _usage(begun))
         if prefix == "resp_":
@@ -156,7 +165,7 @@ class Endpoint:
             return JSONResponse(reply.whole(begun.answer, text, begun.cut, _usage(begun)))
         return JSONResponse(chat.whole(begun.answer, text, exchange.finish, _usage(begun)))
 
-    def _begin(self, wanted: Asked) -> _Begun:
+    async def _begin(self, wanted: Asked) -> _Begun:
         """Put a request into the engine. Raises BadBody and Overloaded."""
         self._check_name(wanted.model)
         prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
@@ -170,7 +179,8 @@ class Endpoint:
         tower = self.deployment.step.vision
         if wanted.images and tower is None:
             raise BadBody(f"{self.name} takes no pictures", "messages", code="unsupported_content")
-        answer = self._writer.write(wanted)
+        self.engine.check_room()
+        answer = await self._writer.write(wanted)
         tokens, cut = cut_to(wanted, pieces(answer.written), room - prompt)
         keys = block_keys(wanted.prompt, self.deployment.memory.block_tokens)
         pictures = [picture.tokens() * tower.merge for picture in wanted.images] if tower else []
@@ -250,6 +260,10 @@ async def _overloaded(request: Request, error: Exception) -> Response:
     assert isinstance(error, Overloaded)
     body = told.error("the server is overloaded", "rate_limit_error", "rate_limit_exceeded")
     return JSONResponse(body, 429, {"Retry-After": str(error.retry_after_s)})
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return JSONResponse(told.error(str(error), "server_error", getattr(error, "code", None)), 500)
 
 
 async def _plain_error(request: Request, error: Exception) -> Response:

@@ -62,7 +62,7 @@ def make(folder: Path, model: str, tokenizer: Path | None = None) -> Path:
             if file.name != "config.json" and file.suffix in (".json", ".jinja", ".model", ".txt"):
                 (folder / file.name).write_bytes(file.read_bytes())
     elif not (folder / "tokenizer.json").exists():
-        _train(folder, int(cast("int", config["vocab_size"])))
+        train_tokenizer(folder, int(cast("int", config["vocab_size"])))
     return folder
 
 
@@ -108,7 +108,8 @@ def _from_file(path: Path) -> dict[str, object]:
     return content
 
 
-def _train(folder: Path, most: int) -> None:
+def train_tokenizer(folder: Path, most: int) -> None:
+    """A byte-level BPE of at most ``most`` tokens, with our chat template, into ``folder``."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer: Any = Tokenizer(models.BPE())

@@ -8,6 +8,7 @@ refuse tokens that nobody sampled. Embeddings, which a chat model of vLLM does n
 from __future__ import annotations
 
 import json
+import os
 import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -23,6 +24,7 @@ from windtunnel.endpoint.images import images_in
 from windtunnel.endpoint.lengths import AnswerLengths
 from windtunnel.endpoint.policy import Answer
 from windtunnel.endpoint.recorder import Recorder
+from windtunnel.endpoint.speaker import Speaker
 from windtunnel.endpoint.vllm import settings
 from windtunnel.endpoint.vllm.progress import END, FORCED, PICTURES
 from windtunnel.endpoint.writer import Writer
@@ -44,7 +46,12 @@ class Policy:
     def __init__(self, app: Any) -> None:
         self.app = app
         told = settings.read()
-        self._writer = Writer(AnswerLengths.told(told.answer_tokens, told.answer_trace))
+        speaker = (
+            Speaker(Path(told.answer_with), os.environ[settings.ON], told.overrides, told.chips)
+            if told.answer_with
+            else None
+        )
+        self._writer = Writer(AnswerLengths.told(told.answer_tokens, told.answer_trace), speaker)
         self._recorder = Recorder(Path(told.record)) if told.record else None
         self._tokenizer: Any = None
 
@@ -68,7 +75,7 @@ class Policy:
         except BadBody:
             await self.app(scope, _replayed(raw, receive), send)  # vLLM says what is wrong with it
             return
-        answer = self._writer.write(wanted)
+        answer = await self._writer.write(wanted)
         ids = self._tokens(scope, hermes(answer))
         body = _told(json.loads(raw), wanted, ids, self._tokenizer.eos_token_id)
         length = str(len(body)).encode()

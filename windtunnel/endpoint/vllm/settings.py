@@ -24,7 +24,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Attributes: as the options of ``windtunnel serve`` that have these names.
 
     speed: how much faster than the cards time runs. acceptance: of a drafted token. answer_tokens: mean length of
-    answers whose length the client leaves open. record: a file that takes one line per call.
+    answers whose length the client leaves open. answer_with: folder of a small model that writes them. record: a
+    file that takes one line per call.
     """
 
     precision: str = "auto"
@@ -36,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     overlap: bool = False
     answer_tokens: float = 0.0
     answer_trace: str = ""
+    answer_with: str = ""
     record: str = ""
 
     def environment(self, on: str) -> dict[str, str]:
