@@ -17,6 +17,7 @@ from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
+from windtunnel.serving.offload import DRIVE_BYTES_PER_S, OffloadOptions
 from windtunnel.serving.predict import Load, predict
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
@@ -65,6 +66,7 @@ def add_parser(subparsers: Subparsers) -> None:
     _add_load(parser)
     serve_sweep.add_options(parser)
     _add_engine(parser)
+    _add_tiers(parser)
     serve_endpoint.add_options(parser)
     serve_agents.add_options(parser)
     add_chip_options(parser)
@@ -121,6 +123,50 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--radix-eviction-policy", choices=[str(p) for p in EvictionPolicy], default="lru", help="SGLang")
     add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
+
+
+def _add_tiers(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("cache beyond the card").add_argument
+    add(
+        "--kv-offloading-size", type=float, default=0.0, metavar="GIB", help="host memory of an engine (vLLM)"
+    )
+    add("--enable-hierarchical-cache", action="store_true", help="host memory beside each card (SGLang)")
+    add("--hicache-ratio", type=float, default=2.0, metavar="R", help="of it to the card's cache; default: 2")
+    add("--hicache-size", type=float, default=0.0, metavar="GB", help="of it a card, in place of the ratio")
+    add("--kv-storage-size", type=float, default=0.0, metavar="GB", help="storage of a node behind it")
+    add(
+        "--kv-storage-bandwidth", type=float, default=DRIVE_BYTES_PER_S / 1e9, metavar="GB/S",
+        help="of a node's storage; default: 7, one NVMe drive",
+    )  # fmt: skip
+
+
+def _offload(args: argparse.Namespace) -> OffloadOptions:
+    """The tiers that are asked for. Raises E650."""
+    vllm, sglang = args.kv_offloading_size > 0, args.enable_hierarchical_cache
+    if vllm and sglang:
+        raise WindtunnelError(
+            "E650", "--kv-offloading-size and --enable-hierarchical-cache exclude each other", hint="keep one"
+        )
+    if (vllm and args.scheduler == Stack.SGLANG) or (sglang and args.scheduler != Stack.SGLANG):
+        raise WindtunnelError(
+            "E650",
+            "host memory is --kv-offloading-size with vLLM, --enable-hierarchical-cache with SGLang",
+            hint="choose the engine: --scheduler vllm or --scheduler sglang",
+            values={"scheduler": args.scheduler},
+        )
+    if args.kv_storage_size > 0 and not (vllm or sglang):
+        raise WindtunnelError(
+            "E650",
+            "--kv-storage-size needs host memory before it",
+            hint="add --kv-offloading-size 256, or --scheduler sglang --enable-hierarchical-cache",
+        )
+    return OffloadOptions(
+        kv_offloading_size_bytes=args.kv_offloading_size * 2**30,
+        hicache_ratio=args.hicache_ratio if sglang else 0.0,
+        hicache_size_bytes=args.hicache_size * 1e9 if sglang else 0.0,
+        storage_bytes=args.kv_storage_size * 1e9,
+        storage_bytes_per_s=args.kv_storage_bandwidth * 1e9,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -208,6 +254,7 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
             schedule_conservativeness=args.schedule_conservativeness,
             radix_eviction_policy=EvictionPolicy(args.radix_eviction_policy),
         ),
+        offload=_offload(args),
         speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),
     )
 
@@ -262,6 +309,7 @@ def _check(args: argparse.Namespace) -> None:
     positive = (
         "input_len", "output_len", "max_num_seqs", "max_num_batched_tokens", "data_parallel_size",
         "trace_speed", "burstiness", "speed", "max_queue", "max_prefill_tokens", "schedule_conservativeness",
+        "hicache_ratio", "kv_storage_bandwidth",
     )  # fmt: skip
     for name in positive:
         if not 0 < getattr(args, name) < float("inf"):
@@ -278,6 +326,9 @@ def _check(args: argparse.Namespace) -> None:
         "requests",
         "num_redundant_experts",
         "gui_sessions",
+        "kv_offloading_size",
+        "hicache_size",
+        "kv_storage_size",
     ):
         if getattr(args, name) < 0:
             raise _bad(f"--{name.replace('_', '-')}", getattr(args, name), "zero or more")

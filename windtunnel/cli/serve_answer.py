@@ -9,7 +9,7 @@ from windtunnel import units
 from windtunnel.cli import output
 from windtunnel.estimate import Estimate
 from windtunnel.report.text_table import TextColumn, render
-from windtunnel.results.serving_result import QUANTILES, ServingResult, Spread
+from windtunnel.results.serving_result import QUANTILES, ServingResult, Spread, TierUse
 
 _LATENCIES = (
     ("Time to first token", "ttft_s"),
@@ -93,6 +93,7 @@ def _figures(result: ServingResult, width: int) -> list[str]:
             f"mean batch {result.mean_batch:.1f} a rank",
         ),
         ("Prefix cache hits", units.percent(result.cache_hit_fraction), "of prompt tokens"),
+        *((f"Hits in {tier.name}", units.percent(tier.hit_fraction), _tier(tier)) for tier in result.tiers),
         (
             "Cache of a rank",
             f"{result.cache_tokens:,} tokens",
@@ -107,6 +108,13 @@ def _figures(result: ServingResult, width: int) -> list[str]:
         ),
     ]
     return render([TextColumn("Deployment"), TextColumn("", right=True), TextColumn("", rank=1)], rows, width)
+
+
+def _tier(tier: TierUse) -> str:
+    return (
+        f"of prompt tokens; holds {tier.capacity_tokens:,} tokens, read {tier.read_bytes / 1e9:,.1f} GB "
+        f"at {tier.bytes_per_s / 1e9:,.1f} GB/s a rank, {tier.dropped:,} tokens dropped"
+    )
 
 
 def _requests(result: ServingResult) -> str:
@@ -184,4 +192,5 @@ def as_json(result: ServingResult) -> dict[str, object]:
         "tpot_quantiles_s": list(result.tpot_quantiles_s),
         "e2e_quantiles_s": list(result.e2e_quantiles_s),
         "moments": [asdict(moment) for moment in result.moments],
+        "tiers": [asdict(tier) for tier in result.tiers],
     }  # fmt: skip

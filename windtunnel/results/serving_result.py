@@ -50,6 +50,30 @@ class Moment:
     waiting: int
 
 
+@dataclass(frozen=True, slots=True)
+class TierUse:
+    """One tier of cache beyond the card, over all ranks.
+
+    Attributes:
+        capacity_tokens: of one rank (storage: of all). tokens: held at the end.
+        hit_fraction: of all prompt tokens, found there and not on a faster tier.
+        asked, read, written: tokens. dropped: tokens that it had no room to keep.
+        read_bytes, written_bytes: what crossed its link.
+    """
+
+    name: str
+    capacity_tokens: int
+    tokens: int
+    hit_fraction: float
+    asked: int
+    read: int
+    written: int
+    dropped: int
+    read_bytes: float
+    written_bytes: float
+    bytes_per_s: float
+
+
 QUANTILES = tuple(percent / 100 for percent in range(0, 101, 5))
 """Points at which distributions are kept."""
 
@@ -64,7 +88,8 @@ class ServingResult:
         goodput_rps: requests a second that met every term of the SLA; all of them without an SLA.
         decode_tokens_per_s_per_gpu: output tokens ÷ duration ÷ cards.
         prefill_tokens_per_s_per_gpu: prompt tokens, cache hits included, ÷ duration ÷ cards.
-        cache_hit_fraction: of prompt tokens. cache_tokens: capacity of one attention rank.
+        cache_hit_fraction: of prompt tokens, on the card; ``tiers`` has the others'.
+        cache_tokens: capacity of one attention rank.
         tokens_per_s_per_user: one over the mean TPOT, with the 80 % interval of a decode step.
         *_quantiles_s: the distributions over requests at ``QUANTILES``. moments: queue and cache over time.
         roofline_*: what weights, cache and products alone would allow at the same batch.
@@ -112,6 +137,7 @@ class ServingResult:
     tpot_quantiles_s: tuple[float, ...] = ()
     e2e_quantiles_s: tuple[float, ...] = ()
     moments: tuple[Moment, ...] = ()
+    tiers: tuple[TierUse, ...] = ()
 
     @property
     def meets_sla(self) -> bool:

@@ -18,7 +18,9 @@ from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack
+from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.memory import CardMemory, card_memory
+from windtunnel.serving.offload import Offload, OffloadOptions
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
@@ -47,6 +49,7 @@ class DeploymentOptions:
         tensor_parallel_size: 0: chosen. stack: whose rules and kernels.
         expert_imbalance: a factor on the busiest rank's load. expert_load: see ``expert_load.busiest_over_mean``.
         num_redundant_experts: spare slots, as vLLM's and SGLang's balancers take them.
+        offload: cache beyond the card.
         block_size: SGLang's page size, too; 0: the engine's default. sglang: what only SGLang knows.
     """
 
@@ -68,6 +71,7 @@ class DeploymentOptions:
     stack: Stack = Stack.VLLM
     schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
     sglang: SglangOptions = field(default_factory=SglangOptions)
+    offload: OffloadOptions = field(default_factory=OffloadOptions)
     speculation: Speculation = field(default_factory=Speculation)
 
 
@@ -83,14 +87,26 @@ class Deployment:
     options: DeploymentOptions
     step: StepTime
 
-    def start(self, first_number: int = 0) -> list[Replica]:
-        """Fresh replicas at time 0."""
-        return [
-            Replica([self._rank() for _ in range(self.layout.data)], self.step, first_number + number)
-            for number in range(self.replicas)
-        ]
+    def start(self, first_number: int = 0, together: bool = True) -> list[Replica]:
+        """Fresh replicas at time 0; ``together``: their clocks run together, so that they can share storage."""
+        offload = self._offload
+        shelf = offload.shelf() if offload else None
+        found = []
+        for number in range(self.replicas):
+            if offload and not together:
+                shelf = offload.shelf()
+            tiers = [offload.rank(shelf) if offload else None for _ in range(self.layout.data)]
+            found.append(Replica([self._rank(one) for one in tiers], self.step, first_number + number))
+        return found
 
-    def _rank(self) -> Scheduler:
+    @cached_property
+    def _offload(self) -> Offload | None:
+        wanted = self.options.offload
+        if not wanted.wanted or not self.options.enable_prefix_caching:
+            return None
+        return Offload(wanted, self.model, self.memory, self.layout, self.cluster)
+
+    def _rank(self, tiers: KvTiers | None = None) -> Scheduler:
         memory, options = self.memory, self.options
         chosen = SchedulerOptions(
             max_num_seqs=options.max_num_seqs,
@@ -104,8 +120,8 @@ class Deployment:
             schedule_policy=options.schedule_policy,
         )
         if options.stack is Stack.SGLANG and not memory.blocks_per_sequence:
-            return SglangScheduler(chosen, options.sglang)
-        return scheduler_for(chosen)
+            return SglangScheduler(chosen, options.sglang, tiers)
+        return scheduler_for(chosen, tiers)
 
     def fits(self, request: Request) -> bool:
         """Whether a rank could ever hold the request with all its output."""
@@ -155,11 +171,17 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
 
     Raises:
         AnswerIsNo: E651, it does not fit; says how many cards would do.
-        WindtunnelError: E653, the layout does not divide the cards; E209, no recipe for the model; E501, the
-            chip lacks the precision.
+        WindtunnelError: E650, cache tiers for a model with recurrent state; E653, the layout does not divide the
+            cards; E209, no recipe for the model; E501, the chip lacks the precision.
     """
     layout = _loaded(_layout(model, cluster, options), model, options)
     memory = _memory(model, layout, cluster, options)
+    if options.offload.wanted and memory.state_bytes:
+        raise WindtunnelError(
+            "E650",
+            f"cache tiers beyond the card are not modelled for {model.title or model.name}: it keeps recurrent states",
+            hint="leave out --kv-offloading-size and --enable-hierarchical-cache",
+        )
     found = Deployment(
         model, cluster, layout, cluster.cards // layout.cards, memory, options,
         StepTime(architecture_of(model), layout, cluster, options.speculation, options.enable_dbo, options.stack),

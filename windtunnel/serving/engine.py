@@ -107,14 +107,14 @@ class Replica:
                 if until_s < float("inf"):
                     self.now_s = until_s
                 return
-            if not self._steady(until_s) and not self._step():
+            if not self._steady(until_s) and not self._step() and not self._sleep(until_s):
                 return
 
     def advance_to_next_answer(self) -> None:
         """Step until a request is answered, or nothing can run."""
         answered = len(self.served)
         while self.busy and len(self.served) == answered:
-            if not self._steady(float("inf")) and not self._step():
+            if not self._steady(float("inf")) and not self._step() and not self._sleep(float("inf")):
                 return
 
     def advance_to_answer(self, until_s: float) -> bool:
@@ -123,7 +123,7 @@ class Replica:
         if until_s <= began_s:
             return self._step()
         while self.now_s < until_s and self.busy and len(self.served) == answered:
-            if not self._steady(until_s) and not self._step():
+            if not self._steady(until_s) and not self._step() and not self._sleep(until_s):
                 break
         return self.now_s > began_s
 
@@ -178,6 +178,14 @@ class Replica:
         self._sample()
         return True
 
+    def _sleep(self, until_s: float) -> bool:
+        """Wait for cache on its way from a slower tier; False when none is."""
+        wakes_s = min(rank.wakes_s for rank in self.ranks)
+        if wakes_s == float("inf"):
+            return False
+        self.now_s = max(self.now_s, min(wakes_s, until_s))
+        return True
+
     def step_seconds(self, plans: Seq[StepPlan]) -> float:
         """How long one step of all ranks takes: as long as its slowest rank."""
         mixed = any(plan.chunks for plan in plans)
@@ -192,7 +200,7 @@ class Replica:
                         seconds += self.step.images_s(request, chunk.context, chunk.context + chunk.new)
             else:
                 seconds = self.step.decode_s(plan.decodes, plan.contexts) if plan.decodes else 0.0
-            longest = max(longest, seconds)
+            longest = max(longest, seconds, plan.loaded_s - self.now_s)
         return longest
 
     def _told(self, sequence: Sequence) -> Served:

@@ -14,6 +14,7 @@ prompt may take what later sequences would have decoded with: those wait a step.
 from __future__ import annotations
 
 from windtunnel.serving.kv_cache import Hit, Run
+from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Chunk, Scheduler, SchedulerOptions, StepPlan
 from windtunnel.serving.sequence import Sequence
@@ -22,10 +23,10 @@ _STATE = 1 << 120
 """Keys of states lie above all keys of attention blocks."""
 
 
-def scheduler_for(options: SchedulerOptions) -> Scheduler:
+def scheduler_for(options: SchedulerOptions, tiers: KvTiers | None = None) -> Scheduler:
     """The scheduler that these options need: states without reuse are one more block a group and sequence."""
     hybrid = options.state_groups > 0 and options.enable_prefix_caching
-    return HybridScheduler(options) if hybrid else Scheduler(options)
+    return HybridScheduler(options) if hybrid else Scheduler(options, tiers)
 
 
 class Slot:

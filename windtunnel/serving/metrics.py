@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.results.serving_result import QUANTILES, Limit, Moment, Spread
+from windtunnel.results.serving_result import QUANTILES, Limit, Moment, Spread, TierUse
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Served
 
@@ -86,6 +86,36 @@ def moments(replicas: Sequence[Replica], most: int = 240) -> tuple[Moment, ...]:
                 sample = samples[places[index] - 1]
                 used, running, waiting = used + sample[1], running + sample[2], waiting + sample[3]
         found.append(Moment(now, used / whole, running, waiting))
+    return tuple(found)
+
+
+def tier_uses(replicas: Sequence[Replica]) -> tuple[TierUse, ...]:
+    """Tiers of cache beyond the card, nearest first."""
+    ranks = [rank for replica in replicas for rank in replica.ranks]
+    kept = [rank.tiers.tiers for rank in ranks if rank.tiers is not None]
+    if not kept:
+        return ()
+    queries = sum(rank.queries for rank in ranks)
+    found = []
+    for place, first in enumerate(kept[0]):
+        tiers = [one[place] for one in kept]
+        shelves = {id(tier.shelf): tier.shelf for tier in tiers}.values()
+        read, written = sum(tier.read for tier in tiers), sum(tier.written for tier in tiers)
+        found.append(
+            TierUse(
+                name=first.spec.name,
+                capacity_tokens=first.spec.capacity_tokens,
+                tokens=sum(shelf.tokens for shelf in shelves),
+                hit_fraction=read / queries if queries else 0.0,
+                asked=sum(tier.asked for tier in tiers),
+                read=read,
+                written=written,
+                dropped=sum(shelf.dropped for shelf in shelves),
+                read_bytes=read * first.spec.token_bytes,
+                written_bytes=written * first.spec.token_bytes,
+                bytes_per_s=first.spec.read_bytes_per_s,
+            )
+        )
     return tuple(found)
 
 

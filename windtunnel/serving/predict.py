@@ -51,7 +51,7 @@ def predict(
         )
     began = time.perf_counter()
     fitting = with_spans(fitting)
-    replicas = deployment.start()
+    replicas = deployment.start(together=not load.concurrency)
     first: list[Replica] = []
     if prefill is not None:
         first = prefill.start(len(replicas))
@@ -163,6 +163,7 @@ def _told(
         tpot_quantiles_s=metrics.quantiles([t for one in served if (t := one.tpot_s) is not None]),
         e2e_quantiles_s=metrics.quantiles([one.e2e_s for one in served]),
         moments=metrics.moments(replicas),
+        tiers=metrics.tier_uses(first or replicas),
     )  # fmt: skip
 
 
@@ -178,6 +179,10 @@ def assumptions(deployment: Deployment) -> tuple[str, ...]:
     if deployment.memory.state_bytes:
         block = deployment.memory.block_tokens
         said.append(f"recurrent state is found again at ends of {block}-token blocks (align mode)")
+    if deployment.options.offload.wanted:
+        said.append(
+            "cache is written through to slower tiers, read at their full rate; storage is pooled over ranks"
+        )
     if deployment.options.speculation.tokens:
         speculation = deployment.options.speculation
         said.append(f"drafted tokens are accepted with {speculation.acceptance:.0%} each, spread evenly")

@@ -17,9 +17,12 @@ from collections import deque
 from dataclasses import dataclass
 
 from windtunnel.serving.kv_cache import BlockPool, Hit
+from windtunnel.serving.kv_tiers import KvTiers, first_tokens
 from windtunnel.serving.queue_order import SchedulePolicy, order_of
 from windtunnel.serving.request import Request
 from windtunnel.serving.sequence import Sequence
+
+INFINITY = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +75,25 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What one step computes: ``decodes`` sequences with ``contexts`` tokens in all, and prompt chunks."""
+    """What one step computes: ``decodes`` sequences with ``contexts`` tokens in all, and prompt chunks.
+
+    ``loaded_s``: when cache from slower tiers is there that the step needs, layer by layer.
+    """
 
     decodes: int
     contexts: int
     chunks: tuple[Chunk, ...]
+    loaded_s: float = 0.0
 
 
 class Scheduler:
     """One engine's queues, batch and cache. ``schedule`` and ``complete`` alternate."""
 
-    def __init__(self, options: SchedulerOptions) -> None:
+    def __init__(self, options: SchedulerOptions, tiers: KvTiers | None = None) -> None:
         self.options = options
+        self.tiers = tiers
+        self.loading: list[tuple[float, int, Sequence]] = []  # a heap: cache on its way from a slower tier
+        self._kept_free = 0  # blocks that prompts with such cache will still take
         self.pool = BlockPool(options.num_gpu_blocks)
         self.waiting: deque[Sequence] = deque()
         self.running: dict[Sequence, None] = {}  # in the order of admission
@@ -119,14 +129,19 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.running or self.waiting)
+        return bool(self.running or self.waiting or self.loading)
+
+    @property
+    def wakes_s(self) -> float:
+        """When the next cache from a slower tier arrives; infinity: none is on its way."""
+        return self.loading[0][0] if self.loading else INFINITY
 
     def steady(self, most: int) -> int:
         """Steps, at most ``most``, that only decode and after which nobody is done.
 
         0 when the next step may do more, or when blocks may run out on the way.
         """
-        if self._under_way is not None or not self.decodes or self._may_admit:
+        if self._under_way is not None or not self.decodes or self._may_admit or self.loading:
             return 0
         most = min(most, self._next_end() - self.clock - 1)
         free, size = self.pool.free, self.options.block_size
@@ -165,6 +180,8 @@ class Scheduler:
     def schedule(self, now_s: float) -> StepPlan:
         """Decide the next step; an empty plan when nothing can run."""
         options = self.options
+        if self.loading:
+            self._take_loaded(now_s)
         self._order_queue()
         if options.prefill_first:
             chunks: list[Chunk] = []
@@ -209,6 +226,8 @@ class Scheduler:
                     self._leave(sequence)
                     done.append(sequence)
         for chunk in plan.chunks:
+            if self.tiers is not None:
+                self._store(chunk.sequence, now_s)
             if chunk.ends:
                 sequence = chunk.sequence
                 sequence.generated += 1
@@ -220,6 +239,8 @@ class Scheduler:
                     self._join(sequence)
         for sequence in done:
             del self.running[sequence]
+            if self.tiers is not None:
+                self._store(sequence, now_s)
             self._release(sequence)
         return done
 
@@ -235,6 +256,14 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
             self._refused_at = -1
+            if sequence.loaded:
+                self._kept_free -= self._still_to_take(sequence)
+                self._release(sequence)
+        else:
+            self._kept_free -= self._still_to_take(sequence)
+            self.loading = [entry for entry in self.loading if entry[2] is not sequence]
+            heapq.heapify(self.loading)
+            self._release(sequence)
 
     def _release(self, sequence: Sequence) -> None:
         """Give all its blocks back."""
@@ -323,7 +352,19 @@ class Scheduler:
             if promised < 0:
                 promised = self._promised
             sequence = self.waiting[0]
-            found, blocks = self._look_up(sequence)
+            found: list[Hit] = []
+            kept = self._kept_free
+            if sequence.loaded:
+                blocks = sequence.held
+                kept -= self._still_to_take(sequence)
+            else:
+                found, blocks = self._look_up(sequence)
+                if self.tiers is not None and not sequence.shipped:
+                    begun = self._load(sequence, found, blocks, now_s)
+                    if begun is None:
+                        return
+                    if begun:
+                        continue
             context = blocks * options.block_size
             if sequence.shipped and not sequence.generated:
                 context = sequence.known
@@ -338,19 +379,23 @@ class Scheduler:
                 last = sequence.request.last_tokens
             idle = pool.idle_among(found)
             groups = options.state_groups
-            if -(-last // options.block_size) - blocks + idle + groups > pool.free - promised:
+            if -(-last // options.block_size) - blocks + idle + groups > pool.free - promised - kept:
                 self._refused_at = pool.version
                 return
             self.waiting.popleft()
-            pool.touch(sequence, found)
-            sequence.keyed = blocks
+            if sequence.loaded:
+                self._kept_free = kept
+                sequence.loaded = False
+            else:
+                pool.touch(sequence, found)
+                sequence.keyed = blocks
             pool.take(groups)
             self.running[sequence] = None
             if sequence.admitted_s < 0:
                 sequence.admitted_s = now_s
                 sequence.cached_tokens = blocks * options.block_size
                 self.queries += sequence.request.prompt_tokens
-                self.hits += sequence.cached_tokens
+                self.hits += sequence.cached_tokens - sequence.tier_tokens
             sequence.computed = context
             need = -(-end // options.block_size) - blocks
             if new:
@@ -359,6 +404,66 @@ class Scheduler:
             else:
                 self._arrive(sequence, need, now_s)
             promised += self._promised_to(sequence) if options.guaranteed_no_evict else 0
+
+    # Slower tiers
+
+    def _load(self, sequence: Sequence, found: list[Hit], blocks: int, now_s: float) -> bool | None:
+        """Whether cache of a waiting prompt is on its way now; None: it would be, but there is no room for the prompt.
+
+        The blocks are taken at once; the prompt goes on when they are filled, others run meanwhile.
+        """
+        assert self.tiers is not None
+        size, pool = self.options.block_size, self.pool
+        have, most = blocks * size, (sequence.known - 1) // size * size
+        spans = [(key, count * size) for key, count in sequence.parts]
+        more = self.tiers.find(spans, have, most, now_s)
+        if more is None:
+            self._ask(sequence, most - have)
+            return False
+        need = -(-sequence.known // size) - blocks + pool.idle_among(found) + self.options.state_groups
+        if need > pool.free - self._kept_free:
+            self._refused_at = pool.version
+            return None
+        self._ask(sequence, most - have)
+        self.waiting.popleft()
+        pool.touch(sequence, found)
+        sequence.keyed = blocks
+        pool.take(more.tokens // size)
+        sequence.blank = more.tokens // size
+        sequence.computed = have + more.tokens
+        self._kept_free += self._still_to_take(sequence)
+        sequence.tier_tokens = more.tokens if sequence.admitted_s < 0 else 0
+        heapq.heappush(self.loading, (self.tiers.load(more, now_s), sequence.request.number, sequence))
+        return True
+
+    def _still_to_take(self, sequence: Sequence) -> int:
+        return -(-sequence.known // self.options.block_size) - sequence.held
+
+    def _ask(self, sequence: Sequence, tokens: int) -> None:
+        if self.tiers is not None and sequence.admitted_s < 0:
+            self.tiers.count(tokens)
+
+    def _take_loaded(self, now_s: float) -> None:
+        ready = []
+        while self.loading and self.loading[0][0] <= now_s:
+            ready.append(heapq.heappop(self.loading)[2])
+        for sequence in reversed(ready):
+            sequence.register(sequence.computed)
+            sequence.loaded = True
+            self.waiting.appendleft(sequence)
+            self._refused_at = -1
+
+    def _store(self, sequence: Sequence, now_s: float) -> None:
+        """Write through the full blocks of what is computed of a sequence."""
+        assert self.tiers is not None
+        size = self.options.block_size
+        spans = [(key, count * size) for key, count in sequence.parts]
+        full = sequence.computed // size * size
+        known = sequence.known_blocks * size
+        kept = first_tokens(spans, min(full, known))
+        if full > known:
+            kept.append((sequence.output_key, full - known))
+        self.tiers.store(kept, now_s)
 
     @property
     def _promised(self) -> int:

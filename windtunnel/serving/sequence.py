@@ -20,7 +20,8 @@ class Sequence:
 
     __slots__ = (
         "_cursor", "admitted_s", "blank", "block_tokens", "cached_tokens", "came_at", "computed", "ends_at", "first_s",
-        "generated", "joined_at", "keyed", "known_blocks", "parts", "pool", "preemptions", "request", "runs", "shipped",
+        "generated", "joined_at", "keyed", "known_blocks", "loaded", "parts", "pool", "preemptions", "request", "runs",
+        "shipped", "tier_tokens",
     )  # fmt: skip
 
     def __init__(self, request: Request, pool: BlockPool, block_tokens: int, reuse: bool) -> None:
@@ -43,6 +44,8 @@ class Sequence:
         self.preemptions = 0
         self.came_at = 0  # prompt tokens that had been computed when it was queued
         self.shipped = False  # the prompt's cache arrives from a prefill replica
+        self.loaded = False  # it waits with cache that came from a slower tier
+        self.tier_tokens = 0  # of ``cached_tokens``, from slower tiers
 
     @property
     def known(self) -> int:

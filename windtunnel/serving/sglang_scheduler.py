@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from windtunnel.serving.kv_cache import BlockPool
+from windtunnel.serving.kv_tiers import Found, KvTiers, first_tokens
 from windtunnel.serving.queue_order import MATCH_MAX, SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy, Node, RadixTree, Segment, Segments
 from windtunnel.serving.request import Request
@@ -101,8 +102,10 @@ class SglangScheduler(Scheduler):
 
     pool: RadixPool
 
-    def __init__(self, options: SchedulerOptions, sglang: SglangOptions) -> None:
-        super().__init__(options)
+    def __init__(
+        self, options: SchedulerOptions, sglang: SglangOptions, tiers: KvTiers | None = None
+    ) -> None:
+        super().__init__(options, tiers)
         self.sglang = sglang
         self.chunk = sglang.chunked_prefill_size or options.max_num_batched_tokens
         self.tree = RadixTree(options.block_size, sglang.radix_eviction_policy)
@@ -114,7 +117,7 @@ class SglangScheduler(Scheduler):
         self._full = False
         self._cut: RadixSequence | None = None  # the prompt under way
         self._refreshes = 0
-        self._now_s = 0.0
+        self._now_s = self._loaded_s = 0.0
 
     def add(self, request: Request, shipped: bool = False) -> RadixSequence:
         """Queue a request; ``shipped``: its prompt's cache and first token come with it."""
@@ -158,10 +161,10 @@ class SglangScheduler(Scheduler):
         """Decide the next step; an empty plan when nothing can run."""
         if self._cut is not None:
             self._keep(self._cut, self._cut.computed)
-        self._now_s = now_s
+        self._now_s, self._loaded_s = now_s, 0.0
         chunks = self._prefill(now_s)
         if chunks:
-            return StepPlan(0, 0, tuple(chunks))
+            return StepPlan(0, 0, tuple(chunks), self._loaded_s)
         if self.decodes:
             self._make_room()
         return StepPlan(self.decodes, self.contexts, ())
@@ -169,6 +172,7 @@ class SglangScheduler(Scheduler):
     def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
         """Take note that the step ended; the answer is the sequences that are done."""
         done: list[Sequence] = []
+        self._now_s = now_s
         if plan.decodes:
             self.clock += 1
             self.contexts += plan.decodes
@@ -274,13 +278,18 @@ class SglangScheduler(Scheduler):
         """Tokens of the prompt that join the step, or why none do."""
         size = self.options.block_size
         found, node = self._find(sequence)
+        more = self._in_tiers(sequence, found)
         left = sequence.known - found
         output = min(sequence.request.output_tokens - sequence.generated, CLIP_MAX_NEW_TOKENS)
         self.tree.lock(node)
         new, ends = left, True
         if left + output + size >= budget.total:
-            new = NO_TOKEN
-        elif self.chunk < 0 and others and -(-left // size) * size >= budget.input:
+            self.tree.unlock(node)
+            return NO_TOKEN
+        if more is not None:
+            found, left = found + more.tokens, left - more.tokens
+            new = left
+        if left <= 0 or (self.chunk < 0 and others and -(-left // size) * size >= budget.input):
             new = OTHER
         elif -(-left // size) * size > budget.chunk:
             new = (found + budget.chunk // size * size) // size * size - found
@@ -293,6 +302,12 @@ class SglangScheduler(Scheduler):
         sequence.node, sequence.owned = node, found
         sequence.computed = found
         sequence.keyed, sequence.blank = found // size, 0
+        if more is not None:
+            assert self.tiers is not None
+            self._loaded_s = max(self._loaded_s, self.tiers.load(more, self._now_s))
+            sequence.owned = found - more.tokens
+            self.pool.take(more.tokens // size)
+            self._keep(sequence, found)
         if not ends:
             self._cut = sequence
         self.running[sequence] = None
@@ -300,7 +315,9 @@ class SglangScheduler(Scheduler):
             sequence.admitted_s = self._now_s
             sequence.cached_tokens = found
             self.queries += sequence.request.prompt_tokens
-            self.hits += found
+            self.hits += found - (more.tokens if more is not None else 0)
+            if self.tiers is not None:
+                self.tiers.count(sequence.known - 1 - found + (more.tokens if more is not None else 0))
         budget.reserve(new, min(sequence.request.output_tokens, CLIP_MAX_NEW_TOKENS) if ends else 0)
         return new
 
@@ -334,6 +351,14 @@ class SglangScheduler(Scheduler):
             sequence.computed += new
             self.prompt_tokens += new
         return chunks
+
+    def _in_tiers(self, sequence: RadixSequence, have: int) -> Found | None:
+        """What slower tiers have of a prompt beyond what the card has; it is loaded while the step runs."""
+        if self.tiers is None or not self.options.enable_prefix_caching:
+            return None
+        size = self.options.block_size
+        spans = [(key, end) for key, _, end in sequence.segments(sequence.known)]
+        return self.tiers.find(spans, have, (sequence.known - 1) // size * size, self._now_s)
 
     def _find(self, sequence: RadixSequence) -> tuple[int, Node]:
         if not self.options.enable_prefix_caching:
@@ -374,6 +399,8 @@ class SglangScheduler(Scheduler):
         if 0 < prompt < whole:
             tree.insert(segments, prompt, prompt)  # the prompt can outlive the output
         _, node = tree.match(segments, whole)
+        if self.tiers is not None:
+            self.tiers.store(first_tokens([(key, end) for key, _, end in segments], whole), self._now_s)
         self.pool.blank += (already - sequence.owned) // size
         tree.unlock(sequence.node)
         tree.lock(node)
