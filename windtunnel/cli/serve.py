@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from windtunnel.cli.fit_model import find_model
 from windtunnel.cli.parser import add_chip_options
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
+from windtunnel.report import serving_page
+from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving.arrivals import Arrivals, Lengths, drawn, stretched
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
@@ -64,6 +67,9 @@ def add_parser(subparsers: Subparsers) -> None:
     add("model", metavar="MODEL", help="a shipped model, a config.json, a transformers class")
     add("--on", default=DEFAULT_ON, metavar="CHIP[:CARDS]", help=f"default: {DEFAULT_ON}")
     _add_load(parser)
+    parser.add_argument(
+        "--html", metavar="FILE", help="the answer as a page: distributions, queue, cache, rates"
+    )
     serve_sweep.add_options(parser)
     _add_engine(parser)
     _add_tiers(parser)
@@ -199,6 +205,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rates:
         return _at_rates(args, decode, prefill)
     result = predict(decode, load, policy=Policy(args.router), sla=parse_sla(args.sla), prefill=prefill)
+    _page(args, [result])
     if args.json:
         output.print_json(serve_answer.as_json(result))
     else:
@@ -215,6 +222,7 @@ def _at_rates(args: argparse.Namespace, decode: Deployment, prefill: Deployment 
         load = _load(args)
         sla = parse_sla(args.sla)
         results.append(predict(decode, load, policy=Policy(args.router), sla=sla, prefill=prefill))
+    _page(args, results, rates)
     if args.json:
         runs = [serve_answer.as_json(result) for result in results]
         output.print_json(
@@ -223,6 +231,12 @@ def _at_rates(args: argparse.Namespace, decode: Deployment, prefill: Deployment 
     else:
         output.print_lines(serve_answer.rates_text(rates, results, output.width()))
     return 0 if any(result.meets_sla for result in results) else 1
+
+
+def _page(args: argparse.Namespace, results: list[ServingResult], rates: Sequence[float] = ()) -> None:
+    if args.html:
+        serving_page.write(results, args.html, rates)
+        output.say(f"wrote {args.html}", quiet=args.quiet)
 
 
 def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> DeploymentOptions:

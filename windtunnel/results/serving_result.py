@@ -74,7 +74,7 @@ class TierUse:
     bytes_per_s: float
 
 
-QUANTILES = tuple(percent / 100 for percent in range(0, 101, 5))
+QUANTILES = tuple(percent / 100 for percent in (0, 1, 2, *range(5, 100, 5), 98, 99, 100))
 """Points at which distributions are kept."""
 
 

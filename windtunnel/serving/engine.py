@@ -104,6 +104,8 @@ class Replica:
         """Start every step that starts before ``until_s``; an idle replica waits there."""
         while self.now_s < until_s:
             if not self.busy:
+                if self.used_blocks and any(self.used_blocks[-1][1:]):
+                    self.used_blocks.append((self.now_s, 0, 0, 0))
                 if until_s < float("inf"):
                     self.now_s = until_s
                 return
