@@ -328,3 +328,14 @@ def test_spawning_another_number_of_processes_is_refused(tmp_path: Path) -> None
     answer = windtunnel(tmp_path, "--on", "h100-sxm:4", str(path), status=2)
     assert answer["error"]["code"] == "E243"
     assert "h100-sxm:3" in answer["error"]["hint"]
+
+
+def test_a_distributed_script_on_one_card_is_told_to_name_more(tmp_path: Path) -> None:
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000", script("ddp.py"), status=2)
+    assert "hint: the script is distributed: say on how many cards, as --on mtt-s5000:8" in answer["stderr"]
+
+
+def test_a_line_of_torchrun_stays_as_it_is(tmp_path: Path) -> None:
+    line = ("torchrun", "--nproc-per-node", "8", script("ddp.py"))
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:8", *line)
+    assert ("all_reduce", 8) in collectives(answer)

@@ -30,6 +30,8 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.program.program import Outcome, Program
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_WANTS_RANKS = "environment variable RANK expected"  # torch.distributed's words, outside a launcher
+_ALONE = "the script is distributed: say on how many cards, as --on mtt-s5000:8"
 EXIT_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _OURS = (
@@ -165,7 +167,9 @@ def _raised(error: BaseException) -> Ending:
     raised = WindtunnelError(
         "E440",
         f"the script raised {summary}",
-        hint="the traceback above is the script's own; does it run on a CPU with small sizes?",
+        hint=_ALONE
+        if _WANTS_RANKS in summary
+        else "the traceback above is the script's own; does it run on a CPU with small sizes?",
         values={"line": where} if where else {},
     )
     return Ending(Outcome.SCRIPT_ERROR, summary, 2, text, raised)

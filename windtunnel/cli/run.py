@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import long_run, run_answer, run_cluster
+from windtunnel.cli import launchers, long_run, run_answer, run_cluster
 from windtunnel.cli.parser import Parser, add_chip_options, add_global_options
 from windtunnel.cli.script_output import script_output
 from windtunnel.errors import WindtunnelError
@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   windtunnel run train.py --batch-size 8
   windtunnel run --on mtt-s5000,h100-sxm,h20 --steps 2 train.py
   windtunnel run --on mtt-s5000 -m package.train --config small.yaml
+  windtunnel run --on mtt-s5000:8 torchrun --nproc-per-node 8 train.py
   windtunnel run --on h100-sxm train.wt"""
 
 
@@ -84,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         WindtunnelError: E402, E43x, bad input; E101 to E109 and E220, the target; E9xx, the recording.
     """
-    words = _words(args)
+    line = launchers.unwrapped(_words(args), is_module=args.module is not None)
+    words = list(line.words)
+    args.module = words if line.is_module else None
     recorded_already = args.module is None and _is_recording(words[0])
     if recorded_already:  # no script follows that the rest of the line could belong to
         words = [words[0], *_options_after(words[1:], args)]
@@ -97,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
     if program is not None:
         return run_answer.answer(args, program, clusters, saved=words[0])
     _check(args, words)
+    if not args.scale:
+        launchers.check_size(line, clusters[0].cards, named)
     if run_cluster.is_asked(args, clusters):
         make_session = functools.partial(_session, args, clusters[0].chip)
         out = str(args.out or _default_path(words[0], is_module=args.module is not None))
