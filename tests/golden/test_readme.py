@@ -43,7 +43,7 @@ def transcript(block: str, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-CLAIM_ROW = re.compile(r"^\| ([^|\[]+?) \|[^|]*\|[^|]*\|[^|]*\|$", re.MULTILINE)
+CLAIM_ROW = re.compile(r"^\| ([^|\[]+?) \|[^|]*\|[^|]*\|[^|]*\|[^|]*\|$", re.MULTILINE)
 
 
 def with_claims(text: str) -> str:

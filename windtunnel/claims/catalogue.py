@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 from windtunnel.claims import (
     agent_claims,
     card_claims,
-    cluster_claims,
+    comparison_claims,
+    deepseek_claims,
     model_claims,
+    scaling_claims,
     science_claims,
+    serving_claims,
     stack_claims,
+    training_claims,
 )
 from windtunnel.claims.claim import Claim
 from windtunnel.claims.verdict import Finding, judge
@@ -19,8 +23,12 @@ from windtunnel.specs.table import did_you_mean
 
 CLAIMS: tuple[Claim, ...] = (
     *card_claims.CLAIMS,
+    *comparison_claims.CLAIMS,
     *stack_claims.CLAIMS,
-    *cluster_claims.CLAIMS,
+    *training_claims.CLAIMS,
+    *scaling_claims.CLAIMS,
+    *deepseek_claims.CLAIMS,
+    *serving_claims.CLAIMS,
     *model_claims.CLAIMS,
     *agent_claims.CLAIMS,
     *science_claims.CLAIMS,

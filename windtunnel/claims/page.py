@@ -10,9 +10,10 @@ from itertools import groupby
 
 import jinja2
 
-from windtunnel.claims.claim import Claim, Says
-from windtunnel.claims.verdict import Finding, Verdict, holds
-from windtunnel.estimate import Estimate
+from windtunnel.claims.claim import Claim, Says, Setting, Variation
+from windtunnel.claims.region import Region, Turn
+from windtunnel.claims.verdict import MEANING, Finding, Verdict, agrees, holds, reaches
+from windtunnel.estimate import Estimate, Source
 from windtunnel.report.html import fill
 
 
@@ -26,7 +27,28 @@ class Row:
     bound: str
     source: str
     agrees: str
-    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One variation as the page prints it."""
+
+    of: str
+    becomes: str
+    predicted: str
+    interval: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One region as the page prints it. ``cells``: text and its class (``yes``, ``near`` or ``no``)."""
+
+    title: str
+    across: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    summary: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +57,14 @@ class Entry:
 
     finding: Finding
     claimed: str
+    measured: str
     predicted: str
     rows: tuple[Row, ...]
-    variations: tuple[Row, ...]
+    changes: tuple[Change, ...]
+    tables: tuple[Table, ...]
+    turns: tuple[tuple[str, str, str], ...]
     robust: str
+    commands: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +73,7 @@ class View:
 
     groups: tuple[tuple[str, tuple[Entry, ...]], ...]
     counts: str
+    meaning: tuple[tuple[Verdict, str], ...] = MEANING
 
 
 def number(value: float) -> str:
@@ -100,24 +127,77 @@ def _view(findings: Sequence[Finding]) -> View:
 
 def _entry(finding: Finding) -> Entry:
     claim, answer, best = finding.claim, finding.answer, finding.best
-    rows = tuple(
-        _row(claim, setting.label, setting.prediction, setting.bound, setting.command)
-        for setting in answer.settings
-    )
-    variations = tuple(_row(claim, v.assumption, v.prediction, None, "") for v in answer.variations)
-    predicted = "–"
+    predicted, measured = "–", "–"
     if best is not None:
         value, interval = told(claim, best.prediction)
         predicted = value if best.prediction.low == best.prediction.high else f"{value} ({interval})"
+    readings = [setting for setting in answer.settings if is_reading(setting)]
+    if readings:
+        measured = told(claim, readings[0].prediction)[0]
     kept, of = finding.robust
-    robust = (
-        f"holds under {kept} of {of} changed assumptions" if of else "rests on no assumption that was varied"
+    commands = dict.fromkeys([claim.command, *(setting.command for setting in answer.settings)])
+    return Entry(
+        finding,
+        claimed(claim),
+        measured,
+        predicted,
+        tuple(_row(claim, setting) for setting in answer.settings),
+        tuple(_change(claim, one, verdict) for one, verdict in zip(answer.variations, finding.varied)),
+        tuple(shown(claim, region) for region in answer.regions),
+        tuple(turned(claim, turn) for turn in answer.turns),
+        f"{kept} of {of} changes leave the verdict as it is" if of else "",
+        tuple(command for command in commands if command),
     )
-    return Entry(finding, claimed(claim), predicted, rows, variations, robust)
 
 
-def _row(claim: Claim, label: str, prediction: Estimate, bound: float | None, command: str) -> Row:
-    value, interval = told(claim, prediction)
-    limit = "–" if bound is None else number(bound)
-    agrees = "yes" if holds(claim, prediction, bound) else "no"
-    return Row(label, value, interval, limit, str(prediction.source), agrees, command)
+def is_reading(setting: Setting) -> bool:
+    """Whether a setting is what somebody measured, as it stands."""
+    prediction = setting.prediction
+    return prediction.source is Source.MEASURED and prediction.low == prediction.high
+
+
+def _row(claim: Claim, setting: Setting) -> Row:
+    value, interval = told(claim, setting.prediction)
+    limit = "–" if setting.bound is None else number(setting.bound)
+    agrees = "its own" if setting.claimant else "yes" if holds(claim, setting) else "no"
+    return Row(setting.label, value, interval, limit, str(setting.prediction.source), agrees)
+
+
+def _change(claim: Claim, one: Variation, verdict: Verdict) -> Change:
+    if one.prediction is None:
+        return Change(one.of, one.becomes, one.outcome, "", str(verdict))
+    return Change(one.of, one.becomes, *told(claim, one.prediction), str(verdict))
+
+
+def shown(claim: Claim, region: Region) -> Table:
+    """A region with each cell marked: bold where the prediction reaches the figure, ~ where its interval does."""
+
+    def cell(found: Estimate | None) -> tuple[str, str]:
+        if found is None:
+            return "–", "dim"
+        value = told(claim, found)[0]
+        if not agrees(claim, found):
+            return value, "no"
+        return (value, "yes") if reaches(claim, found.value) else (f"{value} ~", "near")
+
+    rows = tuple((name, tuple(cell(one) for one in row)) for name, row in region.rows)
+    kinds = Counter(kind for _, row in rows for _, kind in row)
+    whole = len(region.cells)
+    summary = (
+        f"the prediction reaches the figure in {kinds['yes']} of {whole}, its interval alone in {kinds['near']}, "
+        f"neither in {kinds['no']}"
+    )
+    return Table(region.title, region.across, region.columns, rows, summary)
+
+
+def turned(claim: Claim, turn: Turn) -> tuple[str, str, str]:
+    """A quantity solved for: its name, what is taken, and where the outcome turns."""
+    unit = f" {turn.unit}" if turn.unit else ""
+    now = f"{number(turn.now)}{unit}"
+    if turn.needed is not None:
+        where = "reached up to" if turn.needed > turn.now else "reached down to"
+        if not turn.reached:
+            where = "reached from" if turn.needed > turn.now else "reached at or below"
+        return turn.quantity, now, f"{where} {number(turn.needed)}{unit}"
+    end = f"{number(turn.end)}{unit}"
+    return turn.quantity, now, f"{'reached' if turn.reached else 'not reached'} anywhere to {end}"

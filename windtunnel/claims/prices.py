@@ -23,6 +23,7 @@ from windtunnel.validation.explain.kernel import KernelWhy, explain_kernel
 from windtunnel.validation.explain.points import shipped_points
 
 S5000, H100, H20 = "mtt-s5000", "h100-sxm", "h20"
+GEMM_COMMAND = "windtunnel explain gemm --m {size} --n {size} --k {size} --dtype {dtype} --on mtt-s5000"
 
 
 def card(name: str = S5000, *overrides: str) -> Chip:
@@ -43,6 +44,12 @@ def collective(kind: Collective, nbytes: float, chip: Chip, cards: int) -> Colle
 def rate(why: KernelWhy, work: float) -> Estimate:
     """``work`` over the kernel's time, with its interval."""
     return Estimate(why.seconds, why.low_s, why.high_s, ((why.source, 1.0),)).inverse(work)
+
+
+def product_rate(chip: Chip, dtype: str, size: int) -> Estimate:
+    """TFLOP/s of a square product, never more than the peak."""
+    attained = rate(kernel("gemm", chip, dtype, m=size, n=size, k=size), 2.0 * size**3 / 1e12)
+    return replace(attained, high=min(attained.high, chip.peak(dtype).value / 1e12))
 
 
 @cache

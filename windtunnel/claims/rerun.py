@@ -10,6 +10,7 @@ import datetime
 import importlib.metadata
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,6 +26,9 @@ from windtunnel.workloads.digits_vqa.evidence import RECORDED
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 3600
+ENGINES = "/tmp/windtunnel-engines"
+"""Where ``tests/engines/run.sh`` puts vLLM unless WINDTUNNEL_ENGINES says otherwise."""
+CLIENTS = "python -m pytest tests/engines/test_clients.py"
 SERVE = "windtunnel serve qwen3.5-397b-a17b --on mtt-s5000:8 --precision fp8-block --tensor-parallel-size 8"
 ALIGN = "windtunnel align digits-vqa --steps 60 --reference h100-sxm:bf16 --candidate mtt-s5000:fp8"
 
@@ -78,6 +82,36 @@ RECIPES = (
         what="a training loop under mixed precision",
         command="windtunnel run --on mtt-s5000 tests/integration/scripts/hf_accelerate.py",
     ),
+    *(
+        Recipe(
+            topic="architectures",
+            package="transformers",
+            title="transformers",
+            what=f"{title}: 2,048 tokens read, one decoded, on one card",
+            command=f"windtunnel run --on mtt-s5000 --oom continue examples/frontier_models.py {name}",
+        )
+        for name, title in (
+            ("deepseek-v3", "DeepSeek-V3, 671 B"),
+            ("glm-5", "GLM-5, 744 B, sparse attention"),
+            ("qwen3-235b", "Qwen3-235B-A22B"),
+            ("mixtral-8x22b", "Mixtral 8x22B"),
+        )
+    ),
+    Recipe(
+        topic="screens",
+        package="windtunnel",
+        title="windtunnel",
+        what="20 sessions of an agent that is sent a screenshot at every turn, on 8 cards that serve "
+        "Qwen3.5-397B in FP8",
+        command=f"{SERVE} --gui-sessions 20 --rate 0.1",
+    ),
+    Recipe(
+        topic="code-blocks",
+        package="windtunnel",
+        title="windtunnel",
+        what="16 blocks of code one after another through the scheduler",
+        command=f"{SERVE} --concurrency 1 --input-len 4000 --output-len 200 --requests 16",
+    ),
     Recipe(
         topic="qwen3.5",
         package="transformers",
@@ -116,8 +150,46 @@ def rerun(names: Sequence[str], progress: Callable[[str], None]) -> None:
         progress(f"{recipe.title}: {recipe.what}")
         if (found := _run(recipe)) is not None:
             made.append(found)
+    if "stack" in names:
+        progress(f"vLLM: {CLIENTS}")
+        if (clients := _clients()) is not None:
+            kept = [run for run in kept if run.command != CLIENTS]
+            made.append(clients)
     if made:
         save_runs((*kept, *made))
+
+
+def _clients() -> Run | None:
+    """Real clients against the real engine, or None where ``tests/engines/run.sh`` has not made its environment."""
+    engines = Path(os.environ.get("WINDTUNNEL_ENGINES", ENGINES))
+    if not (engines / "bin" / "vllm").exists():
+        return None
+    ask = "import importlib.metadata as m; print(m.version('vllm'))"
+    version = subprocess.run(
+        [engines / "bin" / "python", "-c", ask], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "engines" / "test_clients.py")],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_S,
+    )  # fmt: skip
+    passed = re.search(r"(\d+) passed", done.stdout)
+    if done.returncode or passed is None:
+        raise WindtunnelError(
+            "E810",
+            f"clients of vLLM {version} fail",
+            values={"said": done.stdout.strip().splitlines()[-1:]},
+            hint=CLIENTS,
+        )
+    return Run(
+        topic="stack",
+        stack=f"vLLM {version}",
+        what="the engine itself as an out-of-tree platform, with the openai package, vllm bench serve, "
+        "guidellm, AutoGen "
+        "and CrewAI as clients",
+        command=CLIENTS,
+        outcome=f"{passed[1]} tests passed",
+        date=datetime.date.today().isoformat(),
+    )
 
 
 def _run(recipe: Recipe) -> Run | None:
@@ -156,6 +228,13 @@ def _outcome(text: str) -> str:
             f"{answer['task_s']['p50']:,.1f} s (p50), first tokens {answer['ttft_s']['p90']:.2f} s (p90), "
             f"and costs {cost['value']:.3f} at an assumed "
             f"{answer['card_hour_price']:g} a card hour; {answer['cached_fraction']:.0%} of prompts found in the cache"
+        )
+    if "ttft_s" in answer:
+        return (
+            f"{answer['requests']} requests served: first token after {answer['ttft_s']['p50']:.2f} s (p50), "
+            f"{answer['ttft_s']['p90']:.2f} s (p90), then {answer['tpot_s']['p50'] * 1e3:.1f} ms a token, "
+            f"{answer['e2e_s']['p50']:.1f} s in all (p50); {answer['cache_hit_fraction']:.0%} of prompts "
+            f"found in the cache"
         )
     seconds = answer["step_time_s"]["value"]
     return f"runs; {answer['step_kind']} predicted at {seconds * 1e3:,.1f} ms"

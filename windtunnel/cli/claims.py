@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-SCHEMA = "windtunnel.claims/1"
+SCHEMA = "windtunnel.claims/2"
 EXAMPLES = """examples:
   windtunnel claims
   windtunnel claims deepseek-prefill --why
@@ -36,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="claims to check; default: all")
-    add("--why", action="store_true", help="every setting, changed assumption and step of the arithmetic")
+    add("--why", action="store_true", help="every setting, assumption, region and step of the arithmetic")
     add("--rerun", action="store_true", help="make the kept evidence of these claims again; takes long")
     add("--markdown", type=Path, metavar="FILE", help="write the page as Markdown")
     add("--html", type=Path, metavar="FILE", help="write the page as HTML")
@@ -103,9 +103,6 @@ def _table(findings: Sequence[Finding], width: int) -> list[str]:
 
 
 def _why(finding: Finding, width: int) -> list[str]:
-    from windtunnel.claims.page import number, told
-    from windtunnel.claims.verdict import holds
-
     claim, answer = finding.claim, finding.answer
     lines = ["", f"{claim.title}: {finding.verdict}", *output.wrapped(f"“{claim.wording}”", width, " ")]
     lines += output.wrapped(f"source: {claim.said}", width, " ")
@@ -113,47 +110,100 @@ def _why(finding: Finding, width: int) -> list[str]:
         lines += output.wrapped(f"workload: {claim.workload}", width, " ")
     if claim.assumed:
         lines += output.wrapped(f"assumed: {'; '.join(claim.assumed)}", width, " ")
-    settings = [
+    lines += _settings(finding, width)
+    lines += [""]
+    for line in (*answer.runs, *answer.why):
+        lines += output.wrapped(f"- {line}", width, " ")
+    lines += _sensitivity(finding, width)
+    lines += _regions(finding, width)
+    if answer.would_take:
+        lines += output.wrapped(f"in words: {answer.would_take}", width, " ")
+    commands = dict.fromkeys(
+        [claim.command, *(setting.command for setting in answer.settings if setting.command)]
+    )
+    return [*lines, *(f"  {command}" for command in commands)]
+
+
+def _settings(finding: Finding, width: int) -> list[str]:
+    from windtunnel.claims.page import number, told
+    from windtunnel.claims.verdict import holds
+
+    claim = finding.claim
+    rows = [
         (
             setting.label + (" (stated)" if setting.stated else ""),
             *told(claim, setting.prediction),
             "–" if setting.bound is None else number(setting.bound),
             str(setting.prediction.source),
-            "yes" if holds(claim, setting.prediction, setting.bound) else "no",
+            "its own" if setting.claimant else "yes" if holds(claim, setting) else "no",
         )
-        for setting in answer.settings
+        for setting in finding.answer.settings
     ]
-    if settings:
-        columns = (
-            TextColumn("Setting", shorten=Shorten.WRAP, least=24),
-            TextColumn(claim.unit, right=True),
-            TextColumn("80 % interval", right=True),
-            TextColumn("bound", right=True, rank=2),
-            TextColumn("rests on", rank=3),
-            TextColumn("agrees"),
-        )
-        lines += ["", *render(columns, settings, width)]
-    varied = [
-        (v.assumption, *told(claim, v.prediction), "yes" if holds(claim, v.prediction) else "no")
-        for v in answer.variations
-    ]
-    if varied:
-        changed = (
-            TextColumn("Changed assumption", shorten=Shorten.WRAP, least=24),
-            TextColumn(claim.unit, right=True),
-            TextColumn("80 % interval", right=True),
-            TextColumn("agrees"),
-        )
-        lines += ["", *render(changed, varied, width)]
-    lines += [""]
-    for line in (*answer.runs, *answer.why):
-        lines += output.wrapped(f"- {line}", width, " ")
-    if answer.would_take:
-        lines += output.wrapped(f"what it would take: {answer.would_take}", width, " ")
-    commands = dict.fromkeys(
-        [claim.command, *(setting.command for setting in answer.settings if setting.command)]
+    columns = (
+        TextColumn("Setting", shorten=Shorten.WRAP, least=24),
+        TextColumn(claim.unit, right=True),
+        TextColumn("80 % interval", right=True),
+        TextColumn("bound", right=True, rank=2),
+        TextColumn("rests on", rank=3),
+        TextColumn("agrees"),
     )
-    return [*lines, *(f"  {command}" for command in commands)]
+    return ["", *render(columns, rows, width)] if rows else []
+
+
+def _sensitivity(finding: Finding, width: int) -> list[str]:
+    from windtunnel.claims.page import told
+
+    claim, answer = finding.claim, finding.answer
+    rows = [
+        (
+            one.of,
+            one.becomes,
+            *((one.outcome, "") if one.prediction is None else told(claim, one.prediction)),
+            str(verdict),
+        )
+        for one, verdict in zip(answer.variations, finding.varied)
+    ]
+    columns = (
+        TextColumn("Assumption", shorten=Shorten.WRAP, least=16),
+        TextColumn("changed to", shorten=Shorten.WRAP, least=16),
+        TextColumn("then", shorten=Shorten.WRAP, least=8),
+        TextColumn("80 % interval", right=True, rank=1),
+        TextColumn("verdict", shorten=Shorten.WRAP, least=9),
+    )
+    lines = ["", *render(columns, rows, width)] if rows else [""]
+    for one in answer.steady:
+        lines += output.wrapped(f"cannot turn the verdict: {one.of}: {one.why}", width, " ")
+    return lines
+
+
+def _regions(finding: Finding, width: int) -> list[str]:
+    from windtunnel.claims.page import shown, turned
+
+    claim, answer = finding.claim, finding.answer
+    lines: list[str] = []
+    for region in answer.regions:
+        view = shown(claim, region)
+        mark = {"yes": " ✓", "near": "", "no": "", "dim": ""}
+        rows = [(name, *(text + mark[kind] for text, kind in cells)) for name, cells in view.rows]
+        columns = (
+            TextColumn("", shorten=Shorten.WRAP, least=12),
+            *(TextColumn(name, right=True, shorten=Shorten.WRAP, least=6) for name in view.columns),
+        )
+        lines += [
+            "",
+            *output.wrapped(f"{view.title}; columns: {view.across}", width),
+            *render(columns, rows, width),
+        ]
+        lines += output.wrapped(f"✓ reached, ~ inside the interval: {view.summary}", width, " ")
+    turns = [turned(claim, turn) for turn in answer.turns]
+    if turns:
+        columns = (
+            TextColumn("What would have to be true", shorten=Shorten.WRAP, least=24),
+            TextColumn("taken", right=True),
+            TextColumn("outcome turns", shorten=Shorten.WRAP, least=20),
+        )
+        lines += ["", *render(columns, turns, width)]
+    return lines
 
 
 def _as_json(finding: Finding) -> dict[str, object]:
@@ -173,12 +223,34 @@ def _as_json(finding: Finding) -> dict[str, object]:
         "settings": [
             {
                 "label": setting.label, "prediction": setting.prediction.to_dict(), "bound": setting.bound,
-                "stated": setting.stated, "command": setting.command,
+                "stated": setting.stated, "claimant": setting.claimant, "command": setting.command,
             }
             for setting in answer.settings
         ],
         "variations": [
-            {"assumption": v.assumption, "prediction": v.prediction.to_dict()} for v in answer.variations
+            {
+                "assumption": one.of, "becomes": one.becomes, "verdict": str(verdict), "outcome": one.outcome,
+                "prediction": None if one.prediction is None else one.prediction.to_dict(),
+            }
+            for one, verdict in zip(answer.variations, finding.varied)
+        ],
+        "steady": [{"assumption": one.of, "why": one.why} for one in answer.steady],
+        "regions": [
+            {
+                "title": region.title, "across": region.across, "columns": list(region.columns),
+                "rows": [
+                    {"label": name, "predictions": [None if one is None else one.to_dict() for one in row]}
+                    for name, row in region.rows
+                ],
+            }
+            for region in answer.regions
+        ],
+        "turns": [
+            {
+                "quantity": turn.quantity, "unit": turn.unit, "now": turn.now, "needed": turn.needed,
+                "searched_to": turn.end, "reached": turn.reached,
+            }
+            for turn in answer.turns
         ],
         "runs": list(answer.runs),
         "why": list(answer.why),
