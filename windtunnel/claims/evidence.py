@@ -181,8 +181,8 @@ def alignment_scores() -> Answer:
             f"reference {reference:.1%}, candidate {candidate:.1%} of {found.evaluation.reference.items} questions "
             f"(McNemar p = {found.evaluation.p_value:.3f}); replicas of the reference: "
             + ", ".join(f"{score:.1%}" for score in replicas),
-            f"a model that answers {reference:.0%} right after {found.evidence.steps} steps has hardly learnt the task: this is "
-            "weak evidence against a claim about a trained one, and replicas of one side differ by as much",
+            f"a model that answers {reference:.0%} right after {found.evidence.steps} steps has hardly learnt the "
+            "task: weak evidence against a claim about a trained one, and replicas of one side differ by as much",
         ),
     )
 

@@ -34,7 +34,7 @@ MEANING: tuple[tuple[Verdict, str], ...] = (
     ),
     (
         Verdict.PLAUSIBLE,
-        "the source states no setting, or not all that matters, and it does so at some of those that we list",
+        "the source does not state all settings that matter, and the figure lies so at one or more of those that we list",
     ),
     (
         Verdict.DATA_SHEET,

@@ -5,8 +5,7 @@ What a user does not state is taken from published runs and marked as assumed:
 - failures: Llama 3 405B saw 419 unexpected interruptions in 54 days on 16,384 H100 (arXiv 2407.21783, table 5),
   50,700 card-hours each. Cards of other makers have no public figure; the same is assumed of them.
 - restart: MegaScale finds and diagnoses a fault in less than 10 minutes on average and has caught up from the last
-  checkpoint within 15 (arXiv 2402.15627, section 6.3). Taken as 15 minutes to be back, the lost work beside them:
-  an hour-long restart is the user's to state.
+  checkpoint within 15 (arXiv 2402.15627, section 6.3). Taken as 15 minutes to be back, with the lost work beside them.
 - a checkpoint stops training while a card's parameters and optimizer state go to host memory over its PCIe slot;
   writing them out happens beside training (two stages, as MegaScale describes).
 - how often: Young's optimum, but not more often than storage takes the state: 2 TB/s for 16,384 cards, as Llama 3's.
