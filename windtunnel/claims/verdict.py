@@ -34,7 +34,8 @@ MEANING: tuple[tuple[Verdict, str], ...] = (
     ),
     (
         Verdict.PLAUSIBLE,
-        "the source does not state all settings that matter, and the figure lies so at one or more of those that we list",
+        "the source does not state all settings that matter, and the figure lies so at one or more of those "
+        "that we list",
     ),
     (
         Verdict.DATA_SHEET,
