@@ -2,7 +2,8 @@
 
 A picture is cut into patches, and ``merge`` patches become one token of the language model; its sides are first
 rounded to whole groups of patches, and pictures outside a range of sizes are scaled into it, as the processors of
-the Qwen-VL family do. A picture given by address is not fetched: it counts as a full-HD screenshot.
+the Qwen-VL family do. A picture given by address is not fetched, and formats whose head is not known here (AVIF, BMP)
+are not opened: these count as full-HD screenshots.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from windtunnel.endpoint.bodies import BadBody
+
 UNSEEN = (1920, 1080)
+KNOWN = ("png", "jpeg", "jpg", "gif", "webp")
+HEAD = 1 << 20
+"""Letters of the data that are read, a multiple of 4."""
 PATCH = 16
 TOKENS_MIN, TOKENS_MAX = 64, 16_384
 """Fewest and most tokens of one picture: 256² and about 4,096² points at groups of 32 × 32."""
@@ -43,7 +49,7 @@ class Image:
 
 
 def images_in(messages: Iterable[Mapping[str, object]]) -> tuple[Image, ...]:
-    """All pictures of a conversation, in order."""
+    """All pictures of a conversation, in order. Raises BadBody for data that is no picture."""
     found = []
     for message in messages:
         content = message.get("content")
@@ -61,13 +67,21 @@ def _image(address: str) -> Image:
     if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
         return Image(*UNSEEN, seen=False)
     try:
-        data = base64.b64decode(body[: 1 << 20], validate=False)
+        data = base64.b64decode("".join(body[: 2 * HEAD].split())[:HEAD], validate=True)
     except (binascii.Error, ValueError):
+        raise _no_picture("its base64 cannot be read") from None
+    if head.removeprefix("data:image/").partition(";")[0] not in KNOWN:
         return Image(*UNSEEN, seen=False)
     size = _size(data)
+    if size is None and len(body) > HEAD:
+        return Image(*UNSEEN, seen=False)  # its size stands further back than is read
     if size is None or not (0 < size[0] < 1 << 16 and 0 < size[1] < 1 << 16):
-        return Image(*UNSEEN, seen=False)
+        raise _no_picture("its head says no width and height")
     return Image(*size)
+
+
+def _no_picture(why: str) -> BadBody:
+    return BadBody(f"a picture in the messages is none: {why}", "messages", code="invalid_image")
 
 
 def _size(data: bytes) -> tuple[int, int] | None:

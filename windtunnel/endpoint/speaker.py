@@ -28,8 +28,10 @@ class Speaker:
     def __init__(
         self, folder: Path, on: str, overrides: Sequence[str] = (), chips: Sequence[str] = ()
     ) -> None:
-        told = {"folder": str(folder), "on": on, "overrides": list(overrides), "chips": list(chips)}
         self._folder = folder
+        if not folder.is_dir():
+            raise self._broken("there is no such folder")
+        told = {"folder": str(folder), "on": on, "overrides": list(overrides), "chips": list(chips)}
         self._one_at_a_time = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "windtunnel.endpoint.small_model", json.dumps(told)],

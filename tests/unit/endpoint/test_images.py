@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from windtunnel.endpoint.bodies import BadBody
 from windtunnel.endpoint.images import UNSEEN, Image, images_in
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 800, 600)
@@ -37,11 +38,26 @@ def test_sizes_come_from_the_data(data: bytes, kind: str, size: tuple[int, int])
 
 
 @pytest.mark.parametrize(
-    "address", ["https://x/y.png", "data:image/png;base64,!!!", "", "data:image/png;base64,AAAA"]
+    "address", ["https://x/y.png", "", "data:image/avif;base64,AAAA", "data:image/png;charset=x,AAAA"]
 )
 def test_unseen_pictures_count_as_full_hd(address: str) -> None:
     (image,) = images_in([{"content": [{"type": "input_image", "image_url": address}]}])
     assert image == Image(*UNSEEN, seen=False)
+
+
+@pytest.mark.parametrize("data", ["!!!", "AAAA", "iVBORw0KGgo=", "AAAAA"])
+def test_data_that_is_no_picture_is_refused(data: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    with pytest.raises(BadBody) as refused:
+        images_in([{"content": [part]}])
+    assert (refused.value.code, refused.value.param) == ("invalid_image", "messages")
+
+
+def test_data_may_be_broken_into_lines() -> None:
+    text = base64.b64encode(PNG).decode()
+    lines = "\n".join(text[at : at + 20] for at in range(0, len(text), 20))
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{lines}"}}
+    assert images_in([{"content": [part]}])[0].seen
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,11 @@ class Policy:
         raw, began_s = await _whole(receive), time.time()
         try:
             wanted = read(raw)
-        except BadBody:
-            await self.app(scope, _replayed(raw, receive), send)  # vLLM says what is wrong with it
+        except BadBody as error:
+            if error.code == "invalid_image":  # vLLM is shown no pictures
+                await _refused(error)(scope, receive, send)
+            else:
+                await self.app(scope, _replayed(raw, receive), send)  # vLLM says what is wrong with it
             return
         answer = await self._writer.write(wanted)
         ids = self._tokens(scope, hermes(answer))
@@ -149,9 +152,14 @@ async def _embedded(raw: bytes, scope: Scope, receive: Receive, send: Send) -> N
     try:
         answer: Response = JSONResponse(embedding.answer(raw, "embedding"))
     except BadBody as error:
-        body = told.error(str(error), "invalid_request_error", "invalid_value", error.param)
-        answer = JSONResponse(body, 400)
+        answer = _refused(error)
     await answer(scope, receive, send)
+
+
+def _refused(error: BadBody) -> Response:
+    return JSONResponse(
+        told.error(str(error), "invalid_request_error", error.code, error.param), error.status
+    )
 
 
 async def _whole(receive: Receive) -> bytes:
