@@ -116,6 +116,7 @@ class Deployment:
             enable_prefix_caching=options.enable_prefix_caching,
             prefill_first=options.stack is Stack.SGLANG,
             guaranteed_no_evict=options.stack is Stack.TRTLLM,
+            num_speculative_tokens=options.speculation.tokens,
             state_groups=memory.blocks_per_sequence,
             schedule_policy=options.schedule_policy,
         )

@@ -39,6 +39,7 @@ class SchedulerOptions:
         schedule_policy: order of the queue (SGLang's option).
         state_groups: groups of layers with recurrent state; each holds a block a sequence beside attention's (two
             while a prefix can be found again, see ``hybrid``).
+        num_speculative_tokens: drafts of each decoding sequence, which use the budget of a step, too.
         guaranteed_no_evict: a request is admitted only when the blocks of its whole output are free too, so that
             none is ever preempted (TensorRT-LLM's default capacity scheduler).
     """
@@ -52,6 +53,7 @@ class SchedulerOptions:
     scheduler_reserve_full_isl: bool = True
     prefill_first: bool = False
     guaranteed_no_evict: bool = False
+    num_speculative_tokens: int = 0
     state_groups: int = 0
     schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
 
@@ -194,7 +196,8 @@ class Scheduler:
         self._make_room()
         chunks = []
         if not options.prefill_first:
-            budget = self._continue(chunks, options.max_num_batched_tokens - self.decodes)
+            decoding = self.decodes * (1 + options.num_speculative_tokens)
+            budget = self._continue(chunks, options.max_num_batched_tokens - decoding)
             if self.preempted == before:
                 self._admit(chunks, budget, now_s)
         return StepPlan(self.decodes, self.contexts, tuple(chunks))

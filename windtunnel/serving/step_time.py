@@ -113,13 +113,24 @@ class StepTime:
         return line[0] + line[1] * mean, line[1], (1 << place) - int(mean)
 
     def mixed_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
-        """A step that also computes prompt chunks of (new tokens, context)."""
-        tokens = decodes + sum(new for new, _ in chunks)
+        """A step that also computes prompt chunks of (new tokens, context).
+
+        With drafts, the decoding sequences get more than the one token that they are counted; what decode steps they
+        are spared for it, by their own price, is taken off.
+        """
+        drafted = self.speculation.tokens
+        verified = decodes * (1 + drafted)
+        tokens = verified + sum(new for new, _ in chunks)
         core = sum(self.prefill_core_s(new, context) for new, context in chunks)
         if decodes:
             core += self._decode_core_s(decodes, contexts / decodes)
-        around = self._launch_s + self._head.at(decodes + len(chunks))
-        return around + self._with_core(self._mixed_dense, max(1, tokens), core)
+        around = self._launch_s + self._head.at(verified + len(chunks))
+        seconds = around + self._with_core(self._mixed_dense, max(1, tokens), core)
+        if drafted and decodes:
+            each = self.decode_s(decodes, contexts)
+            seconds += drafted * self._draft_s(decodes, contexts / decodes)
+            seconds = max(each, seconds - (self.speculation.yielded - 1) * each)
+        return seconds
 
     def warm(self, sequences: int) -> None:
         """Price the batches up to ``sequences`` that will come, so that none is priced while a clock runs."""

@@ -4,8 +4,10 @@ Formats, known by their columns: Mooncake (timestamp in ms, input_length, output
 Qwen-Bailian (the same with chat_id and 16 tokens), Azure 2023 and 2024 (TIMESTAMP, ContextTokens,
 GeneratedTokens), BurstGPT (Timestamp, Request tokens, Response tokens), Vidur length pairs (num_prefill_tokens,
 num_decode_tokens, no times), ServeGen clients (trace_csv, dataset: drawn), coding-agent sessions (id, block_size,
-requests), ShareGPT (conversations; token counts are letters ÷ 4, an estimate), and plain rows with prompt_tokens or
-input_tokens and output_tokens, as load generators write them.
+requests), ShareGPT (conversations; token counts are letters ÷ 4, an estimate), what load generators wrote
+(``benchmark_traces``) or read (aiperf's rows without hash_ids; vLLM's ``prompt`` and ``output_tokens``; guidellm's
+``prompt_tokens_count``), logs of agent calls (t, prompt_tokens, hash_ids, block), and plain rows with prompt and
+output tokens.
 """
 
 from __future__ import annotations
@@ -20,14 +22,19 @@ from pathlib import Path
 from typing import cast
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.serving.benchmark_traces import calls
 from windtunnel.serving.request import Request
 from windtunnel.serving.servegen import client_requests
 
 BAD_SHOWN = 5
 LETTERS_PER_TOKEN = 4
 """For texts without token counts: English text in common vocabularies has about four letters a token."""
-_PLAIN_PROMPT = ("prompt_tokens", "input_tokens", "input_length", "prompt_len", "in_tok")
-_PLAIN_OUTPUT = ("output_tokens", "output_length", "completion_tokens", "output_len", "out_tok")
+_PLAIN_PROMPT = (
+    "prompt_tokens", "input_tokens", "input_length", "prompt_len", "in_tok", "prompt_tokens_count",
+)  # fmt: skip
+_PLAIN_OUTPUT = (
+    "output_tokens", "output_length", "completion_tokens", "output_len", "out_tok", "output_tokens_count",
+)  # fmt: skip
 _PLAIN_TIME = ("timestamp", "arrival_s", "arrival_time", "time", "t")
 
 Row = Mapping[str, object]
@@ -112,13 +119,13 @@ def _rows(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, Row]]:
             return
         first = file.read(1)
         file.seek(0)
-        if first == "[":
+        if first == "[" or (first == "{" and name.endswith(".json")):
             try:
                 entries = json.load(file)
             except ValueError as error:
                 bad.append(BadLine(1, str(error)))
                 return
-            yield from enumerate(entries, 1)
+            yield from enumerate(entries if isinstance(entries, list) else [entries], 1)
             return
         for line, text in enumerate(file, 1):
             if not text.strip():
@@ -135,6 +142,9 @@ def _rows(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, Row]]:
 
 
 def _requests(row: Row) -> list[Request]:
+    run = calls(row)
+    if run is not None:
+        return [_request(*call) for call in run]
     if "trace_csv" in row:
         return client_requests(row)
     if "requests" in row:
@@ -150,15 +160,22 @@ def _requests(row: Row) -> list[Request]:
     if "hash_ids" in row:
         return [_hashed(row)]
     at = next((_time_s(row[key]) for key in _PLAIN_TIME if key in row), 0.0)
+    if "input_length" in row and "chat_id" not in row:
+        at /= 1e3  # Mooncake's and aiperf's rows are in ms
+    if isinstance(row.get("prompt"), str):
+        return [_request(at, max(1, len(str(row["prompt"])) // LETTERS_PER_TOKEN), row["output_tokens"])]
     return [_request(at, _first(row, _PLAIN_PROMPT), _first(row, _PLAIN_OUTPUT))]
 
 
 def _hashed(row: Row) -> Request:
+    keys = tuple(int(key) for key in cast("list[int]", row["hash_ids"]))
+    if "block" in row:  # a log of agent calls
+        request = _request(_number(row["t"]), row["prompt_tokens"], row["completion_tokens"])
+        return _with_keys(request, keys, int(_number(row["block"])))
     bailian = "chat_id" in row
     at = _number(row["timestamp"])
-    keys, tokens = cast("list[int]", row["hash_ids"]), 16 if bailian else 512
     request = _request(at if bailian else at / 1e3, row["input_length"], row["output_length"])
-    return _with_keys(request, tuple(int(key) for key in keys), tokens)
+    return _with_keys(request, keys, 16 if bailian else 512)
 
 
 def _session(row: Row) -> list[Request]:

@@ -174,3 +174,23 @@ def test_further_cards_are_replicas() -> None:
         shipped_model("llama3-70b"), cluster_of("h20", 8), DeploymentOptions(tensor_parallel_size=4)
     )
     assert (found.layout.tensor, found.replicas) == (4, 2)
+
+
+def test_drafts_in_mixed_steps_cost_and_give() -> None:
+    """A mixed step with drafts costs more at no acceptance, and less for each token at full acceptance."""
+
+    def step(tokens: int, acceptance: float) -> StepTime:
+        options = DeploymentOptions(
+            precision=Precision.FP8_BLOCK, speculation=Speculation(tokens=tokens, acceptance=acceptance)
+        )
+        return deploy(shipped_model("deepseek-v3-671b"), cluster_of("h20", 16), options).step
+
+    plain, useless, perfect = step(0, 0.0), step(1, 0.0), step(1, 1.0)
+    chunk = [(512, 0)]
+    assert useless.mixed_s(32, 32 * 2048, chunk) > plain.mixed_s(32, 32 * 2048, chunk)
+    assert perfect.mixed_s(32, 32 * 2048, chunk) < useless.mixed_s(32, 32 * 2048, chunk)
+    # n mixed steps, then decoding what is left, takes as long as it does with the bursts counted
+    mixed = useless.mixed_s(32, 32 * 2048, chunk)
+    spared = perfect.decode_s(32, 32 * 2048)
+    assert perfect.mixed_s(32, 32 * 2048, chunk) == pytest.approx(mixed - spared, rel=1e-6)
+    assert perfect.mixed_s(0, 0, chunk) == plain.mixed_s(0, 0, chunk)

@@ -41,6 +41,31 @@ FORMATS = {
         json.dumps([{"conversations": [{"value": "x" * 400}, {"value": "y" * 80}]}]), 100, 20,
     ),
     "plain.jsonl": ('{"prompt_tokens": 5, "output_tokens": 6, "timestamp": 1.5}', 5, 6),
+    "aiperf.jsonl": ('{"timestamp": 4000, "input_length": 33, "output_length": 8}', 33, 8),
+    "custom.jsonl": (json.dumps({"prompt": "x" * 40, "output_tokens": 12}), 10, 12),
+    "guidellm.csv": ("prompt_tokens_count,output_tokens_count\n128,32\n", 128, 32),
+    "agents.jsonl": (
+        '{"t": 7.5, "prompt_tokens": 100, "completion_tokens": 3, "hash_ids": [0, 1], "block": 64}', 100, 3,
+    ),
+    "vllm.json": (
+        json.dumps({"input_lens": [0, 7], "output_lens": [0, 5], "start_times": [3.0, 4.0], "date": "x"}, indent=1),
+        7, 5,
+    ),
+    "report.json": (
+        json.dumps(
+            {"benchmarks": [{"requests": {"successful": [
+                {"prompt_tokens": 256, "output_tokens": 128, "start_time": 1.7e9}
+            ]}}]}
+        ), 256, 128,
+    ),
+    "profile_export.jsonl": (
+        json.dumps(
+            {
+                "metadata": {"request_start_ns": 1_700_000_000_000_000_000},
+                "metrics": {"input_sequence_length": {"value": 550}, "output_sequence_length": {"value": 21}},
+            }
+        ), 550, 21,
+    ),
     "calls.csv.gz": ("trace,t,in_tok,out_tok\n1,19.0,72762,296\n", 72762, 296),
 }  # fmt: skip
 
@@ -133,3 +158,25 @@ def test_published_traces(shared: Path) -> None:
     assert sum(request.prompt_tokens for request in trace.requests) == 144_793_823
     assert not trace.bad
     assert len(read_trace(folder / "azure_llm_2023_code.csv", 100).requests) == 100
+    counts = {
+        "mooncake_fast25_synthetic.jsonl": 3_993,
+        "azure_llm_2023_conv.csv": 19_366,
+        "vidur_arxiv_summarization_stats_llama2_tokenizer_filtered_v2.csv": 28_257,
+        "agentic_claude_code_raw24.jsonl.gz": 797,
+        "agent_calls_autogen.jsonl": None,
+        "agent_calls_crewai.jsonl": None,
+        "agent_calls_agentframework.jsonl": None,
+    }
+    for name, count in counts.items():
+        found = read_trace(folder / name)
+        assert not found.bad or name == "agent_calls_crewai.jsonl"  # embeddings: nothing comes out
+        assert len(found.requests) == (count or len(found.requests)) > 10
+
+
+def test_a_run_of_a_load_generator_keeps_its_gaps(tmp_path: Path) -> None:
+    text = json.dumps({"input_lens": [9, 7, 8], "output_lens": [1, 5, 2], "start_times": [3.0, 4.5, 6.0]})
+    trace = read_trace(write(tmp_path, "run.json", text))
+    assert [(r.arrival_s, r.prompt_tokens) for r in trace.requests] == [(0.0, 9), (1.5, 7), (3.0, 8)]
+    cut = json.dumps({"input_lens": [9, 7], "output_lens": [1]})
+    with pytest.raises(WindtunnelError, match="no request"):
+        read_trace(write(tmp_path, "cut.json", cut))
