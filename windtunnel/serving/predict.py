@@ -18,7 +18,7 @@ from windtunnel.serving.engine import Replica
 from windtunnel.serving.metrics import Sla
 from windtunnel.serving.request import Request, Served, with_spans
 from windtunnel.serving.router import Policy, Router
-from windtunnel.serving.simulate import closed_loop, disaggregated, open_loop
+from windtunnel.serving.simulate import closed_disaggregated, closed_loop, disaggregated, open_loop
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.cluster import Cluster
 
@@ -54,9 +54,13 @@ def predict(
     replicas = deployment.start(together=not load.concurrency)
     first: list[Replica] = []
     if prefill is not None:
-        first = prefill.start(len(replicas))
+        first = prefill.start(len(replicas), together=not load.concurrency)
         shipping = Shipping(deployment, prefill)
-        served = disaggregated(fitting, Router(first, policy), Router(replicas, policy), shipping.seconds)
+        routers = Router(first, policy), Router(replicas, policy)
+        if load.concurrency:
+            served = closed_disaggregated(fitting, *routers, shipping.seconds, load.concurrency)
+        else:
+            served = disaggregated(fitting, *routers, shipping.seconds)
     elif load.concurrency:
         served = closed_loop(fitting, replicas, load.concurrency)
     else:

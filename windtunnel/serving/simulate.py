@@ -83,6 +83,63 @@ def disaggregated(
     return [_joined(by_number[one.request.number], one, finished.get(one.request.number)) for one in prompts]
 
 
+def closed_disaggregated(
+    requests: Sequence[Request], prefill: Router, decode: Router, transfer_s: Callable[[int], float],
+    concurrency: int,
+) -> list[Served]:  # fmt: skip
+    """``concurrency`` clients, prompts and outputs on sets of replicas of their own.
+
+    Answers of one side are arrivals at the other, so the replica that is behind always goes first; what arrives
+    while another is in the middle of a step waits for that step's end, as it would.
+    """
+    queue = iter(requests)
+    both = [*prefill.replicas, *decode.replicas]
+    asked: dict[int, Request] = {}
+    prompts: dict[int, Served] = {}
+    wires = [0.0] * (1 + max(replica.number for replica in prefill.replicas))
+    arriving: list[tuple[float, int]] = []
+    answers: list[Served] = []
+
+    def ask(at_s: float) -> None:
+        following = next(queue, None)
+        if following is not None:
+            request = asked[following.number] = replace(following, arrival_s=at_s)
+            _arrive(prefill.choose(request), replace(request, output_tokens=1), at_s)
+
+    for _ in range(concurrency):
+        ask(0.0)
+    while True:
+        busy = sorted((replica for replica in both if replica.busy), key=lambda replica: replica.now_s)
+        if arriving and (not busy or arriving[0][0] <= busy[0].now_s):
+            at_s, number = heapq.heappop(arriving)
+            request = replace(asked[number], arrival_s=at_s)
+            _arrive(decode.choose(request), request, at_s, shipped=True)
+            continue
+        if not busy:
+            break
+        replica, seen = busy[0], len(busy[0].served)
+        until = min([busy[1].now_s if len(busy) > 1 else INFINITY, *(at_s for at_s, _ in arriving[:1])])
+        if not replica.advance_to_answer(until):
+            break
+        for one in replica.served[seen:]:
+            number = one.request.number
+            if number in prompts or asked[number].output_tokens == 1:
+                answers.append(_joined(asked[number], prompts.pop(number, one), one))
+                ask(one.finished_s)
+                continue
+            prompts[number] = one
+            begin = max(wires[one.replica], one.finished_s)
+            wires[one.replica] = begin + transfer_s(one.request.prompt_tokens)
+            heapq.heappush(arriving, (wires[one.replica], number))
+    return sorted(answers, key=lambda one: one.request.number)
+
+
+def _arrive(replica: Replica, request: Request, at_s: float, shipped: bool = False) -> None:
+    if not replica.busy:
+        replica.now_s = max(replica.now_s, at_s)
+    replica.add(request, shipped)
+
+
 def _drained(heap: list[tuple[float, int]]) -> Iterable[tuple[float, int]]:
     while heap:
         yield heapq.heappop(heap)

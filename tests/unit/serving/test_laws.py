@@ -12,7 +12,7 @@ from tests.unit.serving.traffic import Linear, replica, traffic
 from windtunnel.serving.arrivals import stretched
 from windtunnel.serving.request import Request
 from windtunnel.serving.router import Policy, Router
-from windtunnel.serving.simulate import closed_loop, disaggregated, open_loop
+from windtunnel.serving.simulate import closed_disaggregated, closed_loop, disaggregated, open_loop
 
 SHAPES = st.fixed_dictionaries(
     {
@@ -199,3 +199,36 @@ def test_no_evict_admits_what_can_stay() -> None:
     assert bold.ranks[0].preempted > 0
     assert careful.ranks[0].preempted == 0
     assert careful.prompt_tokens == 2000 < bold.prompt_tokens
+
+
+def pair() -> tuple[Router, Router]:
+    """One prefill replica and two for decoding."""
+    return Router([replica(number=2)]), Router([replica(number=0), replica(number=1)])
+
+
+def test_closed_loop_apart_is_the_open_one_when_all_come_at_once() -> None:
+    requests = [replace(request, arrival_s=0.0) for request in traffic(60, seed=2)]
+    together = disaggregated(requests, *pair(), lambda tokens: 1e-3 * tokens)
+    closed = closed_disaggregated(requests, *pair(), lambda tokens: 1e-3 * tokens, 100)
+    assert [one.request.number for one in closed] == [one.request.number for one in together]
+    assert [one.first_token_s for one in closed] == pytest.approx([one.first_token_s for one in together])
+    assert [one.finished_s for one in closed] == pytest.approx([one.finished_s for one in together])
+
+
+@pytest.mark.parametrize("clients", [1, 3, 10])
+def test_closed_loop_apart_never_has_more_than_its_clients_under_way(clients: int) -> None:
+    served = closed_disaggregated(traffic(80, seed=4), *pair(), lambda tokens: 0.3, clients)
+    assert len(served) == 80
+    events = [(one.request.arrival_s, 1) for one in served] + [(one.finished_s, -1) for one in served]
+    under_way = most = 0
+    for _, change in sorted(events):
+        under_way += change
+        most = max(most, under_way)
+    assert most == clients
+    for one in served:
+        if one.request.output_tokens > 1:
+            assert one.finished_s >= one.first_token_s + 0.3  # its cache crossed the network
+    if clients == 1:
+        ends = sorted(one.finished_s for one in served)
+        starts = sorted(one.request.arrival_s for one in served)
+        assert starts[1:] == pytest.approx(ends[:-1])
