@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   windtunnel calibrate --data measurements/calibration
-  windtunnel calibrate --data measurements/calibration --family attention --family gemm"""
+  windtunnel calibrate --data measurements/calibration --family attention --family gemm
+  windtunnel calibrate --data measurements/calibration --leave-one-out mtt-s5000"""
 
 HEAD = f"{'family':18} {'chip':10} {'library':26} {'path':20} {'rows':>7} {'median':>7} {'p90':>7} {'roofline':>8}"
 
@@ -35,10 +36,17 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--family", action="append", default=[], metavar="NAME", help="only this family (may be repeated)"
     )
+    parser.add_argument(
+        "--leave-one-out",
+        metavar="CHIP",
+        help="fit and write nothing; predict every point of this chip as if it had not been measured",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit, write and print one line a fit. Raises WindtunnelError E951 to E954."""
+    if args.leave_one_out:
+        return _leave_one_out(args)
     from windtunnel.validation.calibrate.command import calibrate_kernels
 
     fits = []
@@ -57,4 +65,34 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json(output.success("calibrate", {"fits": fits}))
     output.say("errors are weighted by time, on shapes and chips left out of each fit", quiet=args.quiet)
+    return 0
+
+
+def _leave_one_out(args: argparse.Namespace) -> int:
+    """One line a point, then the median by family. Raises WindtunnelError E110 and E953."""
+    from windtunnel.units import seconds
+    from windtunnel.validation.calibrate.leave_one_out import leave_one_out, medians
+
+    found = []
+    for point in leave_one_out(args.data, args.leave_one_out, args.family):
+        found.append(point)
+        if not args.json:
+            kernel = " ".join(part for part in (point.family, point.library, point.path) if part)
+            output.print_lines(
+                [
+                    f"{kernel:34.34} {seconds(point.predicted_s):>9} for {seconds(point.measured_s):>9} "
+                    f"{point.error:+7.1%}  {point.how:14} {point.shape}"
+                ]
+            )
+    groups = medians(found)
+    if args.json:
+        points = [{**asdict(point), "error": point.error} for point in found]
+        summary = {name: {"points": count, "median": error} for name, (count, error) in groups.items()}
+        output.print_json(output.success("calibrate", {"points": points, "median_error": summary}))
+    else:
+        lines = [
+            f"{name:20} {count:5d} points, median {error:6.1%}" for name, (count, error) in groups.items()
+        ]
+        output.print_lines(["", *lines])
+    output.say("predicted for measured, every point left out of its own prediction", quiet=args.quiet)
     return 0

@@ -79,6 +79,9 @@ EXTRAS = frozenset({"quantise", "quantise_clocks", "host_s"})
 """Parameters of what a library does beside the kernel (it quantises its input); dropped unless that library was asked
 for: a program records such work for itself."""
 
+FLOORS = frozenset({"floor_clocks", "floor_s"})
+"""Parameters of what a kernel costs however small it is."""
+
 REPEATS = "repeats"
 """Marks kernels measured in a loop over the same data; dropped for a program, where other layers come between."""
 
@@ -152,6 +155,14 @@ class Fit:
             return self
         rest = tuple(pair for pair in self.values if pair[0] != "throttle_s")
         return replace(self, values=(*rest, ("throttle_s", 1e-12)))
+
+    def with_floors(self, factor: float) -> Fit:
+        """The same kernels if what they cost however small they are were ``factor`` of it."""
+        if factor == 1.0:
+            return self
+        return self.with_values(
+            {name: value * factor if name in FLOORS else value for name, value in self.values}
+        )
 
     def in_precision(self, precision: str) -> Fit:
         """The kernel in another precision: the instructions around the matrix units stay as many an element.

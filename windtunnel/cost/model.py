@@ -8,7 +8,7 @@ time rests on is its ``source``; outside the fitted range it falls to ``analytic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -104,12 +104,14 @@ class Settings:
         sustained: whether the chip has been busy for long, as in a training step: every product then runs at
             the clock that the power limit sustains, not only long ones.
         repeated: whether kernels run in a loop over the same data, as benchmarks do: caches keep what fits.
+        floors: factor on what every kernel costs however small it is: what-ifs.
     """
 
     allow_tf32: bool | None = None
     library: str = ""
     sustained: bool = False
     repeated: bool = False
+    floors: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,12 @@ class CostModel:
     def __init__(self, chip: Chip, settings: Settings | None = None) -> None:
         self.chip = chip
         self.settings = settings or Settings()
+
+    def with_floors(self, factor: float) -> CostModel:
+        """The same card if what every kernel costs however small it is were ``factor`` of it."""
+        floor = self.chip.kernel_floor_s
+        chip = replace(self.chip, kernel_floor_s=replace(floor, value=floor.value * factor))
+        return CostModel(chip, replace(self.settings, floors=self.settings.floors * factor))
 
     def kernel_time(self, work: Work) -> KernelTime:
         """Device time of one operation. Raises WindtunnelError E501 for a precision that the chip lacks."""
@@ -162,7 +170,7 @@ class CostModel:
             repeated=self.settings.repeated,
         )
         fit = choice.fit.sustained() if self.settings.sustained else choice.fit
-        times = model(batch, self.chip, fit)
+        times = self._floored(batch, model(batch, self.chip, fit.with_floors(self.settings.floors)))
         inside = choice.fit.inside(batch)
         low, high = choice.fit.interval(times.seconds)
         borrowed = choice.fit.rows > 0 and not (choice.own and choice.exact)
@@ -179,6 +187,12 @@ class CostModel:
             inside,
             formula,
         )
+
+    def _floored(self, batch: Batch, times: Times) -> Times:
+        """No kernel takes less than an empty one does on this chip."""
+        least = np.maximum(batch.kernels, 1.0) * self.chip.kernel_floor_s.value
+        short = times.seconds < least
+        return Times(np.where(short, least, times.seconds), np.where(short, int(Limit.LATENCY), times.limit))
 
     def _borrowed(self, file: str, choice: Choice, batch: Batch, seconds: Floats) -> tuple[Floats, Floats]:
         """The interval of a fit of another chip or library: what such fits missed where they could be checked."""

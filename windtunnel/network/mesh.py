@@ -10,30 +10,24 @@ from __future__ import annotations
 
 from windtunnel.network.collective import POINT_TO_POINT, Collective
 from windtunnel.network.parameters import MeshParameters
-from windtunnel.network.transfer import Transfer, flagged_s, pipelined_s
+from windtunnel.network.transfer import Transfer, pipelined_s
 
 
 def mesh_s(
     kind: Collective, message_bytes: float, ranks: int, pair_bytes_per_s: float, parameters: MeshParameters
 ) -> Transfer:
-    """A collective over ``ranks`` cards; ``pair_bytes_per_s`` is one direction of one pair.
-
-    Small messages skip the chunked pipeline (``small_launch_s``), as libraries' low-latency paths do.
-    """
+    """A collective over ``ranks`` cards; ``pair_bytes_per_s`` is one direction of one pair."""
     if kind in POINT_TO_POINT:
         wire = message_bytes / (pair_bytes_per_s * parameters.copy_efficiency)
-        return _best(wire, parameters, "pair copy")
+        return Transfer(parameters.copy_launch_s + wire, wire, "pair copy")
     rate = pair_bytes_per_s * parameters.pair_efficiency
     rounds = 2 if kind is Collective.ALL_REDUCE else 1
     per_pair = message_bytes / ranks
     if kind in (Collective.BROADCAST, Collective.REDUCE):
         # scatter then gather, or the reverse, through all pairs
-        return _best(2 * per_pair / (rate * parameters.rooted_factor), parameters, "direct mesh")
-    return _best(rounds * per_pair / rate, parameters, "direct mesh")
+        return _chunked(2 * per_pair / (rate * parameters.rooted_factor), parameters)
+    return _chunked(rounds * per_pair / rate, parameters)
 
 
-def _best(wire_s: float, parameters: MeshParameters, algorithm: str) -> Transfer:
-    chunked = parameters.launch_s + pipelined_s(parameters.fill_s, wire_s)
-    # flags with the data halve the payload rate, as in NCCL's LL protocol
-    flagged = parameters.small_launch_s + flagged_s(0.0, 2 * wire_s)
-    return Transfer(min(chunked, flagged), wire_s, algorithm)
+def _chunked(wire_s: float, parameters: MeshParameters) -> Transfer:
+    return Transfer(parameters.launch_s + pipelined_s(parameters.fill_s, wire_s), wire_s, "direct mesh")

@@ -73,10 +73,10 @@ class SwitchParameters:
 
 @dataclass(frozen=True, slots=True)
 class MeshParameters:
-    """Collectives over direct links between every pair."""
+    """Collectives over direct links between every pair; ``copy_launch_s``: of a copy between two cards."""
 
     launch_s: float
-    small_launch_s: float
+    copy_launch_s: float
     fill_s: float
     pair_efficiency: float
     copy_efficiency: float

@@ -57,7 +57,7 @@ def inside(links: Links, kind: Collective, nbytes: float, shape: GroupShape, cus
 def _mesh(links: Links, kind: Collective, nbytes: float, ranks: int) -> NetworkTime:
     mesh = mesh_parameters()
     moved = mesh_s(kind, nbytes, ranks, links.pair_bytes_per_s, mesh)
-    known = links.chip.name.startswith("mtt-s5000") and moved.seconds > 2 * mesh.small_launch_s
+    known = links.chip.name.startswith("mtt-s5000") and moved.seconds > 2 * mesh.launch_s
     source = Source.CALIBRATED if known else Source.ANALYTIC
     formula = "launch + (sqrt(fill) + sqrt(rounds S/N / pair rate))^2"
     return _priced(moved, mesh.interval.at(nbytes), source, formula, 1.0 if known else UNMEASURED_WIDENING)

@@ -132,6 +132,7 @@ class _WhatIf:
     chip: Callable[[Chip], Chip]
     moves_device: bool = True
     host_factor: float = 1.0
+    floors: float = 1.0
 
 
 def _scaled(quantity: Quantity, factor: float) -> Quantity:
@@ -159,10 +160,13 @@ _WHAT_IFS = (
         moves_device=False,
     ),
     _WhatIf("host time of every operation", "−50 %", lambda chip: chip, moves_device=False, host_factor=0.5),
-    _WhatIf(
-        "kernel floor", "−50 %", lambda chip: replace(chip, kernel_floor_s=_scaled(chip.kernel_floor_s, 0.5))
-    ),
+    _WhatIf("kernel floor", "−50 %", lambda chip: chip, floors=0.5),
 )
+
+
+def _with_floors(model: PriceModel, factor: float) -> PriceModel:
+    """The model if what every kernel costs however small it is were ``factor`` of it; others than ours stay."""
+    return model.with_floors(factor) if isinstance(model, CostModel) and factor != 1.0 else model
 
 
 def _heaviest(priced: Priced, uses: npt.NDArray[np.int64]) -> list[int]:
@@ -195,7 +199,7 @@ def sensitivities(
     answers = []
     for what_if in _WHAT_IFS:
         hosts, devices = known_hosts * what_if.host_factor, known_devices.copy()
-        model = model_for(what_if.chip(chip))
+        model = _with_floors(model_for(what_if.chip(chip)), what_if.floors)
         if what_if.moves_device:
             prices = price_ops(specs, works, model, program.groups, collective_time)
             if priced.is_long:

@@ -10,7 +10,8 @@ from typing import Any
 
 def chip_name(spelling: str) -> str | None:
     """``"H100 SXM 80GB"`` → ``"h100-sxm"``; None when unknown."""
-    return _table("chips").get(_plain(spelling))
+    plain, known = _plain(spelling), _table("chips")
+    return known.get(plain) or known.get(plain.removeprefix("nvidia"))
 
 
 def precision_of(spelling: str) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from windtunnel.validation.nearest import Nearest
 from windtunnel.validation.predict_collectives import predict_collectives
 from windtunnel.validation.predict_kernels import predict_kernels
 from windtunnel.validation.predict_mesh import is_exchange, predict_mesh
+from windtunnel.validation.predict_s5000 import is_run, predict_runs, predict_s5000
 from windtunnel.validation.predict_serving import predict_serving
 from windtunnel.validation.predict_training import TrainingRows
 from windtunnel.validation.reasons import NOT_MODELLED
@@ -79,15 +80,19 @@ def _predicted(
         everything = Broken(table.index, ids_of(table), file.reason or f"{NOT_MODELLED}: {known.reason}")
         yield _refused(file, known, everything)
     elif known.kind is Kind.KERNEL:
-        exchanges = is_exchange(table)
-        yield from predict_kernels(table.where(~exchanges) if exchanges.any() else table, nearest)
+        exchanges, runs = is_exchange(table), is_run(table)
+        apart = exchanges | runs
+        yield from predict_kernels(table.where(~apart) if apart.any() else table, nearest)
         yield from predict_mesh(table.where(exchanges))
+        yield from predict_runs(table.where(runs))
     elif known.kind is Kind.COLLECTIVE:
         yield from predict_collectives(table, nearest)
     elif known.kind is Kind.STEP:
         from windtunnel.validation.predict_steps import predict_steps  # needs PyTorch
 
         yield from predict_steps(table, lambda done, of: progress(f"{file.name} {done} of {of}"))
+    elif known.kind is Kind.S5000:
+        yield from predict_s5000(table, lambda done, of: progress(f"{file.name} {done} of {of}"))
     elif known.kind is Kind.SERVING:
         yield from predict_serving(table, lambda done, of: progress(f"{file.name} {done} of {of}"))
     else:

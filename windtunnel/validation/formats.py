@@ -18,6 +18,7 @@ class Kind(StrEnum):
     TRAINING = "training"
     STEP = "steps of a small decoder"
     SERVING = "serving"
+    S5000 = "figures of an S5000 in words"
     UNPREDICTED = "unpredicted"
 
 
@@ -66,8 +67,10 @@ _STEP_SIZES = tuple(
     "hidden heads kv_heads head_dim ffn layers vocabulary experts top_k batch sequence".split()
 )
 _SERVING = Format(Kind.SERVING, ("model", "gpu", "precision", "tensor_parallel"), target="")
-_S5000_SERVING = _unpredicted("figures of many kinds in words, not rebuilt yet")
-_MLPERF_SERVING = _unpredicted("layout, batch and lengths are not stated")
+_S5000 = Format(
+    Kind.S5000, tuple("category device workload configuration metric value unit".split()), target=""
+)
+_MLPERF_SERVING = Format(Kind.SERVING, ("model", "gpu", "precision", "phase"), target="")
 _PUBLISHED_ERRORS = _unpredicted("errors that another tool published: for comparing, nothing to predict")
 
 FORMATS: dict[str, Format] = {
@@ -129,7 +132,7 @@ FORMATS: dict[str, Format] = {
     },
     **{f"infer_{name}": _SERVING for name in "trtllm_overview trtllm_online published_misc".split()},
     "infer_mlperf": _MLPERF_SERVING,
-    "s5000_end_to_end": _S5000_SERVING,
+    "s5000_end_to_end": _S5000,
     "kernel_deepseek_h800_train_summary": _unpredicted("kernels of a trace, named without their shapes"),
     "kernel_deepseek_h800_train_trace": _unpredicted("kernels of a trace, named without their shapes"),
     "micro_flagperf_a100": _unpredicted("peaks of a card, which are inputs"),

@@ -59,7 +59,9 @@ def predict_rows(rows: MeasuredRows, chip_of: ChipOf) -> Predicted:
     path = f"{first.family}/{first.precision}" + (f"/{first.variant}" if first.variant else "")
     try:
         chip = chip_of(rows.chip)
-        model = CostModel(chip, Settings(library=asked_library(rows.library), repeated=True))
+        model = CostModel(
+            chip, Settings(allow_tf32=False, library=asked_library(rows.library), repeated=True)
+        )
         prices = [model.price(part) for part in rows.parts]
     except WindtunnelError as refusal:
         return Predicted(

@@ -29,6 +29,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
     "kernel_simumax_efficiency": (gemm.simumax, simumax.attention_rows, simumax.grouped_rows),
     "micro_driver_launch_copy": (copies.rows,),
     "s5000_measured": (moore_threads.rows,),
+    "s5000_end_to_end": (moore_threads.kernels_in_words,),
     "kernel_llmcompass_a100": (gemm.llmcompass, layers.llmcompass),
     "micro_mamf_best_gemm": (gemm.best_gemm,),
     "kernel_aic_context_attention": (attention.context,),

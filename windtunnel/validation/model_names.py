@@ -36,6 +36,13 @@ _SPELLINGS = (
     (r"qwen ?3 ?(moe ?)?30b", "qwen3-30b-a3b"),
     (r"qwen ?3 ?(moe ?)?235b", "qwen3-235b-a22b"),
     (r"qwen ?3 ?8b", "qwen3-8b"),
+    (
+        r"qwen ?3 ?[56] ?35b",
+        "qwen3.5-35b-a3b",
+    ),  # 3.6 keeps the shapes of 3.5 (both checkpoints' configurations)
+    (r"qwen ?3 ?[568] ?27b", "qwen3.5-27b"),  # 3.8 taken for the same shapes
+    (r"qwen ?3 ?5 ?397b", "qwen3.5-397b-a17b"),
+    (r"nemotron ?3 ?5 ?lightning", "nemotron3.5-lightning-30b-a3b"),
     (r"qwen ?2 ?5 ?7b", "qwen2.5-7b"),
     (r"qwen ?2 ?5 ?32b", "qwen2.5-32b"),
     (r"nemotron ?4 ?15b|nemotron ?15b", "nemotron4-15b"),

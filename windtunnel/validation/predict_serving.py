@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.recipes.layers.cached import Batch
+from windtunnel.serving.deployment import Deployment
 from windtunnel.validation import serving_rows
 from windtunnel.validation.aliases import chip_name
 from windtunnel.validation.measured_files import ids_of
@@ -82,6 +84,12 @@ def predict_serving(table: Table, progress: Progress = lambda done, of: None) ->
             table.file, target, table.index[positions], tuple(ids[i] for i in positions),
             table.number(target)[positions], reason, unit=MEASURED[target],
         )  # fmt: skip
+
+
+def served_step(table: Table) -> tuple[Deployment, Batch, tuple[str, ...]]:
+    """The deployment of the one row of ``table``, the step that its load spends its time in, and what was assumed."""
+    row = next(_unmeasured(table))
+    return serving_rows.typical_step(row, online=table.file.endswith("online"))
 
 
 def _unmeasured(table: Table) -> Iterator[Row]:

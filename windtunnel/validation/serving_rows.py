@@ -23,7 +23,7 @@ from windtunnel.serving.engine import Replica, Scaled
 from windtunnel.serving.expert_load import BALANCED, FORCED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import latencies
-from windtunnel.serving.predict import Load, predict
+from windtunnel.serving.predict import Load, at_client, predict
 from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router
 from windtunnel.serving.simulate import open_loop
@@ -31,6 +31,7 @@ from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 from windtunnel.validation.aliases import chip_name
+from windtunnel.validation.mlperf_rows import SCENARIOS, mlperf_run, tokens_per_s_per_card
 from windtunnel.validation.model_names import catalogue_name
 from windtunnel.validation.tables import Table, read_table
 
@@ -89,6 +90,8 @@ def _number(record: dict[str, str], name: str) -> float:
 
 def _one(record: dict[str, str]) -> list[ServingRow]:
     phase = record["phase"]
+    if is_mlperf(record):
+        return _mlperf(record)
     if "production" in phase or "end to end" in phase or "MTP with" in record["notes"]:
         raise ValueError("mix of lengths or acceptance not stated")
     if "maximum load" in phase or "static batch" in phase:
@@ -96,6 +99,26 @@ def _one(record: dict[str, str]) -> list[ServingRow]:
     if "fixed concurrency" in phase:
         return _concurrent(record)
     return _steps(record)
+
+
+def is_mlperf(record: dict[str, str]) -> bool:
+    """Whether a row is of MLPerf's logs."""
+    return record["phase"].lower() in SCENARIOS
+
+
+def _mlperf(record: dict[str, str]) -> list[ServingRow]:
+    chip = chip_name(record["gpu"])
+    if chip is None:
+        raise ValueError(f"accelerator `{record['gpu']}` is not in the catalogue")
+    run = mlperf_run(record, chip)
+    found, of = run.deployment, run.benchmark
+    rate = tokens_per_s_per_card(run)
+    batch = _batch(found, of.prompt, of.output)
+    ends = width_of(found, Batch(sequences=batch, context=of.prompt + of.output // 2)).rate(rate)
+    base = half_roofline(found, of.prompt, of.output, batch)
+    kind = "offline, maximum load" if run.limits is None else f"{record['phase'].lower()} scenario"
+    measured = _number(record, "output_tokens_per_s_per_gpu")
+    return [ServingRow(record["row_id"], kind, "tokens/s/card", measured, rate, base, ends.low, ends.high)]
 
 
 def _offline(record: dict[str, str]) -> list[ServingRow]:
@@ -113,7 +136,7 @@ def _offline(record: dict[str, str]) -> list[ServingRow]:
     predicted = result.output_tokens / result.duration_s / cards
     rate = result.decode_tokens_per_s_per_gpu
     kind = "offline, static batch" if static else "offline, maximum load"
-    baseline = _baseline(found, prompt, output, min(batch, count))
+    baseline = half_roofline(found, prompt, output, min(batch, count))
     name = record["row_id"]
     return [ServingRow(name, kind, "tokens/s/card", measured, predicted, baseline, rate.low, rate.high)]
 
@@ -127,7 +150,7 @@ def _concurrent(record: dict[str, str]) -> list[ServingRow]:
     kind, name = "fixed concurrency", record["row_id"]
     rate = result.decode_tokens_per_s_per_gpu
     batch = min(clients, _batch(found, prompt, output))
-    base = _baseline(found, prompt, output, batch)
+    base = half_roofline(found, prompt, output, batch)
     rows = [
         ServingRow(
             name, kind, "tokens/s/card", _number(record, "output_tokens_per_s_per_gpu"), rate.value, base,
@@ -162,7 +185,7 @@ def _online(record: dict[str, str]) -> list[ServingRow]:
     requests = tuple(drawn(int(_number(record, "num_requests") or 500), lengths, rate=rate))
     result = predict(found, Load(requests=requests, words="open"))
     name = record["row_id"]
-    gap = _baseline(found, lengths.prompt, lengths.output, 1)
+    gap = half_roofline(found, lengths.prompt, lengths.output, 1)
     width = width_of(found, Batch(sequences=max(1, round(result.mean_batch)), context=lengths.prompt))
     early = _latencies(found, requests, width.low)
     late = _latencies(found, requests, width.high)
@@ -204,10 +227,30 @@ def _steps(record: dict[str, str]) -> list[ServingRow]:
     return [ServingRow(name, "decode step", "tokens/s/card", measured, rate, base, ends.low, ends.high)]
 
 
+def typical_step(record: dict[str, str], *, online: bool) -> tuple[Deployment, Batch, tuple[str, ...]]:
+    """The step that a row spends its time in, and what the row does not state: for explanations."""
+    if is_mlperf(record):
+        run = mlperf_run(record, chip_name(record["gpu"]) or "")
+        of = run.benchmark
+        batch = _batch(run.deployment, of.prompt, of.output)
+        return run.deployment, Batch(sequences=batch, context=of.prompt + of.output // 2), run.assumed
+    found = _deployment(record, prompt="mean_input_tokens" if online else "input_tokens")
+    limits = found.options
+    words = (f"{limits.max_num_seqs:,} sequences, {limits.max_num_batched_tokens:,} tokens a step at most",)
+    prefix = "mean_" if online else ""
+    prompt, output = (int(_number(record, f"{prefix}{name}_tokens")) for name in ("input", "output"))
+    asked = int(_number(record, "concurrency_or_batch"))
+    if not online and "prefill" in record["phase"]:
+        return found, Batch(sequences=max(1, asked), new=prompt), words
+    held = _batch(found, prompt, output)
+    sequences = min(asked, held) if asked else 1 if online else held
+    return found, Batch(sequences=max(1, sequences), context=prompt + output // 2), words
+
+
 def _latencies(found: Deployment, requests: Sequence[Request], factor: float) -> dict[str, Spread]:
     """Latencies if every step took ``factor`` times as long: queues grow or vanish with it."""
     replicas = [Replica(replica.ranks, Scaled(found.step, factor)) for replica in found.start()]
-    return latencies(open_loop(requests, Router(replicas)), replicas)
+    return latencies([at_client(one) for one in open_loop(requests, Router(replicas))], replicas)
 
 
 def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deployment:
@@ -259,7 +302,7 @@ def _batch(found: Deployment, prompt: int, output: int) -> int:
     return max(1, min(found.options.max_num_seqs, int(found.cache_tokens / (prompt + output / 2))))
 
 
-def _baseline(found: Deployment, prompt: int, output: int, batch: int) -> float:
+def half_roofline(found: Deployment, prompt: int, output: int, batch: int) -> float:
     """Half of the roofline: prompts and outputs one after the other."""
     layout = found.layout
     decode = 0.5 * roofline.decode_tokens_per_s_per_card(found, batch / layout.data, prompt + output / 2)

@@ -59,7 +59,7 @@ def test_the_tower_is_priced() -> None:
     assert tower is not None
     assert tower.merge == 4
     small, large = tower.seconds(2040), tower.seconds(8160)
-    assert 3 * small < large < 30 * small  # attention grows with the square
+    assert 2.5 * small < large < 30 * small  # attention grows with the square, floors of small kernels do not
     request = Request(0, 0.0, 4000, 1, images=(8160,))
     assert found.step.images_s(request, 0, 4000) == pytest.approx(large)
     plain = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), DeploymentOptions())

@@ -1,4 +1,4 @@
-"""`windtunnel calibrate`: what it refuses."""
+"""`windtunnel calibrate`: what it refuses, and points left out one by one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from windtunnel.cli.main import main
 from windtunnel.errors import WindtunnelError
 from windtunnel.validation.calibrate.command import calibrate_kernels
+from windtunnel.validation.calibrate.leave_one_out import leave_one_out, medians
 
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
@@ -21,3 +23,47 @@ def test_an_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> Non
         list(calibrate_kernels(tmp_path, ["gem"]))
     assert refusal.value.code == "E954"
     assert "gemm" in refusal.value.hint
+
+
+POINTS = """device,group,metric,shape,value,unit,source
+mthreads S5000,gemm,fp16 torch mm,1024^3,0.02,ms,x
+mthreads S5000,gemm,fp16 torch mm,4096^3,0.4,ms,x
+mthreads S5000,gemm,fp16 torch addmm,4096^3,0.5,ms,x
+mthreads S5000,gemm,fp16 torch mm,8192^3,{large},ms,x
+mthreads S5000 60MP,gemm,fp8 e4m3 torch _scaled_mm -> bf16,16384^3,899.4,TFLOP/s,x
+mthreads S5000 8x,mccl,allreduce busbw,1GiB,234.28,GB/s,x
+mthreads S5000 8x,mccl,allreduce busbw,256MiB,211.86,GB/s,x
+mthreads S5000 8x,p2p,unidirectional pair,256MiB,35.7,GB/s,x
+"""
+
+
+def test_a_point_left_out_has_no_part_in_its_prediction(tmp_path: Path) -> None:
+    def found(large: float) -> dict[tuple[str, float], float]:
+        text = POINTS.format(large=large)
+        (tmp_path / "s5000_measured.csv").write_text(text, encoding="utf-8")
+        points = list(leave_one_out(tmp_path, "mtt-s5000"))
+        assert len(points) == 8
+        return {(point.shape, point.measured_s): point.predicted_s for point in points}
+
+    usual, slower = found(3.4), found(34.0)
+    shape = "batch=1 k=8192 m=8192 n=8192"
+    assert slower[shape, 34e-3] == usual[shape, 3.4e-3]
+    small = "batch=1 k=1024 m=1024 n=1024"
+    assert slower[small, 20e-6] != usual[small, 20e-6]
+
+
+def test_leave_one_out_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s5000_measured.csv").write_text(POINTS.format(large=3.4), encoding="utf-8")
+    words = ["calibrate", "--data", str(tmp_path), "--leave-one-out", "mtt-s5000"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("4096 n=4096") == 2
+    assert "all " in printed
+    assert main([*words[:-1], "h20"]) == 2
+
+
+def test_medians_of_points_left_out(tmp_path: Path) -> None:
+    (tmp_path / "s5000_measured.csv").write_text(POINTS.format(large=3.4), encoding="utf-8")
+    points = list(leave_one_out(tmp_path, "mtt-s5000", ["gemm"]))
+    assert set(medians(points)) == {"gemm", "all"}
+    assert medians(points)["all"][0] == 5

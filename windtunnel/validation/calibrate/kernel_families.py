@@ -209,7 +209,7 @@ STAGES = (
     Stage(
         "deltanet",
         (Family.DELTANET,),
-        ("kernel_aic_gated_deltanet",),
+        ("kernel_aic_gated_deltanet", "s5000_end_to_end"),
         _DELTANET,
         ("batch", "heads", "q_len"),
         (("repeats", 1.0),),

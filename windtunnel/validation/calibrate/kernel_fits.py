@@ -35,7 +35,14 @@ from windtunnel.validation.score import weighted_quantile
 
 FEW_ROWS = 20
 """Below this a chip only moves peak fractions and fixed times, and borrows the shape of everything else."""
+SHAPING_ROWS = 3
+"""Rows of a chip from which on they bear on the pooled fit."""
 FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_clocks", "floor_s", "fill_clocks", "rate"})
+SINGLE_POINTS = frozenset({"s5000_measured", "s5000_end_to_end"})
+"""Tables of single shapes out of notes and pull requests; the others sweep over shapes."""
+OWN_SCALE = 2.0
+"""Logarithmic width of the prior on a chip that only such tables know: its own points say what it sustains and
+what a small kernel costs, however far from its relatives."""
 OF_MEMORY = frozenset({"dram", "stream"})
 BY_HAND_INTERVAL = (0.55, 2.0)
 """Factors around a time that rests on usual fractions alone."""
@@ -53,20 +60,20 @@ def fit_stage(
     generic = _generic(stage, paths)
     entries = [_by_hand(stage) if stage.by_hand else _entry(stage, POOLED, KernelPath("", "", ""), *generic)]
     without: dict[tuple[KernelPath, str], dict[str, float]] = {}
+    scarce = _scarce(rows)
     for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
         points = paths[path]
         free = _free(stage, path)
         fixed = _fixed(stage, free, path)
-        pooled = fit_values(list(points.values()), _family(points), free, fixed)
-        left_out, others = _chips_left_out(points, pooled, free, fixed)
+        shaping = _shaping(points)
+        pooled = fit_values(list(shaping.values()), _family(points), free, fixed)
+        left_out, others = _chips_left_out(shaping, pooled, free, fixed)
         without |= {(path, name): values for name, values in others.items()}
-        entries.append(_entry(stage, POOLED, path, pooled, list(points.values()), left_out))
+        entries.append(_entry(stage, POOLED, path, pooled, list(shaping.values()), left_out))
         for name in sorted(points):
             few = len(points[name]) < FEW_ROWS
-            alone = few and len(points) < 3 and not path.variant
-            base = {**pooled, **generic[0]} if alone else pooled
-            allowed = [item for item in free if not few or item.name in FEW_FREE]
-            moved = _started(_informed(allowed, points[name], base), base)
+            base = _base(pooled, generic[0], path, few, points, scarce if name in scarce else frozenset())
+            moved = _started(_informed(_movable(free, few, name in scarce), points[name], base), base)
             values = fit_values([points[name]], _family(points), moved, base)
             left_out = _shapes_left_out(points[name], _family(points), moved, base)
             entries.append(_entry(stage, name, path, values, [points[name]], left_out))
@@ -78,6 +85,52 @@ def write_entries(path: Path, entries: Sequence[Entry], transfer: Table) -> None
     """Write a parameter file; equal fits give equal bytes."""
     text = json.dumps({"fits": list(entries), "transfer": transfer}, indent=1, sort_keys=True)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _shaping(points: Mapping[str, Points]) -> Mapping[str, Points]:
+    """The chips that say something about the shape of a kernel's efficiency: all where none has rows enough."""
+    enough = {name: item for name, item in points.items() if len(item) >= SHAPING_ROWS}
+    return enough or points
+
+
+def _scarce(rows: Sequence[MeasuredRows]) -> frozenset[str]:
+    """Chips that nobody swept: known by single points of single shapes."""
+    swept = {item.chip for item in rows if item.file not in SINGLE_POINTS}
+    return frozenset(item.chip for item in rows) - swept
+
+
+def _base(
+    pooled: Mapping[str, float],
+    generic: Mapping[str, float],
+    path: KernelPath,
+    few: bool,
+    points: Mapping[str, Points],
+    scarce: frozenset[str],
+) -> dict[str, float]:
+    """Where a chip's own fit starts: the pooled one, or the one over everything where hardly any chip has the path.
+
+    ``scarce``: chips that nobody swept, if the chip is one of them. It takes the path's shape from those that were,
+    but for what memory does, of which its few large products say nothing.
+    """
+    if scarce and any(name not in scarce for name in points):
+        return {**pooled, **{name: generic[name] for name in OF_MEMORY if name in pooled and name in generic}}
+    alone = few and not path.variant and len(points) < 3
+    return {**pooled, **generic} if alone else dict(pooled)
+
+
+def _movable(free: Sequence[Free], few: bool, scarce: bool) -> list[Free]:
+    """The parameters that a chip's own rows may move, and how far from those of the pooled fit."""
+    if not few:
+        return list(free)
+    return [replace(item, width=OWN_SCALE) if scarce else item for item in free if item.name in FEW_FREE]
+
+
+def moved_parameters(
+    stage: Stage, path: KernelPath, points: Points, base: Mapping[str, float]
+) -> tuple[Free, ...]:
+    """What a handful of rows of a chip that nobody swept may move, starting from ``base``."""
+    movable = _movable(_free(stage, path), few=True, scarce=True)
+    return _started(_informed(movable, points, base), base)
 
 
 def _informed(free: Sequence[Free], points: Points, values: Mapping[str, float]) -> list[Free]:
@@ -113,7 +166,8 @@ def _generic(
             for name, item in points.items():
                 together.setdefault(name, []).append(item)
     if not together:
-        together = {name: [item] for points in paths.values() for name, item in points.items()}
+        rows = [pair for points in paths.values() for pair in points.items()]
+        together = {name: [item] for name, item in rows if len(item) >= SHAPING_ROWS}
     flat = [item for name in sorted(together) for item in together[name]]
     family = flat[0].parts[0].family
     values = fit_values(flat, family, stage.free, dict(stage.fixed))

@@ -84,9 +84,9 @@ def _switch_text(p: SwitchParameters, inside: Interval, transfer: Interval, cust
 def _mesh_text(p: MeshParameters, interval: Interval) -> str:
     return (
         'about = "MCCL and pair copies on eight MTT S5000, third-party note of 2026-07-13, driver 3.3.5; '
-        "launch_s as NCCL's and small_launch_s from SimuMax's S5000-shaped template (35 us) are assumed\"\n"
+        "launch_s from SimuMax's S5000-shaped template and the interval below 1 MiB are assumed\"\n"
         f'source = "{p.source}"\n'
-        f"launch_s = {p.launch_s:.4g}\nsmall_launch_s = {p.small_launch_s:.4g}\nfill_s = {p.fill_s:.4g}\n"
+        f"launch_s = {p.launch_s:.4g}\ncopy_launch_s = {p.copy_launch_s:.4g}\nfill_s = {p.fill_s:.4g}\n"
         f"pair_efficiency = {p.pair_efficiency:.4g}\ncopy_efficiency = {p.copy_efficiency:.4g}\n"
         f"rooted_factor = {p.rooted_factor:.4g}\n\n" + _interval("interval", interval)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from windtunnel.validation.explain.kernel import KernelWhy, explain_kernel
 from windtunnel.validation.explain.points import Point
 
 Why = KernelWhy | CollectiveWhy
+LibraryFor = Callable[[Work], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +141,12 @@ def explained(
     name: str = "",
     rank: int = 0,
     allow_tf32: bool | None = None,
+    library_for: LibraryFor = lambda work: "",
 ) -> tuple[OpWhy, ...]:
-    """The longest operations, or those whose name or family holds ``name``, longest first."""
+    """The longest operations, or those whose name or family holds ``name``, longest first.
+
+    ``library_for``: whose kernel runs an operation; empty: what PyTorch calls.
+    """
     combined = merged(totals)
     whole = sum(item.seconds for item in combined) or 1.0
     chosen = [
@@ -154,7 +159,7 @@ def explained(
     return tuple(
         OpWhy(
             item.spec.name, shapes_text(item.spec), item.count, item.seconds, item.seconds / whole,
-            _why(item, chip, network, known, rank, allow_tf32),
+            _why(item, chip, network, known, rank, allow_tf32, library_for(item.work)),
         )
         for item in chosen[:top]
     )  # fmt: skip
@@ -167,6 +172,7 @@ def _why(
     points: Sequence[Point],
     rank: int,
     allow_tf32: bool | None,
+    library: str,
 ) -> Why | None:
     if item.work.family is Family.COLLECTIVE:
         kind = kind_of(item.spec.name)
@@ -178,4 +184,4 @@ def _why(
         return explain_shaped(kind, nbytes, network.links, shape, points, traffic=traffic)
     if item.work.kernels == 0:
         return None
-    return explain_kernel(Batch.of_works([item.work]), chip, points, allow_tf32=allow_tf32)
+    return explain_kernel(Batch.of_works([item.work]), chip, points, library=library, allow_tf32=allow_tf32)

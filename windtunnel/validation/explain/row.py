@@ -15,6 +15,7 @@ from windtunnel.validation.explain.collective import explain_shaped
 from windtunnel.validation.explain.kernel import explain_kernel
 from windtunnel.validation.explain.operations import StepWhy, Why
 from windtunnel.validation.explain.points import Point
+from windtunnel.validation.explain.serving import explain_serving
 from windtunnel.validation.explain.training import explain_training
 from windtunnel.validation.folder import files_of, predict_file
 from windtunnel.validation.formats import Kind
@@ -22,6 +23,8 @@ from windtunnel.validation.kernel_scores import asked_library
 from windtunnel.validation.kernels import READERS
 from windtunnel.validation.measured_files import MeasuredFile, read_measured
 from windtunnel.validation.predict_collectives import cases_of, network_of
+from windtunnel.validation.predict_s5000 import run_of_table
+from windtunnel.validation.predict_serving import served_step
 from windtunnel.validation.rows_file import Answers
 from windtunnel.validation.tables import Table
 
@@ -80,6 +83,14 @@ def explain_row(folder: Path, name: str, points: Sequence[Point], *, top: int) -
         )  # fmt: skip
     elif kind is Kind.TRAINING and any(not part.reason for part in answers):
         step = explain_training(table, points, top=top)
+    elif kind is Kind.SERVING and any(not part.reason for part in answers):
+        step = explain_serving(*served_step(table), points, top=top)
+    elif kind is Kind.S5000:
+        parts = _kernel_parts(table, points)
+        run = run_of_table(table)
+        step = (
+            None if run is None else explain_serving(run.deployment, run.batch, run.assumed, points, top=top)
+        )
     stated = tuple((column, cell) for column in table.columns if (cell := _cell(table, column)))
     shown = tuple(_answer(part, i) for part in answers for i in range(len(part)))
     return RowWhy(file.name, int(table.index[0]), stated, shown, parts, step)
@@ -112,7 +123,10 @@ def _kernel_parts(table: Table, points: Sequence[Point]) -> tuple[Why, ...]:
         try:
             for rows in reader(table):
                 library = asked_library(rows.library)
-                found += [explain_kernel(p, chip(rows.chip), points, library=library) for p in rows.parts]
+                found += [
+                    explain_kernel(p, chip(rows.chip), points, library=library, allow_tf32=False)
+                    for p in rows.parts
+                ]
         except (WindtunnelError, ValueError, KeyError, IndexError, ZeroDivisionError):
             continue
     return tuple(found)

@@ -1,7 +1,10 @@
-"""Rows of ``s5000_measured``: kernels of the S5000 whose shapes stand in words (``4096^3``, ``B4 H32 S4096 D128``)."""
+"""Kernels of the S5000 whose shapes stand in words (``4096^3``, ``B4 H32 S4096 D128``): ``s5000_measured`` and the
+kernel rows of ``s5000_end_to_end``.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -11,6 +14,7 @@ from windtunnel.cost.batch import Batch
 from windtunnel.cost.fit import SAME_RATE
 from windtunnel.program.work import Family
 from windtunnel.validation.aliases import chip_name
+from windtunnel.validation.kernel_rows.deltanet import CHUNK, delta_rule
 from windtunnel.validation.kernel_rows.layers import stream
 from windtunnel.validation.measured import MeasuredRows, attention, batch, gemm
 from windtunnel.validation.tables import Table
@@ -108,7 +112,7 @@ def _memory(metric: str, shape: str) -> Batch | None:
         return stream(
             Family.POINTWISE, np.array([2.0 * size]), np.array([size]), {"elements": np.array([size / 4])}
         )
-    return stream(Family.COPY, np.array([size]), np.array([size]), {"elements": np.array([size])})
+    return stream(Family.COPY, np.array([size]), np.array([size]), {"elements": np.array([size / 4])})
 
 
 def _host_copy(metric: str, shape: str) -> Batch | None:
@@ -137,3 +141,51 @@ def _seconds(part: Batch, value: float, unit: str, metric: str) -> float:
     if part.family is Family.HOST_COPY or "payload" in metric:
         moved /= 2.0
     return moved / (value * 1e9)
+
+
+def kernels_in_words(table: Table) -> Iterator[MeasuredRows]:
+    """``s5000_end_to_end``: its rows of kernels whose shapes the words give."""
+    names = ("category", "device", "workload", "configuration", "metric")
+    columns = [table.text(name).tolist() for name in names]
+    values = table.number("value")
+    for number, (category, device, workload, configuration, metric) in enumerate(zip(*columns)):
+        chip = chip_name(device)
+        parts = _parts_in_words(workload, configuration)
+        if category != "kernel" or metric != "latency_seconds" or chip is None or not parts:
+            continue
+        yield MeasuredRows(
+            table.file, chip, _library_in_words(configuration), table.index[number : number + 1], parts,
+            values[number : number + 1], np.array([number], dtype=np.int64),
+        )  # fmt: skip
+
+
+def _library_in_words(configuration: str) -> str:
+    if "FLA" in configuration:
+        return "fla"
+    return "tilelang" if "TileLang" in configuration else "vllm-musa"
+
+
+def _parts_in_words(workload: str, configuration: str) -> tuple[Batch, ...]:
+    sizes = {name: float(value) for name, value in re.findall(r"\b(B|S|H|DK|DV)=(\d+)", configuration)}
+    if "gated delta net chunk" in workload and {"B", "S", "H"} <= set(sizes):
+        one = np.ones(1)
+        backwards = (False, True) if "backward" in workload else (False,)
+        dim = sizes.get(
+            "DK", float(match[1]) if (match := re.search(r"DK=DV=(\d+)", configuration)) else 128.0
+        )
+        return tuple(
+            delta_rule(
+                one * sizes["B"], one * sizes["S"], one * sizes["H"], one * sizes["H"], one * dim,
+                chunk=CHUNK, backward=backward,
+            )
+            for backward in backwards
+        )  # fmt: skip
+    product = re.search(r"\[M,\s*(\d+)\]\s*x\s*\[(\d+),\s*(\d+)\]", workload)
+    rows = re.search(r"\bM\s*=\s*(\d+)(?:\.\.(\d+))?", configuration)
+    found = _PRECISION.search(workload.lower())
+    if product and rows and found:
+        # one figure for a range of rows: the middle of it, in logarithms
+        m = math.sqrt(float(rows[1]) * float(rows[2] or rows[1]))
+        tall, n, k = (np.array([size]) for size in (float(round(m)), float(product[3]), float(product[1])))
+        return (gemm(tall, n, k, SAME_RATE.get(found[1], found[1])),)
+    return ()

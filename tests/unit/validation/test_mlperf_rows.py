@@ -1,0 +1,62 @@
+"""Rows of MLPerf inference logs: what they state, what the rules say, what is taken for the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from windtunnel.validation.folder import predict_folder
+from windtunnel.validation.mlperf_rows import BENCHMARKS, mlperf_run, tokens_per_s_per_card
+
+ROW = {
+    "model": "llama3.1-8b",
+    "precision": "fp8/fp4 per system (not parsed)",
+    "tensor_parallel": "",
+    "pipeline_parallel": "",
+    "phase": "Offline",
+}
+
+
+def test_every_benchmark_is_in_the_catalogue() -> None:
+    for known in BENCHMARKS:
+        assert mlperf_run({**ROW, "model": known.pattern.replace("-?", "-").replace("[._]", ".")}, "h200")
+
+
+def test_defaults_are_the_cards_own() -> None:
+    hopper, blackwell = mlperf_run(ROW, "h100-sxm"), mlperf_run(ROW, "b200")
+    assert "fp8" in hopper.deployment.words()
+    assert "fp4" in blackwell.deployment.words()
+    assert any("FP8" in text for text in hopper.assumed)
+    big = mlperf_run({**ROW, "model": "llama2-70b-99.9"}, "h100-sxm")
+    assert big.deployment.layout.cards == 2
+    stated = mlperf_run({**ROW, "model": "llama2-70b-99.9", "tensor_parallel": "4.0"}, "h100-sxm")
+    assert stated.deployment.layout.cards == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"model": "bert"}, "benchmark `bert`"),
+        ({"phase": "SingleStream"}, "scenario"),
+        ({"pipeline_parallel": "2.0"}, "pipeline"),
+    ],
+)
+def test_what_cannot_be_rebuilt_is_named(change: dict[str, str], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        mlperf_run({**ROW, **change}, "h100-sxm")
+
+
+def test_limits_on_latency_cost_throughput(tmp_path: Path) -> None:
+    offline, chat = (
+        tokens_per_s_per_card(mlperf_run({**ROW, "phase": phase}, "h100-sxm"))
+        for phase in ("Offline", "Interactive")
+    )
+    assert 5_000 < offline < 60_000
+    assert 0.05 * offline < chat < offline
+    lines = ("row_id,model,gpu,precision,phase,notes", "m,llama3.1-8b,NVIDIA H100-SXM-80GB,fp8,Offline,x")
+    (tmp_path / "infer_mlperf.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    [(_, parts)] = predict_folder(tmp_path)
+    assert [part.reason for part in parts] == [""]
+    assert parts[0].value[0] == pytest.approx(offline)
+    assert parts[0].low[0] < offline < parts[0].high[0]
