@@ -306,7 +306,9 @@ def transfer_kind(
     """How far a borrowed fit comes: ``chip`` unknown or only the ``path``; the ``same`` kernel or an ``other``."""
     known = any(fit.chip == chip.name for fit in fits)
     fit = choice.fit
-    same = fit.precision == precision and fit.variant == variant and _is_by(fit, library, same_harness=False)
+    plain = "" if variant in PLAIN_VARIANTS else variant
+    kind = fit.precision == precision and fit.variant in (variant, plain)
+    same = kind and _is_by(fit, library, same_harness=False)
     return f"{'path' if known else 'chip'}/{'same' if same else 'other'}"
 
 

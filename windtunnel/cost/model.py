@@ -92,6 +92,8 @@ BORROWED_WIDENING = 1.6
 power, ..."""
 BORROWED_LOW, BORROWED_HIGH = 0.8, 1.25
 """... and at least this wide."""
+FLOOR_LOW, FLOOR_HIGH = 0.5, 1.5
+"""Interval of an empty kernel: on S5000 small ones are busy for 0.36 to 0.7 of one's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,9 @@ class CostModel:
             repeated=self.settings.repeated,
         )
         fit = choice.fit.sustained() if self.settings.sustained else choice.fit
-        times = self._floored(batch, model(batch, self.chip, fit.with_floors(self.settings.floors)))
+        times = model(batch, self.chip, fit.with_floors(self.settings.floors))
+        # no kernel takes less than an empty one does on this chip
+        least = np.maximum(batch.kernels, 1.0) * self.chip.kernel_floor_s.value
         inside = choice.fit.inside(batch)
         low, high = choice.fit.interval(times.seconds)
         borrowed = choice.fit.rows > 0 and not (choice.own and choice.exact)
@@ -179,20 +183,14 @@ class CostModel:
         power = np.where(inside, 1.0, OUTSIDE_WIDENING)
         low, high = low**power, high**power
         return Prices(
-            times.seconds,
-            times.seconds * np.minimum(low, 1.0),
-            times.seconds * np.maximum(high, 1.0),
-            times.limit,
+            np.maximum(times.seconds, least),
+            np.maximum(times.seconds * np.minimum(low, 1.0), least * FLOOR_LOW),
+            np.maximum(times.seconds * np.maximum(high, 1.0), least * FLOOR_HIGH),
+            np.where(times.seconds < least, int(Limit.LATENCY), times.limit),
             self._sources(batch, choice),
             inside,
             formula,
         )
-
-    def _floored(self, batch: Batch, times: Times) -> Times:
-        """No kernel takes less than an empty one does on this chip."""
-        least = np.maximum(batch.kernels, 1.0) * self.chip.kernel_floor_s.value
-        short = times.seconds < least
-        return Times(np.where(short, least, times.seconds), np.where(short, int(Limit.LATENCY), times.limit))
 
     def _borrowed(self, file: str, choice: Choice, batch: Batch, seconds: Floats) -> tuple[Floats, Floats]:
         """The interval of a fit of another chip or library: what such fits missed where they could be checked."""

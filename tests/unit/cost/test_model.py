@@ -13,6 +13,7 @@ from windtunnel.cost.model import MODELS, CostModel, Settings
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Source
 from windtunnel.program.work import Family, Work
+from windtunnel.specs.catalogue import chip as known_chip
 
 
 def test_a_missing_precision_is_refused_with_the_ones_there_are() -> None:
@@ -133,3 +134,24 @@ def test_intervals_follow_the_duration() -> None:
     low, high = fit.interval(np.array([1e-6, 1e-3]))
     assert low.tolist() == [0.5, 0.9]
     assert high.tolist() == [2.0, 1.1]
+
+
+def test_no_kernel_is_shorter_than_an_empty_one() -> None:
+    chip = known_chip("mtt-s5000")
+    floor = chip.kernel_floor_s.value
+    tiny = CostModel(chip).kernel_time(streamed(Family.POINTWISE, 1e3))
+    assert tiny.seconds == pytest.approx(floor)
+    assert tiny.limit == "latency"
+    assert tiny.low_s < floor < tiny.high_s
+    assert CostModel(chip).kernel_time(streamed(Family.POINTWISE, 1e9)).seconds > 50 * floor
+
+
+@pytest.mark.parametrize("name", ["mtt-s5000", "h100-sxm", "b200"])
+def test_half_the_floor_shortens_small_kernels_most(name: str) -> None:
+    usual = CostModel(known_chip(name))
+    halved = usual.with_floors(0.5)
+    for work, least in ((gemm(64, 64, 64), 0.9), (streamed(Family.POINTWISE, 1e3), 0.7)):
+        assert halved.kernel_time(work).seconds < least * usual.kernel_time(work).seconds
+    large = gemm(16384, 16384, 16384)
+    assert halved.kernel_time(large).seconds > 0.97 * usual.kernel_time(large).seconds
+    assert halved.with_floors(2.0).kernel_time(large).seconds == usual.kernel_time(large).seconds

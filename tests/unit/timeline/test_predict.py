@@ -67,6 +67,16 @@ def test_launch_bound_step_takes_its_host_time_and_says_so() -> None:
     assert halved["memory bandwidth"] == pytest.approx(result.step_time_s.value, rel=0.02)
 
 
+def test_small_kernels_that_fill_the_card_follow_its_floor() -> None:
+    known = windtunnel.chip("mtt-s5000")
+    slow = replace(known, kernel_floor_s=replace(known.kernel_floor_s, value=5e-5))
+    result = predict(make_program([(add(256), 0, F)] * 100), slow, memory=no_memory())
+    assert result.step_time_s.value == pytest.approx(100 * 5e-5, rel=0.02)
+    halved = {s.what: s.step_time_s for s in result.sensitivities}
+    assert halved["kernel floor"] == pytest.approx(result.step_time_s.value / 2, rel=0.02)
+    assert halved["kernel launch"] == pytest.approx(result.step_time_s.value, rel=0.02)
+
+
 def test_interval_holds_the_value_and_narrows_with_many_kernels() -> None:
     one = ask(make_program([(BIG, 0, F)], kind=StepKind.FORWARD)).step_time_s
     kinds = [(mm(8192, 8192, 8192 + 64 * i), 0, F) for i in range(12)]

@@ -78,13 +78,28 @@ def fit_stage(
             left_out = _shapes_left_out(points[name], _family(points), moved, base)
             entries.append(_entry(stage, name, path, values, [points[name]], left_out))
     fits = [fit_of(stage.file, entry) for entry in entries]
-    return entries, transfer_intervals(paths, fits, without)
+    return entries, transfer_intervals(_comparable(stage, paths, scarce), fits, without)
 
 
 def write_entries(path: Path, entries: Sequence[Entry], transfer: Table) -> None:
     """Write a parameter file; equal fits give equal bytes."""
     text = json.dumps({"fits": list(entries), "transfer": transfer}, indent=1, sort_keys=True)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _comparable(
+    stage: Stage, paths: Mapping[KernelPath, Mapping[str, Points]], scarce: frozenset[str]
+) -> dict[KernelPath, dict[str, Points]]:
+    """The kernels by which borrowing is judged: timed without their launch, on chips that were swept."""
+    return {
+        path: {name: item for name, item in points.items() if name not in scarce}
+        for path, points in paths.items()
+        if not _timed_launch(stage, path)
+    }
+
+
+def _timed_launch(stage: Stage, path: KernelPath) -> bool:
+    return any(item.name == "host_s" for item in _extras(stage, path))
 
 
 def _shaping(points: Mapping[str, Points]) -> Mapping[str, Points]:
@@ -197,9 +212,9 @@ def _fixed(stage: Stage, free: Sequence[Free], path: KernelPath) -> dict[str, fl
 
 def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
     """Its parameters; where the launch was timed too, the floor cannot be told from it and stays at its start."""
-    extras = _extras(stage, path)
-    timed_launch = any(item.name == "host_s" for item in extras)
-    return tuple(item for item in stage.free if not (timed_launch and item.name == "floor_clocks")) + extras
+    timed = _timed_launch(stage, path)
+    kept = tuple(item for item in stage.free if not (timed and item.name == "floor_clocks"))
+    return kept + _extras(stage, path)
 
 
 def _shapes_left_out(
