@@ -22,10 +22,10 @@ from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.offload import DRIVE_BYTES_PER_S, OffloadOptions
 from windtunnel.serving.predict import Load, predict
+from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.router import Policy
-from windtunnel.serving.sglang_scheduler import SglangOptions
 from windtunnel.serving.step_time import Speculation
 from windtunnel.serving.trace_readers import BAD_SHOWN, read_trace
 from windtunnel.specs.cluster import Cluster
@@ -180,6 +180,12 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     model = find_model(args.model)
     clusters = parse_target(args.on, args.set, args.chips)
+    if args.html and (args.sweep or args.agents or serve_endpoint.wanted(args)):
+        raise WindtunnelError(
+            "E650",
+            "--html is the page of a load",
+            hint="give a load: --rate, --rates, --concurrency or --trace",
+        )
     if args.sweep:
         return serve_sweep.run(args, model, clusters, _options(args, model, clusters[0]))
     if len(clusters) != 1:

@@ -21,10 +21,12 @@ from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.memory import CardMemory, card_memory
 from windtunnel.serving.offload import Offload, OffloadOptions
+from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
-from windtunnel.serving.sglang_scheduler import SglangOptions, SglangScheduler
+from windtunnel.serving.scheduler import Scheduler
+from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.step_time import Speculation, StepTime
 from windtunnel.serving.vision import TowerTime
 from windtunnel.specs.cluster import Cluster

@@ -16,7 +16,8 @@ from __future__ import annotations
 from windtunnel.serving.kv_cache import Hit, Run
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Chunk, Scheduler, SchedulerOptions, StepPlan
+from windtunnel.serving.scheduler import Chunk, Scheduler, StepPlan
+from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
 
 _STATE = 1 << 120

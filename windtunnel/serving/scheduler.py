@@ -5,64 +5,25 @@ the budget for a prompt under way; then waiting requests are admitted while budg
 (the whole sequence must fit). When a running sequence gets no block, the last one to be admitted is preempted
 and starts over; nothing is admitted in such a step.
 
-Decoding sequences all move by one token a step, so they are kept as a count and a sum of contexts, with a
-calendar of when each ends and a dial of when each needs its next block (every block's length): a step costs what
-changes in it, not how many run. At most one prompt is under way between steps, the last of the running ones.
+A step costs what changes in it, not how many run (``decode_batch``). At most one prompt is under way between steps,
+the last of the running ones. With tiers beyond the card, a prompt whose cache is on its way waits beside the queue.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from dataclasses import dataclass
 
+from windtunnel.serving.decode_batch import DecodeBatch
 from windtunnel.serving.kv_cache import BlockPool, Hit
-from windtunnel.serving.kv_tiers import KvTiers, first_tokens
+from windtunnel.serving.kv_tiers import KvTiers
+from windtunnel.serving.loading import Begun, Loading, still_to_take
 from windtunnel.serving.queue_order import SchedulePolicy, order_of
 from windtunnel.serving.request import Request
+from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
 
 INFINITY = float("inf")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerOptions:
-    """Options by their vLLM names.
-
-    Attributes:
-        max_num_seqs: most sequences in a step. max_num_batched_tokens: most tokens in a step.
-        block_size: tokens in a block. num_gpu_blocks: blocks of the cache that sequences can hold.
-        enable_prefix_caching: whether full blocks are found again.
-        enable_chunked_prefill: whether a prompt may be cut to the budget.
-        scheduler_reserve_full_isl: whether the whole prompt must fit at admission, not its first chunk only.
-        prefill_first: a step holds prompts or decodes, prompts first (SGLang without --enable-mixed-chunk).
-        schedule_policy: order of the queue (SGLang's option).
-        state_groups: groups of layers with recurrent state; each holds a block a sequence beside attention's (two
-            while a prefix can be found again, see ``hybrid``).
-        num_speculative_tokens: drafts of each decoding sequence, which use the budget of a step, too.
-        guaranteed_no_evict: a request is admitted only when the blocks of its whole output are free too, so that
-            none is ever preempted (TensorRT-LLM's default capacity scheduler).
-    """
-
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 8192
-    block_size: int = 16
-    num_gpu_blocks: int = 4096
-    enable_prefix_caching: bool = True
-    enable_chunked_prefill: bool = True
-    scheduler_reserve_full_isl: bool = True
-    prefill_first: bool = False
-    guaranteed_no_evict: bool = False
-    num_speculative_tokens: int = 0
-    state_groups: int = 0
-    schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
-
-    def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            raise ValueError("max_num_batched_tokens must hold one token of each of max_num_seqs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +49,22 @@ class StepPlan:
     loaded_s: float = 0.0
 
 
-class Scheduler:
+class Scheduler(DecodeBatch):
     """One engine's queues, batch and cache. ``schedule`` and ``complete`` alternate."""
 
     def __init__(self, options: SchedulerOptions, tiers: KvTiers | None = None) -> None:
+        super().__init__(options.block_size)
         self.options = options
         self.tiers = tiers
-        self.loading: list[tuple[float, int, Sequence]] = []  # a heap: cache on its way from a slower tier
-        self._kept_free = 0  # blocks that prompts with such cache will still take
         self.pool = BlockPool(options.num_gpu_blocks)
+        self.loading = Loading(tiers, self.pool, options) if tiers is not None else None
         self.waiting: deque[Sequence] = deque()
         self.running: dict[Sequence, None] = {}  # in the order of admission
-        self.decodes = 0
-        self.contexts = 0  # computed tokens of all decoding sequences
-        self.clock = 0  # steps in which the decoding sequences moved
         self.prompt_tokens = 0  # computed so far
         self.queries = 0
         self.hits = 0
         self.preempted = 0
         self._under_way: Sequence | None = None
-        self._ends: dict[int, list[Sequence]] = {}
-        self._end_clocks: list[int] = []  # a heap
-        self._dial: list[dict[Sequence, None]] = [{} for _ in range(options.block_size)]
         self._refused_at = -1  # pool version at which the head of the queue did not fit
 
     def add(self, request: Request, shipped: bool = False) -> Sequence:
@@ -131,19 +86,21 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.running or self.waiting or self.loading)
+        return bool(self.running or self.waiting or (self.loading and self.loading.under_way))
 
     @property
     def wakes_s(self) -> float:
         """When the next cache from a slower tier arrives; infinity: none is on its way."""
-        return self.loading[0][0] if self.loading else INFINITY
+        return self.loading.next_s if self.loading else INFINITY
 
     def steady(self, most: int) -> int:
         """Steps, at most ``most``, that only decode and after which nobody is done.
 
         0 when the next step may do more, or when blocks may run out on the way.
         """
-        if self._under_way is not None or not self.decodes or self._may_admit or self.loading:
+        if self._under_way is not None or not self.decodes or self._may_admit:
+            return 0
+        if self.loading and self.loading.under_way:
             return 0
         most = min(most, self._next_end() - self.clock - 1)
         free, size = self.pool.free, self.options.block_size
@@ -156,13 +113,6 @@ class Scheduler:
                 break
             steps += 1
         return steps
-
-    def _next_end(self) -> int:
-        """Clock at which the next decoding sequence ends."""
-        clocks = self._end_clocks
-        while clocks[0] <= self.clock or clocks[0] not in self._ends:
-            heapq.heappop(clocks)
-        return clocks[0]
 
     @property
     def _may_admit(self) -> bool:
@@ -183,7 +133,9 @@ class Scheduler:
         """Decide the next step; an empty plan when nothing can run."""
         options = self.options
         if self.loading:
-            self._take_loaded(now_s)
+            for sequence in self.loading.arrived(now_s):
+                self.waiting.appendleft(sequence)
+                self._refused_at = -1
         self._order_queue()
         if options.prefill_first:
             chunks: list[Chunk] = []
@@ -229,8 +181,8 @@ class Scheduler:
                     self._leave(sequence)
                     done.append(sequence)
         for chunk in plan.chunks:
-            if self.tiers is not None:
-                self._store(chunk.sequence, now_s)
+            if self.loading:
+                self.loading.store(chunk.sequence, now_s)
             if chunk.ends:
                 sequence = chunk.sequence
                 sequence.generated += 1
@@ -242,8 +194,8 @@ class Scheduler:
                     self._join(sequence)
         for sequence in done:
             del self.running[sequence]
-            if self.tiers is not None:
-                self._store(sequence, now_s)
+            if self.loading:
+                self.loading.store(sequence, now_s)
             self._release(sequence)
         return done
 
@@ -259,13 +211,11 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
             self._refused_at = -1
-            if sequence.loaded:
-                self._kept_free -= self._still_to_take(sequence)
+            if sequence.loaded and self.loading:
+                self.loading.drop(sequence)
                 self._release(sequence)
-        else:
-            self._kept_free -= self._still_to_take(sequence)
-            self.loading = [entry for entry in self.loading if entry[2] is not sequence]
-            heapq.heapify(self.loading)
+        elif self.loading:
+            self.loading.drop(sequence)
             self._release(sequence)
 
     def _release(self, sequence: Sequence) -> None:
@@ -275,31 +225,6 @@ class Scheduler:
         sequence.release(self.options.enable_prefix_caching)
 
     # Decoding sequences
-
-    def _join(self, sequence: Sequence) -> None:
-        clock, size = self.clock, self.options.block_size
-        sequence.joined_at = clock
-        ends_at = sequence.ends_at = clock + sequence.request.output_tokens - sequence.generated
-        if ends_at in self._ends:
-            self._ends[ends_at].append(sequence)
-        else:
-            self._ends[ends_at] = [sequence]
-            heapq.heappush(self._end_clocks, ends_at)
-        self._dial[(clock - sequence.computed) % size][sequence] = None
-        self.decodes += 1
-        self.contexts += sequence.computed
-
-    def _leave(self, sequence: Sequence) -> None:
-        """Make the lazy counts real; its entry in the calendar is void from now on."""
-        size = self.options.block_size
-        del self._dial[(sequence.joined_at - sequence.computed) % size][sequence]
-        moved = self.clock - sequence.joined_at
-        sequence.computed += moved
-        sequence.generated += moved
-        sequence.blank = -(-sequence.computed // size) - sequence.keyed
-        self.decodes -= 1
-        self.contexts -= sequence.computed
-        sequence.joined_at = sequence.ends_at = -1
 
     def _make_room(self) -> None:
         """The blocks that decoding sequences need in this step, preempting where there are none."""
@@ -356,17 +281,19 @@ class Scheduler:
                 promised = self._promised
             sequence = self.waiting[0]
             found: list[Hit] = []
-            kept = self._kept_free
+            kept = self.loading.kept_free if self.loading else 0
             if sequence.loaded:
                 blocks = sequence.held
-                kept -= self._still_to_take(sequence)
+                kept -= still_to_take(sequence)
             else:
                 found, blocks = self._look_up(sequence)
-                if self.tiers is not None and not sequence.shipped:
-                    begun = self._load(sequence, found, blocks, now_s)
-                    if begun is None:
+                if self.loading and not sequence.shipped:
+                    begun = self.loading.begin(sequence, found, blocks, now_s)
+                    if begun is Begun.NO_ROOM:
+                        self._refused_at = pool.version
                         return
-                    if begun:
+                    if begun is Begun.YES:
+                        self.waiting.popleft()
                         continue
             context = blocks * options.block_size
             if sequence.shipped and not sequence.generated:
@@ -386,8 +313,8 @@ class Scheduler:
                 self._refused_at = pool.version
                 return
             self.waiting.popleft()
-            if sequence.loaded:
-                self._kept_free = kept
+            if sequence.loaded and self.loading:
+                self.loading.drop(sequence)
                 sequence.loaded = False
             else:
                 pool.touch(sequence, found)
@@ -407,66 +334,6 @@ class Scheduler:
             else:
                 self._arrive(sequence, need, now_s)
             promised += self._promised_to(sequence) if options.guaranteed_no_evict else 0
-
-    # Slower tiers
-
-    def _load(self, sequence: Sequence, found: list[Hit], blocks: int, now_s: float) -> bool | None:
-        """Whether cache of a waiting prompt is on its way now; None: it would be, but there is no room for the prompt.
-
-        The blocks are taken at once; the prompt goes on when they are filled, others run meanwhile.
-        """
-        assert self.tiers is not None
-        size, pool = self.options.block_size, self.pool
-        have, most = blocks * size, (sequence.known - 1) // size * size
-        spans = [(key, count * size) for key, count in sequence.parts]
-        more = self.tiers.find(spans, have, most, now_s)
-        if more is None:
-            self._ask(sequence, most - have)
-            return False
-        need = -(-sequence.known // size) - blocks + pool.idle_among(found) + self.options.state_groups
-        if need > pool.free - self._kept_free:
-            self._refused_at = pool.version
-            return None
-        self._ask(sequence, most - have)
-        self.waiting.popleft()
-        pool.touch(sequence, found)
-        sequence.keyed = blocks
-        pool.take(more.tokens // size)
-        sequence.blank = more.tokens // size
-        sequence.computed = have + more.tokens
-        self._kept_free += self._still_to_take(sequence)
-        sequence.tier_tokens = more.tokens if sequence.admitted_s < 0 else 0
-        heapq.heappush(self.loading, (self.tiers.load(more, now_s), sequence.request.number, sequence))
-        return True
-
-    def _still_to_take(self, sequence: Sequence) -> int:
-        return -(-sequence.known // self.options.block_size) - sequence.held
-
-    def _ask(self, sequence: Sequence, tokens: int) -> None:
-        if self.tiers is not None and sequence.admitted_s < 0:
-            self.tiers.count(tokens)
-
-    def _take_loaded(self, now_s: float) -> None:
-        ready = []
-        while self.loading and self.loading[0][0] <= now_s:
-            ready.append(heapq.heappop(self.loading)[2])
-        for sequence in reversed(ready):
-            sequence.register(sequence.computed)
-            sequence.loaded = True
-            self.waiting.appendleft(sequence)
-            self._refused_at = -1
-
-    def _store(self, sequence: Sequence, now_s: float) -> None:
-        """Write through the full blocks of what is computed of a sequence."""
-        assert self.tiers is not None
-        size = self.options.block_size
-        spans = [(key, count * size) for key, count in sequence.parts]
-        full = sequence.computed // size * size
-        known = sequence.known_blocks * size
-        kept = first_tokens(spans, min(full, known))
-        if full > known:
-            kept.append((sequence.output_key, full - known))
-        self.tiers.store(kept, now_s)
 
     @property
     def _promised(self) -> int:

@@ -13,88 +13,28 @@ that they get (``max_new_tokens``); real clients often ask for more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from windtunnel.serving.kv_cache import BlockPool
 from windtunnel.serving.kv_tiers import Found, KvTiers, first_tokens
+from windtunnel.serving.prefill_budget import (
+    CLIP_MAX_NEW_TOKENS,
+    NO_TOKEN,
+    OTHER,
+    PrefillBudget,
+    SglangOptions,
+)
 from windtunnel.serving.queue_order import MATCH_MAX, SchedulePolicy
-from windtunnel.serving.radix_tree import EvictionPolicy, Node, RadixTree, Segment, Segments
+from windtunnel.serving.radix_pool import RadixPool, RadixSequence, prompt_segments
+from windtunnel.serving.radix_tree import EvictionPolicy, Node, RadixTree
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Chunk, Scheduler, SchedulerOptions, StepPlan
+from windtunnel.serving.scheduler import Chunk, Scheduler, StepPlan
+from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
 
-CLIP_MAX_NEW_TOKENS = 4096
 INIT_NEW_TOKEN_RATIO, MIN_NEW_TOKEN_RATIO_FACTOR, DECAY_STEPS = 0.7, 0.14, 600
 RETRACT_DECODE_STEPS = 20
 REFRESH_EVERY = 32
 """Looks at the queue after which the prefixes of waiting requests count as used again."""
 RESERVED_DECODE_TOKENS = 512
 """``--num-reserved-decode-tokens``: kept free for each sequence on a decode server."""
-_OWN = 1 << 61
-"""Keys of tokens that nobody shares lie this far below zero."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SglangOptions:
-    """Options by their SGLang names; those shared with vLLM are in ``SchedulerOptions``.
-
-    Attributes:
-        chunked_prefill_size: most prompt tokens of a step; 0: ``max_num_batched_tokens``, below: prompts are not
-            cut. max_prefill_tokens: prompt tokens
-            after which no further prompt joins a step. schedule_conservativeness: factor on the first estimate of
-            output. radix_eviction_policy: which leaf goes first.
-    """
-
-    chunked_prefill_size: int = 0
-    max_prefill_tokens: int = 16384
-    schedule_conservativeness: float = 1.0
-    radix_eviction_policy: EvictionPolicy = EvictionPolicy.LRU
-
-
-class RadixPool(BlockPool):
-    """Pages: blank, held by sequences, or in the tree."""
-
-    def __init__(self, capacity: int, tree: RadixTree) -> None:
-        super().__init__(capacity)
-        self.tree = tree
-
-    @property
-    def free(self) -> int:
-        """Pages that are blank or in unlocked nodes."""
-        return self.blank + self.tree.evictable // self.tree.page
-
-    @property
-    def used(self) -> int:
-        """Pages that sequences hold."""
-        return self.capacity - self.free
-
-    def take(self, count: int) -> None:
-        """Hold blank pages, evicting where there are too few."""
-        self.ensure(count)
-        self.blank -= count
-
-    def ensure(self, count: int) -> None:
-        """Evict until ``count`` pages are blank, or nothing can be evicted."""
-        if count > self.blank:
-            page = self.tree.page
-            self.blank += self.tree.evict((count - self.blank) * page) // page
-
-
-class RadixSequence(Sequence):
-    """A sequence with a path in the tree. ``owned``: its first tokens that the tree holds, up to ``node``."""
-
-    __slots__ = ("counted", "node", "owned", "prompt")
-    prompt: Segments
-
-    def begin(self, node: Node) -> None:
-        """Nothing in the tree."""
-        self.node = node
-        self.owned = self.counted = 0
-
-    def segments(self, tokens: int) -> Segments:
-        """What its first ``tokens`` tokens are."""
-        own = tokens - self.request.prompt_tokens
-        return (*self.prompt, (self.output_key, 0, own)) if own > 0 else self.prompt
 
 
 class SglangScheduler(Scheduler):
@@ -124,7 +64,7 @@ class SglangScheduler(Scheduler):
         if not self.busy:
             self.new_token_ratio = self._first_ratio  # an idle engine forgets
         sequence = RadixSequence(request, self.pool, self.options.block_size, reuse=False)
-        sequence.prompt = _prompt_segments(request)
+        sequence.prompt = prompt_segments(request)
         sequence.begin(self.tree.root)
         sequence.shipped = shipped
         sequence.came_at = self.prompt_tokens
@@ -233,7 +173,7 @@ class SglangScheduler(Scheduler):
             self._full = True
             return []
         self._order_queue()
-        budget = _Budget(self)
+        budget = PrefillBudget(self.pool, self.sglang.max_prefill_tokens, self.chunk, self._expected_output())
         taken: list[tuple[RadixSequence, int]] = []
         if self._cut is not None:
             taken.append((self._cut, self._go_on(self._cut, budget)))
@@ -267,14 +207,23 @@ class SglangScheduler(Scheduler):
             self.waiting.popleft()
         return self._compute_all(taken)
 
-    def _go_on(self, sequence: RadixSequence, budget: _Budget) -> int:
+    def _expected_output(self) -> float:
+        """Tokens that running sequences are estimated to still need."""
+        ratio, clock = self.new_token_ratio, self.clock
+        return 0.0 + sum(
+            min(one.ends_at - clock, CLIP_MAX_NEW_TOKENS) * ratio
+            for one in self.running
+            if one.joined_at >= 0
+        )
+
+    def _go_on(self, sequence: RadixSequence, budget: PrefillBudget) -> int:
         left = sequence.known - sequence.computed
         room = min(budget.chunk, int(budget.total))
         new = min(left, room if room > 0 else budget.chunk)
         budget.reserve(new, 0 if left > new else min(sequence.request.output_tokens, CLIP_MAX_NEW_TOKENS))
         return new
 
-    def _try(self, sequence: RadixSequence, budget: _Budget, others: bool) -> int:
+    def _try(self, sequence: RadixSequence, budget: PrefillBudget, others: bool) -> int:
         """Tokens of the prompt that join the step, or why none do."""
         size = self.options.block_size
         found, node = self._find(sequence)
@@ -467,64 +416,3 @@ class SglangScheduler(Scheduler):
 
     def _decay_ratio(self) -> None:
         self.new_token_ratio = max(self.new_token_ratio - self._decay, self._least_ratio)
-
-
-NO_LIMIT = 1 << 60
-NO_TOKEN, OTHER = 0, -1
-"""Why no token of a prompt joins a step: no room in the cache, or none left in the step."""
-
-
-class _Budget:
-    """What one step's prompts may still take: ``input`` and ``chunk`` tokens of work, ``total`` tokens of cache."""
-
-    def __init__(self, scheduler: SglangScheduler) -> None:
-        self._pool = scheduler.pool
-        self._page = scheduler.options.block_size
-        self.input = scheduler.sglang.max_prefill_tokens
-        self.chunk = scheduler.chunk if scheduler.chunk > 0 else NO_LIMIT
-        ratio, clock = scheduler.new_token_ratio, scheduler.clock
-        self._total = 0.0 + sum(
-            min(one.ends_at - clock, CLIP_MAX_NEW_TOKENS) * ratio
-            for one in scheduler.running
-            if one.joined_at >= 0
-        )
-        self._current = 0
-
-    @property
-    def total(self) -> float:
-        """Tokens of cache that are neither held nor promised."""
-        return self._pool.free * self._page - self._total
-
-    @property
-    def has_room(self) -> bool:
-        """Whether any cache is left."""
-        return self.total > 0 and self._pool.free * self._page > self._current
-
-    @property
-    def spent(self) -> bool:
-        """Whether the step can take no further token."""
-        return self.input <= 0 or self.chunk <= 0
-
-    def reserve(self, new: int, output: int) -> None:
-        """Charge one prompt with ``new`` tokens and ``output`` to come."""
-        whole = -(-new // self._page) * self._page
-        self._total += whole + self._page + output
-        self._current += whole + self._page
-        self.input -= whole
-        self.chunk -= whole
-
-
-def _prompt_segments(request: Request) -> Segments:
-    if not request.keys:
-        return ((-_OWN - request.number, 0, request.prompt_tokens),)
-    parts = request.spans or tuple((key, 1) for key in request.keys)
-    found: list[Segment] = []
-    left = request.prompt_tokens
-    for key, count in parts:
-        if left <= 0:
-            break
-        found.append((key, 0, min(left, count * request.key_tokens)))
-        left -= count * request.key_tokens
-    if left > 0:
-        found.append((-_OWN - request.number, 0, left))
-    return tuple(found)

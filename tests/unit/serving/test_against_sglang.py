@@ -10,11 +10,12 @@ import pytest
 
 from tests.engines.cases import condensed
 from tests.engines.sglang_scheduler_cases import Case, cases
+from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import SchedulerOptions
-from windtunnel.serving.sglang_scheduler import SglangOptions, SglangScheduler
+from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_scheduler import SglangScheduler
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "serving" / "sglang_scheduler.json"
 RUNS: dict[str, Any] = {run["name"]: run for run in json.loads(GOLDEN.read_text(encoding="utf-8"))["runs"]}

@@ -11,7 +11,8 @@ import pytest
 from tests.engines.cases import Case, cases, condensed
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
+from windtunnel.serving.scheduler import Scheduler
+from windtunnel.serving.scheduler_options import SchedulerOptions
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "serving" / "vllm_scheduler.json"
 RUNS: dict[str, Any] = {run["name"]: run for run in json.loads(GOLDEN.read_text(encoding="utf-8"))["runs"]}

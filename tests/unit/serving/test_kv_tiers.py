@@ -12,9 +12,11 @@ from tests.unit.serving.traffic import Linear, traffic
 from windtunnel.cli.main import main
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
+from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Scheduler, SchedulerOptions
-from windtunnel.serving.sglang_scheduler import SglangOptions, SglangScheduler
+from windtunnel.serving.scheduler import Scheduler
+from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_scheduler import SglangScheduler
 
 PAGE = 16
 Prompts = list[tuple[int, ...]]
@@ -135,7 +137,7 @@ def test_everything_is_answered_and_given_back(sglang: bool, rate: float) -> Non
     assert len(one.served) == 150
     rank = one.ranks[0]
     assert rank.pool.free == rank.pool.capacity
-    assert not rank.loading
+    assert rank.loading is None or (not rank.loading.under_way and not rank.loading.kept_free)
     assert rank.wakes_s == float("inf")
     assert all(served.cached_tokens < served.request.prompt_tokens for served in one.served)
 
@@ -176,3 +178,35 @@ def test_serve_says_what_each_tier_found(capsys: pytest.CaptureFixture[str], tmp
     hybrid = "serve qwen3.5-397b-a17b --on mtt-s5000:16 --precision fp8 --kv-offloading-size 64".split()
     assert main(hybrid) == 2
     assert "recurrent states" in capsys.readouterr().err
+
+
+def test_a_client_that_leaves_while_its_cache_is_on_its_way_gives_all_back() -> None:
+    def request(number: int, name: int) -> Request:
+        keys = tuple(range(100 * name, 100 * name + 40))
+        return Request(number, 0.0, 640, 2, keys, PAGE)
+
+    one = replica(KvTiers([tier(10_000, rate=2000.0)], PAGE))
+    rank = one.ranks[0]
+    for number in range(3):
+        one.add(request(number, number))
+        one.advance(float("inf"))
+    first, second = rank.add(request(8, 0)), rank.add(request(9, 1))
+    one.advance(one.now_s + 1e-6)  # both have begun to load, or wait for room
+    assert rank.loading is not None
+    assert [entry[2] for entry in rank.loading.under_way] == [first]
+    rank.cancel(first)
+    assert not rank.loading.under_way
+    one.advance(float("inf"))
+    assert len(one.served) == 4
+    rank.add(request(10, 2))
+    while not any(waiting.loaded for waiting in rank.waiting):
+        if not rank.loading.under_way:
+            break
+        rank.schedule(rank.wakes_s - 1e-9)
+        for waiting in rank.loading.arrived(rank.wakes_s):
+            rank.waiting.appendleft(waiting)
+    for waiting in list(rank.waiting):
+        rank.cancel(waiting)
+    assert rank.pool.free == rank.pool.capacity
+    assert rank.loading.kept_free == 0
+    assert second.generated == 2

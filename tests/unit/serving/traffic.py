@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import SchedulerOptions
+from windtunnel.serving.scheduler_options import SchedulerOptions
 
 
 class Linear:

@@ -1,0 +1,68 @@
+"""What one prefill step may still take by SGLang's rules, and the options that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.serving.radix_pool import RadixPool
+from windtunnel.serving.radix_tree import EvictionPolicy
+
+CLIP_MAX_NEW_TOKENS = 4096
+"""Most output that admission counts with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SglangOptions:
+    """Options by their SGLang names; those shared with vLLM are in ``SchedulerOptions``.
+
+    Attributes:
+        chunked_prefill_size: most prompt tokens of a step; 0: ``max_num_batched_tokens``, below: prompts are not
+            cut. max_prefill_tokens: prompt tokens
+            after which no further prompt joins a step. schedule_conservativeness: factor on the first estimate of
+            output. radix_eviction_policy: which leaf goes first.
+    """
+
+    chunked_prefill_size: int = 0
+    max_prefill_tokens: int = 16384
+    schedule_conservativeness: float = 1.0
+    radix_eviction_policy: EvictionPolicy = EvictionPolicy.LRU
+
+
+NO_LIMIT = 1 << 60
+NO_TOKEN, OTHER = 0, -1
+"""Why no token of a prompt joins a step: no room in the cache, or none left in the step."""
+
+
+class PrefillBudget:
+    """What one step's prompts may still take: ``input`` and ``chunk`` tokens of work, ``total`` tokens of cache."""
+
+    def __init__(self, pool: RadixPool, most: int, chunk: int, promised: float) -> None:
+        self._pool = pool
+        self._page = pool.tree.page
+        self.input = most
+        self.chunk = chunk if chunk > 0 else NO_LIMIT
+        self._total = promised
+        self._current = 0
+
+    @property
+    def total(self) -> float:
+        """Tokens of cache that are neither held nor promised."""
+        return self._pool.free * self._page - self._total
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any cache is left."""
+        return self.total > 0 and self._pool.free * self._page > self._current
+
+    @property
+    def spent(self) -> bool:
+        """Whether the step can take no further token."""
+        return self.input <= 0 or self.chunk <= 0
+
+    def reserve(self, new: int, output: int) -> None:
+        """Charge one prompt with ``new`` tokens and ``output`` to come."""
+        whole = -(-new // self._page) * self._page
+        self._total += whole + self._page + output
+        self._current += whole + self._page
+        self.input -= whole
+        self.chunk -= whole
