@@ -35,6 +35,9 @@ MODELS = {
     "llama3-70b": {
         "layers": 80, "hidden": 8192, "heads": 64, "groups": 8, "ffn": 28672, "vocabulary": 128256,
     },
+    # of Megatron-LM's published weak scaling on H100
+    "gpt-7b": {"layers": 30, "hidden": 4096, "heads": 32, "groups": 32, "ffn": 16384, "vocabulary": 131072},
+    "gpt-16b": {"layers": 32, "hidden": 6144, "heads": 48, "groups": 48, "ffn": 24576, "vocabulary": 131072},
 }  # fmt: skip
 
 parser = argparse.ArgumentParser()
@@ -58,6 +61,7 @@ add("--recompute-num-layers", type=int)
 add("--train-iters", type=int, default=2)
 args = parser.parse_args()
 sizes = MODELS[args.model]
+is_gpt = args.model.startswith("gpt")
 
 if args.num_experts:
     from megatron.core.transformer.moe import moe_utils
@@ -81,9 +85,9 @@ config = TransformerConfig(
     num_attention_heads=sizes["heads"],
     num_query_groups=sizes["groups"],
     ffn_hidden_size=sizes["ffn"],
-    gated_linear_unit=True,
-    activation_func=functional.silu,
-    add_bias_linear=False,
+    gated_linear_unit=not is_gpt,
+    activation_func=functional.gelu if is_gpt else functional.silu,
+    add_bias_linear=is_gpt,
     hidden_dropout=0.0,
     attention_dropout=0.0,
     bf16=True,

@@ -95,3 +95,14 @@ def test_script_with_another_world_size(tmp_path: Path) -> None:
 )
 def test_options(tmp_path: Path, options: tuple[str, ...], code: str) -> None:
     assert error(windtunnel(tmp_path, *options, write(tmp_path, ""), status=2))["code"] == code
+
+
+def test_memory_that_runs_full_on_one_stage_is_the_answer_not_the_rank_that_waits(tmp_path: Path) -> None:
+    body = (
+        "import torch\nbig = torch.ones(1 << 14, 1 << 14, device='cuda')\n"
+        "if rank == 0:\n    keep = [torch.empty(1 << 32, device='cuda') for _ in range(9)]\n    dist.send(big, dst=1)\n"
+        "else:\n    dist.recv(big, src=0)\n    big @ big"
+    )
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:2", write(tmp_path, body), status=1)
+    assert error(answer)["code"] == "E443"
+    assert answer["memory"]["fits"] is False

@@ -13,11 +13,12 @@ from windtunnel.cli import output, run_answer
 from windtunnel.errors import WindtunnelError
 from windtunnel.network.model import NetworkModel
 from windtunnel.program import world_files
-from windtunnel.program.program import Program
+from windtunnel.program.program import Outcome, Program
 from windtunnel.results.run_result import RunResult
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.targets import for_world
 from windtunnel.timeline.cluster_totals import predict_world
+from windtunnel.timeline.predict import predict
 
 if TYPE_CHECKING:
     from windtunnel.capture.distributed.world import RankRecording
@@ -143,14 +144,24 @@ def answer(
     world = programs[0].origin.world_size
     sized = [for_world(cluster, world) for cluster in clusters]
 
-    def predict(_: Program, cluster: Cluster) -> RunResult:
+    def of_world(_: Program, cluster: Cluster) -> RunResult:
         return predicted(args, programs, cluster)
 
-    return run_answer.answer(args, programs[0], sized, saved=saved, ending=ending, predictor=predict)
+    return run_answer.answer(args, programs[0], sized, saved=saved, ending=ending, predictor=of_world)
 
 
 def predicted(args: argparse.Namespace, programs: Sequence[Program], cluster: Cluster) -> RunResult:
-    """A recorded world on one cluster."""
+    """A recorded world on one cluster; of one whose memory ran full, the rank that did, as far as it came."""
+    full = next((p for p in programs if p.origin.outcome is Outcome.OUT_OF_MEMORY), None)
+    if full is not None:  # the others wait for it for ever
+        return predict(
+            full,
+            cluster.chip,
+            cards=full.origin.world_size,
+            collective_time=NetworkModel(cluster).estimate,
+            strict=args.strict,
+            command=shlex.join(["windtunnel", *sys.argv[1:]]),
+        )
     return predict_world(
         programs,
         cluster.chip,
