@@ -55,6 +55,8 @@ add("--context-parallel-size", type=int, default=1, dest="cp")
 add("--expert-model-parallel-size", type=int, default=1, dest="ep")
 add("--sequence-parallel", action="store_true")
 add("--use-distributed-optimizer", action="store_true")
+add("--overlap-grad-reduce", action="store_true")
+add("--overlap-param-gather", action="store_true")
 add("--recompute-granularity", choices=["full", "selective"])
 add("--recompute-method", choices=["uniform", "block"])
 add("--recompute-num-layers", type=int)
@@ -147,7 +149,8 @@ def build(stage=None):
 chunks = [build(stage) for stage in (range(args.vpp) if args.vpp else (None,))]
 ddp = DistributedDataParallelConfig(
     use_distributed_optimizer=args.use_distributed_optimizer,
-    overlap_grad_reduce=False,
+    overlap_grad_reduce=args.overlap_grad_reduce,
+    overlap_param_gather=args.overlap_param_gather,
     grad_reduce_in_fp32=True,
 )
 model = [
@@ -165,6 +168,9 @@ optimizer = get_megatron_optimizer(
     model,
 )
 config.finalize_model_grads_func = finalize_model_grads
+if args.overlap_grad_reduce:
+    no_sync = [chunk.no_sync for chunk in model]
+    config.no_sync_func = no_sync if args.vpp else no_sync[0]
 micro_batches = args.global_batch_size // (args.micro_batch_size * mpu.get_data_parallel_world_size())
 
 

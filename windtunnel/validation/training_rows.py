@@ -33,6 +33,7 @@ class TrainingCase:
     assumed: tuple[str, ...]
 
 
+FEWEST_INTERLEAVED = 2
 LORA_RANK = 16
 """MLPerf's Llama-2-70B fine-tuning rules; NeMo's recipes use 8 to 32, which cost the same launches."""
 
@@ -171,8 +172,10 @@ def _megatron(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Cha
         assumed.append("gradients reduced in 16 bit")
     if not overlap_off:
         assumed.append("gradient, parameter and tensor-parallel communication overlap compute")
-    # `bf16_with_fp8_mixed`, the precision of NeMo's and Megatron Bridge's FP8 recipes, sets fp8_param_gather
-    fp8_parameters = layout.precision.is_fp8 and not fp32
+    # Megatron Bridge's `mixed_precision.py`, as NeMo's before it: fp8_param_gather is on for one scale per tensor and
+    # for MXFP8, off for blocks of 128; four-bit parameters are refused
+    kept = layout.precision in (Precision.FP8, Precision.MXFP8) and "block" not in row["precision"].lower()
+    fp8_parameters = kept and not fp32
     if fp8_parameters:
         assumed.append("parameters kept in FP8")
     return replace(
@@ -251,6 +254,9 @@ def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> C
 def _meta(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
     """Llama 3's trainer: FSDP that keeps what it gathered until the step ends (arXiv 2407.21783, section 3.3.2)."""
     changed, notes = _megatron(layout, assumed, row)
+    if "interleaved" in row.get("framework", "") and changed.chunks == 1 and changed.pipeline > 1:
+        changed = replace(changed, chunks=FEWEST_INTERLEAVED, schedule="interleaved")
+        notes = (*notes, "two model chunks a stage: the fewest that interleave, as it says it does")
     return replace(changed, sharding=Sharding.ZERO1), (*notes, "parameters gathered once a step")
 
 
