@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from windtunnel.cost.model import CostModel
+from windtunnel.cost.model import CostModel, Settings
 from windtunnel.errors import WindtunnelError
 from windtunnel.timeline.card import Card
 from windtunnel.timeline.prices import CollectiveTime, OpPrice, price_ops
@@ -29,7 +29,6 @@ class Clock:
         self.collective_time: CollectiveTime | None = None
         self._table = SiteTable()
         self._card = Card(self._table, graph_launch_s=state.chip.graph_launch_s.value)
-        self._model = CostModel(state.chip)
         self._prices: list[OpPrice] = []
         self._numbers: dict[tuple[int, int], int] = {}  # (spec, stream) → row of the table
         self._next_event = 0
@@ -81,4 +80,5 @@ class Clock:
         new = recorder.specs[len(self._prices) :]
         if new:
             works = [recorder.work_of(spec) for spec in new]
-            self._prices += price_ops(new, works, self._model, recorder.groups, self.collective_time)
+            model = CostModel(self.state.chip, Settings(allow_tf32=self.state.allow_tf32))
+            self._prices += price_ops(new, works, model, recorder.groups, self.collective_time)
