@@ -41,7 +41,8 @@ class Storage:
         """What ``untyped_storage().resize_`` does: FSDP frees and re-allocates parameters with it."""
         if nbytes == self.nbytes:
             return
-        self.ledger.free(self.number, self.nbytes)
+        if self.number >= 0:
+            self.ledger.free(self.number, self.nbytes)
         self.number = -1
         self.number = self.ledger.allocate(nbytes)
         self.nbytes = nbytes
@@ -60,13 +61,16 @@ class Ledger:
     """The order of allocations and frees, and the bytes alive. Written by ``Storage`` only.
 
     ``on_pressure`` is called after an allocation while live bytes are above ``limit_bytes``; it may take the
-    allocation back and raise ``torch.OutOfMemoryError`` in the script, at the operation that asked.
+    allocation back and raise ``torch.OutOfMemoryError`` in the script, at the operation that asked. ``keeps`` is False
+    where nobody will ask for the recording: a process that computes for days must not remember every tensor.
     """
 
     def __init__(self, events: list[int]) -> None:
         self.events = events
         self.sizes: list[int] = []
         self.categories: dict[int, Category] = {}
+        self.keeps = True
+        self._unkept = -1
         self.live_bytes = 0
         self.peak_bytes = 0
         self.limit_bytes: float = float("inf")
@@ -74,7 +78,10 @@ class Ledger:
         self.address_of: Callable[[int], int] | None = None
 
     def allocate(self, nbytes: int) -> int:
-        """Note an allocation and return its number. Sizes of 0 take no memory."""
+        """Note an allocation and return its number, below 0 where none are kept. Sizes of 0 take no memory."""
+        if not self.keeps:
+            self._unkept -= 1
+            return self._unkept
         number = len(self.sizes)
         self.sizes.append(nbytes)
         self.events.append(-2 * number - 1)
@@ -97,11 +104,13 @@ class Ledger:
 
     def mark(self, storage: Storage, category: Category) -> None:
         """Say what a storage holds."""
-        self.categories[storage.number] = category
+        if storage.number >= 0:
+            self.categories[storage.number] = category
 
     def mark_new(self, storage: Storage, category: Category) -> None:
         """The same, unless something was said already."""
-        self.categories.setdefault(storage.number, category)
+        if storage.number >= 0:
+            self.categories.setdefault(storage.number, category)
 
     def address(self, number: int) -> int:
         """Device address of an allocation; unique per number where no allocator was asked for."""

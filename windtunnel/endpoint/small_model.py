@@ -69,6 +69,7 @@ def main(told: Mapping[str, Any]) -> int:
         session = stack.enter_context(Session(chip, "values"))
         stack.enter_context(CudaNames(session))
         session.recorder.paused = True  # only the values are wanted
+        session.recorder.ledger.keeps = False
         try:
             model = SmallModel(Path(told["folder"]))
         except Exception as error:  # whatever transformers has against the folder

@@ -318,3 +318,20 @@ def test_rms_norm_is_one_kernel_each_way(
     ]
     assert names.count("aten._fused_rms_norm") == names.count("aten._fused_rms_norm_backward") == 1
     assert "aten.rsqrt" not in names
+
+
+def test_a_session_that_keeps_nothing_does_not_grow(values: Session) -> None:
+    recorder = values.recorder
+    x = torch.ones(64, 64, device="musa")
+    recorder.paused, recorder.ledger.keeps = True, False
+    before = len(recorder.events), len(recorder.ledger.sizes), recorder.ledger.live_bytes
+    places = set()
+    for _ in range(50):
+        y = x @ x
+        places.add(y.data_ptr())
+    assert y[0, 0] == 64.0
+    assert (len(recorder.events), len(recorder.ledger.sizes), recorder.ledger.live_bytes) == before
+    assert len(places) == 50
+    recorder.paused, recorder.ledger.keeps = False, True
+    kept = x @ x
+    assert recorder.ledger.live_bytes == before[2] + kept.numel() * 4
