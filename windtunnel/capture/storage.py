@@ -114,7 +114,7 @@ class Ledger:
 
     def address(self, number: int) -> int:
         """Device address of an allocation; unique per number where no allocator was asked for."""
-        if self.address_of is not None:
+        if self.address_of is not None and number >= 0:
             return self.address_of(number)
         return 0x7F00_0000_0000 + 512 * number
 

@@ -60,8 +60,11 @@ def main(told: Mapping[str, Any]) -> int:
     """Load, say so, answer until stdin ends."""
     from windtunnel.capture.cuda_names import CudaNames
     from windtunnel.capture.session import Session
+    from windtunnel.endpoint.vllm import settings, stand_ins
     from windtunnel.specs.targets import parse_target
 
+    if settings.asked_for():  # beside vLLM: transformers imports the same torchvision
+        stand_ins.install()
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # whatever libraries print is no answer
     chip = parse_target(told["on"], told["overrides"], [Path(one) for one in told["chips"]])[0].chip
