@@ -39,7 +39,14 @@ def _teams() -> Answer:
             Steady(of="FP8 weights, 8 cards", why=RECORDED),
             Steady(of="answers as long as those recorded", why=RECORDED),
         ),
-        why=("call graphs recorded from live teams, replayed in virtual time with their tools' times",),
+        why=(
+            "call graphs recorded from live teams, replayed in virtual time with their tools' times",
+            *serving_lines(
+                _deployment(8, OPTIONS),
+                Batch(sequences=32, context=PROMPT_TOKENS),
+                "one card of 8, a step of 32 sequences",
+            ),
+        ),
     )
 
 
@@ -53,7 +60,15 @@ def _screens() -> Answer:
                 "what is shown is that such sessions are served, and how fast",
             ),
         ),
-        why=("every turn sends all turns before it and a new screenshot of 1,920 × 1,080",),
+        why=(
+            "every turn sends all turns before it and a new screenshot of 1,920 × 1,080, whose 8,160 patches alone go "
+            "through the vision tower",
+            *serving_lines(
+                _deployment(8, OPTIONS),
+                Batch(sequences=1, new=2200, context=20_000),
+                "one card of 8, the new part of a turn read",
+            ),
+        ),
     )
 
 

@@ -27,10 +27,17 @@ SHOWN = 8
 
 @cache
 def kernel_lines(
-    model: str, cards: int, global_batch: int, sequence: int, space: Space, chip: str
+    model: str,
+    cards: int,
+    global_batch: int,
+    sequence: int,
+    space: Space | None,
+    chip: str,
+    precision: Precision = Precision.BF16,
 ) -> tuple[str, ...]:
-    """The operations of the busiest stage of the best layout of a BF16 training step."""
-    found = plan(model, chip, cards, global_batch, sequence, Precision.BF16, space).best
+    """The operations of the busiest stage of the best layout of a training step; ``space``: None searches all."""
+    found = plan(model, chip, cards, global_batch, sequence, precision, space).best
+    space = space or Space()
     if found is None:
         return ()
     layout = Layout(
@@ -44,6 +51,7 @@ def kernel_lines(
         context=found.context,
         expert=found.expert,
         schedule=found.schedule or "1f1b",
+        precision=precision,
         recompute=Recompute(found.recompute),
         sharding=Sharding(found.sharding),
         overlap_experts=space.overlap_experts and found.expert > 1,
@@ -60,7 +68,10 @@ def kernel_lines(
             number = program.site(event).spec
             seconds[program.specs[number]] += program_time.device_s[number]
             times[program.specs[number]] += 1
-    return _lines(((spec, times[spec], seconds[spec]) for spec in seconds), "busiest stage, one step")
+    return _lines(
+        ((spec, times[spec], seconds[spec]) for spec in seconds),
+        f"{chip}, {model} in {precision}: busiest stage, one step",
+    )
 
 
 def serving_lines(found: Deployment, batch: Batch, what: str) -> tuple[str, ...]:

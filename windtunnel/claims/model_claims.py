@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from windtunnel.claims.arithmetic import kernel_lines
 from windtunnel.claims.claim import Answer, Claim, Says, Setting, Steady, Variation
 from windtunnel.claims.evidence import alignment, alignment_scores, stack_runs
 from windtunnel.claims.prices import H100, S5000, card, plan, plan_command, ratio
@@ -19,7 +20,7 @@ GROUP = "The models"
 QWEN = "qwen3.5-397b-a17b"
 MILLION = 1_048_576
 VISION = "qwen3-vl-8b"
-ALIGN = "windtunnel align digits-vqa --steps 60 --reference h100-sxm:bf16 --candidate mtt-s5000:fp8"
+ALIGN = "windtunnel align --steps 60 --reference h100-sxm:bf16 --candidate mtt-s5000:fp8 digits-vqa"
 SMALL = "a small vision-language model on digits stands for it"
 NO_FIGURE = "no figure was published, and what runs does so whatever is assumed of speeds"
 
@@ -180,6 +181,7 @@ def _fine_tuning() -> Answer:
             f"{card().memory_bytes_per_s.value / card(H100).memory_bytes_per_s.value:.2f}, links "
             f"{card().link_bytes_per_s.value / card(H100).link_bytes_per_s.value:.2f}: nothing a step needs is faster",
             *_steps(usual),
+            *(line for name in (S5000, H100) for line in kernel_lines(*usual, None, name)),
         ),
     )
 
@@ -290,7 +292,7 @@ CLAIMS = (
         said="mthreads.com product page, 2026",
         workload="a ten-thousand-card cluster; what deviates is not stated",
         assumed=("which deviation of what is meant is not stated",),
-        command="windtunnel align wide-digits --reference h100-sxm:fp8 --candidate mtt-s5000:fp8",
+        command="windtunnel align --reference h100-sxm:fp8 --candidate mtt-s5000:fp8 wide-digits",
         evaluate=_deepseek_deviation,
     ),
 )

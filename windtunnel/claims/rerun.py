@@ -30,7 +30,7 @@ ENGINES = "/tmp/windtunnel-engines"
 """Where ``tests/engines/run.sh`` puts vLLM unless WINDTUNNEL_ENGINES says otherwise."""
 CLIENTS = "python -m pytest tests/engines/test_clients.py"
 SERVE = "windtunnel serve qwen3.5-397b-a17b --on mtt-s5000:8 --precision fp8-block --tensor-parallel-size 8"
-ALIGN = "windtunnel align digits-vqa --steps 60 --reference h100-sxm:bf16 --candidate mtt-s5000:fp8"
+ALIGN = "windtunnel align --steps 60 --reference h100-sxm:bf16 --candidate mtt-s5000:fp8 digits-vqa"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,22 +141,27 @@ def rerun(names: Sequence[str], progress: Callable[[str], None]) -> None:
     if "robobrain" in names:
         progress(ALIGN)
         _align()
-    wanted = [recipe for recipe in RECIPES if recipe.topic in names]
-    kept = [
-        run for run in runs() if run.topic not in names or not any(run.command == r.command for r in wanted)
-    ]
-    made = []
-    for recipe in wanted:
-        progress(f"{recipe.title}: {recipe.what}")
-        if (found := _run(recipe)) is not None:
-            made.append(found)
+    made: dict[str, Run] = {}
+    for recipe in RECIPES:
+        if recipe.topic in names:
+            progress(f"{recipe.title}: {recipe.what}")
+            if (found := _run(recipe)) is not None:
+                made[recipe.command] = found
     if "stack" in names:
         progress(f"vLLM: {CLIENTS}")
         if (clients := _clients()) is not None:
-            kept = [run for run in kept if run.command != CLIENTS]
-            made.append(clients)
+            made[CLIENTS] = clients
     if made:
-        save_runs((*kept, *made))
+        save_runs(merged(runs(), made))
+
+
+def merged(kept: Sequence[Run], made: dict[str, Run]) -> tuple[Run, ...]:
+    """What is on record with what was made anew in its place; what could not be made again stays as it was."""
+    known = {run.command for run in kept}
+    return (
+        *(made.get(run.command, run) for run in kept),
+        *(run for command, run in made.items() if command not in known),
+    )
 
 
 def _clients() -> Run | None:

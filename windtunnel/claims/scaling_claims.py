@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from windtunnel.claims.arithmetic import kernel_lines
 from windtunnel.claims.claim import Answer, Claim, Says, Setting, Steady, Variation
 from windtunnel.claims.prices import S5000, card, collective, plan
 from windtunnel.claims.region import Region, Turn, solve, table
@@ -113,6 +114,8 @@ def _setting(
         return None
     weak = " --weak" if batches[1] > batches[0] else ""
     layout = "" if space is BEST else f" --tp {space.tensor} --pp {space.pipeline}"
+    layout += " --fsdp" if space.sharding else ""
+    layout += f" --micro-batch {space.micro_batch} --recompute {space.recompute}" if space.micro_batch else ""
     command = (
         f"windtunnel plan {model} --on {S5000} --scale {sizes[0]},{sizes[1]}{weak} --global-batch {batches[0]}"
         f" --sequence {sequence}{layout}"
@@ -220,6 +223,7 @@ def _scaled(
             "width: what both sizes compute alike cancels; left are the exchange, and kernels of other "
             "shapes where the "
             "layouts differ",
+            *kernel_lines(MODEL, sizes[1], grown, SEQUENCE, same, S5000),
         ),
     )
 

@@ -161,11 +161,8 @@ def _against_h20() -> Answer:
     )
 
 
-@cache
-def _stream(
-    cards: int, tensor: int, speculation: Speculation, eager: bool = False, *changed: str
-) -> Point | None:
-    options = DeploymentOptions(
+def _stream_options(cards: int, tensor: int, eager: bool) -> DeploymentOptions:
+    return DeploymentOptions(
         precision=FP8,
         tensor_parallel_size=tensor,
         data_parallel_size=cards // tensor,
@@ -173,6 +170,13 @@ def _stream(
         gpu_memory_utilization=0.95,
         enforce_eager=eager,
     )
+
+
+@cache
+def _stream(
+    cards: int, tensor: int, speculation: Speculation, eager: bool = False, *changed: str
+) -> Point | None:
+    options = _stream_options(cards, tensor, eager)
     try:
         points = Sweep(DEEPSEEK, card(S5000, *changed), cards=(cards,), options=options).decode(
             (1,), (4096,), speculation
@@ -236,7 +240,14 @@ def _single_stream() -> Answer:
         ),
         would_take="fewer and shorter waits: a token passes 61 layers, each with kernels and exchanges too "
         "small for the card",
-        why=tuple(f"{s.label}: {1e3 / s.prediction.value:.1f} ms a token" for s in settings),
+        why=(
+            *(f"{s.label}: {1e3 / s.prediction.value:.1f} ms a token" for s in settings),
+            *serving_lines(
+                deploy(shipped_model(DEEPSEEK), cluster_of(card(), 16), _stream_options(16, 16, False)),
+                Batch(sequences=1, context=4096),
+                "one card of 16 (TP 16), one token of one sequence",
+            ),
+        ),
     )
 
 

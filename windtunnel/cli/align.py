@@ -31,7 +31,7 @@ WORKLOADS = {
 MIN_REPLICAS = 3
 EXAMPLES = """examples:
   windtunnel align digits-vqa --steps 60
-  windtunnel align train.py --reference h100-sxm:bf16 --candidate mtt-s5000:fp8
+  windtunnel align --reference h100-sxm:bf16 --candidate mtt-s5000:fp8 train.py
   windtunnel align --reference h100-sxm:fp8 --candidate mtt-s5000:fp8 train.py --batch-size 8
   windtunnel align --steps 200 --evaluate score_items -m package.train
 

@@ -73,11 +73,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(findings: Sequence[Finding], width: int) -> list[str]:
-    from windtunnel.claims.page import claimed, told
+    from windtunnel.claims.page import claimed, is_reading, told
 
     rows = []
     for finding in findings:
         predicted, interval = "–", ""
+        readings = [setting for setting in finding.answer.settings if is_reading(setting)]
+        measured = told(finding.claim, readings[0].prediction)[0] if readings else ""
         if finding.best is not None:
             predicted, interval = told(finding.claim, finding.best.prediction)
         kept, of = finding.robust
@@ -85,6 +87,7 @@ def _table(findings: Sequence[Finding], width: int) -> list[str]:
             (
                 finding.claim.name,
                 claimed(finding.claim),
+                measured,
                 predicted,
                 interval,
                 str(finding.verdict),
@@ -94,6 +97,7 @@ def _table(findings: Sequence[Finding], width: int) -> list[str]:
     columns = (
         TextColumn("Claim"),
         TextColumn("said", right=True),
+        TextColumn("measured", right=True, rank=1),
         TextColumn("predicted", right=True),
         TextColumn("80 % interval", right=True, rank=2),
         TextColumn("verdict", shorten=Shorten.WRAP, least=9),

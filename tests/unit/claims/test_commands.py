@@ -39,6 +39,7 @@ def _parser(command: str) -> Parser:
     subparsers = parser.add_subparsers(dest="command")
     importlib.import_module(modules[command]).add_parser(subparsers)
     add_global_options(subparsers.choices[command], top=False)
+    parser.commands = subparsers.choices
     return parser
 
 
@@ -51,8 +52,12 @@ def test_the_page_names_commands() -> None:
 def test_the_command_line_takes_it(command: str) -> None:
     words = shlex.split(command)
     assert words[0] == "windtunnel"
-    _, unknown = _parser(words[1]).parse_known_args(words[1:])
+    parser = _parser(words[1])
+    taken, unknown = parser.parse_known_args(words[1:])
     assert not unknown
+    if words[1] == "align":  # what follows the script is the script's
+        own = parser.commands["align"]._option_string_actions
+        assert not [word for word in taken.target if word in own], "options stand before the script"
 
 
 @pytest.mark.parametrize("command", QUICK)

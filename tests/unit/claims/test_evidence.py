@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from windtunnel.claims import evidence
+from windtunnel.claims import evidence, rerun
 from windtunnel.claims.catalogue import CLAIMS, named
 from windtunnel.errors import WindtunnelError
 
@@ -28,3 +28,14 @@ def test_names_are_unique_and_wrong_ones_are_told() -> None:
     with pytest.raises(WindtunnelError, match="sponges") as caught:
         named(["sponges"])
     assert "sponge" in caught.value.hint
+
+
+def test_runs_that_cannot_be_made_again_stay() -> None:
+    def run(command: str, outcome: str) -> evidence.Run:
+        return evidence.Run(
+            topic="stack", stack="S 1", what="w", command=command, outcome=outcome, date="2026-01-01"
+        )
+
+    kept = (run("a", "old"), run("b", "old"))
+    found = rerun.merged(kept, {"b": run("b", "new"), "c": run("c", "new")})
+    assert [(one.command, one.outcome) for one in found] == [("a", "old"), ("b", "new"), ("c", "new")]
