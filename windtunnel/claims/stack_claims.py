@@ -32,7 +32,8 @@ def _sglang() -> Answer:
             "its SchedulePolicy over its RadixCache orders 32 of 32 recorded queues as `--scheduler sglang` does "
             "(`tests/engines/run_sglang.sh`)",
             "building its LlamaForCausalLM on the card, with its native attention and random weights, stops where "
-            "sgl_kernel looks for a library of its own for this compute capability; `--strict` refuses the CUDA names by "
+            "sgl_kernel looks for a library of its own for this compute capability; `--strict` refuses the "
+            "CUDA names by "
             "which it looks for cards, torchada 0.1.103 (the maker's adapter) installed or not",
         ),
     )
