@@ -89,6 +89,7 @@ def _validated(args: argparse.Namespace) -> Accuracy:
     from windtunnel.report.files import write_bytes
     from windtunnel.validation.folder import files_of, predict_folder
     from windtunnel.validation.groups import by_family, by_file
+    from windtunnel.validation.left_out import left_out
     from windtunnel.validation.nearest import Nearest
     from windtunnel.validation.page import Accuracy
     from windtunnel.validation.peers import beside_peers
@@ -126,6 +127,7 @@ def _validated(args: argparse.Namespace) -> Accuracy:
             *beside_peers(args.data, answers, args.data.resolve().name),
             *(beside_peers(args.calibration, fitted, "calibration") if args.calibration else ()),
         ),
+        left_out=left_out(),
     )
 
 
@@ -141,6 +143,7 @@ def _as_json(accuracy: Accuracy) -> dict[str, object]:
         "groups": [as_json(group) for group in worst_first(accuracy.groups)],
         "calibration": [as_json(group) for group in worst_first(accuracy.calibration)],
         "peers": [asdict(peer) for peer in accuracy.peers],
+        "left_out": [asdict(fit) | {"met": fit.met} for fit in accuracy.left_out],
         "unused_files": [{"file": name, "reason": reason} for name, reason in accuracy.unused],
     }
 

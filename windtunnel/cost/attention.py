@@ -9,6 +9,9 @@
               + max(longest, total + tail × longest) + max(handled, memory)        (``memory_path.py``)
     handled = bytes ÷ (move × multiprocessors × clock)
 
+    tiles   = sequences × heads × ⌈queries ÷ 128⌉, or sequences × KV heads × ⌈queries × group ÷ 128⌉ where the kernel
+              packs the heads that share a KV head into one tile (``pack``: FlashAttention 3; chosen while fitting)
+
 with the sustained clock of ``gemm.py``. ``products`` is 1 forward and 2.5 backward; ``narrow`` is the loss of
 small head dimensions; ``softmax`` the work of a score in units of one exponential, which runs beside the
 products and shows where it is not much shorter; ``tail`` how much of the longest tile is left over when the
@@ -57,11 +60,13 @@ class AttentionParameters:
     throttle: float
     fill_clocks: float
     floor_clocks: float
+    pack: bool
 
     @classmethod
     def of(cls, fit: Fit) -> AttentionParameters:
         """The parameters of a fit."""
-        return cls(*(fit.value(name) for name in cls.__slots__))
+        numbers = {name: fit.value(name) for name in cls.__slots__ if name != "pack"}
+        return cls(**numbers, pack=fit.value("pack", 0.0) > 0)
 
 
 THROTTLE_S = 2e-3
@@ -71,13 +76,17 @@ RULED = ("flash", "efficient", "cudnn")
 """Paths of PyTorch that the chip's rules govern; other kernels were called by name and take what they take."""
 
 
-def keys_visited(batch: Batch, skip: float = 1.0) -> tuple[Floats, Floats]:
+def keys_visited(
+    batch: Batch, skip: float = 1.0, queries: Floats | float = QUERY_TILE
+) -> tuple[Floats, Floats]:
     """Mean and largest number of keys that a tile of queries visits; block masks through ``flops``.
 
-    ``skip``: the share of the tiles outside a window that the kernel passes over.
+    Args:
+        skip: the share of the tiles outside a window that the kernel passes over.
+        queries: positions that a tile spans.
     """
     q, kv = np.maximum(batch.dim("q_len", 1), 1.0), np.maximum(batch.dim("kv_len", 1), 1.0)
-    tile = np.minimum(QUERY_TILE, q)
+    tile = np.minimum(queries, q)
     past = np.maximum(kv - q, 0.0)
     mean = np.where(batch.dim("causal") > 0, np.minimum(kv, past + (q + tile) / 2.0), kv)
     window = batch.dim("window")
@@ -117,6 +126,12 @@ def _heads(batch: Batch) -> Floats:
     return batch.dim("batch", 1) * batch.dim("heads", 1)
 
 
+def _group(batch: Batch) -> Floats:
+    """Heads that share a KV head."""
+    kv_heads = batch.dim("kv_heads")
+    return np.where(kv_heads > 0, np.maximum(batch.dim("heads", 1) / np.maximum(kv_heads, 1.0), 1.0), 1.0)
+
+
 def _scores(batch: Batch) -> Floats:
     return np.asarray(_heads(batch) * batch.dim("q_len", 1) * batch.dim("kv_len", 1))
 
@@ -134,8 +149,9 @@ def _fused(batch: Batch, chip: Chip, p: AttentionParameters, throttle_s: float) 
     matrix = _products(batch) * 2.0 * QUERY_TILE * units * slowness
     exps = p.softmax * QUERY_TILE / (EXPONENTIALS * chip.clock_hz.value)
     unit = np.hypot(matrix, exps)
-    tiles = _heads(batch) * np.ceil(batch.dim("q_len", 1) / QUERY_TILE)
-    keys, most = keys_visited(batch, p.skip)
+    group = _group(batch) if p.pack else np.ones(len(batch))
+    tiles = _heads(batch) / group * np.ceil(batch.dim("q_len", 1) * group / QUERY_TILE)
+    keys, most = keys_visited(batch, p.skip, np.maximum(QUERY_TILE / group, 1.0))
     longest = most * unit
     compute = np.maximum(longest, tiles * keys * unit / units + p.tail * longest)
     moved = batch.bytes_moved * _products(batch)

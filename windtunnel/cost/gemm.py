@@ -1,6 +1,7 @@
 """Dense matrix products, all precisions: what a vendor library does with C[m, n] = A[m, k] · B[k, n].
 
-The library picks, from a few tile shapes and split-K factors, the fastest. For one choice (tm × tn, s):
+The library picks, from the tile shapes and split-K factors on its menu (``tiles.py``), the fastest. For one choice
+(tm × tn, s):
 
     tiles    = batch × ⌈m ÷ tm⌉ × ⌈n ÷ tn⌉ × s              waves = ⌈tiles ÷ multiprocessors⌉
     compute  = waves × ⌈k ÷ s⌉ × 2 × tm × tn × multiprocessors × (1 ÷ matrix + feed ÷ around)  (``peaks.py``)
@@ -8,10 +9,12 @@ The library picks, from a few tile shapes and split-K factors, the fastest. For 
     cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (cache × cache bandwidth)
     stream   = waves × ⌈k ÷ s⌉ × (min(tm, m) + min(tn, n)) × element ÷ (stream × clock)
     memory   = bytes × miss(footprint) ÷ (dram × bandwidth)                          (``memory_path.py``)
-    time     = floor + waves × fill ÷ clock + |compute, cache, stream, memory| [+ split-K reduction]
+    store    = waves × min(tm, m) × min(tn, n) × 2 bytes ÷ (store × clock)
+    time     = floor + waves × fill ÷ clock + store + |compute, cache, stream, memory| [+ split-K reduction]
 
 ``|…|`` is the norm of order 8: the largest, and a little more where others come near. ``edge`` is the cost of feeding
-small tiles, ``fill`` one tile's prologue and epilogue, ``stream`` the bytes a clock that one multiprocessor
+small tiles, ``fill`` one tile's prologue, ``store`` the bytes a clock at which one multiprocessor converts and writes
+a finished tile (what products of small k are made of), ``stream`` the bytes a clock that one multiprocessor
 draws (bytes in flight ÷ latency: what bounds a chip of which few multiprocessors are busy), ``cache`` counts
 reuse that multicast adds. The footprint is both activations once and the weights ``CYCLE`` times in every partition
 of the cache: between two uses of one weight others pass, in a program and in the benchmarks, so that weights come
@@ -39,34 +42,14 @@ from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
 from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds, missed
 from windtunnel.cost.peaks import issue_flops, matrix_flops, power_slowdown
+from windtunnel.cost.tiles import MENUS, Menu
 from windtunnel.specs.schema import Chip
-
-TILES = (
-    (256, 256),
-    (256, 128),
-    (128, 256),
-    (128, 128),
-    (128, 64),
-    (64, 256),
-    (64, 128),
-    (64, 64),
-    (32, 128),
-    (32, 64),
-    (16, 128),
-    (16, 64),
-    (16, 32),
-)
-"""(rows, columns) of output tiles that libraries ship for tensor cores."""
-
-SPLITS = (1, 2, 4, 8, 16)
-"""Split-K factors."""
-
-_TILE_M = np.array([float(rows) for rows, _ in TILES]).reshape(-1, 1, 1)
-_TILE_N = np.array([float(columns) for _, columns in TILES]).reshape(-1, 1, 1)
-_SPLIT = np.array([float(split) for split in SPLITS]).reshape(1, -1, 1)
 
 ROWS_AT_ONCE = 512
 """Products that all tiles are tried on at once: what keeps the arrays in a processor's cache."""
+
+OUTPUT_BYTES = 2.0
+"""Bytes of an output element, whatever the operands."""
 
 TILE_K = 64
 """K is walked in steps of this many elements."""
@@ -80,8 +63,8 @@ QUANTISE_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class GemmParameters:
-    """FLOPs and bytes a clock and multiprocessor (issue, stream), rows (edge), fractions of bandwidths,
-    clocks and seconds.
+    """FLOPs and bytes a clock and multiprocessor (issue, stream, store), rows (edge), fractions of bandwidths,
+    clocks and seconds; the tiles there are.
     """
 
     issue: float
@@ -92,13 +75,16 @@ class GemmParameters:
     fill_clocks: float
     floor_clocks: float
     split_clocks: float
+    store: float
     throttle: float
     throttle_s: float
+    menu: Menu
 
     @classmethod
     def of(cls, fit: Fit) -> GemmParameters:
         """The parameters of a fit."""
-        return cls(*(fit.value(name) for name in cls.__slots__))
+        numbers = {name: fit.value(name) for name in cls.__slots__ if name != "menu"}
+        return cls(**numbers, menu=MENUS[int(fit.value("menu", 0.0))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,27 +161,30 @@ def product_times(
 def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap: bool) -> Times:
     """All tiles (first axis) and splits (second) of all products (third) at once."""
     units, clock = chip.multiprocessors.value, chip.clock_hz.value
-    tiles = x.batch * np.ceil(x.m / _TILE_M) * np.ceil(x.n / _TILE_N) * _SPLIT
+    rows, columns = p.menu.tiles(x.m)
+    splits = p.menu.splits()
+    tiles = x.batch * np.ceil(x.m / rows) * np.ceil(x.n / columns) * splits
     waves = np.ceil(tiles / units)
-    depth = np.ceil(x.k / (_SPLIT * TILE_K)) * TILE_K
-    feed = 1.0 + p.edge * (1.0 / _TILE_M + 1.0 / _TILE_N)
+    depth = np.ceil(x.k / (splits * TILE_K)) * TILE_K
+    feed = 1.0 + p.edge * (1.0 / rows + 1.0 / columns)
     flop_s = 1.0 / matrix_flops(chip, precision) + feed / issue_flops(chip, precision, p.issue)
-    tile_bytes = _TILE_M * x.a_bytes + _TILE_N * x.b_bytes
-    drawn = np.minimum(x.m, _TILE_M) * x.a_bytes + np.minimum(x.n, _TILE_N) * x.b_bytes
+    tile_bytes = rows * x.a_bytes + columns * x.b_bytes
+    drawn = np.minimum(x.m, rows) * x.a_bytes + np.minimum(x.n, columns) * x.b_bytes
+    written = np.minimum(x.m, rows) * np.minimum(x.n, columns) * OUTPUT_BYTES
     steps = waves * depth
-    compute = steps * (2.0 * _TILE_M * _TILE_N * units * flop_s)
+    compute = steps * (2.0 * rows * columns * units * flop_s)
     cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
     memory = np.maximum(steps * (drawn / (p.stream * clock)), _memory_s(x, chip, p))
+    fixed = (p.floor_clocks + waves * (p.fill_clocks + written / p.store)) / clock
+    fixed = fixed + _split_s(x, splits, chip, p)
+    boosted = _body(compute, cache, memory, overlap) + fixed
+    slower = power_slowdown(chip, p.throttle) - 1.0
+    compute = compute * (1.0 + slower * boosted / (boosted + p.throttle_s))
     body = _body(compute, cache, memory, overlap)
-    seconds = body + (p.floor_clocks + waves * p.fill_clocks) / clock + _split_s(x, chip, p)
+    seconds = body + fixed
     choice = seconds.reshape(-1, len(x.m)).argmin(axis=0)
     terms = (compute, cache, memory, body, seconds)
     compute, cache, memory, body, seconds = (_chosen(term, choice) for term in terms)
-    slower = power_slowdown(chip, p.throttle) - 1.0
-    compute = compute * (1.0 + slower * seconds / (seconds + p.throttle_s))
-    fixed = seconds - body
-    body = _body(compute, cache, memory, overlap)
-    seconds = body + fixed
     bound = np.where(cache > memory, int(Limit.CACHE), int(Limit.MEMORY))
     bound = np.where(compute >= np.maximum(cache, memory), int(Limit.COMPUTE), bound)
     return Times(seconds, np.where(2.0 * body >= seconds, bound, int(Limit.LATENCY)))
@@ -207,10 +196,10 @@ def _memory_s(x: Products, chip: Chip, p: GemmParameters) -> Floats:
     return np.asarray(slow * missed(x.footprint(partitions), chip))
 
 
-def _split_s(x: Products, chip: Chip, p: GemmParameters) -> Floats:
+def _split_s(x: Products, splits: Floats, chip: Chip, p: GemmParameters) -> Floats:
     """Seconds that split K adds: FP32 partial sums written and read once, and a pass over them."""
-    partial = 2.0 * 4.0 * _SPLIT * (x.m * x.n * x.batch) / (CACHE_SHARE * chip.l2_bytes_per_s.value)
-    return np.where(_SPLIT > 1, p.split_clocks / chip.clock_hz.value + partial, 0.0)
+    partial = 2.0 * 4.0 * splits * (x.m * x.n * x.batch) / (CACHE_SHARE * chip.l2_bytes_per_s.value)
+    return np.where(splits > 1, p.split_clocks / chip.clock_hz.value + partial, 0.0)
 
 
 def _chosen(term: Floats, choice: Ints) -> Floats:

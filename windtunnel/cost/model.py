@@ -31,7 +31,10 @@ from windtunnel.cost import (
     unknown,
 )
 from windtunnel.cost.batch import Batch
-from windtunnel.cost.fit import Choice, Fit, choose, factors, load, transfer, transfer_kind
+from windtunnel.cost.borrow import Distance, distance, kin_spread
+from windtunnel.cost.choose import Choice, choose
+from windtunnel.cost.fit import Fit, apart, factors
+from windtunnel.cost.fit_files import transfer
 from windtunnel.cost.host import host_time_s
 from windtunnel.cost.kernel_time import Floats, KernelTime, Limit, Times
 from windtunnel.estimate import Source
@@ -195,13 +198,14 @@ class CostModel:
     def _borrowed(self, file: str, choice: Choice, batch: Batch, seconds: Floats) -> tuple[Floats, Floats]:
         """The interval of a fit of another chip or library: what such fits missed where they could be checked."""
         known = transfer(file)
-        kind = transfer_kind(
-            choice, load(file), self.chip, self.settings.library, batch.precision, batch.variant
-        )
-        where, how = kind.split("/")
-        for name in (kind, f"chip/{how}", f"{where}/same", "chip/same"):
-            if name in known:
-                return factors(known[name], seconds)
+        from_here = distance(choice.fit, self.chip, self.settings.library, batch.precision, batch.variant)
+        if from_here == Distance("kin", "same", "same"):
+            low, high = choice.fit.interval(seconds)
+            spread = kin_spread(choice.fit.chip, self.chip)
+            return apart(low, spread), apart(high, spread)
+        for item in from_here.near_enough():
+            if str(item) in known:
+                return factors(known[str(item)], seconds)
         low, high = choice.fit.interval(seconds)
         return (
             np.minimum(low**BORROWED_WIDENING, BORROWED_LOW),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from windtunnel.cost.fit import load
+from windtunnel.cost.fit_files import load
 from windtunnel.program.work import Family, Work
 from windtunnel.specs.schema import Chip
 

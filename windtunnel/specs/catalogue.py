@@ -43,6 +43,15 @@ def chip_names(folders: Sequence[Path] = ()) -> list[str]:
     return sorted(_places(tuple(folders)))
 
 
+@cache
+def generation_of(name: str) -> str:
+    """Which chips run the same kernels: a shipped chip's architecture without its refinements (``Blackwell`` of a
+    Blackwell Ultra); the name itself where it is no shipped chip's.
+    """
+    folder = _shipped().get(name)
+    return name if folder is None else _shipped_chip(folder).architecture.partition(" ")[0]
+
+
 def _places(folders: tuple[Path, ...]) -> Mapping[str, Path]:
     """Folder of every chip by id. A user's chip hides a shipped one of the same name."""
     places = dict(_shipped())

@@ -78,9 +78,8 @@ def predict_rows(rows: MeasuredRows, chip_of: ChipOf) -> Predicted:
 
 
 def asked_library(name: str) -> str:
-    """The library to ask for: rows that called PyTorch get what programs get; ``+`` starts a remark."""
-    library = name.split("+")[0]
-    return "" if library.split("@")[0] == "torch" else library
+    """The library to ask for: rows that called PyTorch get what programs get."""
+    return "" if name.split("@")[0] == "torch" else name
 
 
 def roofline(batch: Batch, chip: Chip) -> Floats:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jinja2
 
 from windtunnel.validation.groups import Group, worst_first
+from windtunnel.validation.left_out import LeftOut, share_met
 from windtunnel.validation.peers import Peer
 
 LISTED_ROWS_MIN = 10
@@ -25,6 +26,7 @@ class Accuracy:
         unused: files of which nothing was read, and why. data: name of the folder.
         calibration: groups by file and target of the tables that the models were fitted to.
         peers: other simulators on the same rows.
+        left_out: the kernel fits on shapes that were left out of them.
     """
 
     rows: int
@@ -35,6 +37,7 @@ class Accuracy:
     date: str = ""
     calibration: tuple[Group, ...] = ()
     peers: tuple[Peer, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class _View:
     calibration: list[Group]
     groups: list[Group]
     small: int
+    met: float
     reasons: list[tuple[str, str, int]]
     accuracy: Accuracy
 
@@ -79,7 +83,8 @@ def _view(accuracy: Accuracy) -> _View:
     listed = sorted(((file, reason, count) for (file, reason), count in reasons.items()), key=_by_count)
     files = [group for group in worst_first(accuracy.files) if group.median_all is not None]
     fitted = [group for group in worst_first(accuracy.calibration) if group.median_all is not None]
-    return _View(files, fitted, worst_first(large), len(measured) - len(large), listed, accuracy)
+    met = share_met(accuracy.left_out)
+    return _View(files, fitted, worst_first(large), len(measured) - len(large), met, listed, accuracy)
 
 
 def _by_count(entry: tuple[str, str, int]) -> tuple[int, str, str]:

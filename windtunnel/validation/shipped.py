@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from windtunnel.validation.groups import Group
+from windtunnel.validation.left_out import left_out
 from windtunnel.validation.page import Accuracy
 from windtunnel.validation.peers import Peer
 
@@ -49,6 +50,7 @@ def decode(text: str) -> Accuracy:
         date=str(data["date"]),
         calibration=tuple(_group(item) for item in data.get("calibration", ())),
         peers=tuple(Peer(**item) for item in data.get("peers", ())),
+        left_out=left_out(),
     )
 
 

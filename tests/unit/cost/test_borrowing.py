@@ -9,7 +9,10 @@ import pytest
 
 from tests.unit.cost.sample_chips import sample_chip
 from tests.unit.cost.sample_works import decode, gemm
-from windtunnel.cost.fit import Fit, Regime, choose_from, load, transfer, transfer_kind
+from windtunnel.cost.borrow import distance, kin_spread
+from windtunnel.cost.choose import choose_from
+from windtunnel.cost.fit import Fit, Regime
+from windtunnel.cost.fit_files import load, transfer
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.cost.memory_path import memory_seconds
 from windtunnel.cost.model import CostModel, Settings
@@ -104,13 +107,63 @@ def test_a_borrowed_fit_is_less_sure_than_an_own_one(library: str, work: object)
 
 def test_intervals_of_borrowed_fits_are_those_of_what_was_left_out() -> None:
     for family in ("gemm", "attention", "decode_attention", "grouped_gemm", "deltanet", "pointwise"):
+        assert transfer(family)
         for kind, regimes in transfer(family).items():
-            assert kind.split("/")[0] in ("chip", "path")
+            assert kind.split("/")[0] in ("own", "kin", "far")
             assert all(regime.low < 0.9 and regime.high > 1.1 for regime in regimes)
             assert regimes[-1].upper_s == float("inf")
-    fits = load("gemm")
-    on_l40s = choose_from(
-        fits, chip("l40s"), family="gemm", library="trtllm", precision="bf16", variant="", repeated=True
-    )
-    assert on_l40s is not None
-    assert transfer_kind(on_l40s, fits, chip("l40s"), "trtllm", "bf16", "") == "chip/same"
+
+
+def come_from(on: str, library: str, precision: str = "bf16", variant: str = "", family: str = "gemm") -> str:
+    found = choose_from(
+        load(family), chip(on),
+        family=family, library=library, precision=precision, variant=variant, repeated=True,
+    )  # fmt: skip
+    assert found is not None
+    return str(distance(found.fit, chip(on), library, precision, variant))
+
+
+def test_how_far_a_fit_comes() -> None:
+    assert come_from("h100-sxm", "trtllm", "fp8") == "own/same/same"
+    assert come_from("h200", "trtllm", "fp8") == "kin/same/same"
+    assert come_from("l40s", "trtllm") == "far/same/same"
+    assert come_from("b200", "vllm") == "own/same/same"  # cuBLAS is cuBLAS
+    assert come_from("b200", "vllm", "fp8") == "far/same/same"  # whose tiles go by a rule of their own
+    assert come_from("b200", "sglang", "fp8", "block128") == "own/other/same"
+    assert come_from("gb300", "sglang", "fp8", "block128") == "kin/other/same"
+    assert come_from("b200", "trtllm_gen@vllm", "fp8", family="grouped_gemm") == "own/same/other"
+
+
+def test_a_fit_of_a_kin_is_surer_the_more_alike_the_chips_are() -> None:
+    assert 0.1 == kin_spread("h100-sxm", chip("h100-sxm")) < kin_spread("h100-sxm", chip("h200"))
+    assert kin_spread("h100-sxm", chip("h200")) < kin_spread("h100-sxm", chip("h20"))
+
+
+def test_a_whole_module_stands_in_for_no_kernel() -> None:
+    module = fit("h100-sxm", "fa3@vllm-module", issue=1e4)
+    other = fit("h100-sxm", "triton@vllm", issue=3e4)
+    assert chosen([module, other], "h100-sxm", "fa3@sglang").value("issue") == 3e4
+
+
+def test_products_of_another_library_take_along_what_the_caller_adds() -> None:
+    def product(on: str, library: str, **values: float) -> Fit:
+        return replace(fit(on, library, "fp8", **values), family="gemm")
+
+    caller = product("h100-sxm", "vllm", issue=1.0, floor_clocks=3e3, quantise=2.0)
+    tuned = product("b200", "trtllm", issue=9.0, floor_clocks=2e4, quantise=4.0)
+    found = choose_from(
+        [caller, tuned], chip("b200"),
+        family="gemm", library="vllm", precision="fp8", variant="", repeated=True,
+    )  # fmt: skip
+    assert found is not None
+    assert not found.exact
+    assert dict(found.fit.values) == {"issue": 9.0, "floor_clocks": 3e3, "quantise": 2.0}
+
+
+def test_a_long_floor_passes_in_seconds_and_a_short_one_in_clocks() -> None:
+    ampere = chip("a100-80g").clock_hz.value
+    slow = replace(fit("a100-80g", "triton@vllm", floor_clocks=100e-6 * ampere), clock_hz=ampere)
+    quick = replace(fit("a100-80g", "triton@vllm", floor_clocks=4e-6 * ampere), clock_hz=ampere)
+    ada = chip("l40s").clock_hz.value
+    assert chosen([slow], "l40s", "triton@vllm").value("floor_clocks") / ada == pytest.approx(100e-6)
+    assert chosen([quick], "l40s", "triton@vllm").value("floor_clocks") == pytest.approx(4e-6 * ampere)

@@ -8,7 +8,9 @@ import pytest
 
 from tests.unit.cost.sample_chips import PEAKS, sample_chip
 from tests.unit.cost.sample_works import decode, gemm, prefill, streamed
-from windtunnel.cost.fit import Fit, Regime, choose, load
+from windtunnel.cost.choose import choose
+from windtunnel.cost.fit import Fit, Regime
+from windtunnel.cost.fit_files import load
 from windtunnel.cost.model import MODELS, CostModel, Settings
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Source

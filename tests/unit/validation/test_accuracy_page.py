@@ -56,8 +56,13 @@ def test_pages_hold_baselines_and_calibration(tmp_path: Path, capsys: pytest.Cap
     data = json.loads(capsys.readouterr().out)
     assert data["files"][0]["nearest_median"] == 0.0  # the same tables
     assert data["calibration"][0]["median"] == data["files"][0]["median"]
+    gemm = next(fit for fit in data["left_out"] if fit["library"] == "trtllm" and fit["path"] == "fp8")
+    assert gemm["chip"] == "h100-sxm"
+    assert gemm["median"] < 0.06 < gemm["nearest_median"]
+    assert gemm["met"]
     for written in (page.read_text(), text.read_text()):
         assert "Calibration tables" in written
+        assert "Shapes left out" in written
         assert "nearest" in written
     assert main(words) == 0
     assert "calibration tables" in capsys.readouterr().out

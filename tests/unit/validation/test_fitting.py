@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tests.unit.cost.sample_chips import sample_chip
 from windtunnel.program.work import Family
-from windtunnel.validation.calibrate.fitting import Free, Points, fit_values, predict
+from windtunnel.validation.calibrate.fitting import Free, Points, fit_best, fit_values, predict
 from windtunnel.validation.calibrate.kernel_families import Stage
 from windtunnel.validation.calibrate.kernel_fits import fit_stage, write_entries
 from windtunnel.validation.measured import MeasuredRows, batch, shape_groups
@@ -43,6 +44,19 @@ def test_a_few_wild_rows_do_not_carry_a_fit_away() -> None:
     wild = Points(clean.chip, clean.parts, clean.other_s, seconds, clean.shape_group)
     found = fit_values([wild], Family.POINTWISE, FREE, FIXED)
     assert abs(found["floor_clocks"] / TRUE["floor_clocks"] - 1) < 0.15
+
+
+def test_a_choice_is_made_where_it_explains_clearly_more() -> None:
+    data = points(0.03)
+    wrong, right = ("vector", 0.001), ("vector", 0.5)  # nothing but bytes counts here
+    found = fit_best([data], Family.POINTWISE, FREE, {"dram": 0.9}, (right, ("vector", 0.6)))
+    assert found["vector"] == 0.5
+    heavy = replace(
+        data, parts=tuple(replace(part, vector_flops=part.bytes_read * 50) for part in data.parts)
+    )
+    slow = replace(heavy, seconds=predict(heavy, Family.POINTWISE, {**TRUE, "vector": 0.01}))
+    found = fit_best([slow], Family.POINTWISE, FREE, {"dram": 0.9}, (right, ("vector", 0.01), wrong))
+    assert found["vector"] == 0.01
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.cost.fit import load, transfer
+from windtunnel.cost.fit_files import load, transfer
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.catalogue import chip, chip_names
 from windtunnel.validation.calibrate.kernel_families import STAGES

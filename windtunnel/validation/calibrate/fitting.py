@@ -27,6 +27,7 @@ PRIOR = 0.5  # logarithmic width of a parameter's prior
 TIME_WEIGHT = 0.2  # exponent of the measured time in the weight
 ROWS_MAX = 800  # rows of one chip that a fit looks at, drawn with a fixed seed
 EVALUATIONS_MAX = 30
+CLEARLY_LESS = 0.95  # of what is left to explain: below it a choice other than the usual one is made
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
@@ -73,10 +74,35 @@ def predict(points: Points, family: Family, values: dict[str, float]) -> Floats:
     return np.asarray(sum((model(part, points.chip, fit).seconds for part in points.parts), points.other_s))
 
 
+def fit_best(
+    chips: Sequence[Points],
+    family: Family,
+    free: Sequence[Free],
+    fixed: dict[str, float],
+    choices: Sequence[tuple[str, float]],
+) -> dict[str, float]:
+    """``fit_values`` under each of the choices, values of one parameter that is no quantity.
+
+    The first stands unless another leaves clearly less to explain.
+    """
+    if not choices:
+        return fit_values(chips, family, free, fixed)
+    usual, *others = [_solved(chips, family, free, {**fixed, name: value}) for name, value in choices]
+    best = min(others, key=lambda item: item[1], default=usual)
+    return best[0] if best[1] < CLEARLY_LESS * usual[1] else usual[0]
+
+
 def fit_values(
     chips: Sequence[Points], family: Family, free: Sequence[Free], fixed: dict[str, float]
 ) -> dict[str, float]:
     """The parameters that explain the rows of all ``chips`` together best; every chip weighs the same."""
+    return _solved(chips, family, free, fixed)[0]
+
+
+def _solved(
+    chips: Sequence[Points], family: Family, free: Sequence[Free], fixed: dict[str, float]
+) -> tuple[dict[str, float], float]:
+    """The best parameters and what is left to explain."""
     sample = [thinned(points) for points in chips]
     weights = [np.sqrt(_weights(points)) for points in sample]
     start = np.log([item.start for item in free])
@@ -95,7 +121,8 @@ def fit_values(
     answer = least_squares(
         residuals, start, bounds=bounds, diff_step=0.01, max_nfev=EVALUATIONS_MAX, x_scale=0.3
     )
-    return {**fixed, **{item.name: float(value) for item, value in zip(free, np.exp(answer.x))}}
+    values = {**fixed, **{item.name: float(value) for item, value in zip(free, np.exp(answer.x))}}
+    return values, float(answer.cost)
 
 
 def _soft(error: Floats) -> Floats:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from windtunnel.cost.tiles import MENUS
 from windtunnel.program.work import Family
 from windtunnel.validation.calibrate.fitting import Free
 
@@ -30,6 +31,7 @@ class Stage:
         tuple[str, float], ...
     ] = ()  # plain kernels that nobody measured: the generic fit, uncalibrated
     generic_of: tuple[str, ...] = ()  # libraries that the generic fit starts from; all where empty
+    choices: tuple[tuple[str, float], ...] = ()  # of a parameter that is no quantity: each is tried
     known: tuple[
         tuple[str, str, float], ...
     ] = ()  # (kernel, parameter, value): limits of a library, not fitted
@@ -44,9 +46,12 @@ _PRODUCT = (
     Free("fill_clocks", 1500.0, 80.0, 2e4),
     Free("floor_clocks", 3500.0, 500.0, 9e4),
     Free("split_clocks", 4500.0, 500.0, 1e6),
+    Free("store", 30.0, 2.0, 500.0, width=1.0),
     Free("throttle", 0.5, 0.02, 1.5, width=0.2),
     Free("throttle_s", 2e-3, 3e-4, 3e-2),
 )
+_MENUS = tuple(("menu", float(number)) for number in range(len(MENUS)))
+_SEARCHED = (("menu", 0.0),)
 _QUANTISE = (Free("quantise", 1.5, 0.02, 6.0), Free("quantise_clocks", 3500.0, 200.0, 8e4))
 _STREAM = (
     Free("move", 20.0, 0.3, 400.0),
@@ -62,7 +67,7 @@ _ATTENTION = (
     Free("move", 15.0, 0.3, 1000.0),
     Free("throttle", 0.45, 0.02, 1.5, width=0.15),
     Free("fill_clocks", 1000.0, 80.0, 6e4),
-    Free("floor_clocks", 8000.0, 1500.0, 8e5),
+    Free("floor_clocks", 8000.0, 1500.0, 2e6),
 )
 _DECODE = (
     Free("issue", 3e3, 50.0, 1e5),
@@ -71,7 +76,8 @@ _DECODE = (
     Free("splits", 32.0, 1.0, 256.0, width=2.0),
     Free("step_clocks", 1.0, 0.02, 2000.0, width=3.0),
     Free("fill_clocks", 1000.0, 20.0, 4e4),
-    Free("floor_clocks", 1e4, 1500.0, 8e5),
+    Free("floor_clocks", 1e4, 1500.0, 2e6),
+    Free("combine_clocks", 3000.0, 50.0, 4e4, width=1.5),
 )
 _DELTANET = (
     Free("issue", 2e3, 1500.0, 1e5),
@@ -88,7 +94,8 @@ _DRIVER_LOOP = ((("driver", "bf16"), (Free("host_s", 2e-6, 1e-7, 2e-5),)),)
 _VECTOR = (("vector", 0.5),)
 _ROWS = (*_STREAM, Free("single", 20.0, 2.0, 300.0))
 _LANES = ((("trtllm/conv", "bf16"), (Free("lane_clocks", 200.0, 10.0, 3000.0),)),)  # a block a channel
-_HIDDEN_MEMORY = (("dram", 0.85),)  # prefill is rarely bound by memory
+_HIDDEN_MEMORY = (("dram", 0.85), ("pack", 0.0))  # prefill is rarely bound by memory
+_PACKED = (("pack", 0.0), ("pack", 1.0))
 _LINK = (Free("rate", 0.85, 0.02, 1.2), Free("floor_s", 1e-5, 2e-6, 3e-5))
 _AIC_ATTENTION = ("kernel_aic_mla", "kernel_infersim_attention")
 
@@ -152,6 +159,8 @@ STAGES = (
         ),
         _PRODUCT,
         ("m", "n", "k"),
+        _SEARCHED,
+        choices=_MENUS,
         extras=tuple(
             ((library, precision), _QUANTISE)
             for library in ("trtllm", "sglang", "vllm")
@@ -169,6 +178,7 @@ STAGES = (
         ),
         _PRODUCT,
         ("tokens", "n", "k"),
+        _SEARCHED,
         generic_of=("torch",),  # products alone; the fused layers of serving libraries do more
     ),
     Stage(
@@ -184,6 +194,7 @@ STAGES = (
         _ATTENTION,
         ("q_len", "kv_len", "qk_dim"),
         _HIDDEN_MEMORY,
+        choices=_PACKED,
         generic_of=("fa2", "fa3", "cudnn"),  # kernels alone; serving libraries add the cache write
     ),
     Stage(

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from windtunnel.cost.fit import POOLED, Fit, Regime, fit_of
+from windtunnel.cost.fit import POOLED, Fit, Regime
+from windtunnel.cost.fit_files import fit_of
 from windtunnel.cost.kernel_time import Limit
 from windtunnel.cost.model import MODELS
+from windtunnel.cost.stand_in import MODULE
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
-from windtunnel.validation.calibrate.fitting import Free, Points, fit_values
+from windtunnel.validation.calibrate.fitting import Free, Points, fit_best, fit_values
 from windtunnel.validation.calibrate.kernel_families import Stage
 from windtunnel.validation.calibrate.kernel_points import KernelPath, points_by_path
 from windtunnel.validation.calibrate.kernel_residuals import (
@@ -49,6 +51,11 @@ BY_HAND_INTERVAL = (0.55, 2.0)
 MEMORY_SHARE = 0.1
 """Rows that memory must bound before a fit of products may move what memory does."""
 
+CHOICE_ROWS = 100
+"""Fewest rows that a choice (a menu of tiles) is made from."""
+MODULE_FLOOR = 1e5
+"""Where the search for the fixed clocks of a whole module starts."""
+
 Entry = dict[str, object]
 
 
@@ -66,7 +73,8 @@ def fit_stage(
         free = _free(stage, path)
         fixed = _fixed(stage, free, path)
         shaping = _shaping(points)
-        pooled = fit_values(list(shaping.values()), _family(points), free, fixed)
+        choices = stage.choices if sum(map(len, shaping.values())) >= CHOICE_ROWS else ()
+        pooled = fit_best(list(shaping.values()), _family(points), free, fixed, choices)
         left_out, others = _chips_left_out(shaping, pooled, free, fixed)
         without |= {(path, name): values for name, values in others.items()}
         entries.append(_entry(stage, POOLED, path, pooled, list(shaping.values()), left_out))
@@ -211,9 +219,17 @@ def _fixed(stage: Stage, free: Sequence[Free], path: KernelPath) -> dict[str, fl
 
 
 def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
-    """Its parameters; where the launch was timed too, the floor cannot be told from it and stays at its start."""
+    """Its parameters; where the launch was timed too, the floor cannot be told from it and stays at its start.
+
+    The floor of a whole module is many kernels and gaps between them.
+    """
     timed = _timed_launch(stage, path)
     kept = tuple(item for item in stage.free if not (timed and item.name == "floor_clocks"))
+    if path.library.endswith(MODULE):
+        kept = tuple(
+            replace(item, start=MODULE_FLOOR, width=3.0) if item.name == "floor_clocks" else item
+            for item in kept
+        )
     return kept + _extras(stage, path)
 
 
@@ -278,6 +294,7 @@ def _entry(
         "roofline_median": median_error(left_out.roofline_s, left_out.measured_s),
         "nearest_median": median_error(left_out.nearest_s, left_out.measured_s),
         "source": ", ".join(stage.tables),
+        "clock_hz": float(f"{np.exp(np.mean([np.log(item.chip.clock_hz.value) for item in points])):.5g}"),
     }
 
 

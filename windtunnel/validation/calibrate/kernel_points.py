@@ -28,15 +28,16 @@ def points_by_path(
 ) -> dict[KernelPath, dict[str, Points]]:
     """Rows that a stage can learn from, by kernel path and chip.
 
-    Left out: rows of whole modules (``+`` in the library), rows with parts that a later stage fits, and rows
-    whose measurement or dimensions are blank.
+    Left out: rows with parts that a later stage fits, and rows whose measurement or dimensions are blank. Of whole
+    modules (a harness that ends in ``-module``) attention is the part that is fitted, with all that the module does
+    beside its products.
     """
     gathered: dict[KernelPath, dict[str, list[Points]]] = {}
     for item in rows:
         mine = tuple(part for part in item.parts if part.family in stage.families)
         others = tuple(part for part in item.parts if part.family not in stage.families)
         later = any(part.family in LATER[stage.file] for part in others)
-        if not mine or later or item.chip not in chips or "+" in item.library:
+        if not mine or later or item.chip not in chips:
             continue
         good = np.isfinite(item.seconds) & (item.seconds > 0)
         for part in mine:

@@ -1,13 +1,11 @@
 """Intervals of fits that are borrowed: what choosing without the chip, or without the kernel on it, gets wrong.
 
 Every kernel path of every chip is predicted as if it had not been measured, through the same choice that a
-prediction makes (``cost/fit.choose_from``):
+prediction makes (``cost/choose.choose_from``): without this path on the chip, which keeps its other libraries and
+precisions; without anything of the chip in the family; without anything of its architecture.
 
-* ``chip``: without anything of the chip in the family (a chip of which only the data sheet is known);
-* ``path``: without this path on the chip, which keeps its other libraries and precisions.
-
-Each again by whether the answer came from the same kernel (``same``) or from another (``other``). Every path weighs
-the same, however many rows it has.
+What each got wrong is kept by how far the answer came (``cost/borrow.Distance``). Every path weighs the same, however
+many rows it has.
 """
 
 from __future__ import annotations
@@ -16,10 +14,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from windtunnel.cost.fit import POOLED, Fit, choose_from, transfer_kind
+from windtunnel.cost.borrow import distance
+from windtunnel.cost.choose import Choice, choose_from
+from windtunnel.cost.fit import POOLED, Fit
 from windtunnel.cost.kernel_time import Floats
-from windtunnel.program.work import Family
-from windtunnel.specs.schema import Chip
+from windtunnel.specs.catalogue import generation_of
 from windtunnel.validation.calibrate.fitting import Points, predict, thinned
 from windtunnel.validation.calibrate.kernel_points import KernelPath
 from windtunnel.validation.score import weighted_quantile
@@ -34,60 +33,68 @@ PATHS_LEAST = 2
 LOW, HIGH = 0.87, 1.15
 """Narrowest interval of anything borrowed, before it is widened for the number of paths it comes from."""
 ROWS_LEAST = 5
-"""Kernel paths with fewer rows say too little about themselves."""
+"""Kernel paths with fewer rows say too little about themselves, and fits of fewer about others."""
 
 Table = dict[str, list[list[float | None]]]
 
 
 def transfer_intervals(paths: PointsByPath, fits: Sequence[Fit], left_out: LeftOut) -> Table:
-    """Intervals by kind of borrowing and by predicted duration, as factors on the prediction."""
+    """Intervals by distance and by predicted duration, as factors on the prediction."""
     found: dict[str, list[tuple[Floats, Floats]]] = {}
     for path, by_chip in paths.items():
         for name, every in by_chip.items():
             points = thinned(every)
             if len(points) < ROWS_LEAST:
                 continue
-            for known in (False, True):
-                rest = _without(fits, path, name, left_out, known=known)
-                answer = _borrowed(path, points, rest, known=known)
-                if answer is not None:
-                    kind, seconds = answer
-                    found.setdefault(kind, []).append((seconds, points.seconds / seconds))
+            seen: set[tuple[str, str, str, str]] = set()
+            for gone in (None, frozenset({name}), _architecture(name, fits)):
+                choice = _chosen(path, points, _without(fits, path, name, left_out, gone))
+                if choice is None or choice.fit.rows < ROWS_LEAST or not choice.fit.library:
+                    continue
+                if _key(choice.fit) in seen:
+                    continue
+                seen.add(_key(choice.fit))
+                kind = str(distance(choice.fit, points.chip, path.library, path.precision, path.variant))
+                seconds = predict(points, points.parts[0].family, dict(choice.fit.values))
+                found.setdefault(kind, []).append((seconds, points.seconds / seconds))
     return {kind: _regimes(parts) for kind, parts in sorted(found.items()) if len(parts) >= PATHS_LEAST}
 
 
-def _borrowed(
-    path: KernelPath, points: Points, fits: Sequence[Fit], *, known: bool
-) -> tuple[str, Floats] | None:
-    chip: Chip = points.chip
-    if known and all(fit.chip != chip.name for fit in fits):
-        return None
-    family: Family = points.parts[0].family
-    choice = choose_from(
+def _key(fit: Fit) -> tuple[str, str, str, str]:
+    return (fit.chip, fit.library, fit.precision, fit.variant)
+
+
+def _architecture(name: str, fits: Sequence[Fit]) -> frozenset[str]:
+    """The chips of one architecture that were measured."""
+    mine = generation_of(name)
+    return frozenset({name, *(fit.chip for fit in fits if fit.chip and generation_of(fit.chip) == mine)})
+
+
+def _chosen(path: KernelPath, points: Points, fits: Sequence[Fit]) -> Choice | None:
+    return choose_from(
         fits,
-        chip,
+        points.chip,
         library=path.library,
         precision=path.precision,
         variant=path.variant,
-        family=str(family),
+        family=str(points.parts[0].family),
         repeated=True,
     )
-    if choice is None or not choice.fit.library:
-        return None
-    kind = transfer_kind(choice, fits, chip, path.library, path.precision, path.variant)
-    return kind, predict(points, family, dict(choice.fit.values))
 
 
 def _without(
-    fits: Sequence[Fit], path: KernelPath, chip: str, left_out: LeftOut, *, known: bool
+    fits: Sequence[Fit], path: KernelPath, chip: str, left_out: LeftOut, gone: frozenset[str] | None
 ) -> list[Fit]:
-    """The fits that are left when the chip, or only this path on it, was never measured."""
+    """The fits that are left when only this path on the chip was never measured, or nothing of the chips ``gone``.
+
+    Pooled fits are those without the chip alone, also where more is gone.
+    """
     rest = []
     for fit in fits:
         here = KernelPath(fit.library, fit.precision, fit.variant)
-        if fit.chip == chip and (not known or here == path):
+        if (fit.chip in gone) if gone is not None else (fit.chip == chip and here == path):
             continue
-        if fit.chip == POOLED and fit.library and (here == path or not known):
+        if fit.chip == POOLED and fit.library and (here == path or gone is not None):
             values = left_out.get((here, chip))
             if values is None and here == path:
                 continue

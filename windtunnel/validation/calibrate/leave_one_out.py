@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from windtunnel.cost.fit import POOLED, Fit, choose_from, load
+from windtunnel.cost.choose import choose_from
+from windtunnel.cost.fit import POOLED, Fit
+from windtunnel.cost.fit_files import load
 from windtunnel.errors import WindtunnelError
 from windtunnel.network.mesh import mesh_s
 from windtunnel.specs.catalogue import chip as known_chip

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 from windtunnel.cost.batch import Batch
-from windtunnel.cost.fit import Fit, choose
+from windtunnel.cost.choose import choose
+from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Limit
 from windtunnel.cost.model import MODELS, CostModel, Settings
 from windtunnel.estimate import Source

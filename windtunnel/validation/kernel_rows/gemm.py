@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from windtunnel.cost.fit import SAME_RATE
 from windtunnel.cost.kernel_time import Floats
+from windtunnel.cost.stand_in import SAME_RATE
 from windtunnel.validation.aliases import chip_name, precision_of
 from windtunnel.validation.measured import MeasuredRows, gemm, shape_groups
 from windtunnel.validation.tables import Table

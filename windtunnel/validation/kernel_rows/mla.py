@@ -50,7 +50,7 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
         parts = [_attention(rows, decode, attention_dtype, cache, library_of_kernel)]
         if "module" in kind or "wideep" in kind:
             parts += _projections(rows, decode, gemm_type or "bfloat16")
-            library_of_kernel = f"{library_of_kernel}@{library}-module+module"
+            library_of_kernel = f"{library_of_kernel}@{library}-module"
         else:
             library_of_kernel = f"{library_of_kernel}@{library}-mla"
         groups = shape_groups(rows.number("num_heads"))

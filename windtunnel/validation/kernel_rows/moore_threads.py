@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from windtunnel.cost.batch import Batch
-from windtunnel.cost.fit import SAME_RATE
+from windtunnel.cost.stand_in import SAME_RATE
 from windtunnel.program.work import Family
 from windtunnel.validation.aliases import chip_name
 from windtunnel.validation.kernel_rows.deltanet import CHUNK, delta_rule

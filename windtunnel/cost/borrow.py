@@ -1,0 +1,156 @@
+"""What is changed in a fit that prices another chip, harness or library than it was fitted on, and how far it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from windtunnel.cost.fit import ADDED, EXTRAS, POOLED, Fit
+from windtunnel.cost.stand_in import CUBLAS, MODULE, PLAIN_VARIANTS, is_by
+from windtunnel.specs.catalogue import chip as chip_named
+from windtunnel.specs.catalogue import generation_of
+from windtunnel.specs.schema import Chip
+
+SCALES = frozenset({"issue", "dram"})
+"""Parameters that carry over between chips as a ratio: what a chip sustains of its data sheet."""
+
+
+HOST_FLOOR_S = 25e-6
+"""Floors from here on are the host's."""
+
+
+def of_another_harness(fit: Fit, family: Sequence[Fit], library: str) -> Fit:
+    """A kernel that another harness calls: what its own harness spends beside it stays behind.
+
+    That is a floor above, and handling slower than, those of the fit over everything. Where the harness asked for is
+    known from another kernel as that of a whole module, what it spends comes along.
+    """
+    generic = next((other for other in family if (other.chip, other.library) == (POOLED, "")), None)
+    harness = library.partition("@")[2]
+    there = [
+        other for other in family if harness and other.library.partition("@")[2] == harness and other.chip
+    ]
+    if generic is None:
+        return fit
+    if fit.family == "grouped_gemm":  # whose fit over everything is of bare products, not of a fused layer
+        return fit
+    usual = dict(generic.values)
+    if harness.endswith(MODULE) and there:
+        floor_s = np.median([other.value("floor_clocks") / (other.clock_hz or 1.0) for other in there])
+        move = np.median([other.value("move") for other in there])
+        spent = {"floor_clocks": float(floor_s * (fit.clock_hz or 1.0)), "move": float(move)}
+        return replace(fit, values=tuple((name, spent.get(name, value)) for name, value in fit.values))
+    best = {"floor_clocks": min, "move": max}
+    values = tuple(
+        (name, best[name](value, usual[name]) if name in best and name in usual else value)
+        for name, value in fit.values
+    )
+    return replace(fit, values=values)
+
+
+def carried(fit: Fit, chip: Chip) -> Fit:
+    """A fit of other chips on this one: a floor longer than kernels take to start is the host's, and passes in seconds.
+
+    Floors of 3 to 6 µs are as many clocks on A100, H100 and B200. Those of 10 to 20 µs are several kernels, and follow
+    neither law on all paths (TensorRT-LLM's prefill 10.4, 12.1 and 12.9 µs, its experts 33 and 26 thousand clocks):
+    they stay in clocks. Those of vLLM's latent attention, 150 to 320 µs, can only be Python between kernels.
+    """
+    floor = dict(fit.values).get("floor_clocks", 0.0)
+    if fit.clock_hz == 0 or floor / fit.clock_hz < HOST_FLOOR_S:
+        return fit
+    ratio = chip.clock_hz.value / fit.clock_hz
+    return replace(
+        fit,
+        values=tuple(
+            (name, value * ratio if name == "floor_clocks" else value) for name, value in fit.values
+        ),
+    )
+
+
+def with_extras(fit: Fit, by_library: Sequence[Fit], library: str) -> Fit:
+    """A kernel of another library as ``library`` calls it: with what that does beside its kernel on a relative, and
+    its floor. The fit's library then reads ``measured+asked``.
+    """
+    theirs = next((other for other in by_library if other.library == library), None)
+    if theirs is None:
+        return fit
+    kept = {name: value for name, value in fit.values if name not in EXTRAS}
+    beside = {name: value for name, value in theirs.values if name in EXTRAS or name == "floor_clocks"}
+    return replace(fit.with_values({**kept, **beside}), library=f"{fit.library}{ADDED}{library}")
+
+
+def rescaled(fit: Fit, family: Sequence[Fit], chip: str) -> Fit:
+    """The shape of ``fit``, its peak fractions scaled as another kernel path scales between the two chips."""
+    here = {(other.library, other.precision, other.variant): other for other in family if other.chip == chip}
+    there = {(o.library, o.precision, o.variant): o for o in family if o.chip == fit.chip}
+    shared = sorted(
+        set(here) & set(there), key=lambda key: (key[1] != fit.precision, key[0] != fit.library, key)
+    )
+    if not shared:
+        return fit
+    mine, theirs = here[shared[0]], there[shared[0]]
+    values = tuple(
+        (name, value * mine.value(name) / theirs.value(name) if name in SCALES else value)
+        for name, value in fit.values
+    )
+    return replace(fit, values=values)
+
+
+KIN_SPREAD = 0.1
+"""How far the same kernel is off, in logarithms at the ends of an 80 % interval, on another chip of its generation:
+clocks under power, memory timings and board limits that no data sheet states. An assumption, in line with 13 %
+between identical systems of one benchmark round (MLPerf training, 90th percentile)."""
+BALANCE_SPREAD = 0.2
+"""What is added for each unit by which the logarithm of bandwidth to multiprocessors differs: what bounded the kernel
+where it was fitted may not bound it here. An assumption: too few pairs of one generation were measured to fit it."""
+
+
+def kin_spread(fitted_on: str, chip: Chip) -> float:
+    """The error, in logarithms, of a fit of ``fitted_on`` on another chip of its generation."""
+    there = chip_named(fitted_on)
+    balance = np.log(
+        (chip.memory_bytes_per_s.value / chip.multiprocessors.value)
+        / (there.memory_bytes_per_s.value / there.multiprocessors.value)
+    )
+    return float(KIN_SPREAD + BALANCE_SPREAD * abs(balance))
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a fit comes: from the chip itself (``own``), its architecture (``kin``) or ``far``; by the library asked
+    for (``same``) or an ``other``; of the very precision and variant (``same``) or an ``other``.
+    """
+
+    chip: str
+    library: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.chip}/{self.library}/{self.path}"
+
+    def near_enough(self) -> Iterator[Distance]:
+        """This distance, then those that may stand for it where too little was measured, each no nearer."""
+        yield self
+        yield replace(self, library="other")
+        yield replace(self, path="other")
+        yield Distance("far", self.library, self.path)
+        yield Distance("far", "other", self.path)
+        yield Distance("far", "other", "other")
+
+
+def distance(fit: Fit, chip: Chip, library: str, precision: str, variant: str) -> Distance:
+    """How far ``fit`` comes from a kernel path on ``chip``."""
+    kin = fit.chip != POOLED and generation_of(fit.chip) == generation_of(chip.name)
+    cublas = (
+        fit.family == "gemm" and (precision, variant) == ("bf16", "") and {fit.library, library} <= CUBLAS
+    )
+    same = cublas or not library or is_by(fit, library, same_harness=False)
+    plain = "" if variant in PLAIN_VARIANTS else variant
+    path = fit.precision == precision and fit.variant in (variant, plain)
+    return Distance(
+        "own" if fit.chip == chip.name else "kin" if kin else "far",
+        "same" if same else "other",
+        "same" if path else "other",
+    )

@@ -1,0 +1,231 @@
+"""Which fit prices a kernel path on a chip: its own, a relative's, or one pooled over chips.
+
+For each path from near to far (this precision and variant, this precision, its kin, anything):
+
+1. the chip's own fit by the library asked for, or by the same kernel in another harness (``kernel@harness``);
+2. that on relatives of the same generation, nearest first;
+3. dense products: the chip's (or its kin's) own fit by another library with the same menu of tiles, with what the
+   library asked for does beside the kernel (leaving paths out, 10 % median error against 15 to 17 % from a chip of
+   another generation);
+4. layers of experts: the chip's own fit by the same kernel in another precision;
+5. the library on other relatives, or pooled, rescaled to the chip;
+6. the chip's own fit by any library; where none was asked for, a relative's or the pooled one.
+
+A library that nobody measured ends at the fit over everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from windtunnel.cost.borrow import carried, of_another_harness, rescaled, with_extras
+from windtunnel.cost.fit import POOLED, Fit
+from windtunnel.cost.fit_files import load
+from windtunnel.cost.stand_in import (
+    CUBLAS,
+    KINDRED_VARIANTS,
+    LIBRARIES,
+    PLAIN_VARIANTS,
+    PRECISION_KIN,
+    PYTORCH_KERNEL,
+    SAME_RATE,
+    SAME_TEMPLATE,
+    is_by,
+)
+from windtunnel.estimate import Source
+from windtunnel.specs.catalogue import generation_of
+from windtunnel.specs.schema import Chip
+
+Path = tuple[str, str]
+"""Precision and variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The fit chosen for a kernel path on a chip, and how it relates to that chip."""
+
+    fit: Fit
+    own: bool  # the chip's own measurements; False: a relative's, or pooled
+    exact: bool  # the library asked for (or none was asked for), in this precision and variant
+
+    def source(self) -> Source:
+        """What a time inside the fitted range may call itself."""
+        if self.own and self.exact:
+            return Source.CALIBRATED
+        return Source.ANALYTIC if self.fit.rows else Source.DATASHEET
+
+
+def choose(
+    family: str,
+    chip: Chip,
+    *,
+    library: str = "",
+    precision: str = "",
+    variant: str = "",
+    repeated: bool = False,
+) -> Choice:
+    """The best fit there is; KeyError when the family has no file. ``repeated``: a benchmark, not a program."""
+    found = choose_from(
+        load(family),
+        chip,
+        family=family,
+        library=library,
+        precision=precision,
+        variant=variant,
+        repeated=repeated,
+    )
+    if found is None:
+        raise KeyError(family)
+    return found
+
+
+def choose_from(
+    fits: Sequence[Fit],
+    chip: Chip,
+    *,
+    family: str,
+    library: str,
+    precision: str,
+    variant: str,
+    repeated: bool,
+) -> Choice | None:
+    """``choose`` among given fits; None where nothing fits at all."""
+    for path in _paths(precision, variant):
+        on_path = [fit for fit in fits if (fit.precision, fit.variant) == path]
+        asked = library or _called_by_pytorch(on_path, family, chip)
+        found = _near(fits, on_path, chip, asked, path) or _on_path(on_path, fits, chip, asked)
+        if found is not None:
+            fit, own = found[0].in_precision(precision), found[1]
+            fit = fit if own else carried(fit, chip)
+            plain = path[1] == "" and variant in PLAIN_VARIANTS
+            exact = (
+                (fit.precision, fit.variant) == path
+                and path[0] in (precision, SAME_RATE.get(precision))
+                and (path[1] == variant or plain)
+                and library in ("", fit.library)
+            )
+            return Choice(fit.called_by(library, repeated=repeated), own, exact)
+    return None
+
+
+def _paths(precision: str, variant: str) -> list[Path]:
+    names = (precision, *PRECISION_KIN.get(precision, ()))
+    paths = [(name, kind) for name in names for kind in dict.fromkeys((variant, ""))]
+    return [*paths, ("", variant), ("", "")]
+
+
+def _called_by_pytorch(fits: Sequence[Fit], family: str, chip: Chip) -> str:
+    """The library to ask for where a program calls PyTorch: ``torch`` itself as measured on the nearest relative."""
+    usual = PYTORCH_KERNEL.get(family, "")
+    for name in (chip.name, *chip.relatives) if usual else ():
+        known = {fit.library for fit in fits if fit.chip == name}
+        if "torch" in known:
+            return "" if name == chip.name else "torch"
+        if usual in known:
+            return usual
+    return usual
+
+
+def _near(
+    fits: Sequence[Fit], on_path: Sequence[Fit], chip: Chip, library: str, path: Path
+) -> tuple[Fit, bool] | None:
+    """Before other generations are asked for this very path: the chip's own products by another library, or the same
+    library's kernel on a relative in a kindred path.
+
+    What a library runs on one generation of matrix units is another program on the next: a 16-bit cache on a
+    relative says more about an 8-bit one than an 8-bit cache on a chip of another generation does.
+    """
+    names = (chip.name, *chip.relatives)
+    by_library = [fit for fit in on_path if fit.chip in names and is_by(fit, library, same_harness=False)]
+    if not library or any(_same_architecture(fit, chip) for fit in by_library):
+        return None
+    if fits[0].family == "gemm":
+        return _another_library(on_path, chip, library, by_library, path)
+    if fits[0].family == "grouped_gemm":
+        return _another_path(fits, chip, library, path)
+    if by_library:
+        return None
+    return _kindred(fits, chip, library, path)
+
+
+def _another_library(
+    on_path: Sequence[Fit], chip: Chip, library: str, by_library: Sequence[Fit], path: Path
+) -> tuple[Fit, bool] | None:
+    """Dense products that another library measured on the chip or its kin; cuBLAS is cuBLAS, whoever calls it."""
+    near = [fit for fit in on_path if _same_architecture(fit, chip)]
+    if not near:
+        return None
+    cublas = path == ("bf16", "") and library in CUBLAS
+    same = [fit for fit in near if cublas and fit.library in CUBLAS]
+    kernel = max(same or near, key=lambda fit: (fit.chip == chip.name, fit.rows))
+    menus = {fit.value("menu", 0.0) for fit in (kernel, *by_library)}
+    if not same and len(menus) > 1:
+        return None  # a library that goes by a rule of its own is a kernel of its own
+    calls = [carried(fit, chip) for fit in by_library]
+    return kernel if same else with_extras(kernel, calls, library), kernel.chip == chip.name
+
+
+def _another_path(fits: Sequence[Fit], chip: Chip, library: str, path: Path) -> tuple[Fit, bool] | None:
+    """Layers of experts that the same kernel generator measured on the chip or its kin in another precision: routing,
+    tiles and fusion are its own.
+    """
+    near = [fit for fit in fits if _same_architecture(fit, chip) and is_by(fit, library, same_harness=False)]
+    if not near:
+        return None
+    kernel = min(
+        near,
+        key=lambda fit: (
+            fit.chip != chip.name,
+            fit.precision != path[0],
+            fit.variant != path[1],
+            fit.library != library,
+            fit.variant,
+        ),
+    )
+    return kernel, kernel.chip == chip.name
+
+
+def _kindred(fits: Sequence[Fit], chip: Chip, library: str, path: Path) -> tuple[Fit, bool] | None:
+    names = (chip.name, *chip.relatives)
+    kernel, _, harness = library.partition("@")
+    asked = (library, f"{SAME_TEMPLATE[kernel]}@{harness}") if kernel in SAME_TEMPLATE else (library,)
+    attention = any(fit.family in PYTORCH_KERNEL for fit in fits)
+    precisions = (path[0], *(PRECISION_KIN.get(path[0], ()) if attention else ()))
+    variants = dict.fromkeys((path[1], KINDRED_VARIANTS.get(path[1], path[1])))
+    for key in [(precision, variant) for precision in precisions for variant in variants]:
+        kindred = [fit for fit in fits if fit.chip in names and (fit.precision, fit.variant) == key]
+        for name in asked:
+            nearby = [fit for fit in kindred if is_by(fit, name, same_harness=False)]
+            if nearby:
+                return _on_path(nearby, fits, chip, name)
+    return None
+
+
+def _on_path(fits: Sequence[Fit], family: Sequence[Fit], chip: Chip, library: str) -> tuple[Fit, bool] | None:
+    for fit, same_harness in _by(fits, chip, library) if library else ():
+        fit = fit if same_harness else of_another_harness(fit, family, library)
+        own = fit.chip == chip.name
+        return (fit, True) if own else (rescaled(fit, family, chip.name), False)
+    for name in (chip.name,) if library else (chip.name, *chip.relatives, POOLED):
+        on_chip = {fit.library: fit for fit in fits if fit.chip == name}
+        for candidate in (*LIBRARIES, *sorted(on_chip)):
+            if candidate in on_chip:
+                return on_chip[candidate], name == chip.name
+    over_everything = [fit for fit in fits if (fit.chip, fit.library) == (POOLED, "")]
+    return (over_everything[0], False) if over_everything else None
+
+
+def _by(fits: Sequence[Fit], chip: Chip, library: str) -> Iterator[tuple[Fit, bool]]:
+    """Fits of the library from near to far: (fit, whether its very harness)."""
+    for name in (chip.name, *chip.relatives, POOLED):
+        for same_harness in (True, False):
+            for fit in fits:
+                if fit.chip == name and is_by(fit, library, same_harness):
+                    yield fit, same_harness
+
+
+def _same_architecture(fit: Fit, chip: Chip) -> bool:
+    return fit.chip == chip.name or (
+        fit.chip != POOLED and generation_of(fit.chip) == generation_of(chip.name)
+    )
