@@ -10,8 +10,9 @@ import numpy as np
 from tests.unit.cost.sample_chips import sample_chip
 from windtunnel.program.work import Family
 from windtunnel.validation.calibrate.fitting import Free, Points, fit_best, fit_values, predict
+from windtunnel.validation.calibrate.kernel_entries import write_entries
 from windtunnel.validation.calibrate.kernel_families import Stage
-from windtunnel.validation.calibrate.kernel_fits import fit_stage, write_entries
+from windtunnel.validation.calibrate.kernel_fits import fit_stage
 from windtunnel.validation.measured import MeasuredRows, batch, shape_groups
 
 TRUE = {"move": 6.0, "dram": 0.9, "floor_clocks": 7000.0, "vector": 0.5}

@@ -9,8 +9,9 @@ from pathlib import Path
 from windtunnel.cost.fit_files import load, transfer
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.catalogue import chip, chip_names
+from windtunnel.validation.calibrate.kernel_entries import write_entries
 from windtunnel.validation.calibrate.kernel_families import STAGES
-from windtunnel.validation.calibrate.kernel_fits import fit_stage, write_entries
+from windtunnel.validation.calibrate.kernel_fits import fit_stage
 from windtunnel.validation.kernels import kernel_files, rows_of_folder
 
 PARAMETERS = Path(__file__).parents[2] / "cost" / "parameters"

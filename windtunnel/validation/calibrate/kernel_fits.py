@@ -7,10 +7,8 @@ intervals come from shape groups left out of the fit (three in ten), and for poo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -22,21 +20,13 @@ from windtunnel.cost.stand_in import MODULE
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 from windtunnel.validation.calibrate.fitting import Free, Points, fit_best, fit_values
+from windtunnel.validation.calibrate.kernel_entries import Entry, by_hand, entry
 from windtunnel.validation.calibrate.kernel_families import Stage
 from windtunnel.validation.calibrate.kernel_points import KernelPath, points_by_path
-from windtunnel.validation.calibrate.kernel_residuals import (
-    Residuals,
-    joined,
-    median_error,
-    regimes,
-    residuals,
-)
+from windtunnel.validation.calibrate.kernel_residuals import FEW_ROWS, Residuals, joined, residuals
 from windtunnel.validation.calibrate.kernel_transfer import Table, transfer_intervals
 from windtunnel.validation.measured import MeasuredRows
-from windtunnel.validation.score import weighted_quantile
 
-FEW_ROWS = 20
-"""Below this a chip only moves peak fractions and fixed times, and borrows the shape of everything else."""
 SHAPING_ROWS = 3
 """Rows of a chip from which on they bear on the pooled fit."""
 FEW_FREE = frozenset({"issue", "softmax", "dram", "move", "floor_clocks", "floor_s", "fill_clocks", "rate"})
@@ -46,8 +36,6 @@ OWN_SCALE = 2.0
 """Logarithmic width of the prior on a chip that only such tables know: its own points say what it sustains and
 what a small kernel costs, however far from its relatives."""
 OF_MEMORY = frozenset({"dram", "stream"})
-BY_HAND_INTERVAL = (0.55, 2.0)
-"""Factors around a time that rests on usual fractions alone."""
 MEMORY_SHARE = 0.1
 """Rows that memory must bound before a fit of products may move what memory does."""
 
@@ -56,8 +44,6 @@ CHOICE_ROWS = 100
 MODULE_FLOOR = 1e5
 """Where the search for the fixed clocks of a whole module starts."""
 
-Entry = dict[str, object]
-
 
 def fit_stage(
     stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]
@@ -65,7 +51,7 @@ def fit_stage(
     """All fits of one parameter file, and the intervals of borrowing them."""
     paths = points_by_path(stage, rows, chips)
     generic = _generic(stage, paths)
-    entries = [_by_hand(stage) if stage.by_hand else _entry(stage, POOLED, KernelPath("", "", ""), *generic)]
+    entries = [by_hand(stage) if stage.by_hand else entry(stage, POOLED, KernelPath("", "", ""), *generic)]
     without: dict[tuple[KernelPath, str], dict[str, float]] = {}
     scarce = _scarce(rows)
     for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
@@ -77,22 +63,16 @@ def fit_stage(
         pooled = fit_best(list(shaping.values()), _family(points), free, fixed, choices)
         left_out, others = _chips_left_out(shaping, pooled, free, fixed)
         without |= {(path, name): values for name, values in others.items()}
-        entries.append(_entry(stage, POOLED, path, pooled, list(shaping.values()), left_out))
+        entries.append(entry(stage, POOLED, path, pooled, list(shaping.values()), left_out))
         for name in sorted(points):
             few = len(points[name]) < FEW_ROWS
             base = _base(pooled, generic[0], path, few, points, scarce if name in scarce else frozenset())
             moved = _started(_informed(_movable(free, few, name in scarce), points[name], base), base)
             values = fit_values([points[name]], _family(points), moved, base)
             left_out = _shapes_left_out(points[name], _family(points), moved, base)
-            entries.append(_entry(stage, name, path, values, [points[name]], left_out))
-    fits = [fit_of(stage.file, entry) for entry in entries]
+            entries.append(entry(stage, name, path, values, [points[name]], left_out))
+    fits = [fit_of(stage.file, item) for item in entries]
     return entries, transfer_intervals(_comparable(stage, paths, scarce), fits, without)
-
-
-def write_entries(path: Path, entries: Sequence[Entry], transfer: Table) -> None:
-    """Write a parameter file; equal fits give equal bytes."""
-    text = json.dumps({"fits": list(entries), "transfer": transfer}, indent=1, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _comparable(
@@ -269,50 +249,3 @@ def _chips_left_out(
         if rest:
             others[name] = values
     return joined(found), others
-
-
-def _entry(
-    stage: Stage,
-    chip: str,
-    path: KernelPath,
-    values: Mapping[str, float],
-    points: Sequence[Points],
-    left_out: Residuals,
-) -> Entry:
-    error = np.abs(left_out.predicted_s / left_out.measured_s - 1.0)
-    return {
-        "chip": chip,
-        "library": path.library,
-        "precision": path.precision,
-        "variant": path.variant,
-        "values": {name: float(f"{value:.4g}") for name, value in values.items()},
-        "ranges": {name: _range(name, points) for name in stage.dims if name != "bytes"},
-        "regimes": regimes(left_out, few=sum(len(item) for item in points) < FEW_ROWS),
-        "rows": sum(len(item) for item in points),
-        "error_median": float(f"{weighted_quantile(error, left_out.measured_s, 0.5):.3g}"),
-        "error_p90": float(f"{weighted_quantile(error, left_out.measured_s, 0.9):.3g}"),
-        "roofline_median": median_error(left_out.roofline_s, left_out.measured_s),
-        "nearest_median": median_error(left_out.nearest_s, left_out.measured_s),
-        "source": ", ".join(stage.tables),
-        "clock_hz": float(f"{np.exp(np.mean([np.log(item.chip.clock_hz.value) for item in points])):.5g}"),
-    }
-
-
-def _by_hand(stage: Stage) -> Entry:
-    """The fit of plain kernels that nobody measured: usual fractions, with a wide interval."""
-    return {
-        "chip": POOLED,
-        "library": "",
-        "precision": "",
-        "variant": "",
-        "values": dict(stage.by_hand),
-        "ranges": {},
-        "regimes": [[None, *BY_HAND_INTERVAL]],
-        "rows": 0,
-        "source": "uncalibrated: fractions of data sheet peaks usual for this family",
-    }
-
-
-def _range(name: str, points: Sequence[Points]) -> list[float]:
-    columns = [part.dim(name) for item in points for part in item.parts]
-    return [float(min(column.min() for column in columns)), float(max(column.max() for column in columns))]

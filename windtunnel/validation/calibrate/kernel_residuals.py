@@ -13,8 +13,11 @@ from windtunnel.validation.calibrate.fitting import Points, predict
 from windtunnel.validation.kernel_scores import roofline
 from windtunnel.validation.score import weighted_quantile
 
+FEW_ROWS = 20
+"""Below this a chip only moves peak fractions and fixed times, borrows the shape of everything else, and keeps an
+interval at least this wide: ..."""
 FEW_LOW, FEW_HIGH = 0.8, 1.25
-"""Narrowest interval that a handful of rows can justify."""
+"""... the narrowest that a handful of rows can justify."""
 LOOKUP_ROWS = 1000
 """Rows that the nearest-shape baseline searches, and rows that it answers."""
 REGIME_ENDS_S = (1e-5, 3e-5, 1e-4, 1e-3)
