@@ -95,7 +95,7 @@ class Fit:
 
     def called_by(self, library: str, *, repeated: bool) -> Fit:
         """The kernel as ``library`` calls it, alone for another than measured it; warm only if ``repeated``."""
-        mine = library == self.library or bool(library) and self.library.endswith(ADDED + library)
+        mine = library == self.library or (bool(library) and self.library.endswith(ADDED + library))
         dropped = (frozenset() if mine else EXTRAS) | (frozenset() if repeated else {REPEATS})
         return replace(self, values=tuple(pair for pair in self.values if pair[0] not in dropped))
 
