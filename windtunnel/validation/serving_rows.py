@@ -103,7 +103,7 @@ def _one(record: dict[str, str]) -> list[ServingRow]:
 
 def is_mlperf(record: dict[str, str]) -> bool:
     """Whether a row is of MLPerf's logs."""
-    return record["phase"].lower() in SCENARIOS
+    return record.get("phase", "").lower() in SCENARIOS
 
 
 def _mlperf(record: dict[str, str]) -> list[ServingRow]:

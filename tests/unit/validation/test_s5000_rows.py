@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from windtunnel.program.work import Family
+from windtunnel.specs.catalogue import chip as known_chip
+from windtunnel.validation.explain.kernel import explain_kernel
+from windtunnel.validation.explain.points import shipped_points
 from windtunnel.validation.explain.row import explain_row
 from windtunnel.validation.folder import predict_folder
+from windtunnel.validation.kernel_rows.layers import stream
 from windtunnel.validation.moore_threads_words import cards_of, said
 from windtunnel.validation.rows_file import Answers
 from windtunnel.validation.s5000_training import gaps, step_of
@@ -124,3 +129,24 @@ def test_a_row_of_serving_is_taken_apart(tmp_path: Path) -> None:
     assert len(why.step.operations) == 3
     assert why.step.seconds == pytest.approx(why.answers[0].prediction, rel=0.1)
     assert any("assumed" in note for note in why.step.notes)
+
+
+def test_copies_are_compared_by_what_they_move() -> None:
+    chip = known_chip("mtt-s5000")
+    moved = stream(Family.COPY, np.array([2.0**30]), np.array([2.0**30]), {})
+    near = explain_kernel(moved, chip, shipped_points()).near
+    assert near is not None
+    assert near.point.chip == "mtt-s5000"
+    assert near.factor == pytest.approx(2.0)  # the largest that was measured is 512 MiB
+
+
+def test_rows_of_online_loads_are_taken_apart(tmp_path: Path) -> None:
+    (tmp_path / "infer_trtllm_online.csv").write_text(
+        "model,gpu,num_gpus,framework,precision,tensor_parallel,mean_input_tokens,mean_output_tokens,"
+        "offered_requests_per_s,num_requests\n"
+        "Llama 3.1 8B,H100 SXM 80GB,1,TensorRT-LLM,BF16,1,64,8,2,20\n",
+        encoding="utf-8",
+    )
+    why = explain_row(tmp_path, "infer_trtllm_online.csv:0", (), top=1)
+    assert why.step is not None
+    assert 0.003 < why.step.seconds < 0.02

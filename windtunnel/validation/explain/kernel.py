@@ -105,10 +105,11 @@ def explain_kernel(
     _, file, formula = MODELS[batch.family]
     choice = choose(file, chip, library=library, precision=batch.precision, variant=batch.variant)
     dims = tuple((name, float(values[0])) for name, values in sorted(batch.dims.items()))
+    shape = dims or (("bytes", float(batch.bytes_moved[0])),)  # copies have no shape but their size
     path = path_of(batch.precision, batch.variant)
     family = str(batch.family)
     near = nearest(
-        points, family=family, chips=(chip.name, *chip.relatives), path=path, dims=dims, library=library
+        points, family=family, chips=(chip.name, *chip.relatives), path=path, dims=shape, library=library
     )
     return KernelWhy(
         what=family,

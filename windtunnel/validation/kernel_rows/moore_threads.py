@@ -112,7 +112,7 @@ def _memory(metric: str, shape: str) -> Batch | None:
         return stream(
             Family.POINTWISE, np.array([2.0 * size]), np.array([size]), {"elements": np.array([size / 4])}
         )
-    return stream(Family.COPY, np.array([size]), np.array([size]), {"elements": np.array([size / 4])})
+    return stream(Family.COPY, np.array([size]), np.array([size]), {"bytes": np.array([2.0 * size])})
 
 
 def _host_copy(metric: str, shape: str) -> Batch | None:
