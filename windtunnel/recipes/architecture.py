@@ -87,6 +87,7 @@ class VisionTower:
     """A vision transformer in front: patches of ``patch_elements`` inputs, merged ``merge`` to one token.
 
     ``output``: the decoder's hidden size. ``patches``: patches of all images of one sequence.
+    ``positions``: learned ones. ``deep_mergers``: further mergers, whose output enters deeper layers (DeepStack).
     """
 
     layers: tuple[LayerShape, ...]
@@ -95,6 +96,8 @@ class VisionTower:
     merge: int
     output: int
     patches: int = 0
+    positions: int = 0
+    deep_mergers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

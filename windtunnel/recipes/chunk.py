@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from windtunnel.program.count.sharding import CHUNK_CAT, COPY_IN, COPY_OUT
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
 from windtunnel.recipes.builder import ProgramBuilder
@@ -106,8 +107,9 @@ def _backward(
 ) -> None:
     layers = chunk.layers
     again = exchange.gather and layout.sharding is Sharding.FSDP
-    # embedding and output belong to the root module, which keeps its parameters after forward
-    gathered = [index for index, pieces in enumerate(layers) if again and not _is_end(pieces)]
+    # the output's unit, which a tied embedding belongs to, keeps its parameters after forward
+    stays = ("loss",) if layers and _has_head(layers[-1]) else ("loss", "embedding")
+    gathered = [i for i, pieces in enumerate(layers) if again and not any(p.name in stays for p in pieces)]
     if gathered:
         builder.add(_gather(layers[gathered[-1]], gathered[-1], layout), Phase.BACKWARD, "parameters")
     for index in reversed(range(len(layers))):
@@ -134,6 +136,11 @@ def _is_end(pieces: Pieces) -> bool:
     return any(piece.name in ("embedding", "loss") for piece in pieces)
 
 
+def _has_head(pieces: Pieces) -> bool:
+    """Whether the output product has a matrix of its own."""
+    return not _is_end(pieces) or any(piece.name == "head" and piece.parameters for piece in pieces)
+
+
 def recomputed(pieces: Pieces, layout: Layout) -> Iterator[Piece]:
     """What backward computes again; the ends of the model (embedding, head) never are."""
     if _is_end(pieces):
@@ -152,6 +159,8 @@ def _parameters(pieces: Pieces, layout: Layout) -> tuple[tuple[int, int], ...]:
         return ((adapters, 0),) if adapters else ()
     shared = sum(piece.parameters for piece in pieces)
     experts = sum(piece.expert_parameters for piece in pieces)
+    if layout.sharding is Sharding.FSDP and layout.expert * layout.expert_tensor == 1:
+        shared, experts = shared + experts, 0  # one unit, shared out over the same ranks
     return tuple((count, kind) for count, kind in ((shared, 0), (experts, 1)) if count)
 
 
@@ -171,6 +180,9 @@ def _gather(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
         if ways > 1:
             dtype = layout.precision.activation
             part, whole = tensor(dtype, -(-elements // ways)), tensor(dtype, -(-elements // ways) * ways)
+            if layout.sharding is Sharding.FSDP:  # FP32 shards are cast, and laid end to end in the buffer
+                answers.append(op("aten._foreach_copy_", (part, tensor("float32", *part.shape)), ()))
+                answers.append(op(COPY_IN, (part, whole), (part, whole)))
             answers.append(
                 collective("_allgather_base_", group, part, whole, _GATHER + 2 * index + is_expert)
             )
@@ -189,6 +201,8 @@ def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
         if layout.sharding is Sharding.DDP:
             answers.append(collective("allreduce_", group, whole, whole, work))
             continue
+        if layout.sharding is Sharding.FSDP:
+            answers.append(op(CHUNK_CAT, (tensor(layout.precision.activation, *whole.shape), whole), ()))
         answers.append(collective("_reduce_scatter_base_", group, whole, part, work))
         copies = layout.data_and_context // layout.shards
         if layout.sharding is Sharding.FSDP and copies > 1 and not is_expert:
@@ -197,9 +211,16 @@ def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
 
 
 def _waits(pieces: Pieces, index: int, base: int, layout: Layout) -> list[OpSpec]:
-    return [
-        wait(base + 2 * index + kind) for _, kind in _parameters(pieces, layout) if _ways(layout, kind)[1] > 1
-    ]
+    answers = []
+    for elements, kind in _parameters(pieces, layout):
+        _, ways = _ways(layout, kind)
+        if ways <= 1:
+            continue
+        answers.append(wait(base + 2 * index + kind))
+        if base == _GATHER and layout.sharding is Sharding.FSDP:
+            whole = tensor(layout.precision.activation, -(-elements // ways) * ways)
+            answers.append(op(COPY_OUT, (whole, whole), ()))
+    return answers
 
 
 class Direction(StrEnum):

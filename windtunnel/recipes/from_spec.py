@@ -123,4 +123,6 @@ def _vision(tower: VisionSpec, patches: int) -> VisionTower:
         merge=tower.merge,
         output=tower.output,
         patches=patches,
+        positions=tower.positions,
+        deep_mergers=tower.deep_mergers,
     )

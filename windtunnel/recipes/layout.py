@@ -61,6 +61,26 @@ class HostLoad(StrEnum):
     EAGER_2021 = "eager-2021"  # Megatron-LM and DeepSpeed before fused layers
 
 
+class EagerCode(StrEnum):
+    """Whose eager code the layers are, where they are not fused kernels."""
+
+    TRANSFORMERS = "transformers"  # RMSNorm in pieces, rotary embedding by halves
+    TORCHTITAN = (
+        "torchtitan"  # PyTorch's RMSNorm, one kernel on CUDA since 2.8; rotary embedding in complex numbers
+    )
+    TORCHTITAN_2024 = "torchtitan-2024"  # the same before PyTorch 2.8: RMSNorm in pieces
+
+    @property
+    def fuses_norm(self) -> bool:
+        """Whether RMSNorm is one kernel."""
+        return self is EagerCode.TORCHTITAN
+
+    @property
+    def turns_halves(self) -> bool:
+        """Whether the rotary embedding joins two halves instead of multiplying complex numbers."""
+        return self is EagerCode.TRANSFORMERS
+
+
 class AttentionKernel(StrEnum):
     """Generations of attention kernels."""
 
@@ -88,6 +108,7 @@ class Layout:
         overlap_tensor: share of tensor-parallel collectives hidden behind products (async TP, user buffers).
         overlap_experts: dispatch and combine run beside another micro-batch's compute.
         graphs: layers launched as CUDA graphs. fused: norms, activations and losses are single kernels.
+        eager: whose code runs where they are not.
         attention: which generation of attention kernels runs.
         host: how much more the framework's host does than issue the operations written here.
         first_layers_fewer, last_layers_fewer: layers missing from the first and last stage.
@@ -123,6 +144,7 @@ class Layout:
     overlap_experts: bool = False
     graphs: bool = False
     fused: bool = True
+    eager: EagerCode = EagerCode.TORCHTITAN_2024
     attention: AttentionKernel = AttentionKernel.FLASH
     host: HostLoad = HostLoad.FUSED
     first_layers_fewer: int = 0
@@ -174,6 +196,11 @@ class Layout:
                 "global batch": self.global_batch,
             },
         )
+
+    @property
+    def fused_norm(self) -> bool:
+        """Whether RMSNorm is one kernel."""
+        return self.fused or self.eager.fuses_norm
 
     @property
     def trains_base(self) -> bool:

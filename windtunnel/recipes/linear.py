@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from windtunnel.program import kernels
 from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.groups import TENSOR
-from windtunnel.recipes.layout import Layout, Precision
+from windtunnel.recipes.layout import Layout, Precision, Sharding
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 
 FP4 = "float4_e2m1fn"
@@ -35,8 +35,16 @@ class Products:
 
     @property
     def gradient(self) -> str:
-        """The buffer that weight gradients are summed into."""
-        return "float32" if self.layout.reduce_in_fp32 else self.dtype
+        """What weight gradients are written in: FP32 where they are summed into Megatron's buffer as they come."""
+        summed = self.layout.fused and self.layout.sharding is not Sharding.FSDP
+        return "float32" if summed and self.layout.reduce_in_fp32 else self.dtype
+
+    def into_buffer(self, *shape: int) -> list[OpSpec]:
+        """Adding a gradient to the FP32 buffer, where the product did not do it."""
+        layout = self.layout
+        if layout.fused or layout.sharding is Sharding.FSDP or not layout.reduce_in_fp32:
+            return []
+        return [op("aten.add_.Tensor", (tensor("float32", *shape), tensor(self.dtype, *shape)), ())]
 
     def product(self, m: int, n: int, k: int, result: str = "", backward: bool = False) -> tuple[OpSpec, ...]:
         """(m, k) x (k, n) in the layout's precision, without casts."""
@@ -76,6 +84,7 @@ class Products:
         keep: Keep = Keep.ALWAYS,
         cast_input: bool = True,
         adapted: bool = False,
+        parts: tuple[int, ...] = (),
     ) -> Piece:
         """One product with its gradients.
 
@@ -83,14 +92,24 @@ class Products:
             rows: tokens of the product. wide_in, wide_out: sizes on this rank, after splitting.
             split: ``column`` (input gathered), ``row`` (sums scattered) or nothing.
             adapted: low-rank adapters sit beside this product where the layout has any.
+            parts: outputs that model code computes one by one; their input's gradients are added up.
         """
         # behind a norm the 8-bit copies are what the norm writes instead of 16 bit (Transformer Engine)
         written_by_norm = split == "column" and self.layout.fused
         casts = self.cast(rows, wide_in) if cast_input and not written_by_norm else ()
-        forward = [*casts, *self.product(rows, wide_out, wide_in)]
-        inward = self.product(rows, wide_in, wide_out, backward=True)
+        parts = parts or (wide_out,)
+        forward = [*casts]
+        inward: list[OpSpec] = []
+        weight: list[OpSpec] = []
         trains = self.layout.trains_base
-        weight = list(self.product(wide_out, wide_in, rows, self.gradient, backward=True)) if trains else []
+        x = tensor(self.dtype, rows, wide_in)
+        for number, part in enumerate(parts):
+            forward += self.product(rows, part, wide_in)
+            inward += self.product(rows, wide_in, part, backward=True)
+            inward += [op("aten.add.Tensor", (x, x), (x,))] if number else []
+            if trains:
+                weight += self.product(part, wide_in, rows, self.gradient, backward=True)
+                weight += self.into_buffer(part, wide_in)
         if bias:
             b = tensor(self.dtype, wide_out)
             y = tensor(self.dtype, rows, wide_out)

@@ -64,7 +64,7 @@ def layer_pieces(shape: LayerShape, hidden: int, layout: Layout) -> Pieces:
         forward = moe(ffn, hidden, layout)
     elif isinstance(ffn, DenseFfn):
         forward = dense(ffn, hidden, layout)
-    norm = norm_piece("norm", dtype, rows, hidden, shape.layer_norm, layout.fused)
+    norm = norm_piece("norm", dtype, rows, hidden, shape.layer_norm, layout.fused_norm)
     residual = residual_piece(dtype, rows, hidden)
     halves = [(norm, *half, residual) for half in (mixed, forward) if half]
     return tuple(piece for half in halves for piece in half)

@@ -27,12 +27,19 @@ policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.flo
 tower = getattr(model.model, "visual", None)
 for layer in [*(tower.blocks if tower is not None else ()), *decoder.layers]:
     fully_shard(layer, mp_policy=policy)
+if tower is not None:
+    fully_shard([tower.patch_embed, tower.pos_embed], mp_policy=policy)
+    fully_shard([tower.merger, *tower.deepstack_merger_list], mp_policy=policy)
+# units as TorchTitan makes them; the last is needed again as soon as backward begins
+if not config.tie_word_embeddings:
+    fully_shard(decoder.embed_tokens, mp_policy=policy)
+    fully_shard([decoder.norm, model.lm_head], mp_policy=policy, reshard_after_forward=False)
 fully_shard(model, mp_policy=policy)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 model.train()
 for _step in range(2):
     ids = torch.randint(0, 1000, (BATCH, SEQUENCE), device="cuda")
-    inputs = {"input_ids": ids, "labels": ids}
+    inputs = {"input_ids": ids}
     if tower is not None:
         vision = config.vision_config
         side = 32  # patches a side of one image of every sequence
@@ -42,7 +49,10 @@ for _step in range(2):
         inputs["pixel_values"] = torch.randn(BATCH * side * side, elements, device="cuda")
         inputs["image_grid_thw"] = torch.tensor([[1, side, side]] * BATCH, device="cuda")
         inputs["mm_token_type_ids"] = (ids == config.image_token_id).int()
-    model(**inputs, use_cache=False).loss.backward()
+    logits = model(**inputs, use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids.flatten())
+    del logits
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()

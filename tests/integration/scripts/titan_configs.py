@@ -163,12 +163,17 @@ def _cut(config: Trainer.Config, layers: int, vocabulary: int, batch: int, lengt
 
 
 def deepseek_v3_16b_cut() -> Trainer.Config:
+    from torchtitan.models.deepseek_v3 import model_registry as deepseek
     from torchtitan.models.deepseek_v3.config_registry import deepseek_v3_16b
 
-    return _cut(deepseek_v3_16b(), layers=4, vocabulary=32000, batch=2, length=2048)
+    config = deepseek_v3_16b()
+    config.model_spec = deepseek("16B", attn_backend="flex")
+    return _cut(config, layers=4, vocabulary=32000, batch=2, length=2048)
 
 
 def llama3_8b_cut() -> Trainer.Config:
     from torchtitan.models.llama3.config_registry import llama3_8b as published
 
-    return _cut(published(), layers=4, vocabulary=32000, batch=2, length=2048)
+    config = published()
+    config.model_spec = model_registry("8B", attn_backend="flex")
+    return _cut(config, layers=4, vocabulary=32000, batch=2, length=2048)

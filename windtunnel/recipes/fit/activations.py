@@ -15,7 +15,9 @@ input in FP32 and its result twice, and a gate's activation is kept too: a recor
 
 from __future__ import annotations
 
-from windtunnel.recipes.layout import AttentionKernel, Layout, Recompute
+from collections.abc import Iterator
+
+from windtunnel.recipes.layout import AttentionKernel, EagerCode, Layout, Recompute
 from windtunnel.specs.model import Layer, ModelSpec, Norm
 from windtunnel.specs.model_ffn import Dense, Moe
 from windtunnel.specs.model_mixers import Attention, Compressed, GatedDelta, Latent, Mamba, Mixer, QueryNorm
@@ -46,7 +48,7 @@ def whole_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
 
 def norm_bytes(norm: Norm, layout: Layout) -> int:
     """Kept of one number that is normalised, its result excluded. LayerNorm is one kernel everywhere."""
-    if layout.fused or norm is Norm.LAYER:
+    if layout.fused_norm or norm is Norm.LAYER:
         return 2  # the input
     return 8 if norm is Norm.CENTRED else 6  # the input in FP32, and the scaled one in FP32 or 16 bits
 
@@ -86,7 +88,9 @@ def ffn_bytes(ffn: Dense | Moe, hidden: int, layout: Layout, copy: int) -> float
             between -= (2 if ffn.gated else 1) * ffn.width  # one byte each instead of two
         return layout.tokens * between / layout.tensor
     routed = layout.sequence_tokens * ffn.top_k * layout.imbalance
-    sent = (copy + 2) * (ffn.latent or hidden)
+    # TorchTitan weighs the experts' results in FP32
+    result = 4 if not layout.fused and layout.eager is EagerCode.TORCHTITAN else 2
+    sent = (copy + result) * (ffn.latent or hidden)
     inner = _between(ffn.width, ffn.gated, copy, layout.fused) / layout.expert_tensor
     shared = layout.tokens * _between(ffn.shared_width, ffn.gated, copy, layout.fused) / layout.tensor
     copied = 4 * hidden if ffn.router_fp32 and not layout.fused else 0
@@ -95,14 +99,33 @@ def ffn_bytes(ffn: Dense | Moe, hidden: int, layout: Layout, copy: int) -> float
 
 
 def backward_bytes(model: ModelSpec, layer: Layer, layout: Layout) -> float:
-    """Gradients of activations that live together while a layer's feed-forward is differentiated."""
+    """What lives beside kept activations while a layer's feed-forward is differentiated, at the most."""
+    return max(transient for transient, _ in backward_stages(model, layer, layout))
+
+
+def backward_stages(model: ModelSpec, layer: Layer, layout: Layout) -> Iterator[tuple[float, int]]:
+    """Bytes beside kept activations, and elements of parameters with gradients, while a layer goes backward.
+
+    First its activation function: what the last product kept is gone, and the gradients of its result and of
+    its inputs are there. Then the first product's weights: nothing is kept between the products any more.
+    """
+    beside = 2.0 * model.hidden * layout.sequence_tokens  # the gradient that goes round by the residual
+    copy = 1 if layout.precision.is_fp8 else 2
     ffn = layer.ffn
+    if ffn is None:
+        yield 2 * beside, 0
+        return
     if isinstance(ffn, Dense):
-        return layout.tokens * _between(ffn.width, ffn.gated, 2) / layout.tensor
-    if isinstance(ffn, Moe):
-        routed = layout.sequence_tokens * ffn.top_k * layout.imbalance
-        return routed * (2 * model.hidden + _between(ffn.width, ffn.gated, 2) / layout.expert_tensor)
-    return 4.0 * model.hidden * layout.sequence_tokens
+        rows, split, elements = float(layout.tokens), layout.tensor, model.hidden * ffn.width
+    else:
+        # one gradient of the tokens as they were sent: in the place of the experts' result, which is gone
+        rows, split = layout.sequence_tokens * ffn.top_k * layout.imbalance, layout.expert_tensor
+        elements = (ffn.latent or model.hidden) * ffn.width * ffn.experts // layout.expert
+    ways = 2 if ffn.gated else 1
+    gradients = 2 * ways * ffn.width
+    yield beside + rows * (gradients + (2 - copy) * ffn.width) / split, elements // split
+    kept = _between(ffn.width, ffn.gated, copy, layout.fused)
+    yield beside + rows * (gradients - kept) / split, (1 + ways) * elements // split
 
 
 def _between(width: int, gated: bool, copy: int, fused: bool = True) -> int:
@@ -133,7 +156,10 @@ def _second_products(model: ModelSpec, layer: Layer, layout: Layout) -> float:
         mixer = layer.mixer
         queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
         core = 0 if layout.recompute is Recompute.SELECTIVE_PRODUCTS else 2 * queries + 4 * mixer.heads
-        total += tokens * (2 * queries + 2 * keys + core) / tensor
+        # queries and values of three products, or one product of all
+        joined = not layout.fused and layout.eager is EagerCode.TORCHTITAN
+        products = 2 * queries + (4 if joined else 2) * keys
+        total += tokens * (products + core) / tensor
     elif layer.mixer:
         total += mixer_bytes(layer.mixer, layout, 2) / 2
     if isinstance(layer.ffn, Dense):

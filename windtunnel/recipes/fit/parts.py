@@ -28,6 +28,7 @@ class MemoryParts:
             parameters.
         cache: keys and values. state: of recurrent layers.
         workspace: of the math libraries, inside the allocator.
+        pools: held by the allocator for other streams, and not in use at the peak.
         communication: buffers of the collective library, outside the allocator.
     """
 
@@ -39,6 +40,7 @@ class MemoryParts:
     cache: int = 0
     state: int = 0
     workspace: int = 0
+    pools: int = 0
     communication: int = 0
 
     @property
@@ -69,7 +71,7 @@ class MemoryParts:
     @property
     def reserved(self) -> int:
         """What the allocator holds, and buffers of the collective library."""
-        return self.allocated + self.fragmentation + self.communication
+        return self.allocated + self.pools + self.fragmentation + self.communication
 
     def estimate(self) -> Estimate:
         """The total on the card, context excluded, with its 80 % interval."""
@@ -78,7 +80,8 @@ class MemoryParts:
         total = float(self.reserved)
         counted = self.counted / total if total else 1.0
         shares = ((Source.CALIBRATED, self.fragmentation / total if total else 0.0),)
-        analytic = ((Source.ANALYTIC, counted + (self.modelled + self.workspace) / total if total else 1.0),)
+        modelled = self.modelled + self.workspace + self.pools
+        analytic = ((Source.ANALYTIC, counted + modelled / total if total else 1.0),)
         assumed = ((Source.ASSUMED, self.communication / total if total else 0.0),)
         low = max(float(self.counted), total - width - spread)
         return Estimate(total, min(low, total), total + width + spread, (*shares, *analytic, *assumed))
@@ -94,6 +97,7 @@ class MemoryParts:
             ("KV cache", self.cache),
             ("recurrent state", self.state),
             ("library workspace", self.workspace),
+            ("pools of other streams", self.pools),
             ("communication buffers", self.communication),
             ("fragmentation", self.fragmentation),
         ]

@@ -10,7 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from windtunnel.recipes.fit.activations import backward_bytes, kept_bytes, whole_bytes
+from windtunnel.recipes.fit.activations import (
+    backward_bytes,
+    backward_stages,
+    kept_bytes,
+    norm_bytes,
+    whole_bytes,
+)
+from windtunnel.recipes.fit.moments import GroupMemory, fullest, idle_pools
 from windtunnel.recipes.fit.parts import MemoryParts
 from windtunnel.recipes.fit.sharding import (
     Held,
@@ -115,6 +122,18 @@ def _stage_memory(
     weights, gradients, state = _states(held, layout, optimizer)
     if adapters is not None:
         weights, gradients, state = _adapted(model, held, layout, optimizer, adapters, weights)
+    if layout.sharding is Sharding.FSDP and layout.pipeline == 1:
+        groups = _groups(model, layout, kept, adapters is None)
+        loss = _logit_bytes(layout) * layout.tokens * model.vocabulary / layout.tensor
+        moment = fullest(groups, loss, layout, adapters is None)
+        return MemoryParts(
+            weights=weights,
+            gradients=int(moment.gradients) if adapters is None else gradients,
+            optimizer=state,
+            activations=int(moment.activations),
+            working=int(moment.working + moment.gathered),
+            pools=int(idle_pools(groups, moment, layout, adapters is None)),
+        )
     beside = _gathered(layout, largest, held.total, adapters is not None)
     beside += 0 if adapters is not None else _placeholders(model, layout, layers)
     activations = _in_flight(layout, stage) * sum(kept_bytes(model, model.layers[i], layout) for i in layers)
@@ -125,6 +144,39 @@ def _stage_memory(
         activations=int(activations),
         working=int(_working(model, layout, stage, layers)) + beside,
     )
+
+
+def _groups(model: ModelSpec, layout: Layout, held: list[Held], trains: bool) -> list[GroupMemory]:
+    """The FSDP units of the whole model: embedding, layers, last norm with the output product."""
+    rows, tokens = layout.sequence_tokens, layout.tokens
+    stream = 2.0 * model.hidden * rows * model.streams
+    again = layout.recompute not in (Recompute.NONE, Recompute.SELECTIVE)
+    embedding = ends_parameters(model, 0, 2, layout.tensor)
+    output = ends_parameters(model, 0, 1, layout.tensor) - embedding
+    if model.tied or not layout.ends_apart:  # one unit, which stays gathered
+        embedding, output = 0, embedding + output
+    between = [
+        GroupMemory(
+            parameters=own.total,
+            shard=_shared(own, layout),
+            kept=kept_bytes(model, layer, layout),
+            again=whole_bytes(model, layer, layout) if again else 0.0,
+            stages=tuple(backward_stages(model, layer, layout)),
+            behind=stream,
+        )
+        for own, layer in zip(held, model.layers, strict=True)
+    ]
+    first = GroupMemory(
+        parameters=embedding, shard=-(-embedding // layout.shards), stages=((stream, embedding),)
+    )
+    last = GroupMemory(
+        parameters=output,
+        shard=-(-output // layout.shards),
+        kept=(norm_bytes(model.norm, layout) + 2) / 2 * stream,
+        stages=((2.0 * tokens * model.vocabulary / layout.tensor + stream, output),),
+        behind=stream,
+    )
+    return [first, *between, last]
 
 
 def _states(held: Held, layout: Layout, optimizer: Optimizer) -> tuple[int, int, int]:

@@ -31,13 +31,21 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     q, kv = heads * shape.head_dim, 2 * kv_heads * shape.head_dim
     tokens = layout.tokens
     wide = q * (2 if shape.gated else 1) + kv
-    pieces = [products.linear("qkv", tokens, hidden, wide, split="column", bias=shape.bias, adapted=True)]
+    apart = not layout.fused and layout.eager.turns_halves
+    parts = (wide - kv, kv // 2, kv // 2) if apart else ()
+    pieces = [
+        products.linear(
+            "qkv", tokens, hidden, wide, split="column", bias=shape.bias, adapted=True, parts=parts
+        )
+    ]
+    if not layout.fused and not apart:
+        pieces.append(_split_qkv(products.dtype, tokens, wide - kv, kv // 2))
     if shape.query_norm:
-        pieces.append(norm_piece("q norm", products.dtype, tokens * heads, shape.head_dim))
-        pieces.append(norm_piece("k norm", products.dtype, tokens * kv_heads, shape.head_dim))
+        fused = layout.fused_norm
+        pieces.append(norm_piece("q norm", products.dtype, tokens * heads, shape.head_dim, fused=fused))
+        pieces.append(norm_piece("k norm", products.dtype, tokens * kv_heads, shape.head_dim, fused=fused))
     if shape.rotary:
-        turned = rotary("rotary", products.dtype, tokens, heads + kv_heads, shape.head_dim, layout.fused)
-        pieces.append(turned)
+        pieces.append(rotary("rotary", products.dtype, tokens, (heads, kv_heads), shape.head_dim, layout))
     pieces.append(core(layout, heads, kv_heads, shape.head_dim, shape.head_dim, shape.window, shape.causal))
     if shape.gated:
         gate = tensor(products.dtype, tokens, q)
@@ -55,24 +63,45 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     return tuple(pieces)
 
 
-def rotary(name: str, dtype: str, tokens: int, heads: int, dim: int, fused: bool = True) -> Piece:
-    """Rotary embedding of queries and keys: one kernel, or in complex numbers as model code writes it."""
-    if not fused:
-        x, wide = tensor(dtype, tokens, heads, dim), tensor("float32", tokens, heads, dim)
-        pairs, turn = tensor("complex64", tokens, heads, dim // 2), tensor("complex64", tokens, 1, dim // 2)
-        ops = (
-            op("aten._to_copy", (x,), (wide,)),
-            op("aten.mul.Tensor", (pairs, turn), (pairs,)),
-            op("aten._to_copy", (wide,), (x,)),
-        )
-        return Piece(name, ops, ops, keep=Keep.CHEAP)
-    x, table = tensor(dtype, tokens, heads, dim), tensor("float32", tokens, dim)
-    return Piece(
-        name,
-        (op(kernels.ROTARY, (x, table, table), (x,)),),
-        (op(kernels.ROTARY_BACKWARD, (x, table, table), (x,)),),
-        keep=Keep.CHEAP,
-    )
+def _split_qkv(dtype: str, tokens: int, queries: int, keys: int) -> Piece:
+    """Queries, keys and values out of one product, each made contiguous; their gradients into one."""
+    whole = tensor(dtype, tokens, queries + 2 * keys)
+    apart = tensor(dtype, tokens, queries), *(tensor(dtype, tokens, keys),) * 2
+    forward = tuple(op("aten.clone", (part,), (part,)) for part in apart)
+    return Piece("qkv split", forward, (op("aten.cat", apart, (whole,)),), keep=Keep.CHEAP)
+
+
+def rotary(name: str, dtype: str, tokens: int, heads: tuple[int, ...], dim: int, layout: Layout) -> Piece:
+    """Rotary embedding of queries and keys: one kernel, or piece by piece as model code writes it."""
+    if layout.fused:
+        x, table = tensor(dtype, tokens, sum(heads), dim), tensor("float32", tokens, dim)
+        there = op(kernels.ROTARY, (x, table, table), (x,))
+        return Piece(name, (there,), (op(kernels.ROTARY_BACKWARD, (x, table, table), (x,)),), keep=Keep.CHEAP)
+    turn = _by_halves if layout.eager.turns_halves else _by_complex_numbers
+    both = [turn(dtype, tokens, count, dim) for count in heads]
+    forward, backward = (tuple(spec for turned in both for spec in turned[way]) for way in (0, 1))
+    return Piece(name, forward, backward, keep=Keep.CHEAP)
+
+
+def _by_complex_numbers(dtype: str, tokens: int, heads: int, dim: int) -> tuple[list[OpSpec], list[OpSpec]]:
+    x, wide = tensor(dtype, tokens, heads, dim), tensor("float32", tokens, heads, dim)
+    pairs, turn = tensor("complex64", tokens, heads, dim // 2), tensor("complex64", tokens, 1, dim // 2)
+    up, down = op("aten._to_copy", (x,), (wide,)), op("aten._to_copy", (wide,), (x,))
+    product = op("aten.mul.Tensor", (pairs, turn), (pairs,))
+    return [up, product, down], [up, op("aten.clone", (wide,), (wide,)), product, down]
+
+
+def _by_halves(dtype: str, tokens: int, heads: int, dim: int) -> tuple[list[OpSpec], list[OpSpec]]:
+    """x cos + rotate(x) sin, where rotate joins the negative second half and the first."""
+    x, half = tensor(dtype, tokens, heads, dim), tensor(dtype, tokens, heads, dim // 2)
+    table = tensor(dtype, tokens, 1, dim)
+    scaled = op("aten.mul.Tensor", (x, table), (x,))
+    total = op("aten.add.Tensor", (x, x), (x,))
+    negative = op("aten.neg", (half,), (half,))
+    back = op("aten.slice_backward", (half,), (x,))
+    forward = [scaled, negative, op("aten.cat", (half, half), (x,)), scaled, total]
+    backward = [scaled, back, negative, back, total, scaled, total, op("aten.clone", (x,), (x,))]
+    return forward, backward
 
 
 def core(

@@ -43,7 +43,7 @@ def head(model: Architecture, layout: Layout, layer_norm: bool) -> tuple[Piece, 
         logits = replace(logits, parameters=0)
     return (
         norm_piece(
-            "final norm", products.dtype, layout.sequence_tokens, model.hidden, layer_norm, layout.fused
+            "final norm", products.dtype, layout.sequence_tokens, model.hidden, layer_norm, layout.fused_norm
         ),
         logits,
         _loss(products.dtype, layout, rows),

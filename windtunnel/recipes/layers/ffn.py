@@ -19,10 +19,17 @@ def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     up = width * (2 if shape.gated else 1)
     tokens = layout.tokens
     return (
-        products.linear("up", tokens, hidden, up, split="column", bias=shape.bias),
+        products.linear(
+            "up", tokens, hidden, up, split="column", bias=shape.bias, parts=_apart(shape, width, layout)
+        ),
         activation_piece(products.dtype, tokens, width, shape.gated, layout.fused),
         products.linear("down", tokens, width, hidden, split="row", bias=shape.bias, keep=Keep.HALF),
     )
+
+
+def _apart(shape: DenseFfn | MoeFfn, width: int, layout: Layout) -> tuple[int, ...]:
+    """Gate and up are two products in eager model code."""
+    return (width, width) if shape.gated and not layout.fused else ()
 
 
 def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:

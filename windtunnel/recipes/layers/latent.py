@@ -20,18 +20,18 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     if shape.query_rank:
         pieces += [
             products.linear("q down", rows, hidden, shape.query_rank),
-            norm_piece("q norm", products.dtype, rows, shape.query_rank),
+            norm_piece("q norm", products.dtype, rows, shape.query_rank, fused=layout.fused_norm),
             products.linear("q up", tokens, shape.query_rank, heads * qk_dim, split="column"),
         ]
     else:
         pieces.append(products.linear("q", tokens, hidden, heads * qk_dim, split="column"))
     pieces += [
         products.linear("kv down", rows, hidden, shape.kv_rank + shape.rope_dim, cast_input=False),
-        norm_piece("kv norm", products.dtype, rows, shape.kv_rank),
+        norm_piece("kv norm", products.dtype, rows, shape.kv_rank, fused=layout.fused_norm),
         products.linear(
             "kv up", tokens, shape.kv_rank, heads * (shape.nope_dim + shape.value_dim), split="column"
         ),
-        rotary("rotary", products.dtype, tokens, heads + 1, shape.rope_dim),
+        rotary("rotary", products.dtype, tokens, (heads, 1), shape.rope_dim, layout),
         core(layout, heads, heads, qk_dim, shape.value_dim),
         products.linear("attention out", tokens, heads * shape.value_dim, hidden, split="row"),
     ]

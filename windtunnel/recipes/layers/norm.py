@@ -42,16 +42,18 @@ def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int) -> Piece:
         down,
         op("aten.mul.Tensor", (x, w), (x,)),
     )
-    gradient = op("aten.mul.Tensor", (x, x), (x,))
     backward = (
-        gradient,
+        op("aten.mul.Tensor", (x, x), (x,)),
         op("aten.sum.dim_IntList", (x,), (w,)),
         op("aten.mul.Tensor", (x, w), (x,)),
         up,
-        product,
+        product,  # of the inverse root
         reduce,
         scale,
-        scale,
+        op("aten.div.Scalar", (mean,), (wide,)),  # the mean's gradient, spread over the row
+        op("aten.pow.Tensor_Scalar", (wide,), (wide,)),
+        op("aten.mul.Scalar", (wide,), (wide,)),
+        product,
         op("aten.add.Tensor", (wide, wide), (wide,)),
         down,
     )

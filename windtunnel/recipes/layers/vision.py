@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from windtunnel.recipes.architecture import LayerShape, VisionTower
+from windtunnel.recipes.layers.norm import activation_piece, norm_piece
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece
@@ -25,12 +26,29 @@ def vision_pieces(
     seen = replace(layout, sequence=tower.patches, context=1, cards=layout.cards // layout.context)
     seen = replace(seen, expert=1, expert_tensor=1, fsdp_shard=0)
     products = Products(seen)
-    merged = tower.hidden * tower.merge
-    tokens = seen.tokens
-    patch = products.linear("patch", tokens, tower.patch_elements, tower.hidden, cast_input=False)
-    merger = (
-        products.linear("merge up", max(1, tokens // tower.merge), merged, merged, split="column"),
-        products.linear("merge down", max(1, tokens // tower.merge), merged, tower.output, split="row"),
+    patch = products.linear(
+        "patch", seen.tokens, tower.patch_elements, tower.hidden, cast_input=False, bias=True
     )
+    # nobody wants the gradient of the pictures
+    patch = replace(patch, backward=(), parameters=patch.parameters + tower.positions * tower.hidden)
+    layer_norm = tower.layers[0].layer_norm if tower.layers else True
+    mergers = _merger(tower, seen, tower.hidden, layer_norm)
+    for _ in range(tower.deep_mergers):
+        mergers += _merger(tower, seen, tower.hidden * tower.merge, layer_norm)
     blocks = tuple(layer_pieces(shape, tower.hidden, seen) for shape in tower.layers)
-    return ((patch,), *blocks, merger)
+    return ((patch,), *blocks, mergers)
+
+
+def _merger(tower: VisionTower, layout: Layout, normalised: int, layer_norm: bool) -> tuple[Piece, ...]:
+    """Norm, and two products with an activation between that make one token of ``tower.merge`` patches."""
+    products = Products(layout)
+    merged, elements = tower.hidden * tower.merge, layout.tokens * tower.hidden
+    rows = max(1, layout.tokens // tower.merge)
+    return (
+        norm_piece(
+            "merge norm", products.dtype, elements // normalised, normalised, layer_norm, layout.fused_norm
+        ),
+        products.linear("merge up", rows, merged, merged, split="column", bias=True),
+        activation_piece(products.dtype, rows, merged // layout.tensor, gated=False, fused=layout.fused),
+        products.linear("merge down", rows, merged, tower.output, split="row", bias=True),
+    )
