@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.recipe_cases import CASES, compare
 from windtunnel.capture.session import Session
 from windtunnel.memory.replay import memory_result
 from windtunnel.program import file as program_file
@@ -87,79 +88,43 @@ def test_flops_equal_those_recorded(family: str, sizes: dict[str, int]) -> None:
         assert built[name] == pytest.approx(value, rel=0.02), name
 
 
-FSDP_SCRIPT = """
-import torch, torch.distributed as dist
-from windtunnel.capture.session import Session
-from windtunnel.specs.catalogue import chip
-session = Session(chip("mtt-s5000")).install()
-session.join_world(world_size=8, rank=0)
-dist.init_process_group("nccl")
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from transformers import LlamaConfig, LlamaForCausalLM
-config = LlamaConfig(num_hidden_layers=4, intermediate_size=2048, vocab_size=32000, hidden_size=1024,
-                     num_attention_heads=16, num_key_value_heads=4)
-model = LlamaForCausalLM(config).to("musa")
-policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-for layer in model.model.layers:
-    fully_shard(layer, mp_policy=policy)
-fully_shard(model, mp_policy=policy)
-ids = torch.randint(0, 32000, (2, 512), device="musa")
-model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-from windtunnel.network.collective import Collective, kind_of, message_bytes
-program = session.program()
-total = {}
-for event in program.events.tolist():
-    if event >= 0:
-        spec = program.specs[program.site(event).spec]
-        if spec.name.startswith("c10d.") and "wait" not in spec.name:
-            kind = str(kind_of(spec.name))
-            total[kind] = total.get(kind, 0) + message_bytes(spec)
-print("TOTALS", total)
-"""
+REST = {"delta": -0.023, "vision": -0.041}
+"""Bytes of everything but matrix kernels, recipe over recording less one, where that is more than 2 %: Qwen3.5's norms
+scale in FP32, which recipes write as others do; a tower's rotary embedding and position interpolation are left out."""
+PEAK = {"vision": -0.055}
+"""Where the peak is further off than 2 %: activations of a tower are not counted."""
 
 
-def test_fsdp_exchanges_the_bytes_recorded() -> None:
-    import ast
-    import os
-    import subprocess
-    import sys
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name", [name if name == "dense" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
+def test_sharded_recipes_equal_recordings(tmp_path: Path, name: str) -> None:
+    """FLOPs by kind, bytes of matrix kernels, every collective and the peak within 2 %."""
+    if CASES[name].titan:
+        from tests.integration.test_distributed_scripts import needs
 
-    from transformers import LlamaConfig
-
-    from windtunnel.network.collective import kind_of, message_bytes
-
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FSDP_SCRIPT],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
+        needs("torchtitan")
+    found = compare(CASES[name], tmp_path)
+    ours, theirs = found.built.by_kind(found.built.flops), found.recorded.by_kind(found.recorded.flops)
+    convolved = theirs.pop("convolution", 0.0)  # patches are cut and multiplied: a product by recipe
+    theirs["products"] += convolved
+    assert ours == pytest.approx(theirs, rel=0.02)
+    ours, theirs = (side.by_kind(side.bytes_moved) for side in (found.built, found.recorded))
+    for kind in ours:
+        rest = kind == "pointwise"
+        expected = theirs[kind] * (1 + REST.get(name, 0.0)) if rest else theirs[kind]
+        # a recorded delta rule hands on the last state, which training does not write
+        off = 0.01 if rest and name in REST else 0.03 if kind == "delta rule" else 0.02
+        assert ours[kind] == pytest.approx(expected, rel=off), kind
+    assert set(found.built.exchanged) == set(found.recorded.exchanged)
+    for key, (count, nbytes) in found.recorded.exchanged.items():
+        assert found.built.exchanged[key][0] == count, key
+        assert found.built.exchanged[key][1] == pytest.approx(nbytes, rel=0.02), key
+    built, recorded_peak = found.allocated_bytes
+    assert built == pytest.approx(
+        recorded_peak * (1 + PEAK.get(name, 0.0)), rel=0.01 if name in PEAK else 0.02
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    measured = ast.literal_eval(done.stdout.split("TOTALS", 1)[1].strip())
-    config = LlamaConfig(
-        num_hidden_layers=4,
-        intermediate_size=2048,
-        vocab_size=32000,
-        hidden_size=1024,
-        num_attention_heads=16,
-        num_key_value_heads=4,
-    )
-    layout = Layout(
-        cards=8, global_batch=16, micro_batch=2, sequence=512, sharding=Sharding.FSDP, reduce_in_fp32=True
-    )
-    recipe = training_step(model_from_config(config.to_dict()), layout)
-    built: dict[str, int] = {}
-    for part in (Part.FORWARD, Part.BACKWARD):
-        program = recipe.program(0, part, 0)
-        for event in program.events.tolist():
-            spec = program.specs[program.site(event).spec]
-            if spec.name.startswith("c10d."):
-                kind = str(kind_of(spec.name))
-                built[kind] = built.get(kind, 0) + message_bytes(spec)
-    for kind in ("all_gather", "reduce_scatter"):
-        assert built[kind] == pytest.approx(measured[kind], rel=0.02), kind
 
 
 def totals(program: Program, events: list[int]) -> dict[str, float]:

@@ -58,6 +58,7 @@ class MoeFfn:
 
     ``node_limit``: most nodes that a token's experts may be on (group-limited routing); 0: no limit.
     ``latent``: width that tokens are projected to before the experts; 0: the hidden size.
+    ``router_fp32``: the router works on an FP32 copy of the tokens, and its weights stay in FP32.
     """
 
     experts: int
@@ -67,6 +68,7 @@ class MoeFfn:
     gated: bool = True
     node_limit: int = 0
     latent: int = 0
+    router_fp32: bool = False
 
 
 Mixer = GroupedQuery | Latent | GatedDelta

@@ -20,7 +20,7 @@ from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
 from windtunnel.recipes.builder import ProgramBuilder
 from windtunnel.recipes.groups import DATA, EXPERT_DATA, REPLICA, SHARD
-from windtunnel.recipes.layout import Layout, Recompute, Sharding
+from windtunnel.recipes.layout import EagerCode, Layout, Recompute, Sharding
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 from windtunnel.recipes.stages import ModelChunk, Pieces
 
@@ -146,9 +146,14 @@ def recomputed(pieces: Pieces, layout: Layout) -> Iterator[Piece]:
     if _is_end(pieces):
         return
     again = _RECOMPUTED[layout.recompute]
-    last = pieces[-1] if layout.recompute is Recompute.FULL else None
-    for piece in pieces:
-        if piece.keep in again and piece is not last:  # nobody needs the sum at the end of a layer
+    unneeded = 0
+    if layout.recompute is Recompute.FULL:
+        # nobody needs the sum at the end of a layer; PyTorch stops as soon as it has all that backward asks for,
+        # which TorchTitan and Megatron-LM do not let it do
+        stops = not layout.fused and layout.eager is EagerCode.TRANSFORMERS and pieces[-2].name == "down"
+        unneeded = 2 if stops else 1
+    for piece in pieces[: len(pieces) - unneeded]:
+        if piece.keep in again:
             yield piece
 
 

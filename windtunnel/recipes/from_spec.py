@@ -101,6 +101,7 @@ def _ffn(ffn: Dense | Moe) -> Ffn:
         shared_width=ffn.shared_width,
         gated=ffn.gated,
         latent=ffn.latent,
+        router_fp32=ffn.router_fp32,
     )
 
 

@@ -68,7 +68,7 @@ class EagerCode(StrEnum):
     TORCHTITAN = (
         "torchtitan"  # PyTorch's RMSNorm, one kernel on CUDA since 2.8; rotary embedding in complex numbers
     )
-    TORCHTITAN_2024 = "torchtitan-2024"  # the same before PyTorch 2.8: RMSNorm in pieces
+    TORCHTITAN_2024 = "torchtitan-2024"  # before: RMSNorm in pieces, fused attention
 
     @property
     def fuses_norm(self) -> bool:

@@ -58,7 +58,9 @@ def mixer_bytes(mixer: Mixer, layout: Layout, copy: int, norm: Norm = Norm.RMS) 
     tokens, tensor = layout.tokens, layout.tensor
     if isinstance(mixer, Attention):
         queries, keys = mixer.heads * mixer.head_dim, max(mixer.kv_heads, tensor) * mixer.head_dim
-        out = 2 * queries + (copy * queries if copy == 1 else 0)  # the fused kernel keeps its own output
+        out = _copies_out(layout) * queries + (
+            copy * queries if copy == 1 else 0
+        )  # the fused kernel keeps its own output
         extra = 4 * queries if mixer.gated else 0
         if mixer.query_norm is not QueryNorm.NONE:
             extra += norm_bytes(norm, layout) * (queries + keys)
@@ -67,7 +69,8 @@ def mixer_bytes(mixer: Mixer, layout: Layout, copy: int, norm: Norm = Norm.RMS) 
     if isinstance(mixer, Latent):
         latent = (norm_bytes(norm, layout) + 2) * (mixer.query_rank + mixer.kv_rank) + 2 * mixer.rope_dim
         wide = mixer.nope_dim + mixer.rope_dim
-        heads = mixer.heads * (4 * wide + 2 * (mixer.nope_dim + mixer.value_dim) + 2 * mixer.value_dim + 4)
+        out = _copies_out(layout) * mixer.value_dim
+        heads = mixer.heads * (4 * wide + 2 * (mixer.nope_dim + mixer.value_dim) + out + 4)
         return tokens * (latent + (heads + (mixer.heads * mixer.value_dim if copy == 1 else 0)) / tensor)
     if isinstance(mixer, Compressed):
         queries = mixer.heads * mixer.head_dim
@@ -126,6 +129,11 @@ def backward_stages(model: ModelSpec, layer: Layer, layout: Layout) -> Iterator[
     yield beside + rows * (gradients + (2 - copy) * ffn.width) / split, elements // split
     kept = _between(ffn.width, ffn.gated, copy, layout.fused)
     yield beside + rows * (gradients - kept) / split, (1 + ways) * elements // split
+
+
+def _copies_out(layout: Layout) -> int:
+    """Bytes kept of one number that attention results in: flex attention's own layout, and the product's."""
+    return 4 if not layout.fused and layout.eager is EagerCode.TORCHTITAN else 2
 
 
 def _between(width: int, gated: bool, copy: int, fused: bool = True) -> int:

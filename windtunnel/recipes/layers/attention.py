@@ -12,7 +12,7 @@ from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.architecture import GroupedQuery
 from windtunnel.recipes.groups import CONTEXT
 from windtunnel.recipes.layers.norm import norm_piece
-from windtunnel.recipes.layout import AttentionKernel, Layout
+from windtunnel.recipes.layout import AttentionKernel, EagerCode, Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 
@@ -47,20 +47,28 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     if shape.rotary:
         pieces.append(rotary("rotary", products.dtype, tokens, (heads, kv_heads), shape.head_dim, layout))
     pieces.append(core(layout, heads, kv_heads, shape.head_dim, shape.head_dim, shape.window, shape.causal))
+    pieces += laid_out(layout, q)
     if shape.gated:
-        gate = tensor(products.dtype, tokens, q)
-        pieces.append(
-            Piece(
-                "gate",
-                (op(kernels.FUSED, (gate, gate), (gate,), ops=6),),
-                (op(kernels.FUSED, (gate, gate, gate), (gate, gate), ops=10),),
-                keep=Keep.CHEAP,
-            )
-        )
+        pieces.append(_gate(products.dtype, tokens, q, layout.fused))
     pieces.append(
         products.linear("attention out", tokens, q, hidden, split="row", keep=Keep.HALF, adapted=True)
     )
     return tuple(pieces)
+
+
+def _gate(dtype: str, tokens: int, width: int, fused: bool) -> Piece:
+    """The output times the sigmoid of a gate that comes with the queries."""
+    x = tensor(dtype, tokens, width)
+    if fused:
+        forward = (op(kernels.FUSED, (x, x), (x,), ops=6),)
+        backward = (op(kernels.FUSED, (x, x, x), (x, x), ops=10),)
+        return Piece("gate", forward, backward, keep=Keep.CHEAP)
+    product = op("aten.mul.Tensor", (x, x), (x,))
+    # queries are made contiguous, their gradient joins the gate's
+    eager = (op("aten.clone", (x,), (x,)), op("aten.sigmoid", (x,), (x,)), product)
+    back = op("aten.sigmoid_backward", (x, x), (x,))
+    join = op("aten.cat", (x, x), (tensor(dtype, tokens, 2 * width),))
+    return Piece("gate", eager, (product, product, back, join), keep=Keep.CHEAP)
 
 
 def _split_qkv(dtype: str, tokens: int, queries: int, keys: int) -> Piece:
@@ -102,6 +110,14 @@ def _by_halves(dtype: str, tokens: int, heads: int, dim: int) -> tuple[list[OpSp
     forward = [scaled, negative, op("aten.cat", (half, half), (x,)), scaled, total]
     backward = [scaled, back, negative, back, total, scaled, total, op("aten.clone", (x,), (x,))]
     return forward, backward
+
+
+def laid_out(layout: Layout, width: int) -> tuple[Piece, ...]:
+    """Flex attention's result has heads outside the length: TorchTitan's output product takes a copy of it."""
+    if layout.fused or layout.eager is not EagerCode.TORCHTITAN:
+        return ()
+    x = tensor(layout.precision.activation, layout.tokens, width)
+    return (Piece("attention layout", (op("aten.clone", (x,), (x,)),), keep=Keep.CHEAP),)
 
 
 def core(

@@ -6,8 +6,9 @@ from windtunnel.program import kernels
 from windtunnel.program.op import Attribute, OpSpec, TensorSpec
 from windtunnel.recipes.architecture import DenseFfn, MoeFfn
 from windtunnel.recipes.groups import EXPERT
+from windtunnel.recipes.layers.eager_experts import exchange_pieces
 from windtunnel.recipes.layers.norm import activation_piece
-from windtunnel.recipes.layout import Layout, Precision
+from windtunnel.recipes.layout import EagerCode, Layout, Precision
 from windtunnel.recipes.linear import BLOCK_SCALES, FP8_BACKWARD, FP8_FORWARD, Products
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor
 
@@ -41,15 +42,16 @@ def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     received = max(1, int(rows * shape.top_k * layout.imbalance * layout.expert_tensor))
     up = width * (2 if shape.gated else 1)
     inner = shape.latent or hidden
-    pieces = [_router(dtype, rows, hidden, shape, layout.trains_base)]
+    dispatch, combine = _exchanges(shape, inner, layout, rows, received)
+    pieces = [_router(layout, rows, hidden, shape)]
     if shape.latent:
         pieces.append(products.linear("latent down", rows, hidden, shape.latent))
     pieces += [
-        _exchange("dispatch", shape, inner, layout, rows, received),
-        _grouped("experts up", layout, received, inner, up, local),
+        dispatch,
+        _grouped("experts up", layout, received, inner, up, local, shape.gated and not layout.fused),
         activation_piece(dtype, received, width, shape.gated, layout.fused),
         _grouped("experts down", layout, received, width, inner, local),
-        _exchange("combine", shape, inner, layout, rows, received),
+        combine,
     ]
     if shape.latent:
         pieces.append(products.linear("latent up", rows, shape.latent, hidden))
@@ -58,35 +60,46 @@ def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _router(dtype: str, rows: int, hidden: int, shape: MoeFfn, trains: bool) -> Piece:
-    x, w = tensor(dtype, rows, hidden), tensor(dtype, hidden, shape.experts)
+def _router(layout: Layout, rows: int, hidden: int, shape: MoeFfn) -> Piece:
+    dtype, trains = layout.precision.activation, layout.trains_base
+    whole = shape.router_fp32 and not layout.fused and layout.eager is EagerCode.TRANSFORMERS
+    kind = "float32" if whole else dtype
+    x, w = tensor(kind, rows, hidden), tensor(kind, hidden, shape.experts)
     scores, chosen = tensor("float32", rows, shape.experts), tensor("float32", rows, shape.top_k)
-    logits = tensor(dtype, rows, shape.experts)
-    forward = (
+    logits, plain = tensor(kind, rows, shape.experts), tensor(dtype, rows, hidden)
+    forward: tuple[OpSpec, ...] = (
         op("aten.mm", (x, w), (logits,)),
         op("aten._softmax", (scores,), (scores,)),
         op("aten.topk", (scores,), (chosen, tensor("int64", rows, shape.top_k))),
         op(kernels.FUSED, (scores,), (scores,), ops=4),
     )
-    backward = (
+    backward: tuple[OpSpec, ...] = (
         op("aten._softmax_backward_data", (scores, scores), (scores,)),
         op("aten.mm", (logits, w), (x,)),
     )
+    if whole:
+        forward = (op("aten._to_copy", (plain,), (x,)), *forward)
+        backward += (op("aten._to_copy", (x,), (plain,)),)
+    if not layout.fused:  # the router's, the experts' and the shared expert's gradients of one input
+        total = op("aten.add.Tensor", (plain, plain), (plain,))
+        backward += (total, total) if shape.shared_width else (total,)
+        forward += (total,) if shape.shared_width else ()
     weight = op("aten.mm", (logits, x), (tensor("float32", shape.experts, hidden),))
     return Piece("router", forward, backward, (weight,) if trains else (), parameters=hidden * shape.experts)
 
 
-def _exchange(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int, received: int) -> Piece:
-    """Permute and send (dispatch), or send back and sum (combine); backward is the other way round."""
+def _exchanges(shape: MoeFfn, hidden: int, layout: Layout, rows: int, received: int) -> tuple[Piece, Piece]:
+    """Permute and send (dispatch), send back and sum (combine); backward each is the other way round."""
     dtype = layout.precision.activation
     tokens, permuted = tensor(dtype, rows, hidden), tensor(dtype, received, hidden)
     chosen, weights = tensor("int64", rows, shape.top_k), tensor("float32", rows, shape.top_k)
-    permute = op(kernels.MOE_PERMUTE, (tokens, chosen), (permuted,))
-    unpermute = op(kernels.MOE_UNPERMUTE, (permuted, chosen, weights), (tokens,))
-    there = [*_transfer("dispatch", shape, hidden, layout, rows), permute]
-    back = [unpermute, *_transfer("combine", shape, hidden, layout, rows)]
-    first, second = (there, back) if name == "dispatch" else (back, there)
-    return Piece(name, tuple(first), tuple(second))
+    sent = _transfer("dispatch", shape, hidden, layout, rows)
+    returned = _transfer("combine", shape, hidden, layout, rows)
+    if not layout.fused:
+        return exchange_pieces(layout, shape, tokens, permuted, sent, returned)
+    there = (*sent, op(kernels.MOE_PERMUTE, (tokens, chosen), (permuted,)))
+    back = (op(kernels.MOE_UNPERMUTE, (permuted, chosen, weights), (tokens,)), *returned)
+    return Piece("dispatch", there, back), Piece("combine", back, there)
 
 
 def _transfer(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int) -> tuple[OpSpec, ...]:
@@ -106,8 +119,10 @@ def _transfer(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int) 
     return (collective(name, EXPERT, sent, sent, -1, **more),)
 
 
-def _grouped(name: str, layout: Layout, rows: int, wide_in: int, wide_out: int, experts: int) -> Piece:
-    """One product per local expert."""
+def _grouped(
+    name: str, layout: Layout, rows: int, wide_in: int, wide_out: int, experts: int, gated: bool = False
+) -> Piece:
+    """One product per local expert. ``gated``: gate and up, which eager code computes apart or joins backward."""
     products = Products(layout)
     dtype, scaled = products.dtype, layout.precision.is_fp8
 
@@ -124,14 +139,27 @@ def _grouped(name: str, layout: Layout, rows: int, wide_in: int, wide_out: int, 
         )
         return op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,), block=block)
 
+    apart = gated and layout.eager is not EagerCode.TRANSFORMERS
+    ways = 2 if apart else 1
+    part = wide_out // ways
     x: TensorSpec = tensor(FP8_FORWARD if scaled else dtype, rows, wide_in)
-    dy = tensor(FP8_BACKWARD if scaled else dtype, rows, wide_out)
-    gradient = tensor(products.gradient, experts, wide_in, wide_out)
-    weight = (op(kernels.GROUPED_GEMM, (x, dy), (gradient,)),) if layout.trains_base else ()
+    dy = tensor(FP8_BACKWARD if scaled else dtype, rows, part)
+    weight = (
+        op(kernels.GROUPED_GEMM, (x, dy), (tensor(products.gradient, experts, wide_in, part),)),
+        *products.into_buffer(experts, wide_in, part),
+    )
+    summed, half = tensor(dtype, rows, wide_in), tensor(dtype, rows, wide_out // 2)
+    add = op("aten.add.Tensor", (summed, summed), (summed,))
+    join = op("aten.cat", (half, half), (tensor(dtype, rows, wide_out),))
     return Piece(
         name,
-        (*products.cast(rows, wide_in), product(wide_in, wide_out, FP8_FORWARD)),
-        (*products.cast(rows, wide_out), product(wide_out, wide_in, FP8_BACKWARD)),
-        weight,
+        (*products.cast(rows, wide_in), *(product(wide_in, part, FP8_FORWARD),) * ways),
+        (
+            *((join,) if gated and not apart else ()),
+            *products.cast(rows, wide_out),
+            *(product(part, wide_in, FP8_BACKWARD),) * ways,
+            *(add,) * (ways - 1),
+        ),
+        weight * ways if layout.trains_base else (),
         expert_parameters=experts * wide_in * wide_out,
     )

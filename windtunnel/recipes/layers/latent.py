@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from windtunnel.recipes.architecture import Latent
-from windtunnel.recipes.layers.attention import core, rotary, split_heads
+from windtunnel.recipes.layers.attention import core, laid_out, rotary, split_heads
 from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.linear import Products
-from windtunnel.recipes.piece import Piece
+from windtunnel.recipes.piece import Keep, Piece, op, tensor
 
 
 def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
@@ -32,7 +32,33 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
             "kv up", tokens, shape.kv_rank, heads * (shape.nope_dim + shape.value_dim), split="column"
         ),
         rotary("rotary", products.dtype, tokens, (heads, 1), shape.rope_dim, layout),
+        *(() if layout.fused else (_join(layout, shape, heads, hidden),)),
         core(layout, heads, heads, qk_dim, shape.value_dim),
+        *laid_out(layout, heads * shape.value_dim),
         products.linear("attention out", tokens, heads * shape.value_dim, hidden, split="row"),
     ]
     return tuple(pieces)
+
+
+def _join(layout: Layout, shape: Latent, heads: int, hidden: int) -> Piece:
+    """Queries and keys put together from their plain and rotary parts, and what that takes apart backward."""
+    dtype, tokens = layout.precision.activation, layout.tokens
+    turned = tensor(dtype, tokens, heads, shape.rope_dim)
+    plain, shared = tensor(dtype, tokens, heads, shape.nope_dim), tensor(dtype, tokens, 1, shape.rope_dim)
+    value = tensor(dtype, tokens, heads, shape.value_dim)
+    whole = tensor(dtype, tokens, heads, shape.nope_dim + shape.rope_dim)
+    expanded = tensor(dtype, tokens, heads, shape.nope_dim + shape.value_dim)
+    latent, rope = tensor(dtype, tokens, shape.kv_rank), tensor(dtype, tokens, shape.rope_dim)
+    down = tensor(dtype, tokens, shape.kv_rank + shape.rope_dim)
+    forward = (op("aten.cat", (plain, turned), (whole,)), op("aten.cat", (plain, shared), (whole,)))
+    backward = [
+        op("aten.sum.dim_IntList", (turned,), (shared,)),
+        op("aten.cat", (plain, value), (expanded,)),
+        op("aten.cat", (latent, rope), (down,)),
+        op("aten.cat", (plain, turned), (whole,)),
+    ]
+    if layout.eager.turns_halves:  # heads lie outside the length there
+        backward += [op("aten.clone", (x,), (x,)) for x in (expanded, whole)]
+    x = tensor(dtype, layout.sequence_tokens, hidden)
+    backward.append(op("aten.add.Tensor", (x, x), (x,)))  # two products have the same input
+    return Piece("latent join", forward, tuple(backward), keep=Keep.CHEAP)

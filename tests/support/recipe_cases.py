@@ -1,0 +1,236 @@
+"""Models of real structure that are recorded and built by recipe, side by side.
+
+python -m tests.support.recipe_cases          the table of docs/recipes.md, recorded anew (some minutes)
+python -m tests.support.recipe_cases NAME     every difference of one case, by part of the model
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from windtunnel.memory.replay import memory_result
+from windtunnel.memory.workspace import blas_workspace_bytes
+from windtunnel.program import file as program_file
+from windtunnel.program.program import Program
+from windtunnel.recipes.chunk import Part
+from windtunnel.recipes.fit.parts import MemoryParts
+from windtunnel.recipes.fit.training import training_memory
+from windtunnel.recipes.from_spec import architecture_of
+from windtunnel.recipes.layout import EagerCode, Layout, Recompute, Sharding
+from windtunnel.recipes.training import Unit, training_program, training_step
+from windtunnel.specs.catalogue import chip
+from windtunnel.specs.model import ModelSpec
+from windtunnel.specs.model_config import model_from_config
+from windtunnel.units import MIB
+from windtunnel.validation.side_by_side import Totals, differences, last_step, totals
+
+SCRIPTS = Path(__file__).parents[1] / "integration" / "scripts"
+CARD = "h100-sxm"
+SIZES = {"hidden_size": 2048, "intermediate_size": 5632, "vocab_size": 32000, "num_hidden_layers": 4}
+HEADS = {"num_attention_heads": 16, "num_key_value_heads": 4}
+EXPERTS = {"moe_intermediate_size": 768, "num_experts_per_tok": 4}
+LATENT = {"q_lora_rank": 768, "kv_lora_rank": 512, "num_attention_heads": 16, "num_key_value_heads": 16}
+DEEPSEEK = SIZES | EXPERTS | LATENT | {"n_routed_experts": 32, "first_k_dense_replace": 1}
+DELTA = {"linear_num_key_heads": 16, "linear_num_value_heads": 32, "head_dim": 128}
+TOWER = {"depth": 4, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "out_hidden_size": 2048}
+TITAN_DEEPSEEK = SIZES | {
+    "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64, "num_experts_per_tok": 6,
+    "n_shared_experts": 2, "first_k_dense_replace": 1, "num_attention_heads": 16, "num_key_value_heads": 16,
+    "q_lora_rank": None, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+}  # fmt: skip
+TITAN_LLAMA = SIZES | HEADS | {"hidden_size": 4096, "intermediate_size": 14336}
+TITAN_LLAMA |= {"num_attention_heads": 32, "num_key_value_heads": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One family: its configuration, how it is recorded on eight cards, and what the recipe is asked."""
+
+    title: str
+    family: str
+    sizes: Mapping[str, Any]
+    titan: str = ""
+    options: tuple[str, ...] = ()
+    recompute: Recompute = Recompute.NONE
+    expert: int = 1
+    patches: int = 0
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model by its own configuration class."""
+        from transformers import CONFIG_MAPPING
+
+        return model_from_config(CONFIG_MAPPING[self.family](**self.sizes).to_dict())
+
+    @property
+    def layout(self) -> Layout:
+        """Eight ways sharded, two sequences a card."""
+        return Layout(
+            cards=8,
+            global_batch=16,
+            micro_batch=2,
+            sequence=2048 if self.titan else 1024,
+            expert=self.expert,
+            sharding=Sharding.FSDP,
+            fused=False,
+            eager=EagerCode.TORCHTITAN if self.titan else EagerCode.TRANSFORMERS,
+            recompute=self.recompute,
+        )
+
+    def built(self) -> Program:
+        """One rank's step by recipe."""
+        recipe = training_step(architecture_of(self.model, self.patches), self.layout)
+        return training_program(recipe, 0, [Unit(Part.FORWARD, 0, 0), Unit(Part.BACKWARD, 0, 0)])
+
+    def memory(self) -> MemoryParts:
+        """What the fullest card holds by recipe."""
+        return training_memory(self.model, self.layout)
+
+    def recorded(self, folder: Path) -> Program:
+        """One rank's steps as unmodified code ran them."""
+        if self.titan:
+            run = (sys.executable, str(SCRIPTS / "torchtitan_assets.py"), str(folder))
+            subprocess.run(run, check=True, timeout=60)
+            (folder / "titan_configs.py").write_text((SCRIPTS / "titan_configs.py").read_text())
+            words = ["-m", "torchtitan.train", "--module", "titan_configs", "--config", self.titan]
+        else:
+            words = [str(SCRIPTS / "sharded_transformers.py"), self.family, json.dumps(dict(self.sizes))]
+        done = subprocess.run(
+            (sys.executable, "-W", "ignore", "-m", "windtunnel", "run", "--on", f"{CARD}:8", "--json",
+             "--out", "out.wt", *words, *self.options),
+            cwd=folder, capture_output=True, text=True, check=False, timeout=600,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(done.stderr[-3000:])
+        return program_file.load(str(folder / "out.wt"))
+
+
+CASES = {
+    "dense": Case("Llama (transformers)", "llama", SIZES | HEADS),
+    "dense-full": Case(
+        "the same, recomputed", "llama", SIZES | HEADS, options=("full",), recompute=Recompute.FULL
+    ),
+    "experts": Case(
+        "Qwen3-MoE (transformers, grouped products)",
+        "qwen3_moe",
+        SIZES | HEADS | EXPERTS | {"num_experts": 32, "head_dim": 128},
+    ),
+    "latent": Case("DeepSeek-V3 (transformers)", "deepseek_v3", DEEPSEEK | {"n_group": 4, "topk_group": 2}),
+    "delta": Case("Qwen3.5 (transformers)", "qwen3_5_text", SIZES | HEADS | DELTA),
+    "vision": Case(
+        "Qwen3-VL (transformers), 1,024 patches a sequence",
+        "qwen3_vl",
+        {
+            "text_config": SIZES | HEADS | {"vocab_size": 152000, "head_dim": 128},
+            "vision_config": TOWER | {"deepstack_visual_indexes": [1, 2]},
+        },
+        patches=1024,
+    ),
+    "titan-dense": Case("Llama-3.1 8B, 4 layers (TorchTitan)", "llama", TITAN_LLAMA, titan="llama3_8b_cut"),
+    "titan-experts": Case(
+        "DeepSeek-V2-Lite, 4 layers (TorchTitan), EP 4",
+        "deepseek_v3",
+        TITAN_DEEPSEEK,
+        titan="deepseek_v3_16b_cut",
+        options=("--parallelism.expert_parallel_degree", "4"),
+        expert=4,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One case, both ways. ``allocated_bytes``: the peak, recipe and recording."""
+
+    built: Totals
+    recorded: Totals
+    allocated_bytes: tuple[float, float]
+    reserved_bytes: tuple[float, float]
+
+
+def compare(case: Case, folder: Path) -> Compared:
+    """Record a case in ``folder`` and build it."""
+    program = case.recorded(folder)
+    found, parts = memory_result(program, chip(CARD)), case.memory()
+    workspace = blas_workspace_bytes(chip(CARD))  # the recording has it too
+    return Compared(
+        totals(case.built()),
+        totals(program, last_step(program)),
+        (parts.allocated + workspace, found.peak_active_bytes.value),
+        (parts.reserved + workspace, found.peak_reserved_bytes.value),
+    )
+
+
+def relative(ours: float, theirs: float) -> float:
+    """Signed error; 0 where neither side has anything."""
+    return ours / theirs - 1 if theirs else float(ours > 0)
+
+
+def exchanged(of: Totals) -> float:
+    """Message bytes of all collectives."""
+    return sum(nbytes for _, nbytes in of.exchanged.values())
+
+
+def _row(case: Case, found: Compared) -> str:
+    def kinds(names: tuple[str, ...], of: Callable[[Totals], Mapping[tuple[str, str], float]]) -> float:
+        sides = [
+            sum(value for (_, kind), value in of(side).items() if not names or kind in names)
+            for side in (found.built, found.recorded)
+        ]
+        return relative(*sides)
+
+    products = ("products", "grouped products", "attention", "delta rule", "convolution")
+    cells = [
+        kinds((), lambda side: side.flops),
+        kinds(products, lambda side: side.bytes_moved),
+        kinds(("pointwise",), lambda side: side.bytes_moved),
+        relative(exchanged(found.built), exchanged(found.recorded)),
+        relative(*found.allocated_bytes),
+        relative(*found.reserved_bytes),
+    ]
+    counts = [sum(count for count, _ in side.exchanged.values()) for side in (found.built, found.recorded)]
+    shown = " | ".join(f"{100 * cell:+.1f} %" for cell in cells)
+    size = f"{found.allocated_bytes[1] / MIB:,.0f} MiB"
+    return f"| {case.title} | {shown} | {counts[0]} / {counts[1]} | {size} |"
+
+
+HEADER = """\
+| model | FLOPs | bytes, products | bytes, the rest | exchanged | allocated | reserved | collectives | peak |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp())
+
+
+def main(names: list[str]) -> int:
+    """Print the table, or one case's differences."""
+    if names:
+        found = compare(CASES[names[0]], _folder())
+        for item in differences(found.built, found.recorded):
+            print(
+                f"{item.quantity:14} {item.where:40} {item.recipe:18,.0f} {item.recorded:18,.0f} "
+                f"{100 * item.relative:+7.1f} %"
+            )
+        print(f"allocated {found.allocated_bytes}, reserved {found.reserved_bytes}")
+        return 0
+    print(HEADER)
+    for case in CASES.values():
+        with tempfile.TemporaryDirectory() as folder:
+            print(_row(case, compare(case, Path(folder))), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
