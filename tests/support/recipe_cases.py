@@ -82,6 +82,7 @@ class Case:
             expert=self.expert,
             sharding=Sharding.FSDP,
             fused=False,
+            ends_apart=True,
             eager=EagerCode.TORCHTITAN if self.titan else EagerCode.TRANSFORMERS,
             recompute=self.recompute,
         )

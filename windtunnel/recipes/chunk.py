@@ -107,8 +107,9 @@ def _backward(
 ) -> None:
     layers = chunk.layers
     again = exchange.gather and layout.sharding is Sharding.FSDP
-    # the output's unit, which a tied embedding belongs to, keeps its parameters after forward
-    stays = ("loss",) if layers and _has_head(layers[-1]) else ("loss", "embedding")
+    # the output's unit keeps its parameters after forward; the embedding is in it where they are tied or in the root
+    apart = layout.ends_apart and bool(layers) and _has_head(layers[-1])
+    stays = ("loss",) if apart else ("loss", "embedding")
     gathered = [i for i, pieces in enumerate(layers) if again and not any(p.name in stays for p in pieces)]
     if gathered:
         builder.add(_gather(layers[gathered[-1]], gathered[-1], layout), Phase.BACKWARD, "parameters")

@@ -171,8 +171,8 @@ def test_gradients_are_exchanged_once_a_step(sharding: Sharding) -> None:
         assert total[Collective.ALL_GATHER] == pytest.approx(2 * parameters, rel=1e-3)
     else:
         assert total[Collective.REDUCE_SCATTER] == pytest.approx(4 * 4 * parameters, rel=1e-3)
-        output = 32000 * 1024 + 1024  # kept after forward with the last norm
-        gathered = 4 * 2 * (2 * parameters - output)
+        ends = 2 * 32000 * 1024 + 1024  # kept by the root module after forward
+        gathered = 4 * 2 * (2 * parameters - ends)
         assert total[Collective.ALL_GATHER] == pytest.approx(gathered, rel=1e-3)
 
 
