@@ -251,6 +251,13 @@ def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> C
     ), tuple(assumed)
 
 
+def _automodel(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
+    """NeMo AutoModel: the same sharding; rows that name Transformer Engine run its fused layers and permutes."""
+    changed, notes = _torchtitan(layout, assumed, row)
+    engine = re.search(r"\bTE\b", row.get("framework", "")) is not None
+    return replace(changed, fused=changed.fused or engine), notes
+
+
 def _meta(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
     """Llama 3's trainer: FSDP that keeps what it gathered until the step ends (arXiv 2407.21783, section 3.3.2)."""
     changed, notes = _megatron(layout, assumed, row)
@@ -268,7 +275,8 @@ def _hai_llm(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Chan
 
 _FRAMEWORKS: tuple[tuple[str, Callable[[Layout, list[str], Mapping[str, str]], Change]], ...] = (
     (r"foundry", _foundry),
-    (r"torchtitan|automodel", _torchtitan),
+    (r"torchtitan", _torchtitan),
+    (r"automodel", _automodel),
     (r"hai-llm", _hai_llm),
     (r"meta in-house", _meta),
     (r"sc21|2205\.05198|megatron-lm 202[12]|megatron-deepspeed|2104", _megatron_2021),
