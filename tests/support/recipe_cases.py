@@ -200,7 +200,7 @@ def _row(case: Case, found: Compared) -> str:
         relative(*found.reserved_bytes),
     ]
     counts = [sum(count for count, _ in side.exchanged.values()) for side in (found.built, found.recorded)]
-    shown = " | ".join(f"{100 * cell:+.1f} %" for cell in cells)
+    shown = " | ".join(f"{100 * cell:+.1f} %".replace("-0.0", "+0.0") for cell in cells)
     size = f"{found.allocated_bytes[1] / MIB:,.0f} MiB"
     return f"| {case.title} | {shown} | {counts[0]} / {counts[1]} | {size} |"
 
