@@ -26,12 +26,13 @@ class Collective(StrEnum):
     SCATTER = "scatter"
     SEND = "send"
     RECV = "recv"
+    COPY = "copy"  # the driver's copy from one card to another: no library
     BARRIER = "barrier"
     DISPATCH = "dispatch"  # DeepEP: tokens to the ranks of their experts
     COMBINE = "combine"  # DeepEP: expert outputs back, summed
 
 
-POINT_TO_POINT = frozenset({Collective.SEND, Collective.RECV})
+POINT_TO_POINT = frozenset({Collective.SEND, Collective.RECV, Collective.COPY})
 
 _ALIASES = {
     "allreduce": Collective.ALL_REDUCE,

@@ -19,7 +19,9 @@ def mesh_s(
     """A collective over ``ranks`` cards; ``pair_bytes_per_s`` is one direction of one pair."""
     if kind in POINT_TO_POINT:
         wire = message_bytes / (pair_bytes_per_s * parameters.copy_efficiency)
-        return Transfer(parameters.copy_launch_s + wire, wire, "pair copy")
+        # a library's send starts as its collectives do, a copy of the driver's as any copy
+        launch = parameters.copy_launch_s if kind is Collective.COPY else parameters.launch_s
+        return Transfer(launch + wire, wire, "pair copy")
     rate = pair_bytes_per_s * parameters.pair_efficiency
     rounds = 2 if kind is Collective.ALL_REDUCE else 1
     per_pair = message_bytes / ranks

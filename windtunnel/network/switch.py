@@ -26,6 +26,7 @@ _RING_OF = {
     Collective.REDUCE: "reduce_scatter",
     Collective.SEND: "send",
     Collective.RECV: "send",
+    Collective.COPY: "send",
 }
 
 

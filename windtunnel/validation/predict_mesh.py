@@ -26,7 +26,7 @@ _KINDS = {
     "reduce": Collective.REDUCE,
     "gather": Collective.GATHER,
     "scatter": Collective.SCATTER,
-    "unidirectional": Collective.SEND,
+    "unidirectional": Collective.COPY,
 }
 _UNITS = {"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 
@@ -59,7 +59,7 @@ def exchange_of(device: str, metric: str, shape: str, unit: str, value: float) -
     kind = _KINDS.get(metric.split()[0] if metric else "")
     if kind is None or "P2P off" in metric:
         return f"{NOT_MODELLED}: no model of `{metric}`"
-    ranks = 2 if kind is Collective.SEND else int(found[2])
+    ranks = 2 if kind is Collective.COPY else int(found[2])
     nbytes = float(size[1]) * _UNITS[size[2]]
     seconds = bus_factor(kind, ranks) * nbytes / (value * 1e9) if value > 0 else math.nan
     return Exchange(name, kind, ranks, nbytes, seconds)
@@ -85,7 +85,7 @@ def predict_mesh(table: Table) -> Iterator[Answers]:
         links = Links.of_chip(chip(found.chip), found.ranks)
         shape = GroupShape(found.ranks, 1, found.ranks)
         time = NetworkModel(links).shaped_time(found.kind, found.message_bytes, shape)
-        pair = found.kind is Collective.SEND or found.ranks == 2
+        pair = found.kind is Collective.COPY or found.ranks == 2
         rate = links.pair_bytes_per_s if pair else links.link_bytes_per_s
         wire_s = bus_factor(found.kind, found.ranks) * found.message_bytes / rate
         library = str(table.text("group")[number])

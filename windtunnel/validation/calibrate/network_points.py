@@ -167,7 +167,7 @@ def mesh_points(folder: Path) -> list[Point]:
             kind = _MCCL[what.split()[0]]
             n = int(device.split()[-1].removesuffix("x"))
         elif library == "p2p" and what.startswith("unidirectional"):
-            kind, n = Collective.SEND, 2
+            kind, n = Collective.COPY, 2
         else:
             continue
         size = _size(size_text)
