@@ -6,7 +6,7 @@ from functools import cache
 
 from windtunnel.claims.arithmetic import kernel_lines
 from windtunnel.claims.claim import Answer, Claim, Says, Setting, Steady, Variation
-from windtunnel.claims.evidence import alignment, alignment_scores, stack_runs
+from windtunnel.claims.evidence import ALIGN, alignment, alignment_scores, stack_runs
 from windtunnel.claims.prices import H100, S5000, card, plan, plan_command, ratio
 from windtunnel.claims.region import solve, table
 from windtunnel.errors import WindtunnelError
@@ -20,7 +20,6 @@ GROUP = "The models"
 QWEN = "qwen3.5-397b-a17b"
 MILLION = 1_048_576
 VISION = "qwen3-vl-8b"
-ALIGN = "windtunnel align --steps 60 --reference h100-sxm:bf16 --candidate mtt-s5000:fp8 digits-vqa"
 SMALL = "a small vision-language model on digits stands for it"
 NO_FIGURE = "no figure was published, and what runs does so whatever is assumed of speeds"
 

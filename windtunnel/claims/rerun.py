@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.claims.evidence import Run, runs, save_runs
+from windtunnel.claims.evidence import ALIGN, Run, runs, save_runs
 from windtunnel.errors import WindtunnelError
 from windtunnel.workloads.digits_vqa.evidence import RECORDED
 
@@ -30,7 +30,6 @@ ENGINES = "/tmp/windtunnel-engines"
 """Where ``tests/engines/run.sh`` puts vLLM unless WINDTUNNEL_ENGINES says otherwise."""
 CLIENTS = "python -m pytest tests/engines/test_clients.py"
 SERVE = "windtunnel serve qwen3.5-397b-a17b --on mtt-s5000:8 --precision fp8-block --tensor-parallel-size 8"
-ALIGN = "windtunnel align --steps 60 --reference h100-sxm:bf16 --candidate mtt-s5000:fp8 digits-vqa"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ WORKLOADS = {
 """Built-in scripts by name. The first is taken where none is named."""
 MIN_REPLICAS = 3
 EXAMPLES = """examples:
-  windtunnel align digits-vqa --steps 60
+  windtunnel align --steps 60 digits-vqa
   windtunnel align --reference h100-sxm:bf16 --candidate mtt-s5000:fp8 train.py
   windtunnel align --reference h100-sxm:fp8 --candidate mtt-s5000:fp8 train.py --batch-size 8
   windtunnel align --steps 200 --evaluate score_items -m package.train
