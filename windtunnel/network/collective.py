@@ -32,7 +32,8 @@ class Collective(StrEnum):
     COMBINE = "combine"  # DeepEP: expert outputs back, summed
 
 
-POINT_TO_POINT = frozenset({Collective.SEND, Collective.RECV, Collective.COPY})
+POINT_TO_POINT = frozenset({Collective.SEND, Collective.RECV})
+ONE_PAIR = POINT_TO_POINT | {Collective.COPY}
 
 _ALIASES = {
     "allreduce": Collective.ALL_REDUCE,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from windtunnel.network.collective import POINT_TO_POINT, Collective, bus_factor
+from windtunnel.network.collective import ONE_PAIR, Collective, bus_factor
 from windtunnel.network.parameters import FabricParameters
 from windtunnel.network.topology import GroupShape
 from windtunnel.network.transfer import Transfer, pipelined_s
@@ -24,7 +24,7 @@ def fabric_s(
     parameters: FabricParameters,
 ) -> Transfer:
     """The part between nodes; ``nic_bytes_per_s`` after oversubscription."""
-    if kind in POINT_TO_POINT:
+    if kind in ONE_PAIR:
         wire = message_bytes / (nic_bytes_per_s * parameters.send.efficiency)
         return Transfer(parameters.launch_s + pipelined_s(parameters.send.hop_s, wire), wire, "NIC")
     if kind is Collective.ALL_TO_ALL:

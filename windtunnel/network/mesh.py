@@ -8,7 +8,7 @@ inside one node share no link.
 
 from __future__ import annotations
 
-from windtunnel.network.collective import POINT_TO_POINT, Collective
+from windtunnel.network.collective import ONE_PAIR, Collective
 from windtunnel.network.parameters import MeshParameters
 from windtunnel.network.transfer import Transfer, pipelined_s
 
@@ -17,7 +17,7 @@ def mesh_s(
     kind: Collective, message_bytes: float, ranks: int, pair_bytes_per_s: float, parameters: MeshParameters
 ) -> Transfer:
     """A collective over ``ranks`` cards; ``pair_bytes_per_s`` is one direction of one pair."""
-    if kind in POINT_TO_POINT:
+    if kind in ONE_PAIR:
         wire = message_bytes / (pair_bytes_per_s * parameters.copy_efficiency)
         # a library's send starts as its collectives do, a copy of the driver's as any copy
         launch = parameters.copy_launch_s if kind is Collective.COPY else parameters.launch_s

@@ -8,7 +8,7 @@ hops and not for chunks.
 
 from __future__ import annotations
 
-from windtunnel.network.collective import POINT_TO_POINT, Collective, bus_factor
+from windtunnel.network.collective import ONE_PAIR, Collective, bus_factor
 from windtunnel.network.parameters import PcieParameters
 from windtunnel.network.topology import GroupShape
 from windtunnel.network.transfer import Transfer, flagged_s, pipelined_s
@@ -26,7 +26,7 @@ def pcie_s(
     """A collective of the group's ranks in one node; ``slot_bytes_per_s`` is one direction of one card's slot."""
     ranks = shape.per_node
     rounds = 2 if kind is Collective.ALL_REDUCE else 1
-    hops = 1 if kind in POINT_TO_POINT else rounds * (ranks - 1)
+    hops = 1 if kind in ONE_PAIR else rounds * (ranks - 1)
     wire_s = bus_factor(kind, ranks) * message_bytes / (slot_bytes_per_s * parameters.efficiency)
     name = "ring over PCIe"
     if shape.sockets > 1 or ranks > parameters.cards_per_socket:

@@ -8,7 +8,7 @@ every rank sends ``f S`` over its link (``f = (N-1)/N``, twice that for all-redu
 
 from __future__ import annotations
 
-from windtunnel.network.collective import POINT_TO_POINT, Collective, bus_factor
+from windtunnel.network.collective import ONE_PAIR, Collective, bus_factor
 from windtunnel.network.parameters import Regime, RingParameters, SwitchParameters
 from windtunnel.network.transfer import Transfer, flagged_s, pipelined_s
 
@@ -33,13 +33,13 @@ _RING_OF = {
 def _hops(kind: Collective, ranks: int) -> int:
     if kind is Collective.ALL_REDUCE:
         return 2 * (ranks - 1)
-    if kind in POINT_TO_POINT or kind in (Collective.ALL_TO_ALL, Collective.GATHER, Collective.SCATTER):
+    if kind in ONE_PAIR or kind in (Collective.ALL_TO_ALL, Collective.GATHER, Collective.SCATTER):
         return 1
     return ranks - 1
 
 
 def _wire_s(kind: Collective, message_bytes: float, ranks: int, rate: float, local_rate: float) -> float:
-    local = 0.0 if kind in POINT_TO_POINT else message_bytes / ranks / local_rate
+    local = 0.0 if kind in ONE_PAIR else message_bytes / ranks / local_rate
     return bus_factor(kind, ranks) * message_bytes / rate + local
 
 

@@ -93,6 +93,16 @@ def test_s5000_mesh_follows_the_measured_law(ranks: int, measured: float) -> Non
     )
 
 
+def test_on_the_mesh_a_librarys_send_starts_later_than_the_drivers_copy() -> None:
+    model = MODELS[S5000.name, 8]
+    send, copy = (model.collective_time(kind, 4096, (0, 1)) for kind in (Collective.SEND, Collective.COPY))
+    assert copy.seconds < 1e-5 < 3e-5 < send.seconds
+    large = [
+        model.collective_time(kind, 2**30, (0, 1)).seconds for kind in (Collective.SEND, Collective.COPY)
+    ]
+    assert large[0] == pytest.approx(large[1], rel=0.01)
+
+
 @pytest.mark.parametrize(("chip", "measured"), [(H100, 480e9), (B200, 845e9), (A100, 232e9)])
 def test_large_all_reduce_over_eight_cards(chip: Chip, measured: float) -> None:
     assert bus(MODELS[(chip.name, 8)], Collective.ALL_REDUCE, 2**34, 8) == pytest.approx(measured, rel=0.15)

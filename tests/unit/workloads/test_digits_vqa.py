@@ -47,7 +47,7 @@ def test_the_recorded_comparison_is_whole_and_can_be_repeated() -> None:
     assert all(control.caught for control in result.locked.controls)
     assert result.locked.rerun_identical
     assert result.deviation("mean") is not None
-    assert len(result.losses.replicas) == 3
+    assert len(result.losses.replicas) == 5
     words = shlex.split(result.evidence.command)
     assert words[:2] == ["windtunnel", "align"]
     assert words[-1] == "digits-vqa"
