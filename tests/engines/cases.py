@@ -56,11 +56,19 @@ def _case(
         options["state_groups"] = STATE_GROUPS
     if name.startswith("latent"):
         options["latent"] = 1
+    return traffic(draw, name, options, count, (1, prompts), outputs, rate)
+
+
+def traffic(
+    draw: random.Random, name: str, options: dict[str, Any], count: int, prompts: tuple[int, int], outputs: int,
+    rate: float,
+) -> Case:  # fmt: skip
+    """A case of ``count`` requests that often begin as an earlier one; ``prompts``: shortest and longest."""
     now, rows, next_key = 0.0, [], 1
     known: list[tuple[int, ...]] = []
     for _ in range(count):
         now += draw.expovariate(rate)
-        prompt = draw.randint(1, prompts)
+        prompt = draw.randint(*prompts)
         keys: tuple[int, ...] = ()
         if known and draw.random() < 0.6:
             earlier = draw.choice(known)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
 
-Case = dict[str, Any]
+from tests.engines.cases import Case, traffic
 
-KEY_TOKENS = 64
 SETTINGS = (
     # name, page, pool tokens, places, chunk, max prefill, policy, eviction, conservativeness, reuse,
     # requests, longest prompt and output, rate
@@ -54,25 +52,7 @@ def _case(
         "schedule_conservativeness": conservativeness,
         "disable_radix_cache": not reuse,
     }
-    now, rows, next_key = 0.0, [], 1
-    known: list[tuple[int, ...]] = []
-    for _ in range(count):
-        now += draw.expovariate(rate)
-        prompt = draw.randint(2, prompts)
-        keys: tuple[int, ...] = ()
-        if known and draw.random() < 0.6:
-            earlier = draw.choice(known)
-            keys = earlier[: draw.randint(0, len(earlier))]
-        while len(keys) * KEY_TOKENS < prompt:
-            keys += (next_key,)
-            next_key += 1
-        keys = keys[: -(-prompt // KEY_TOKENS)]
-        known.append(keys[: prompt // KEY_TOKENS])
-        rows.append([round(now, 6), prompt, draw.randint(1, outputs), list(keys)])
-    return {
-        "name": name, "options": options, "requests": rows, "key_tokens": KEY_TOKENS,
-        "fixed_s": 0.015625, "token_s": 0.0001220703125,
-    }  # fmt: skip
+    return traffic(draw, name, options, count, (2, prompts), outputs, rate)
 
 
 if __name__ == "__main__":
