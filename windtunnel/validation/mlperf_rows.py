@@ -1,10 +1,12 @@
 """Rows of MLPerf inference logs (closed division) as loads on the native engine.
 
-Logs state model, system and scenario; the rules give the data sets. Means of prompt and output tokens are those of
-the reference accuracy checks (mlcommons/inference: ``TOKENS_PER_SAMPLE``) and of the task forces' pages; the limits on
-latency those of the rules. What a log leaves unsaid takes a named default: the narrowest matrix precision that card
-and TensorRT-LLM both have, and the smallest tensor-parallel group that leaves room for the cache. Replicas do not
-talk to each other, so one stands for all cards.
+Logs state model, system and scenario; the rules give the data sets. Mean output tokens are those of the
+reference accuracy checks (mlcommons/inference: ``TOKENS_PER_SAMPLE``; 128 for Llama 3.1 8B is derived). Prompts
+of Llama 2 70B are OpenOrca's; those of Llama 3.1 405B (9,400), 8B (778), Mixtral (as OpenOrca's) and
+DeepSeek-R1 (800), and all limits on latency but DeepSeek-R1's, are assumed: taken from memory of the rules,
+which were not read again. What a log leaves unsaid takes a named default: the narrowest matrix precision that
+card and TensorRT-LLM both have, and the smallest tensor-parallel group that leaves room for the cache. Replicas
+do not talk to each other, so one stands for all cards.
 """
 
 from __future__ import annotations
