@@ -15,6 +15,9 @@ _TAG = torch.Tag
 _SHAPES_KNOWN = ("aten.index.Tensor",)
 """Tagged as data-dependent, but their handler leaves only cases in which shapes follow from shapes."""
 
+_SHARES_UNSAID = ("aten._unsafe_view.default",)
+"""Results share the argument's storage although the schema does not say so: the results of linear layers."""
+
 
 class OpInfo:
     """Schema facts of one operator.
@@ -49,7 +52,7 @@ class OpInfo:
         self.namespace = self.name.partition(".")[0]
         self.names = [argument.name for argument in schema.arguments]
         self.skip = frozenset({"device", "layout", "pin_memory", "generator", "non_blocking"})
-        self.returns_view = any(
+        self.returns_view = self.name in _SHARES_UNSAID or any(
             r.alias_info is not None and not r.alias_info.is_write for r in schema.returns
         )
         self.returns_nothing = not schema.returns

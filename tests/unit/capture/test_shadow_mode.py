@@ -159,6 +159,18 @@ def test_memory_is_what_one_counts_by_hand(shadow: Session) -> None:
     assert ledger.live_bytes - before == weights  # only the gradients are left
 
 
+def test_results_of_linear_layers_are_held_once(shadow: Session) -> None:
+    layer = nn.Linear(256, 512, bias=False).to("musa")
+    x = torch.randn(
+        4, 64, 256, device="musa"
+    )  # more than two dimensions: a product, and a view of its result
+    for _ in range(2):  # the second time from the plan
+        begin = len(shadow.state.ledger.sizes)
+        kept = layer(x)
+        assert shadow.state.ledger.sizes[begin:] == [4 * 64 * 512 * 4]
+        del kept
+
+
 def test_mixed_devices_and_dtypes_raise_as_on_a_real_card(shadow: Session) -> None:
     x = torch.randn(4, 4, device="musa")
     with pytest.raises(RuntimeError, match="same device"):
