@@ -18,10 +18,9 @@ test-full: lint
 	$(BIN)/python -m pytest -n 2 -q
 
 # vLLM's and SGLang's own schedulers against the recorded decisions, real clients against both engines; three
-# environments of 6 GB together, made once.
+# environments of 7 GB together, made once.
 test-engines: $(VENV)/.ready
 	sh tests/engines/run.sh
-	sh tests/engines/run_sglang.sh
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

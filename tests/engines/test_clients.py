@@ -31,9 +31,10 @@ QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "
 
 
 def environment(variable: str, default: str) -> Path:
-    """An environment that `run.sh` made; skips where it is not there."""
+    """An environment that `run.sh` made; skips where it is not there, unless the variable says that it is."""
     path = Path(os.environ.get(variable, default))
     if not (path / "bin/python").exists():
+        assert variable not in os.environ, f"{variable}: no environment at {path}"
         pytest.skip(f"no environment at {path}: sh tests/engines/run.sh makes it")
     return path
 

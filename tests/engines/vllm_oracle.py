@@ -159,7 +159,7 @@ def replay(case: dict) -> dict:
                 if output.finished:
                     finished[output.request_id] = now
     times = [[first[str(number)], finished[str(number)]] for number in range(len(rows))]
-    return {"steps": steps, "times": times}
+    return {"name": case["name"], "steps": steps, "times": times}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def _sglang() -> Answer:
             "class import "
             "beside the virtual card (2026-11-27)",
             "its SchedulePolicy over its RadixCache orders 32 of 32 recorded queues as `--scheduler sglang` does "
-            "(`tests/engines/run_sglang.sh`)",
+            "(`tests/engines/ask.py sglang_order`)",
             "building its LlamaForCausalLM on the card, with its native attention and random weights, stops where "
             "sgl_kernel looks for a library of its own for this compute capability; `--strict` refuses the "
             "CUDA names by "
