@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.engines import cases, sglang_cases, sglang_scheduler_cases
+from tests.engines import cases, sglang_cases, sglang_scheduler_cases  # noqa: E402  (found by the line above)
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden" / "serving"

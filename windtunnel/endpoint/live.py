@@ -62,6 +62,7 @@ class LiveEngine:
         self.counters = Counters()
         self.replicas = deployment.start()
         self._streams: dict[Sequence, Stream] = {}
+        self._left: dict[Scheduler, int] = {}  # how many were waiting still when the last step was decided
         self._leaving: list[Stream] = []
         self._wake = [asyncio.Event() for _ in self.replicas]
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,8 +99,15 @@ class LiveEngine:
 
     @property
     def waiting(self) -> int:
-        """Sequences in the queues."""
-        return sum(len(rank.waiting) for replica in self.replicas for rank in replica.ranks)
+        """Sequences that wait for a place: not those that came during this step and go into the next."""
+        return sum(self._waiting(rank) for replica in self.replicas for rank in replica.ranks)
+
+    def _waiting(self, rank: Scheduler) -> int:
+        queued = len(rank.waiting)
+        left = min(queued, self._left.get(rank, 0))
+        if left:
+            return queued
+        return max(0, queued - (rank.options.max_num_seqs - len(rank.running)))
 
     def check_room(self) -> None:
         """Raise Overloaded when the queue is full or the engine is closing."""
@@ -170,6 +178,7 @@ class LiveEngine:
                 deadline = time.monotonic()
                 continue
             plans = [(rank, rank.schedule(self.now_s)) for rank in replica.ranks]
+            self._left |= {rank: len(rank.waiting) for rank in replica.ranks}
             if not any(plan.decodes or plan.chunks for _, plan in plans):
                 await asyncio.sleep(0.001)
                 continue

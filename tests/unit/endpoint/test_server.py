@@ -269,7 +269,7 @@ def test_a_full_queue_says_when_to_come_again(slow: Running) -> None:
     refused = [answer for answer in answers if answer.status_code == 429]
     served = [answer for answer in answers if answer.status_code == 200]
     assert refused
-    assert len(served) >= 3
+    assert len(served) >= 4 + 3  # places and queue: a burst is not refused before the places are taken
     assert len(refused) + len(served) == 12
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
     assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
