@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from windtunnel import units
 from windtunnel.recipes.layout import Precision
+from windtunnel.results.sweep_result import Point
 from windtunnel.serving.deployment import DeploymentOptions
 from windtunnel.serving.step_time import Speculation
-from windtunnel.serving.sweep import Point, Sweep
+from windtunnel.serving.sweep import Sweep
 
 CHIPS = (
     ("mtt-s5000", "S5000", (16, 32, 72, 144)),

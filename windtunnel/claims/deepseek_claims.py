@@ -13,9 +13,10 @@ from windtunnel.claims.region import Region, Turn, solve, table
 from windtunnel.estimate import Estimate
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
+from windtunnel.results.sweep_result import Point
 from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.serving.step_time import Speculation
-from windtunnel.serving.sweep import Point, Sweep
+from windtunnel.serving.sweep import Sweep
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

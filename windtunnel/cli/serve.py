@@ -67,9 +67,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("model", metavar="MODEL", help="a shipped model, a config.json, a transformers class")
     add("--on", default=DEFAULT_ON, metavar="CHIP[:CARDS]", help=f"default: {DEFAULT_ON}")
     _add_load(parser)
-    parser.add_argument(
-        "--html", metavar="FILE", help="the answer as a page: distributions, queue, cache, rates"
-    )
+    parser.add_argument("--html", metavar="FILE", help="the answer as a page: of a load, a sweep, or agents")
     serve_sweep.add_options(parser)
     _add_engine(parser)
     _add_tiers(parser)
@@ -180,11 +178,11 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     model = find_model(args.model)
     clusters = parse_target(args.on, args.set, args.chips)
-    if args.html and (args.sweep or args.agents or serve_endpoint.wanted(args)):
+    if args.html and serve_endpoint.wanted(args):
         raise WindtunnelError(
             "E650",
-            "--html is the page of a load",
-            hint="give a load: --rate, --rates, --concurrency or --trace",
+            "--html is the page of a prediction; an endpoint has /metrics",
+            hint="give a load, --sweep or --agents in place of --port",
         )
     if args.sweep:
         return serve_sweep.run(args, model, clusters, _options(args, model, clusters[0]))

@@ -10,6 +10,7 @@ from windtunnel import units
 from windtunnel.cli import output
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
+from windtunnel.report import agents_page
 from windtunnel.report.text_table import TextColumn, render
 from windtunnel.results.agents_result import AgentsResult
 from windtunnel.serving.deployment import Deployment
@@ -82,6 +83,9 @@ def run(args: argparse.Namespace, deployment: Deployment, team: CallGraph, teams
     )
     with output.Progress("searching", quiet=args.quiet) as progress:
         found = capacity.sustained(deployment, question, progress.update)
+    if args.html:
+        agents_page.write(found, args.html)
+        output.say(f"wrote {args.html}", quiet=args.quiet)
     if args.json:
         output.print_json(as_json(found))
     else:
@@ -182,7 +186,14 @@ def as_json(found: AgentsResult) -> dict[str, object]:
         for limit in found.limits
     ]  # fmt: skip
     status = "ok" if found.meets_sla else "no"
+    loads = [
+        {
+            "teams": load.teams, "task_s": load.task_s.to_dict(), "ttft_s": load.ttft_s.to_dict(),
+            "tpot_s": load.tpot_s.to_dict(), "tasks_per_hour": load.tasks_per_hour, "met": load.met,
+        }
+        for load in found.loads
+    ]  # fmt: skip
     return {
         "schema": output.schema("serve.agents"), "status": status, **plain, **spreads, **estimates,
-        "sla": sla, "assumptions": list(found.assumptions),
+        "sla": sla, "loads": loads, "assumptions": list(found.assumptions),
     }  # fmt: skip

@@ -10,9 +10,11 @@ from typing import TypeVar
 from windtunnel import units
 from windtunnel.cli import output
 from windtunnel.errors import AnswerIsNo, WindtunnelError
+from windtunnel.report import sweep_page
 from windtunnel.report.text_table import TextColumn, render
+from windtunnel.results.sweep_result import Pair, Point, SweepResult
 from windtunnel.serving.deployment import DeploymentOptions
-from windtunnel.serving.sweep import PASS_TOKENS, Pair, Point, Sweep
+from windtunnel.serving.sweep import PASS_TOKENS, Sweep
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 
@@ -34,12 +36,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(
     args: argparse.Namespace, model: ModelSpec, clusters: Sequence[Cluster], options: DeploymentOptions
 ) -> int:
-    """Print the tables, or the points as JSON. Raises E650 for lists that cannot be read, E651 if nothing fits."""
+    """Print the tables or the points as JSON, write the page. Raises E650 for unreadable lists, E651: nothing fits."""
     prompts = numbers("--sweep-prompts", args.sweep_prompts, int) or PROMPTS
     batches = numbers("--sweep-batches", args.sweep_batches, int) or BATCHES
     contexts = numbers("--sweep-contexts", args.sweep_contexts, int) or (4096,)
     points: list[Point] = []
-    pairs: list[tuple[str, Pair]] = []
+    pairs: list[Pair] = []
     out: list[WindtunnelError] = []
     for cluster in clusters:
         cards = numbers("--sweep-cards", args.sweep_cards, int) or (cluster.cards,)
@@ -47,38 +49,39 @@ def run(
         points += sweep.prefill(prompts) + sweep.decode(batches, contexts)
         pair = sweep.disaggregated(args.input_len, args.output_len, batches)
         if pair is not None:
-            pairs.append((cluster.chip.name, pair))
+            pairs.append(pair)
         out += [error for error in sweep.out if error.what not in {other.what for other in out}]
     if not points:
         raise out[0] if out else AnswerIsNo("E651", "nothing fits", hint="more cards: --sweep-cards 32,64")
+    found = SweepResult(
+        model=model.name, model_title=model.title or model.name, pass_tokens=PASS_TOKENS, points=tuple(points),
+        pairs=tuple(pairs), left_out=tuple(error.what for error in out),
+    )  # fmt: skip
+    if args.html:
+        sweep_page.write(found, args.html)
+        output.say(f"wrote {args.html}", quiet=args.quiet)
     if args.json:
-        output.print_json(as_json(model, points, pairs, out))
+        output.print_json(as_json(found))
     else:
-        output.print_lines(text(model, points, pairs, out, output.width()))
+        output.print_lines(text(found, output.width()))
     return 0
 
 
-def text(
-    model: ModelSpec,
-    points: Sequence[Point],
-    pairs: Sequence[tuple[str, Pair]],
-    out: Sequence[WindtunnelError],
-    width: int,
-) -> list[str]:
+def text(found: SweepResult, width: int) -> list[str]:
     """Two tables, prefill and decode, and the pairs."""
-    title = model.title or model.name
-    head = f"{title}: prompt tokens/s a card, passes of about {PASS_TOKENS:,} tokens a rank"
+    title = found.model_title
+    head = f"{title}: prompt tokens/s a card, passes of about {found.pass_tokens:,} tokens a rank"
     lines = [*output.wrapped(head, width, ""), ""]
-    lines += _table([point for point in points if point.phase == "prefill"], "Prompt", width)
+    lines += _table(found.of("prefill"), "Prompt", width)
     lines += ["", f"{title}: output tokens/s a card", ""]
-    lines += _table([point for point in points if point.phase == "decode"], "Context", width)
-    for chip, pair in pairs:
-        lines += ["", *output.wrapped(_pair(chip, pair), width, "")]
-    if not all(point.fits for point in points):
+    lines += _table(found.of("decode"), "Context", width)
+    for pair in found.pairs:
+        lines += ["", *output.wrapped(sweep_page.pair_words(pair), width, "")]
+    if not all(point.fits for point in found.points):
         lines += ["", "* does not fit the cache: what the step would take if it did"]
-    for error in out:
-        lines += output.wrapped(f"left out: {error.what}", width, "")
-    layouts = dict.fromkeys(f"{point.chip}: {point.layout}" for point in points)
+    for why in found.left_out:
+        lines += output.wrapped(f"left out: {why}", width, "")
+    layouts = dict.fromkeys(f"{point.chip}: {point.layout}" for point in found.points)
     lines += ["", "Layouts"]
     for layout in layouts:
         lines += output.wrapped(layout, width, " ")
@@ -118,31 +121,16 @@ def _table(points: Sequence[Point], length: str, width: int) -> list[str]:
     return render(columns, rows, width)
 
 
-def _pair(chip: str, pair: Pair) -> str:
-    return (
-        f"{chip}, {pair.prompt:,} tokens in and {pair.output:,} out, apart: "
-        f"{pair.output_tokens_per_s_per_gpu:,.0f} output tokens/s over all cards, "
-        f"{units.percent(pair.prefill_share)} of them for prompts "
-        f"({pair.prefill.cards} cards a prefill unit, {pair.decode.cards} a decode unit, batch "
-        f"{pair.decode.batch} a rank, {units.seconds(pair.decode.step_s.value)} a token)"
-    )
-
-
-def as_json(
-    model: ModelSpec,
-    points: Sequence[Point],
-    pairs: Sequence[tuple[str, Pair]],
-    out: Sequence[WindtunnelError],
-) -> dict[str, object]:
+def as_json(found: SweepResult) -> dict[str, object]:
     """The object of ``--json``."""
     return {
         "schema": output.schema("serve-sweep"),
         "status": "ok",
-        "model": model.name,
-        "points": [_plain(point) for point in points],
+        "model": found.model,
+        "points": [_plain(point) for point in found.points],
         "disaggregated": [
             {
-                "chip": chip,
+                "chip": pair.decode.chip,
                 "input_tokens": pair.prompt,
                 "output_tokens": pair.output,
                 "prefill_share": pair.prefill_share,
@@ -150,9 +138,9 @@ def as_json(
                 "prefill": _plain(pair.prefill),
                 "decode": _plain(pair.decode),
             }
-            for chip, pair in pairs
+            for pair in found.pairs
         ],
-        "left_out": [error.what for error in out],
+        "left_out": list(found.left_out),
     }
 
 

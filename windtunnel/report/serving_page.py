@@ -9,6 +9,7 @@ from pathlib import Path
 from windtunnel import units
 from windtunnel.estimate import Estimate
 from windtunnel.report import html
+from windtunnel.report.figure_cards import Card, card
 from windtunnel.report.files import write_bytes
 from windtunnel.report.line_plots import LinePlot, Series, linear, over_time, plot, seconds
 from windtunnel.results.serving_result import QUANTILES, ServingResult, Spread
@@ -20,17 +21,6 @@ LATENCIES = (
     ("Whole request", "e2e_s"),
 )
 CURVES = (("Time to first token", "ttft"), ("Time per output token", "tpot"), ("Whole request", "e2e"))
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One figure of the answer."""
-
-    label: str
-    number: str
-    unit: str
-    interval: str
-    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +91,13 @@ def _cards(result: ServingResult) -> list[Card]:
     decode, user = result.decode_tokens_per_s_per_gpu, result.tokens_per_s_per_user
     return [
         Card("Requests", f"{result.requests_per_s:.3g}", "/s", "", f"{result.requests:,} served"),
-        _card("Output tokens a card", decode, f"roofline {result.roofline_decode:,.0f} at this batch"),
-        _card(
+        card("Output tokens a card", decode, f"roofline {result.roofline_decode:,.0f} at this batch"),
+        card(
             "Prompt tokens a card",
             result.prefill_tokens_per_s_per_gpu,
             f"roofline {result.roofline_prefill:,.0f}",
         ),
-        _card("Tokens a user", user, f"mean batch {result.mean_batch:.1f} a rank"),
+        card("Tokens a user", user, f"mean batch {result.mean_batch:.1f} a rank"),
         Card(
             "Goodput", f"{result.goodput_rps:.3g}", "/s", "", "requests that keep to every term of the SLA"
         ),
@@ -118,14 +108,8 @@ def _cards(result: ServingResult) -> list[Card]:
     ]  # fmt: skip
 
 
-def _card(label: str, rate: Estimate, note: str) -> Card:
-    exact = rate.high <= rate.low * 1.001
-    interval = "" if exact else f"{units.significant(rate.low)} – {units.significant(rate.high)}"
-    return Card(label, units.significant(rate.value), "/s", interval, note)
-
-
 def _rate(rate: Estimate) -> str:
-    return _card("", rate, "").number
+    return units.significant(rate.value)
 
 
 def _distributions(result: ServingResult) -> tuple[LinePlot, ...]:
@@ -135,7 +119,7 @@ def _distributions(result: ServingResult) -> tuple[LinePlot, ...]:
         if values:
             points = list(zip(values, QUANTILES, strict=True))
             x = seconds(values, units.seconds)
-            found.append(plot(title, "requests that took at most", [Series(title, points)], x, _PERCENT))
+            found.append(plot(title, "requests that took at most", [Series(title, points)], x, PERCENT))
     return tuple(found)
 
 
@@ -150,7 +134,7 @@ def _over_time(result: ServingResult) -> tuple[LinePlot, ...]:
     counts = [value for _, value in (*running.points, *waiting.points)]
     return (
         plot("Sequences", "time", [running, waiting], x, linear(counts, lambda value: f"{value:,g}")),
-        plot("Cache of the cards", "time", [held], x, _PERCENT),
+        plot("Cache of the cards", "time", [held], x, PERCENT),
     )
 
 
@@ -202,4 +186,4 @@ def _against_rate(rates: Sequence[float], results: Sequence[ServingResult]) -> t
     )  # fmt: skip
 
 
-_PERCENT = linear([1 / 1.04], lambda value: f"{100 * value:.0f} %")
+PERCENT = linear([1 / 1.04], lambda value: f"{100 * value:.0f} %")

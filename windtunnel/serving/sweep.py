@@ -11,12 +11,12 @@ keep the other busy. Beside each figure stands what data sheet peaks alone would
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from windtunnel.errors import AnswerIsNo, WindtunnelError
-from windtunnel.estimate import Estimate
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
+from windtunnel.results.sweep_result import Pair, Point
 from windtunnel.serving import roofline
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.step_time import Speculation
@@ -28,61 +28,6 @@ from windtunnel.specs.targets import cluster_of
 
 PASS_TOKENS = 16384
 """Prompt tokens a rank and pass: what DeepSeek's and SGLang's published prefill runs take."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One figure.
-
-    Attributes:
-        phase: ``prefill`` or ``decode``. batch: sequences of one attention rank. context: tokens of a prompt,
-            or of each sequence while it decodes.
-        tokens_per_s_per_gpu: prompt tokens, or tokens that come out. roofline: of the same, from data sheets.
-        step_s: seconds of the step; of decode, per token of a user (drafted tokens counted).
-        fits: whether the batch fits the cache; the figure is what the step would take if it did.
-    """
-
-    chip: str
-    cards: int
-    layout: str
-    phase: str
-    batch: int
-    context: int
-    tokens_per_s_per_gpu: Estimate
-    roofline: float
-    step_s: Estimate
-    fits: bool
-
-    @property
-    def tokens_per_s_per_user(self) -> float:
-        """What one user sees; of a prefill, prompt tokens."""
-        return (self.context if self.phase == "prefill" else 1) / self.step_s.value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Prefill and decode on cards of their own, in the ratio that keeps both busy, for one mix of lengths.
-
-    Attributes:
-        prefill_share: of all cards. output_tokens_per_s_per_gpu: over all cards of both kinds.
-    """
-
-    prefill: Point
-    decode: Point
-    prompt: int
-    output: int
-
-    @property
-    def prefill_share(self) -> float:
-        """Fraction of all cards that compute prompts."""
-        prompts = self.prompt / self.prefill.tokens_per_s_per_gpu.value
-        outputs = self.output / self.decode.tokens_per_s_per_gpu.value
-        return prompts / (prompts + outputs)
-
-    @property
-    def output_tokens_per_s_per_gpu(self) -> float:
-        """Output tokens a second over all cards of both kinds."""
-        return (1 - self.prefill_share) * self.decode.tokens_per_s_per_gpu.value
 
 
 class Sweep:

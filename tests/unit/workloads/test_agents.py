@@ -17,7 +17,7 @@ from windtunnel.workloads.agents import capacity
 from windtunnel.workloads.agents.capacity import Question, parse_terms, sustained
 from windtunnel.workloads.agents.graph import Call, CallGraph, graph_called, graphs, stored
 from windtunnel.workloads.agents.recording import read
-from windtunnel.workloads.agents.replay import Pace, replay, unhurried_s
+from windtunnel.workloads.agents.replay import Pace, replay
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,12 @@ def call(after: tuple[int, ...] = (), gap_s: float = 0.0, **more: Any) -> Call:
 
 def graph(*calls: Call) -> CallGraph:
     return CallGraph("test", "made up", 16, calls)
+
+
+def unhurried_s(deployment: Deployment, team: CallGraph, pace: Pace) -> float:
+    """Seconds of a task when its team is alone."""
+    (task,) = replay(deployment, team, 1, pace).tasks
+    return task.seconds
 
 
 def row(
@@ -152,7 +158,7 @@ def test_a_search_ends_where_not_even_one_team_holds(flat: Deployment) -> None:
 def sustained_limits(deployment: Deployment, question: Question) -> bool:
     alone_s = unhurried_s(deployment, question.graph, question.pace)
     outcome = capacity._run(deployment, question, question.teams, alone_s)
-    return all(limit.met for limit in capacity._limits(question.sla, outcome))
+    return capacity._load(question, question.teams, capacity._spreads(outcome)).met
 
 
 def test_terms_for_tasks() -> None:

@@ -6,13 +6,13 @@ as their 80 % interval allows gives the interval of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from windtunnel.estimate import Estimate, Source
 from windtunnel.recipes.layers.cached import Batch
-from windtunnel.results.agents_result import AgentsResult
-from windtunnel.results.serving_result import Limit, Spread
+from windtunnel.results.agents_result import AgentsResult, TeamsLoad
+from windtunnel.results.serving_result import Spread
 from windtunnel.serving import metrics
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Scaled
@@ -20,7 +20,7 @@ from windtunnel.serving.metrics import Sla, parse_sla
 from windtunnel.serving.router import Policy
 from windtunnel.serving.uncertainty import Width, width_of
 from windtunnel.workloads.agents.graph import CallGraph
-from windtunnel.workloads.agents.replay import Outcome, Pace, replay, unhurried_s
+from windtunnel.workloads.agents.replay import Outcome, Pace, replay
 
 DEFAULT_SLA = "ttft:p90<3s,tpot:p90<80ms"
 """First words within three seconds and twelve words a second, for nine calls of ten: assumed where none is given."""
@@ -58,28 +58,36 @@ def parse_terms(text: str) -> tuple[Sla, ...]:
 def sustained(deployment: Deployment, question: Question, say: Progress = lambda text: None) -> AgentsResult:
     """Teams, their latencies, the most that hold, and costs."""
     graph, pace = question.graph, question.pace
-    alone_s = unhurried_s(deployment, graph, pace)
+    alone = replay(deployment, graph, 1, pace)
+    alone_s = alone.tasks[0].seconds
     outcome = _run(deployment, question, question.teams, alone_s)
-    most = _most(deployment, question, alone_s, say)
+    seen = {1: _load(question, 1, _spreads(alone))}
+    most = _most(deployment, question, alone_s, say, seen=seen)
     width = width_of(deployment, _batch(outcome, graph))
     # a search from a known border is short
     slow = _most(_at(deployment, width.high), question, alone_s * width.high, say, start=most)
     fast = _most(_at(deployment, width.low), question, alone_s * width.low, say, start=most)
     between = Estimate(most, min(slow, most), max(fast, most), width.shares)
-    return _told(deployment, question, outcome, between, alone_s, width)
+    loads = tuple(seen[teams] for teams in sorted(seen))
+    return _told(deployment, question, outcome, between, loads, alone_s, width)
 
 
 def _run(deployment: Deployment, question: Question, teams: int, spread_s: float) -> Outcome:
     return replay(deployment, question.graph, teams, question.pace, policy=question.policy, spread_s=spread_s)
 
 
-def _most(deployment: Deployment, question: Question, alone_s: float, say: Progress, start: int = 0) -> int:
-    """Most teams that hold; 0 where one does not."""
+def _most(
+    deployment: Deployment, question: Question, alone_s: float, say: Progress, start: int = 0,
+    seen: dict[int, TeamsLoad] | None = None,
+) -> int:  # fmt: skip
+    """Most teams that hold; 0 where one does not. ``seen`` takes what every number of teams gave."""
 
     def holds(teams: int) -> bool:
-        kept = all(limit.met for limit in _limits(question.sla, _run(deployment, question, teams, alone_s)))
-        say(f"{teams:,} teams: {'within' if kept else 'outside'} the SLA")
-        return kept
+        load = _load(question, teams, _spreads(_run(deployment, question, teams, alone_s)))
+        say(f"{teams:,} teams: {'within' if load.met else 'outside'} the SLA")
+        if seen is not None:
+            seen[teams] = load
+        return load.met
 
     low, high = 0, max(1, start or question.teams)
     while holds(high):
@@ -112,8 +120,19 @@ def _spreads(outcome: Outcome) -> dict[str, Spread]:
     }
 
 
-def _limits(terms: Sequence[Sla], outcome: Outcome) -> tuple[Limit, ...]:
-    return metrics.limits(terms, _spreads(outcome))
+def _load(question: Question, teams: int, found: dict[str, Spread]) -> TeamsLoad:
+    return TeamsLoad(
+        teams=teams,
+        task_s=found["task"],
+        ttft_s=found["ttft"],
+        tpot_s=found["tpot"],
+        tasks_per_hour=_per_hour(question, teams, found["task"]),
+        met=all(limit.met for limit in metrics.limits(question.sla, found)),
+    )
+
+
+def _per_hour(question: Question, teams: int, task_s: Spread) -> float:
+    return 3600 * teams / (task_s.mean + question.pace.think_s)
 
 
 def _batch(outcome: Outcome, graph: CallGraph) -> Batch:
@@ -126,11 +145,12 @@ def _batch(outcome: Outcome, graph: CallGraph) -> Batch:
 
 
 def _told(
-    deployment: Deployment, question: Question, outcome: Outcome, most: Estimate, alone_s: float, width: Width
-) -> AgentsResult:
+    deployment: Deployment, question: Question, outcome: Outcome, most: Estimate, loads: tuple[TeamsLoad, ...],
+    alone_s: float, width: Width,
+) -> AgentsResult:  # fmt: skip
     graph, calls, found = question.graph, outcome.calls, _spreads(outcome)
     cards = deployment.layout.cards * deployment.replicas
-    per_hour = 3600 * question.teams / (found["task"].mean + question.pace.think_s)
+    per_hour = _per_hour(question, question.teams, found["task"])
     # gaps and tools do not stretch with steps, so this is the wider side
     rate = Estimate(per_hour, per_hour / width.high, per_hour / width.low, width.shares)
     price = question.card_hour_price * cards
@@ -148,7 +168,9 @@ def _told(
         graph_source=graph.source,
         teams=question.teams,
         sustained_teams=most,
+        loads=loads,
         task_s=found["task"],
+        task_quantiles_s=metrics.quantiles([task.seconds for task in outcome.tasks]),
         alone_s=alone_s,
         ttft_s=found["ttft"],
         tpot_s=found["tpot"],

@@ -192,12 +192,6 @@ class _Replay:
         return mean * self.draw.lognormvariate(-(TOOL_SIGMA**2) / 2, TOOL_SIGMA) if mean else 0.0
 
 
-def unhurried_s(deployment: Deployment, graph: CallGraph, pace: Pace) -> float:
-    """Seconds of a task when its team is alone."""
-    (task,) = replay(deployment, graph, 1, pace).tasks
-    return task.seconds
-
-
 def longest(graphs: Sequence[CallGraph]) -> int:
     """Tokens of the longest call, prompt and answer."""
     return max(call.prompt_tokens + call.output_tokens for graph in graphs for call in graph.calls)
