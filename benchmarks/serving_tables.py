@@ -1,15 +1,29 @@
-"""Prints the tables of docs/serving.md that say what cards sustain: `python -m benchmarks.serving_tables`."""
+"""Prints the tables of docs/serving.md: `python -m benchmarks.serving_tables`.
+
+What cards sustain needs nothing; with ``--sessions FILE`` (recorded coding-agent sessions) also what tiers of cache
+find, and with ``--published FILE`` (``infer_published_misc.csv``) what was published of large deployments.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from windtunnel import units
 from windtunnel.recipes.layout import Precision
 from windtunnel.results.sweep_result import Point
-from windtunnel.serving.deployment import DeploymentOptions
+from windtunnel.serving.arrivals import stretched
+from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.kernel_library import Stack
+from windtunnel.serving.offload import OffloadOptions
+from windtunnel.serving.predict import Load, predict
 from windtunnel.serving.step_time import Speculation
 from windtunnel.serving.sweep import Sweep
+from windtunnel.serving.trace_readers import read_trace
+from windtunnel.specs.model_catalogue import shipped_model
+from windtunnel.specs.targets import cluster_of
+from windtunnel.validation.serving_rows import published
 
 CHIPS = (
     ("mtt-s5000", "S5000", (16, 32, 72, 144)),
@@ -20,13 +34,25 @@ CHIPS = (
 DRAFT = Speculation(tokens=1, acceptance=0.8)
 
 
+SESSIONS_SPEED = 20.0
+PUBLISHED_72 = 22_282 / 8
+"""SGLang's decode on 72 H100: tokens/s a card (lmsys.org, 2025-05-05)."""
+
+
 def main() -> None:
     """All tables, as Markdown."""
-    _deepseek()
-    print()
-    _qwen()
-    print()
-    _apart()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=Path)
+    parser.add_argument("--published", type=Path)
+    asked = parser.parse_args()
+    for table in (_deepseek, _qwen, _apart):
+        table()
+        print()
+    if asked.sessions:
+        _tiers(asked.sessions)
+        print()
+    if asked.published:
+        _published(asked.published)
 
 
 def _deepseek() -> None:
@@ -104,6 +130,53 @@ def _apart() -> None:
                 f"| {title}{words} | {pair.prefill.cards} | {pair.decode.cards} | {pair.decode.batch} | "
                 f"{units.percent(pair.prefill_share)} | {pair.output_tokens_per_s_per_gpu:,.0f} | {step} |"
             )
+
+
+def _tiers(sessions: Path) -> None:
+    """Llama-3 70B, TP 4, on 8 S5000: sessions come 20 times as fast as they were recorded."""
+    gib = 2**30
+    rows = (
+        ("card alone", Stack.VLLM, OffloadOptions()),
+        ("host 512 GiB", Stack.VLLM, OffloadOptions(kv_offloading_size_bytes=512 * gib)),
+        ("host 2,048 GiB", Stack.VLLM, OffloadOptions(kv_offloading_size_bytes=2048 * gib)),
+        (
+            "host 512 GiB, storage 15 TB at 25 GB/s",
+            Stack.VLLM,
+            OffloadOptions(kv_offloading_size_bytes=512 * gib, storage_bytes=15e12, storage_bytes_per_s=25e9),
+        ),
+        ("SGLang, card alone", Stack.SGLANG, OffloadOptions()),
+        (
+            "SGLang, host 2 × the card, storage 15 TB at 25 GB/s",
+            Stack.SGLANG,
+            OffloadOptions(hicache_ratio=2.0, storage_bytes=15e12, storage_bytes_per_s=25e9),
+        ),
+    )
+    requests = tuple(stretched(read_trace(sessions).requests, SESSIONS_SPEED))
+    longest = max(one.last_tokens for one in requests)
+    _head("cache", "found on the card", "in host memory", "in storage", "TTFT p50")
+    for words, stack, offload in rows:
+        options = DeploymentOptions(tensor_parallel_size=4, stack=stack, offload=offload)
+        found = deploy(shipped_model("llama3-70b"), cluster_of("mtt-s5000", 8), options, longest)
+        result = predict(found, Load(requests=requests, words="sessions"))
+        tiers = [units.percent(tier.hit_fraction) for tier in result.tiers]
+        card = result.cache_hit_fraction
+        cells = [units.percent(card), *[*tiers, "", ""][:2], units.seconds(result.ttft_s.p50)]
+        print(f"| {words} | " + " | ".join(cells) + " |")
+
+
+def _published(file: Path) -> None:
+    """Measured against predicted, of DeepSeek-V3's published deployments that state what ran."""
+    _head("deployment", "measured", "predicted", "80 % interval", "error")
+    for words, row in published(file, "DeepSeek"):
+        _compared(words, row.measured, row.predicted, row.low, row.high)
+    rate = Sweep("deepseek-v3-671b", "h100-sxm", cards=(72,)).decode((256,), (2050,))[0].tokens_per_s_per_gpu
+    words = "SGLang, 72 × H100, decode, 256 a card, 2,000 tokens in and 100 out (22,282 a node)"
+    _compared(words, PUBLISHED_72, rate.value, rate.low, rate.high)
+
+
+def _compared(words: str, measured: float, predicted: float, low: float, high: float) -> None:
+    error = f"{predicted / measured - 1:+.0%}"
+    print(f"| {words} | {measured:,.0f} | {predicted:,.0f} | {low:,.0f} – {high:,.0f} | {error} |")
 
 
 def _head(*names: str) -> None:

@@ -128,9 +128,11 @@ class _Step:
         ops = [op("aten.embedding", (table, ids), (self._hidden(),))]
         for shape in model.layers:
             if shape.mixer is not None:
-                ops += [*self._norm(shape), *self._mixer(shape.mixer)]
+                ops += [*self._norm(shape, self._written), *self._mixer(shape.mixer)]
             if shape.ffn is not None:
-                ops += [*self._norm(shape), *self._ffn(shape.ffn)]
+                # a router reads 16 bit: in front of experts the cast is a kernel of its own
+                out = dtype if isinstance(shape.ffn, MoeFfn) else self._written
+                ops += [*self._norm(shape, out), *self._ffn(shape.ffn)]
         sequences = sum(batch.sequences for batch in self.batches)
         last, logits = tensor(dtype, sequences, model.hidden), tensor(dtype, sequences, rows)
         ops.append(op(kernels.RMS_NORM, (last, tensor(dtype, model.hidden)), (last,)))
@@ -151,18 +153,34 @@ class _Step:
             Layout(cards=1, global_batch=1, sequence=self.tokens, precision=self.layout.precision)
         )
 
-    def _linear(self, rows: int, wide_in: int, wide_out: int, cast: bool = True) -> list[OpSpec]:
+    def _linear(self, rows: int, wide_in: int, wide_out: int, written: bool = False) -> list[OpSpec]:
+        """A product; ``written``: by a norm or an activation, which write the product's own format if they know
+        its scale.
+        """
         products = self._products()
-        casts = products.cast(rows, wide_in, transposed=False) if cast else ()
+        casts = () if written and self._static else products.cast(rows, wide_in, transposed=False)
         return [*casts, *products.product(rows, wide_out, wide_in)]
 
-    def _norm(self, shape: LayerShape) -> list[OpSpec]:
+    @property
+    def _static(self) -> bool:
+        """Whether scales come with the weights (one a tensor): engines then cast in the kernel before."""
+        return self.layout.precision in (Precision.FP8, Precision.NVFP4)
+
+    @property
+    def _written(self) -> str:
+        """What norms and activations write in front of a product."""
+        if not self._static:
+            return self.layout.precision.activation
+        return FP4 if self.layout.precision is Precision.NVFP4 else FP8_FORWARD
+
+    def _norm(self, shape: LayerShape, written: str) -> list[OpSpec]:
         x, w = self._hidden(), tensor(self.layout.precision.activation, self.model.hidden)
+        out = tensor(written, *x.shape)
         if shape.layer_norm:
             mean = tensor("float32", self.tokens, 1)
             added = op("aten.add.Tensor", (x, x), (x,))
-            return [added, op("aten.native_layer_norm", (x, w, w), (x, mean, mean))]
-        return [op(kernels.FUSED_ADD_RMS_NORM, (x, x, w), (x, x))]
+            return [added, op("aten.native_layer_norm", (x, w, w), (out, mean, mean))]
+        return [op(kernels.FUSED_ADD_RMS_NORM, (x, x, w), (out, x))]
 
     def _summed(self) -> list[OpSpec]:
         if self.layout.tensor == 1:
@@ -176,7 +194,8 @@ class _Step:
         if isinstance(mixer, GroupedQuery):
             heads, kv = split_heads(mixer.heads, ways), split_heads(mixer.kv_heads, ways)
             q = heads * mixer.head_dim
-            ops += self._linear(rows, hidden, q * (2 if mixer.gated else 1) + 2 * kv * mixer.head_dim)
+            wide = q * (2 if mixer.gated else 1) + 2 * kv * mixer.head_dim
+            ops += self._linear(rows, hidden, wide, written=True)
             if mixer.rotary:
                 ops.append(_rotary(dtype, rows, heads + kv, mixer.head_dim))
             for batch in self.batches:
@@ -185,7 +204,7 @@ class _Step:
         if isinstance(mixer, Latent):
             heads, qk = split_heads(mixer.heads, ways), mixer.nope_dim + mixer.rope_dim
             down = mixer.kv_rank + mixer.rope_dim + mixer.query_rank
-            ops += self._linear(rows, hidden, down)
+            ops += self._linear(rows, hidden, down, written=True)
             latent = tensor(dtype, rows, mixer.kv_rank + mixer.query_rank)
             weight = tensor(dtype, mixer.kv_rank + mixer.query_rank)
             ops.append(op(kernels.RMS_NORM, (latent, weight), (latent,)))
@@ -197,7 +216,8 @@ class _Step:
         assert isinstance(mixer, GatedDelta)
         keys, values = split_heads(mixer.key_heads, ways), split_heads(mixer.value_heads, ways)
         value_width = values * mixer.value_dim
-        ops += self._linear(rows, hidden, 2 * keys * mixer.key_dim + 2 * value_width + 2 * values)
+        wide = 2 * keys * mixer.key_dim + 2 * value_width + 2 * values
+        ops += self._linear(rows, hidden, wide, written=True)
         for batch in self.batches:
             ops += delta_core(mixer, ways, batch, dtype)
         x, w = tensor(dtype, rows * values, mixer.value_dim), tensor(dtype, mixer.value_dim)
@@ -217,19 +237,19 @@ class _Step:
 
     def _dense(self, ffn: DenseFfn, ways: int) -> list[OpSpec]:
         width, hidden = max(1, ffn.width // ways), self.model.hidden
-        up = self._linear(self.tokens, hidden, width * (2 if ffn.gated else 1))
+        up = self._linear(self.tokens, hidden, width * (2 if ffn.gated else 1), written=True)
         return [
             *up,
-            self._activation(self.tokens, width, ffn.gated),
-            *self._linear(self.tokens, width, hidden),
+            self._activation(self.tokens, width, ffn.gated, self._written),
+            *self._linear(self.tokens, width, hidden, written=True),
         ]
 
-    def _activation(self, rows: int, width: int, gated: bool) -> OpSpec:
+    def _activation(self, rows: int, width: int, gated: bool, written: str) -> OpSpec:
         dtype = self.layout.precision.activation
-        x = tensor(dtype, rows, width)
+        out = tensor(written, rows, width)
         if gated:
-            return op(kernels.SWIGLU, (tensor(dtype, rows, 2 * width),), (x,))
-        return op("aten.gelu", (x,), (x,))
+            return op(kernels.SWIGLU, (tensor(dtype, rows, 2 * width),), (out,))
+        return op("aten.gelu", (tensor(dtype, rows, width),), (out,))
 
     def _routed(self, ffn: MoeFfn, exchanged: bool) -> list[OpSpec]:
         layout, hidden, rows = self.layout, self.model.hidden, self.tokens
@@ -259,8 +279,10 @@ class _Step:
         if not direct:
             ops.append(op(kernels.MOE_PERMUTE, (tensor(moved, rows, hidden), chosen), (permuted,)))
         ops += self._grouped(received, hidden, up, experts, ffn.top_k)
-        ops.append(self._activation(received, width, ffn.gated))
-        if eight_bit:
+        # activations write what the second product reads, but for blocks of scales in contiguous (prompts') layouts
+        fused = layout.precision is not Precision.FP8_BLOCK or self.decodes
+        ops.append(self._activation(received, width, ffn.gated, moved if fused else dtype))
+        if eight_bit and not fused:
             ops += self._products().cast(received, width, transposed=False)
         ops += self._grouped(received, width, hidden, experts, ffn.top_k)
         if not direct:

@@ -13,9 +13,8 @@ With speculative tokens a decode step verifies ``1 + n`` tokens a sequence after
 layer; the time given is per token that comes out on average (arXiv 2211.17192, equation 1), so bursts
 are spread evenly.
 
-With ``overlap`` the batch is cut in halves that take turns: one computes while the other is on the wire
-(two-batch overlap, ``--enable-dbo``). Then a step lasts the longer of both, and multiprocessors that
-communication holds are missing for computing. Not here: padding of prompts; vision towers are in ``vision``.
+With ``overlap`` the batch is cut in halves that take turns (``--enable-dbo``, see ``overlap``). Not here: padding of
+prompts; vision towers are in ``vision``.
 """
 
 from __future__ import annotations
@@ -23,14 +22,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from windtunnel.program.op import OpSpec
-from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape
+from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape, MoeFfn
 from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
 from windtunnel.recipes.serving import ServingLayout, forward_step
 from windtunnel.serving.grid import CAPTURE_MAX, Line, captured, geometric
 from windtunnel.serving.kernel_library import Stack
+from windtunnel.serving.overlap import Turns, turns
 from windtunnel.serving.prices import OpPrices, Seconds
 from windtunnel.serving.request import Request
 from windtunnel.specs.cluster import Cluster
@@ -225,8 +226,27 @@ class StepTime:
         if not self.overlap or tokens < 2:
             return whole.compute + whole.network + core_s
         half = dense.at(tokens / 2)
-        halves = max(2 * (half.compute + half.held) + core_s, 2 * half.network)
+        share = self._exchanging * core_s
+        halves = 2 * (half.compute - half.turns.computed) + core_s - share + half.turns.both(share)
         return min(halves, whole.compute + whole.network + core_s)
+
+    @cached_property
+    def _exchanging(self) -> float:
+        """Share of the layers that exchange tokens."""
+        layout, layers = self.layout, self.model.layers
+        if layout.expert == 1 or layout.data == 1:
+            return 0.0
+        return sum(isinstance(shape.ffn, MoeFfn) for shape in layers) / len(layers)
+
+    def turns(self, batch: Batch) -> Turns:
+        """The turns of all layers that exchange tokens."""
+        none = self.prices.total(self._ops(replace(self.model, layers=()), batch)).device
+        total = Turns()
+        for shape, count in self._shapes.items():
+            ops = self._ops(replace(self.model, layers=(shape,)), batch)
+            core = self.prices.total(self._core(shape, batch)).device
+            total = total.plus(turns(ops, none + core, self.prices), count)
+        return total
 
     def dense(self, batch: Batch) -> Seconds:
         """All layers without their attention cores."""
@@ -281,15 +301,15 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Seconds of computing, on the wire, and of multiprocessors held by communication."""
+    """Seconds of computing, on the wire, and by turns where half-batches overlap."""
 
     compute: float
     network: float
-    held: float
+    turns: Turns
 
 
 class _Dense:
-    """Layers without their attention cores by token count, in three parts."""
+    """Layers without their attention cores by token count, in parts."""
 
     def __init__(self, step: StepTime, points: Sequence[int], decodes: bool) -> None:
         self._step, self._decodes = step, decodes
@@ -306,16 +326,18 @@ class _Dense:
         return _Parts(
             a.compute * rest + b.compute * share,
             a.network * rest + b.network * share,
-            a.held * rest + b.held * share,
+            Turns().plus(a.turns, rest).plus(b.turns, share),
         )
 
     def _get(self, tokens: int) -> _Parts:
         parts = self._known.get(tokens)
         if parts is None:
+            step = self._step
             batch = Batch(sequences=tokens, context=1) if self._decodes else Batch(sequences=1, new=tokens)
-            total = self._step.dense(batch)
+            total = step.dense(batch)
             compute = total.device - total.network
-            if not self._step.layout.graphs:
+            if not step.layout.graphs:
                 compute = max(compute, total.host)
-            parts = self._known[tokens] = _Parts(compute, total.network, total.held)
+            turns = step.turns(batch) if step.overlap else Turns()
+            parts = self._known[tokens] = _Parts(compute, total.network, turns)
         return parts

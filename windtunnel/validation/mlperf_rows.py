@@ -1,19 +1,27 @@
 """Rows of MLPerf inference logs (closed division) as loads on the native engine.
 
-Logs state model, system and scenario; the rules give the data sets. Mean output tokens are those of the
-reference accuracy checks (mlcommons/inference: ``TOKENS_PER_SAMPLE``; 128 for Llama 3.1 8B is derived). Prompts
-of Llama 2 70B are OpenOrca's; those of Llama 3.1 405B (9,400), 8B (778), Mixtral (as OpenOrca's) and
-DeepSeek-R1 (800), and all limits on latency but DeepSeek-R1's, are assumed: taken from memory of the rules,
-which were not read again. What a log leaves unsaid takes a named default: the narrowest matrix precision that
-card and TensorRT-LLM both have, and the smallest tensor-parallel group that leaves room for the cache. Replicas
-do not talk to each other, so one stands for all cards.
+Logs state model, system and scenario; the rules give the rest (mlcommons, read in November 2026):
+
+* limits at the 99th percentile: ``loadgen/mlperf.conf`` of mlcommons/inference (b66003e); longest prompts and outputs
+  and 600 s of traffic: ``inference_rules.adoc`` of mlcommons/inference_policies (ac93e89);
+* mean outputs: the reference accuracy checks of mlcommons/inference (``tokens_per_sample``); 128 for Llama 3.1 8B,
+  where outputs end at the longest;
+* mean prompts of Llama 3.1 405B (9,400), 8B (778) and DeepSeek-R1 (800): mlcommons' announcements of v5.0 and v5.1, as
+  quoted by others; Llama 2 70B: OpenOrca's (294), as the measured table notes. Mixtral's 365 is the mean of OpenOrca's
+  and of the reference's own examples of GSM8K (662) and MBXP (139), a third of the samples each.
+
+Lengths scatter about those means; how is not published (a gamma distribution of shape 2, cut at the longest, is
+assumed). What a log leaves unsaid takes a named default: the narrowest matrix precision that card and TensorRT-LLM both
+have, and the smallest tensor-parallel group that leaves room for the cache. Replicas do not talk to each other, so one
+stands for all cards.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from windtunnel.recipes.layout import Precision
@@ -22,66 +30,100 @@ from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.predict import Load, at_client, predict
+from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router
 from windtunnel.serving.simulate import open_loop
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 
+TRAFFIC_S = 600.0
+"""LoadGen sends for ten minutes at least."""
 ROUNDS = 3
-"""Batches that an offline load is cut to, and times the running sequences that a served load offers."""
+"""Longest traffic: so many batches (offline) or stays of a request (served), for the sake of time."""
 HALVINGS = 4
 """Bisections of the rate that a served load sustains; the middle of the last bracket is taken."""
-REQUESTS_MIN, REQUESTS_MAX = 200, 1200
+REQUESTS_MIN, REQUESTS_MAX = 200, 6_000
+SHAPE = 2.0
+"""Of the gamma distribution of lengths (assumed)."""
 SEQUENCES_MAX, STEP_TOKENS = 2048, 8192
 SCENARIOS = ("offline", "server", "interactive")
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Mean tokens of a data set, and the 99th percentiles that scenarios allow: (TTFT, TPOT) in seconds."""
+    """Mean and longest (prompt, output) tokens of a data set, and the 99th percentiles that scenarios allow: (TTFT,
+    TPOT) in seconds.
+    """
 
     pattern: str
     model: str
     prompt: int
     output: int
+    longest: tuple[int, int]
     server: tuple[float, float]
     interactive: tuple[float, float]
     note: str = ""
 
+    def requests(self, count: int, rate: float = 0.0) -> list[Request]:
+        """``count`` requests; ``rate`` a second, 0: all at once."""
+        source = random.Random("mlperf lengths")
+
+        def length(mean: int, longest: int) -> int:
+            if mean >= longest:
+                return longest
+            return max(2, min(longest, round(source.gammavariate(SHAPE, mean / SHAPE))))
+
+        plain = drawn(count, Lengths(prompt=self.prompt, output=self.output), rate=rate)
+        return [
+            replace(
+                one, prompt_tokens=length(self.prompt, self.longest[0]),
+                output_tokens=length(self.output, self.longest[1]),
+            )
+            for one in plain
+        ]  # fmt: skip
+
 
 BENCHMARKS = (
-    Benchmark(r"llama-?2-70b", "llama2-70b", 294, 294, (2.0, 0.2), (0.45, 0.04)),
-    Benchmark(r"llama-?3[._]1-405b", "llama3.1-405b", 9400, 685, (6.0, 0.175), (4.5, 0.08)),
-    Benchmark(r"llama-?3[._]1-8b", "llama3-8b", 778, 128, (2.0, 0.1), (0.5, 0.03)),
+    Benchmark(r"llama-?2-70b", "llama2-70b", 294, 294, (1024, 1024), (2.0, 0.2), (0.45, 0.04)),
     Benchmark(
-        r"mixtral-8x7b", "mixtral-8x7b", 294, 145, (2.0, 0.2), (2.0, 0.2), "prompts as long as OpenOrca's"
+        r"llama-?3[._]1-405b", "llama3.1-405b", 9400, 685, (20_000, 20_000), (6.0, 0.175), (4.5, 0.08)
+    ),
+    Benchmark(r"llama-?3[._]1-8b", "llama3-8b", 778, 128, (2048, 128), (2.0, 0.1), (0.5, 0.03)),
+    Benchmark(
+        r"mixtral-8x7b", "mixtral-8x7b", 365, 145, (2048, 1024), (2.0, 0.2), (2.0, 0.2),
+        "prompts of GSM8K and MBXP as long as the reference's examples",
     ),
     Benchmark(
-        r"deepseek-r1", "deepseek-v3-671b", 800, 3886, (2.0, 0.08), (1.5, 0.015), "prompts of 800 tokens"
+        r"deepseek-r1", "deepseek-v3-671b", 800, 3886, (3136, 20_000), (2.0, 0.08), (1.5, 0.015)
     ),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class MlperfRun:
-    """A row rebuilt: one replica. ``limits``: of the scenario; None offline. ``tensor`` 0: not stated."""
+    """A row rebuilt: one replica. ``limits``: of the scenario; None offline. ``tensor`` 0: not stated.
+
+    ``pipeline``: stages, each a replica of its share of the layers.
+    """
 
     benchmark: Benchmark
     chip: str
     precision: str
     tensor: int
     limits: tuple[float, float] | None
+    pipeline: int = 1
+    stack: Stack = Stack.TRTLLM
 
     @property
     def deployment(self) -> Deployment:
         """The replica. Raises WindtunnelError where layout or memory refuse."""
-        return _deployed(self.benchmark, self.chip, self.precision, self.tensor)[0]
+        return _deployed(self)[0]
 
     @property
     def assumed(self) -> tuple[str, ...]:
         """What the row does not state."""
-        return _deployed(self.benchmark, self.chip, self.precision, self.tensor)[1]
+        return _deployed(self)[1]
 
 
 def mlperf_run(record: Mapping[str, str], chip_name: str) -> MlperfRun:
@@ -89,25 +131,29 @@ def mlperf_run(record: Mapping[str, str], chip_name: str) -> MlperfRun:
     found = next((known for known in BENCHMARKS if re.match(known.pattern, record["model"].lower())), None)
     if found is None:
         raise ValueError(f"benchmark `{record['model']}` is not known")
-    if float(record.get("pipeline_parallel") or 1) > 1:
-        raise ValueError("pipeline parallel")
+    pipeline = int(float(record.get("pipeline_parallel") or 1))
     limits = dict(zip(SCENARIOS, (None, found.server, found.interactive), strict=True))
     scenario = record["phase"].lower()
     if scenario not in limits:
         raise ValueError(f"scenario `{record['phase']}` is not known")
+    if pipeline > 1 and limits[scenario] is not None:
+        raise ValueError("pipeline parallel with limits on latency")
     tensor = int(float(record.get("tensor_parallel") or 0))
-    return MlperfRun(found, chip_name, record["precision"].lower(), tensor, limits[scenario])
+    stack = Stack.VLLM if "vllm" in record.get("framework", "").lower() else Stack.TRTLLM
+    return MlperfRun(found, chip_name, record["precision"].lower(), tensor, limits[scenario], pipeline, stack)
 
 
 @lru_cache(maxsize=64)
-def _deployed(
-    found: Benchmark, chip_name: str, stated: str, tensor: int
-) -> tuple[Deployment, tuple[str, ...]]:
-    precision, assumed = _precision(stated, chip_name)
+def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
+    found, chip_name = run.benchmark, run.chip
+    precision, assumed = _precision(run.precision, chip_name)
     model = shipped_model(found.model)
+    if run.pipeline > 1:
+        model = replace(model, layers=model.layers[: -(-len(model.layers) // run.pipeline)])
+        assumed.append(f"{run.pipeline} stages, each busy with its own share of the sequences")
     longest = found.prompt + found.output + 1
-    cards = tensor
-    if not tensor:
+    cards = run.tensor
+    if not cards:
         cards = _fewest(model.name, chip_name, precision)
         assumed.append(f"tensor parallel over {cards} cards, the fewest that leave room for the cache")
     latent = found.model.startswith("deepseek")
@@ -123,7 +169,7 @@ def _deployed(
         max_num_seqs=SEQUENCES_MAX,
         max_num_batched_tokens=STEP_TOKENS,
         enable_prefix_caching=False,
-        stack=Stack.TRTLLM,
+        stack=run.stack,
     )
     assumed.append(f"mean lengths of the data set: {found.prompt} and {found.output} tokens")
     if found.note:
@@ -151,26 +197,35 @@ def _fewest(model: str, chip_name: str, precision: Precision) -> int:
 def tokens_per_s_per_card(run: MlperfRun) -> float:
     """Output tokens a second and card: all requests at once, or the highest rate that keeps to the limits."""
     found, of, limits = run.deployment, run.benchmark, run.limits
-    lengths = Lengths(prompt=of.prompt, output=of.output)
     held = max(1, min(found.options.max_num_seqs, int(found.cache_tokens / (of.prompt + of.output / 2))))
+    held = max(1, held // run.pipeline) * found.layout.data
     cards = found.layout.cards * found.replicas
-    requests = tuple(drawn(held * ROUNDS * found.replicas, lengths))
-    result = predict(found, Load(requests=requests, words="all at once"))
-    most = result.output_tokens / result.duration_s / cards
+    stay_s = of.output * found.step.decode_s(max(1, held // found.layout.data), held * of.prompt)
+    count = max(REQUESTS_MIN, int(held * min(ROUNDS, 1 + TRAFFIC_S / stay_s)))
+    requests = tuple(of.requests(min(REQUESTS_MAX, count)))
+    result = predict(_stage(found, run.pipeline), Load(requests=requests, words="all at once"))
+    most = result.output_tokens / result.duration_s / cards / run.pipeline
     if limits is None:
         return most
-    low, high = 0.0, most * cards / of.output
+    mean = result.output_tokens / len(requests)
+    low, high = 0.0, most * cards / mean
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _keeps(found, lengths, middle, limits) else (low, middle)
-    return (low + high) / 2 * of.output / cards
+        low, high = (middle, high) if _keeps(found, of, middle, limits) else (low, middle)
+    return (low + high) / 2 * mean / cards
 
 
-def _keeps(found: Deployment, lengths: Lengths, rate: float, limits: tuple[float, float]) -> bool:
+def _stage(found: Deployment, stages: int) -> Deployment:
+    """One stage of a pipeline: it holds the cache of all sequences in flight and computes for its share at a time."""
+    memory = found.memory
+    return replace(found, memory=replace(memory, blocks=memory.blocks // stages))
+
+
+def _keeps(found: Deployment, of: Benchmark, rate: float, limits: tuple[float, float]) -> bool:
     """Whether a Poisson load of ``rate`` requests a second keeps to the limits on TTFT and TPOT."""
-    staying_s = lengths.output * limits[1]
-    count = int(min(REQUESTS_MAX, max(REQUESTS_MIN, ROUNDS * rate * staying_s)))
+    lasting_s = min(TRAFFIC_S, ROUNDS * of.output * limits[1])
+    count = int(min(REQUESTS_MAX, max(REQUESTS_MIN, rate * lasting_s)))
     replicas = found.start()
-    served = [at_client(one) for one in open_loop(drawn(count, lengths, rate=rate), Router(replicas))]
+    served = [at_client(one) for one in open_loop(of.requests(count, rate), Router(replicas))]
     latencies = metrics.latencies(served, replicas)
     return latencies["ttft"].p99 <= limits[0] and latencies["tpot"].p99 <= limits[1]

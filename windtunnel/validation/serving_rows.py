@@ -77,6 +77,21 @@ def compare(folder: Path, every: int = 1) -> tuple[list[ServingRow], list[LeftOu
     return rows, out
 
 
+def published(file: Path, model: str) -> Iterator[tuple[str, ServingRow]]:
+    """Rows of a table whose model's name holds ``model`` and that can be rebuilt, each with words for what ran."""
+    for record in _records(read_table(file)):
+        if model not in record["model"]:
+            continue
+        try:
+            row = _one(record)[0]
+        except (WindtunnelError, ValueError):
+            continue
+        even = ", even routing" if "balanced routing" in record["notes"] + record["framework"] else ""
+        who, cards = record["framework"].split()[0], int(_number(record, "num_gpus"))
+        what, prompt = record["phase"].split(",")[0], _number(record, "input_tokens")
+        yield f"{who}, {cards} × {record['gpu'].split()[0]}, {what}, {prompt:,.0f} tokens{even}", row
+
+
 def _records(table: Table) -> Iterator[dict[str, str]]:
     columns = {name: table.text(name).tolist() for name in table.columns}
     for index in range(len(table)):
@@ -259,9 +274,8 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
         raise ValueError("model not in the catalogue" if model is None else "card not in the catalogue")
     if _number(record, "pipeline_parallel") > 1:
         raise ValueError("pipeline parallel")
-    text = record["precision"]
+    text, stack = record["precision"], _stack(record["framework"])
     wide = int(_number(record, "data_parallel_attention") or 1)
-    block = "DeepSeek" in record["model"]
     overlapped = "two-batch overlap" in record["framework"] or "in-house" in record["framework"]
     precision = Precision.BF16
     if "MXFP4 checkpoint" in text:
@@ -269,10 +283,9 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
     if "FP4" in text:
         precision = Precision.NVFP4
     elif "FP8" in text:
-        precision = Precision.FP8_BLOCK if block else Precision.FP8
+        precision = Precision.FP8_BLOCK if _in_blocks(record["model"], stack) else Precision.FP8
     elif "FP16" in text:
         precision = Precision.FP16
-    stack = _stack(record["framework"])
     # TensorRT-LLM's published FP8 and FP4 engines and checkpoints keep an FP8 cache (its build and bench guides)
     small_cache = (
         "FP8 KV" in text or "KV cache" in text or (stack is Stack.TRTLLM and ("FP8" in text or "FP4" in text))
@@ -287,6 +300,13 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
     )  # fmt: skip
     cards = int(_number(record, "num_gpus") or tensor * wide)
     return deploy(shipped_model(model), cluster_of(chip, cards), options, int(_number(record, prompt)) + 1)
+
+
+def _in_blocks(model: str, stack: Stack) -> bool:
+    """Whether an FP8 checkpoint has one scale for a block of 128 x 128 weights: DeepSeek's do, and Qwen's own, which
+    TensorRT-LLM's tables replace by NVIDIA's (one scale a tensor).
+    """
+    return "DeepSeek" in model or ("Qwen" in model and stack is not Stack.TRTLLM)
 
 
 def _stack(framework: str) -> Stack:

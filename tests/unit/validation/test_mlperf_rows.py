@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.validation.folder import predict_folder
 from windtunnel.validation.mlperf_rows import BENCHMARKS, mlperf_run, tokens_per_s_per_card
 
@@ -34,12 +35,36 @@ def test_defaults_are_the_cards_own() -> None:
     assert stated.deployment.layout.cards == 4
 
 
+def test_lengths_scatter_about_the_data_sets_means() -> None:
+    for known in BENCHMARKS:
+        requests = known.requests(4000)
+        for tokens, mean, longest in (
+            ([one.prompt_tokens for one in requests], known.prompt, known.longest[0]),
+            ([one.output_tokens for one in requests], known.output, known.longest[1]),
+        ):
+            assert max(tokens) <= longest
+            assert sum(tokens) / len(tokens) == pytest.approx(mean, rel=0.08)
+            assert len(set(tokens)) > 100 or mean == longest
+
+
+def test_the_engine_is_the_logs_own() -> None:
+    assert mlperf_run({**ROW, "framework": "vLLM 0.10.0, RHEL 9.6"}, "h100-sxm").stack is Stack.VLLM
+    assert mlperf_run({**ROW, "framework": "TensorRT 10.2.0"}, "h100-sxm").stack is Stack.TRTLLM
+
+
+def test_a_pipeline_is_as_quick_a_card_as_its_stages() -> None:
+    row = {**ROW, "model": "llama2-70b-99", "tensor_parallel": "2"}
+    whole = tokens_per_s_per_card(mlperf_run(row, "h100-sxm"))
+    staged = tokens_per_s_per_card(mlperf_run({**row, "pipeline_parallel": "2"}, "h100-sxm"))
+    assert 0.8 * whole < staged < 1.6 * whole  # two stages have more than twice the room for the cache
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"model": "bert"}, "benchmark `bert`"),
         ({"phase": "SingleStream"}, "scenario"),
-        ({"pipeline_parallel": "2.0"}, "pipeline"),
+        ({"pipeline_parallel": "2.0", "phase": "Server"}, "pipeline"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_named(change: dict[str, str], why: str) -> None:

@@ -1,0 +1,51 @@
+"""What a serving step launches: which kernel writes the format that the next product reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from windtunnel.program import kernels
+from windtunnel.program.op import OpSpec
+from windtunnel.recipes.layers.cached import Batch
+from windtunnel.recipes.layout import Precision
+from windtunnel.recipes.serving import ServingLayout, forward_step
+from windtunnel.specs.model_catalogue import shipped_model
+
+EIGHT_BIT = "float8_e4m3fn"
+
+
+def step(model: str, precision: Precision, batch: Batch) -> list[OpSpec]:
+    program = forward_step(shipped_model(model), ServingLayout(precision=precision, graphs=False), [batch])
+    return [program.specs[program.site(event).spec] for event in program.events.tolist()]
+
+
+def casts(ops: list[OpSpec]) -> list[OpSpec]:
+    return [
+        op
+        for op in ops
+        if op.name == kernels.FUSED and op.outputs[0].dtype == EIGHT_BIT != op.inputs[0].dtype
+    ]
+
+
+def test_norms_and_activations_write_what_products_with_one_scale_read() -> None:
+    ops = step("llama3-8b", Precision.FP8, Batch(sequences=64, context=512))
+    norms = [op for op in ops if op.name == kernels.FUSED_ADD_RMS_NORM]
+    assert {op.outputs[0].dtype for op in norms} == {EIGHT_BIT}
+    assert {op.outputs[0].dtype for op in ops if op.name == kernels.SWIGLU} == {EIGHT_BIT}
+    assert len(casts(ops)) == 32  # attention's output, once a layer
+
+
+def test_blocks_of_scales_are_cast_apart() -> None:
+    ops = step("llama3-8b", Precision.FP8_BLOCK, Batch(sequences=64, context=512))
+    assert len(casts(ops)) == 4 * 32
+    assert EIGHT_BIT not in {op.outputs[0].dtype for op in ops if op.name == kernels.SWIGLU}
+
+
+@pytest.mark.parametrize(
+    ("batch", "written"), [(Batch(sequences=64, context=512), 1), (Batch(sequences=1, new=512), 0)]
+)
+def test_experts_activations_write_blocks_where_the_layout_is_masked(batch: Batch, written: int) -> None:
+    ops = step("qwen3-30b-a3b", Precision.FP8_BLOCK, batch)
+    activations = [op for op in ops if op.name == kernels.SWIGLU]
+    assert activations
+    assert sum(op.outputs[0].dtype == EIGHT_BIT for op in activations) == written * len(activations)
