@@ -12,6 +12,7 @@ needs. Balanced routing; imbalance is a factor on the most loaded rank, given by
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +27,9 @@ class ExpertTraffic:
 
     Attributes:
         tokens: tokens of this rank. token_bytes: payload of one token (hidden size times element size).
-        node_limit: most nodes that one token may reach (group-limited routing); 0: no limit.
+        node_limit: most nodes that one token may reach; 0: no limit.
+        groups, groups_chosen: a token's experts lie in ``groups_chosen`` of as many groups, which are spread over the
+            ranks in order (group-limited routing); 0: anywhere.
         one_sided: TensorRT-LLM's exchange: written once to each rank of a scale-up domain, the own one included.
         tma: copy units move the data, so that the links limit and not the multiprocessors (HybridEP).
         imbalance: load of the busiest rank over the mean, at least 1.
@@ -36,6 +39,8 @@ class ExpertTraffic:
     token_bytes: float
     top_k: int
     node_limit: int = 0
+    groups: int = 0
+    groups_chosen: int = 0
     low_latency: bool = False
     one_sided: bool = False
     sms: int = 0
@@ -52,9 +57,20 @@ class ExpertTime(NamedTuple):
     algorithm: str
 
 
-def distinct(places: int, draws: int) -> float:
+def distinct(places: float, draws: int) -> float:
     """Expected number of distinct places hit by ``draws`` uniform draws among ``places``."""
     return float(places * (1 - (1 - 1 / places) ** draws)) if places else 0.0
+
+
+def within_groups(places: int, groups: int, chosen: int) -> float:
+    """Places out of ``places`` that hold any of ``chosen`` groups, drawn without putting back."""
+    if not 0 < chosen < groups:
+        return float(places)
+    if places >= groups:
+        return places * chosen / groups
+    each = groups // places
+    missed = math.comb(groups - each, chosen) / math.comb(groups, chosen)
+    return places * (1 - missed)
 
 
 def expert_s(
@@ -72,11 +88,12 @@ def expert_s(
         return _one_sided_s(kind, traffic, load, shape, link_bytes_per_s, parameters)
     if traffic.low_latency:
         return _low_latency_s(traffic, load, shape, link_bytes_per_s, nic_bytes_per_s, parameters)
-    nodes_hit = distinct(shape.nodes, traffic.top_k)
+    groups = traffic.groups, traffic.groups_chosen
+    nodes_hit = distinct(within_groups(shape.nodes, *groups), traffic.top_k)
     if traffic.node_limit:
         nodes_hit = min(nodes_hit, traffic.node_limit)
     over_nic = load * nodes_hit * (shape.nodes - 1) / shape.nodes
-    copies = distinct(shape.ranks, traffic.top_k) * (shape.ranks - 1) / shape.ranks
+    copies = distinct(within_groups(shape.ranks, *groups), traffic.top_k) * (shape.ranks - 1) / shape.ranks
     over_links_s = load * copies / (link_bytes_per_s * parameters.link_efficiency)
     over_nic_s = over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0
     inside_s = over_links_s

@@ -147,11 +147,14 @@ def traffic_of(spec: OpSpec, kind: Collective) -> ExpertTraffic | None:
     if not (isinstance(tokens, int) and isinstance(top_k, int) and isinstance(width, int)):
         return None
     limit, imbalance = spec.attribute("node_limit", 0), spec.attribute("imbalance", 1.0)
+    groups, chosen = spec.attribute("groups", 0), spec.attribute("groups_chosen", 0)
     return ExpertTraffic(
         tokens=tokens,
         token_bytes=width,
         top_k=top_k,
         node_limit=limit if isinstance(limit, int) else 0,
+        groups=groups if isinstance(groups, int) else 0,
+        groups_chosen=chosen if isinstance(chosen, int) else 0,
         low_latency=spec.attribute("low_latency", False) is True,
         tma=spec.attribute("tma", False) is True,
         imbalance=float(imbalance) if isinstance(imbalance, (int, float)) else 1.0,

@@ -56,7 +56,7 @@ class DenseFfn:
 class MoeFfn:
     """Experts of ``width``, ``top_k`` for each token, and ``shared_width`` that all tokens pass through.
 
-    ``node_limit``: most nodes that a token's experts may be on (group-limited routing); 0: no limit.
+    ``groups``, ``groups_chosen``: a token's experts lie in some of the groups only; 0: anywhere.
     ``latent``: width that tokens are projected to before the experts; 0: the hidden size.
     ``router_fp32``: the router works on an FP32 copy of the tokens, and its weights stay in FP32.
     """
@@ -66,7 +66,8 @@ class MoeFfn:
     width: int
     shared_width: int = 0
     gated: bool = True
-    node_limit: int = 0
+    groups: int = 0
+    groups_chosen: int = 0
     latent: int = 0
     router_fp32: bool = False
 

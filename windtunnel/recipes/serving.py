@@ -317,7 +317,8 @@ class _Step:
             tokens=self.tokens,
             top_k=ffn.top_k,
             token_bytes=self.model.hidden * (1 if eight_bit else 2),
-            node_limit=ffn.node_limit,
+            groups=ffn.groups,
+            groups_chosen=ffn.groups_chosen,
             imbalance=self.imbalance(ffn),
             low_latency=self.decodes,
         )

@@ -196,12 +196,15 @@ def _deepseek(config: Config) -> tuple[Layer, ...]:
         indexer=indexer,
     )
     width = config.size("moe_intermediate_size")
+    groups = config.size("n_group", 0)
     moe = Moe(
         experts=config.size("n_routed_experts"),
         top_k=config.size("num_experts_per_tok"),
         width=width,
         shared_width=width * config.size("n_shared_experts", 0),
         router_fp32=True,
+        groups=groups if groups > 1 else 0,
+        groups_chosen=config.size("topk_group", 0) if groups > 1 else 0,
     )
     first = config.size("first_k_dense_replace", 0)
     dense = Dense(width=config.size("intermediate_size")) if first else moe

@@ -33,6 +33,8 @@ class Moe:
         router_bias: whether the router's product has a bias.
         router_fp32: whether the router works on an FP32 copy of the tokens.
         latent: width that tokens are projected to before the routed experts; 0: their own.
+        groups, groups_chosen: a token's experts all lie in ``groups_chosen`` of so many groups (``n_group`` and
+            ``topk_group`` of DeepSeek's configurations); 0: anywhere.
     """
 
     experts: int
@@ -45,6 +47,8 @@ class Moe:
     router_bias: bool = False
     router_fp32: bool = False
     latent: int = 0
+    groups: int = 0
+    groups_chosen: int = 0
 
     @property
     def products(self) -> int:

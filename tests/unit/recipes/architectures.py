@@ -28,7 +28,7 @@ LLAMA_70B = llama(80, 8192, 64, 8, 28672)
 SMALL = llama(4, 1024, 8, 8, 4096, vocabulary=32000)
 
 _MLA = Latent(heads=128, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128)
-_EXPERTS = MoeFfn(experts=256, top_k=8, width=2048, shared_width=2048, node_limit=4)
+_EXPERTS = MoeFfn(experts=256, top_k=8, width=2048, shared_width=2048, groups=8, groups_chosen=4)
 DEEPSEEK_V3 = Architecture(
     hidden=7168,
     vocabulary=129280,

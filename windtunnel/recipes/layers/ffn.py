@@ -112,7 +112,6 @@ def _transfer(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int) 
         "tokens": rows,
         "top_k": shape.top_k,
         "token_bytes": hidden * (1 if eight_bit else 2),
-        "node_limit": shape.node_limit,
         "imbalance": layout.imbalance,
         "tma": layout.dispatch_by_tma,
     }
