@@ -129,7 +129,8 @@ def _mlperf(record: dict[str, str]) -> list[ServingRow]:
     found, of = run.deployment, run.benchmark
     rate = tokens_per_s_per_card(run)
     batch = _batch(found, of.prompt, of.output)
-    ends = width_of(found, Batch(sequences=batch, context=of.prompt + of.output // 2)).rate(rate)
+    width = width_of(found, Batch(sequences=batch, context=of.prompt + of.output // 2))
+    ends = width.widened(len(run.assumed)).rate(rate)
     base = half_roofline(found, of.prompt, of.output, batch)
     kind = "offline, maximum load" if run.limits is None else f"{record['phase'].lower()} scenario"
     measured = _number(record, "output_tokens_per_s_per_gpu")
