@@ -50,7 +50,8 @@ class Dispatcher:
         self.arithmetic: dict[int, Callable[..., Any]] = {}
         self._infos: dict[int, OpInfo] = {}
         self._opaque: set[str] = set()  # operators of Python whose body did not run on the card
-        self._cache: dict[tuple[Any, ...], tuple[int, plans.Plan]] = {}
+        # spec number, plan, whether the plan alone makes the results, also of arguments that hold values
+        self._cache: dict[tuple[Any, ...], tuple[int, plans.Plan, bool]] = {}
 
     def info(self, func: Any) -> OpInfo:
         """Schema facts of ``func``."""
@@ -71,9 +72,9 @@ class Dispatcher:
         entry = self._cache.get(call.key) if call.key is not None else None
         if entry is None:
             return self._miss(self.info(func), args, kwargs, call)
-        spec, plan = entry
+        spec, plan, by_shapes = entry
         self.state.recorder.op(spec)
-        if call.any_valued:
+        if call.any_valued and not by_shapes:
             info = self.info(func)
             if call.all_valued:
                 return self._compute(info, args, kwargs)
@@ -93,18 +94,17 @@ class Dispatcher:
             # The operation must stand before the allocations of its results.
             place = recorder.reserve()
             out = self._compute(info, args, kwargs)
-            recorder.fill(place, op_spec(info, args, kwargs, out))
-            return out
-        if info.dynamic:
-            return self.state.policy.data_dependent(info, args, kwargs)
-        self._poison(info, args, kwargs)
-        place = recorder.reserve()
-        out = None if info.returns_nothing else self._infer(info, args, kwargs)
+        else:
+            if info.dynamic:
+                return self.state.policy.data_dependent(info, args, kwargs)
+            self._poison(info, args, kwargs)
+            place = recorder.reserve()
+            out = None if info.returns_nothing else self._infer(info, args, kwargs)
         number = recorder.fill(place, op_spec(info, args, kwargs, out))
         if call.key is not None and info.cacheable:
             plan = plans.plan_of(info, args, kwargs, call.tensors, out)
             if plan is not None:
-                self._cache[call.key] = (number, plan)
+                self._cache[call.key] = (number, plan, plans.is_empty(info, out))
         return out
 
     def _inside(

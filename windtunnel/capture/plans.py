@@ -31,6 +31,11 @@ def plan_of(
     return None
 
 
+def is_empty(info: OpInfo, out: Any) -> bool:
+    """Whether the result has no elements and nothing is written: then there is nothing to compute."""
+    return isinstance(out, VirtualTensor) and out.meta.numel == 0 and not info.writes
+
+
 def _nothing(args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[VirtualTensor]) -> None:
     return None
 

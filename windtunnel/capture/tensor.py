@@ -137,6 +137,8 @@ class VirtualTensor(torch.Tensor):
 
 def fresh(meta: Meta, elem: torch.Tensor | None = None, store: Storage | None = None) -> VirtualTensor:
     """A new tensor, on a storage of its own unless one is given."""
+    if elem is None and not meta.numel:  # all of its values are known: there are none
+        elem = torch.empty_strided(meta.shape, meta.stride, dtype=meta.dtype)
     if store is None:
         store = Storage(meta.storage_bytes, VirtualTensor.state.ledger)
     tensor: VirtualTensor = _make_wrapper(

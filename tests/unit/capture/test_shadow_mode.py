@@ -310,3 +310,13 @@ def test_tensors_filled_with_a_number_hold_it(shadow: Session) -> None:
     part[:2].zero_()  # the rest is not known
     with pytest.raises(WindtunnelError, match="E401"):
         part.sum().item()
+
+
+def test_empty_results_are_known_without_computing(shadow: Session) -> None:
+    scale = torch.tensor([2.0, 3.0], device="musa")
+    for _ in range(2):  # the second is answered by its shapes
+        empty = scale.new_empty(0)
+        assert empty.tolist() == []
+        assert torch.cat([scale, empty]).tolist() == [2.0, 3.0]
+    data_less = torch.randn(4096, device="musa")
+    assert data_less.new_empty(0).tolist() == []

@@ -6,7 +6,7 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from windtunnel.capture.distributed import collectives, groups, objects, peers, reduce_ops, reducer, work
+from windtunnel.capture.distributed import collectives, groups, objects, peers, reduce_ops, reducer, shards, work
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
@@ -42,6 +42,7 @@ def _install_once() -> None:
     reduce_ops.install()
     peers.install()
     reducer.install()
+    shards.install()
 
 
 def before_optimizer() -> None:
