@@ -61,6 +61,28 @@ def test_rank_missing_from_a_collective(tmp_path: Path) -> None:
     assert "rank 1" in found["what"]
 
 
+NEVER_JOINED = {
+    "E239": ("if rank != 1: dist.barrier()", "rank 1"),
+    "E212": ("dist.barrier() if rank else dist.all_gather_object([0, 0], rank)", "all_gather_object"),
+    "E231": (
+        "one = dist.new_group([0, 1])\nif rank: dist.recv(x, src=0); dist.barrier(group=one)\n"
+        "else: dist.barrier(group=one); dist.send(x, dst=1)",
+        "rank 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", NEVER_JOINED)
+def test_a_rank_that_never_comes_is_found_while_the_others_wait(tmp_path: Path, code: str) -> None:
+    body, named = NEVER_JOINED[code]
+    path = write(tmp_path, f"{body}\nw @ w")
+    run = ("--on", "mtt-s5000:2", "--ranks", "all", path)
+    found = error(windtunnel(tmp_path, *run, status=2, timeout_s=60))
+    assert found["code"] == code
+    assert named in str(found)
+    assert "mistake.py:" in str(found)
+
+
 def test_ranks_disagree_about_a_size(tmp_path: Path) -> None:
     path = write(tmp_path, "dist.all_reduce(w if rank else w[:8])\nw @ w")
     found = error(windtunnel(tmp_path, "--on", "mtt-s5000:2", "--ranks", "all", path, status=2))

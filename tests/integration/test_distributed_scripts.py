@@ -143,6 +143,22 @@ def test_two_real_ranks_lose_nothing(tmp_path: Path, kind: str) -> None:
     assert numbers[0][3] < numbers[0][0] - 0.5
 
 
+def heard(folder: Path) -> dict[int, Any]:
+    return {int(path.stem[5:]): json.loads(path.read_text()) for path in folder.glob("said-*.json")}
+
+
+@pytest.mark.parametrize("mode", [("--ranks", "all"), ("--values",)])
+def test_ranks_that_are_all_recorded_meet(tmp_path: Path, mode: tuple[str, ...]) -> None:
+    answer = windtunnel(tmp_path, "--on", "mtt-s5000:3", *mode, script("meeting.py"), timeout_s=100)
+    assert [row["rank"] for row in answer["ranks"]] == [0, 1, 2]
+    assert heard(tmp_path) == {r: [17, [0, 1, 4], 6, 7, 2.0, [0, 1, 2]] for r in range(3)}
+
+
+def test_of_ranks_that_are_not_recorded_one_s_own_values_stand(tmp_path: Path) -> None:
+    windtunnel(tmp_path, "--on", "mtt-s5000:3", script("meeting.py"), timeout_s=100)
+    assert heard(tmp_path) == {0: [17, [0, 0, 0], 3, 7, 0.0, [0, 0, 0]]}
+
+
 @pytest.mark.slow
 def test_scaling_table(tmp_path: Path) -> None:
     arguments = ("--on", "mtt-s5000", "--scale", "2,4,...,8", script("sharded.py"), "fsdp2")
@@ -320,6 +336,24 @@ def test_processes_that_the_script_spawns_are_recorded(tmp_path: Path) -> None:
     assert answer["step_kind"] == "train"
     assert collectives(answer)["all_reduce", 4] >= 1
     assert "spawn" in str(answer["notices"])
+
+
+def test_processes_that_the_script_starts_one_by_one_are_recorded(tmp_path: Path) -> None:
+    """Also on the host's tensors; the script's logger, which is no rank, is left alone."""
+    answer = windtunnel(tmp_path, "--on", "h100-sxm:4", "--ranks", "all", script("ddp_processes.py"))
+    assert [row["rank"] for row in answer["ranks"]] == [0, 1, 2, 3]
+    assert answer["step_kind"] == "train"
+    assert collectives(answer)["all_reduce", 4] >= 1
+    assert "Process" in str(answer["notices"])
+    assert "log: started" in answer["stderr"]
+    assert "rank 0 of 4 is done" in answer["stderr"]
+
+
+def test_starting_too_few_processes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "three.py"
+    path.write_text((SCRIPTS / "ddp_processes.py").read_text().replace("range(size)", "range(size - 1)"))
+    answer = windtunnel(tmp_path, "--on", "h100-sxm:4", "--ranks", "3", str(path), status=2)
+    assert answer["error"]["code"] == "E243"
 
 
 def test_spawning_another_number_of_processes_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from windtunnel.capture.cuda_names import CudaNames
+from windtunnel.capture.processes import started_in_place
 from windtunnel.capture.session import Session
 from windtunnel.capture.spawn import spawned_in_place
 from windtunnel.capture.steps import EnoughSteps
@@ -76,6 +77,7 @@ def launch(session: Session, target: Target, *, virtual_clock: bool = False) -> 
         stack.enter_context(session)
         stack.enter_context(CudaNames(session))
         stack.enter_context(spawned_in_place(session))
+        stack.enter_context(started_in_place(session))
         if virtual_clock:
             stack.enter_context(virtual_time(session))
         ending = run_target(target)

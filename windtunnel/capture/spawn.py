@@ -3,7 +3,7 @@
 A script that starts its own ranks (the classic tutorial of data parallelism) hands a function and a number of
 processes over. Each recorded rank runs the whole script in a process of its own already (``distributed/world.py``),
 so in each the function is called once, with that rank's index, in place of starting anything.
-What this is not: ``multiprocessing.Process``, whose processes may be anything and are left alone.
+What this is not: ``multiprocessing.Process``, whose processes may be anything (``processes.py``).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def spawned_in_place(session: Session) -> Iterator[None]:
         start_method: str = "spawn",
         **_: Any,
     ) -> Joined | None:
-        fn(_index(session, nprocs), *args)
+        fn(index_among(session, nprocs), *args)
         return None if join else Joined()
 
     for module, name, _original in before:
@@ -64,7 +64,7 @@ def spawned_in_place(session: Session) -> Iterator[None]:
             setattr(module, name, original)
 
 
-def _index(session: Session, nprocs: int) -> int:
+def index_among(session: Session, nprocs: int) -> int:
     """Which of ``nprocs`` processes the recorded rank is. Raises E243 where it is none of them."""
     world, node = session.world_size, card.device_count()
     if nprocs not in (world, node):

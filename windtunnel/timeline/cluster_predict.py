@@ -147,8 +147,17 @@ def _timing(replay: ClusterReplay, programs: Sequence[Program], priced: Sequence
         kinds, phases = kinds_of(program), program.sites[:, 4]
         parts = _with_bubble(step_parts(timeline, kinds, phases), timeline, rank.card.stalls)
         ranks.append(RankTiming(program.origin.rank, rank.card.finish_s, parts, prices, timeline))
-    critical = max(range(len(ranks)), key=lambda n: (ranks[n].seconds, -n))
-    return ClusterTiming(seconds, tuple(ranks), critical)
+    return ClusterTiming(seconds, tuple(ranks), _critical(ranks, seconds))
+
+
+TOGETHER = 0.01
+"""Ranks that end within this share of the step end together: a last exchange has them wait for each other."""
+
+
+def _critical(ranks: Sequence[RankTiming], seconds: float) -> int:
+    """Of the ranks that end last, the one that waits least for others: the step is as long as it is busy."""
+    last = [n for n, rank in enumerate(ranks) if rank.seconds >= (1 - TOGETHER) * seconds]
+    return min(last, key=lambda n: (ranks[n].parts.bubble_s, n))
 
 
 def _with_bubble(

@@ -39,7 +39,7 @@ class RankTiming:
 
 @dataclass(frozen=True, slots=True)
 class ClusterTiming:
-    """The step of the cluster: its length and every recorded rank; ``critical`` ended last."""
+    """The step of the cluster: its length and every recorded rank; ``critical`` set its length."""
 
     seconds: float
     ranks: tuple[RankTiming, ...]

@@ -81,12 +81,14 @@ def joint_critical_path(timelines: Sequence[StepTimeline]) -> list[npt.NDArray[n
             if len(timelines) > 1
             else [-1] * len(starts)
         )
+        first = offsets.tolist()
         current = int(order[-1])
-        while current >= 0 and not critical[current]:
-            critical[current] = True
-            rank = int(np.searchsorted(offsets, current, side="right")) - 1
-            found = own[rank].cause(current)
+        path: set[int] = set()  # Python's own containers: one look at each interval of a long path
+        while current >= 0 and current not in path:
+            path.add(current)
+            found = own[bisect.bisect_right(first, current) - 1].cause(current)
             current = found if found >= 0 else of_others[current]
+        critical[list(path)] = True
     return [critical[begin:end] for begin, end in pairwise(offsets.tolist())]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from windtunnel.capture.describe import OpInfo
-from windtunnel.capture.distributed import groups, peers, real, reduce_ops, work
+from windtunnel.capture.distributed import groups, peers, real, reduce_ops, rendezvous, work
 from windtunnel.capture.meta import Meta, contiguous, meta_of
 from windtunnel.capture.tensor import VirtualTensor, fresh
 
@@ -52,20 +52,37 @@ def _eager(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, 
     group = groups.unboxed(given["process_group"])
     outputs, inputs = _sides(given)
     async_op = bool(given.get("async_op", True))
-    number = _record(state, name, group, inputs, outputs, given, async_op)
+    on_card = any(isinstance(tensor, VirtualTensor) for tensor in (*inputs, *outputs))
+    number = _record(state, name, group, inputs, outputs, given, async_op) if on_card else work.ON_THE_HOST
     arrive = None
     if name.startswith(("send", "recv")):
         arrive = peers.exchange(name, inputs, _peer(group, given), int(given.get("tag", 0)))
-    elif real.is_on():
-        real.answer(name, group, outputs, inputs, given, reduce_ops.current())
     else:
-        _answer(name, group.size(), outputs, inputs, _sums(given))
+        _answer(name, group, outputs, inputs, given, reduce_ops.current())
     first = args[0] if isinstance(args[0], list) else [args[0]]
-    handle = work.started(first, number, async_op, arrive)
+    handle = work.started(first, number, async_op and on_card, arrive)
     returns = len(info.func._schema.returns)
     if returns == 0:
         return None
     return handle if returns == 1 else (args[0], handle)
+
+
+def install_for_host_tensors() -> None:
+    """Host tensors reach no card: PyTorch's own kernels for them are answered here too, and not recorded."""
+    for overload, handler in handlers().items():
+        if handler is _eager and torch._C._dispatch_has_kernel_for_dispatch_key(overload.name(), "CPU"):
+            _host_kernels.impl(overload.name().removeprefix("c10d::"), _of_host_tensors(overload), "CPU")
+
+
+_host_kernels = torch.library.Library("c10d", "IMPL")
+
+
+def _of_host_tensors(overload: Any) -> Callable[..., Any]:
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        state = VirtualTensor.state
+        return _eager(state, state.dispatch.info(overload), args, kwargs)
+
+    return answer
 
 
 def _sides(given: dict[str, Any]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -110,15 +127,56 @@ def _metas(tensors: list[torch.Tensor]) -> list[Meta]:
     return [t.meta if isinstance(t, VirtualTensor) else meta_of(t) for t in tensors]
 
 
-def _sums(given: dict[str, Any]) -> bool:
-    """Whether values are summed. The dispatcher's boxed operation cannot be read: ``reduce_ops`` noted it."""
-    return given.get("reduce_op") is not None and reduce_ops.current_is_sum()
-
-
 def _answer(
-    name: str, size: int, outputs: list[torch.Tensor], inputs: list[torch.Tensor], sums: bool
+    name: str,
+    group: Any,
+    outputs: list[torch.Tensor],
+    inputs: list[torch.Tensor],
+    given: dict[str, Any],
+    reduction: str,
 ) -> None:
-    """What valued outputs hold afterwards; outputs written from data-less inputs lose their values."""
+    """What the outputs hold afterwards: what the ranks that are recorded bring, and of others one's own."""
+    meeting = rendezvous.current()
+    ranks = [] if meeting is None else torch.distributed.get_process_group_ranks(group)
+    if meeting is not None and len(ranks) > 1:
+        if name == "barrier":
+            meeting.barrier(ranks)
+            return
+        decisive = outputs if name.startswith("scatter") else inputs  # what every rank has
+        if real.travels(decisive, is_exchange=name.startswith(real.EXCHANGES)):
+            if meeting.everybody:
+                real.answer(name, group, outputs, inputs, given, reduction)
+                return
+            if not name.startswith("broadcast"):
+                meeting.pass_by(ranks)
+            elif _broadcast(meeting, ranks, name, outputs, given):
+                return
+    factor = group.size() if reduction == "SUM" and given.get("reduce_op") is not None else 1
+    _as_if_all_were_like_this(outputs, inputs, factor)
+
+
+def _broadcast(
+    meeting: rendezvous.Rendezvous,
+    ranks: list[int],
+    name: str,
+    tensors: list[torch.Tensor],
+    given: dict[str, Any],
+) -> bool:
+    """Write what the root has, where it is recorded."""
+    root = ranks[int(given.get("root_rank", given.get("src", 0)))]
+    found = meeting.root(ranks, root, name, real.host_values(tensors))
+    if found is rendezvous.NOBODY_THERE:
+        return False
+    if found is None:
+        real.forget_values(tensors)
+    elif root != meeting.mailbox.rank:
+        for tensor, values in zip(tensors, found, strict=True):
+            real.write(tensor, values)
+    return True
+
+
+def _as_if_all_were_like_this(outputs: list[torch.Tensor], inputs: list[torch.Tensor], factor: int) -> None:
+    """Outputs written from data-less inputs lose their values; ``factor``: how often a sum adds one's own."""
     valued = all(_values(t) is not None for t in inputs)
     for number, output in enumerate(outputs):
         target = _values(output)
@@ -127,26 +185,16 @@ def _answer(
                 output.store.valued = False
             continue
         source = _values(inputs[number % len(inputs)])
-        if target is None or source is None:
-            _take(output, source)
+        if isinstance(output, VirtualTensor) and target is None and source is not None:
+            real.hold_again(output)
             target = _values(output)
         if target is None or source is None:
             continue
-        _fill(target, source, size if sums else 1)
+        _fill(target, source, factor)
 
 
 def _values(tensor: torch.Tensor) -> torch.Tensor | None:
     return tensor.host_values if isinstance(tensor, VirtualTensor) else tensor
-
-
-def _take(output: torch.Tensor, source: torch.Tensor | None) -> None:
-    """A data-less output of valued inputs holds values again where they may be kept."""
-    if isinstance(output, VirtualTensor) and source is not None:
-        state = VirtualTensor.state
-        whole = output.meta.offset == 0 and output.meta.storage_bytes == output.store.nbytes
-        if whole and state.keeps(output.dtype, output.meta.numel):
-            output.elem = torch.empty_strided(output.meta.shape, output.meta.stride, dtype=output.dtype)
-            output.store.valued = True
 
 
 def _fill(target: torch.Tensor, source: torch.Tensor, factor: int) -> None:
@@ -181,10 +229,7 @@ def _functional(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[
         name = name.removeprefix("i")
     number = _record(state, name, group, inputs, outputs, given, async_op=True)
     reduction = str(given.get("reduce_op", "sum")).upper()
-    if real.is_on():
-        real.answer(name, group, outputs, inputs, given, reduction)
-    else:
-        _answer(name, group.size(), outputs, inputs, reduction == "SUM" and "reduce_op" in given)
+    _answer(name, group, outputs, inputs, given, reduction)
     work.started(outputs, number, async_op=True)
     for output in outputs:
         if isinstance(output, VirtualTensor):

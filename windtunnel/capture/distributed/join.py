@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from typing import TYPE_CHECKING
 
-from windtunnel.capture.distributed import collectives, groups, objects, peers, reduce_ops, reducer, shards, work
+from windtunnel.capture.distributed import (
+    collectives,
+    groups,
+    objects,
+    peers,
+    reduce_ops,
+    reducer,
+    shards,
+    work,
+)
 
 if TYPE_CHECKING:
     from windtunnel.capture.state import State
@@ -43,6 +53,8 @@ def _install_once() -> None:
     peers.install()
     reducer.install()
     shards.install()
+    with warnings.catch_warnings(action="ignore"):  # that PyTorch's own kernels are replaced
+        collectives.install_for_host_tensors()
 
 
 def before_optimizer() -> None:

@@ -68,6 +68,20 @@ class Mailbox:
             SenderStopped: the sender ended in order.
             WindtunnelError: E230, the sender failed or ended without sending; E231, ranks wait in a circle.
         """
+        self.wait_for(sender, path, lambda ended: self._no_message(sender, ended))
+        payload = pickle.loads(path.read_bytes())  # written by a process of this run, in a private folder
+        path.unlink()
+        return payload
+
+    def wait_for(self, sender: int, path: Path, nothing_comes: Callable[[str], Exception]) -> None:
+        """Wait until ``sender`` has left the file ``path``.
+
+        ``nothing_comes`` makes the error of a sender that ended without, from how it ended.
+
+        Raises:
+            SenderStopped: the sender ended in order.
+            WindtunnelError: E231, ranks wait in a circle.
+        """
         begin = time.monotonic()
         waiting = self.folder / f"waiting-{self.rank}"
         told = False
@@ -78,26 +92,25 @@ class Mailbox:
                 told = True
             ended = read_state(self.folder / f"ended-{sender}")
             if ended is not None and not path.exists():
-                raise self._nothing_comes(sender, ended)
+                raise self._stopped_or(ended, nothing_comes)
             if waited > STUCK_S:
                 self._look_for_circle(sender)
             if waited > LIMIT_S:
-                raise self._nothing_comes(sender, "is silent")
+                raise nothing_comes("is silent")
             time.sleep(min(20 * POLL_S, POLL_S * (1 + waited / POLL_S / 50)))
         if told:
             waiting.unlink(missing_ok=True)
-        payload = pickle.loads(path.read_bytes())  # written by a process of this run, in a private folder
-        path.unlink()
-        return payload
+
+    @staticmethod
+    def _stopped_or(ended: str, nothing_comes: Callable[[str], Exception]) -> Exception:
+        return SenderStopped() if ended == "stopped" else nothing_comes(ended)
 
     def _path(self, sender: int, receiver: int, channel: str) -> Path:
         name = f"{sender}-{receiver}-{channel}"
         self._sequence[name] += 1
         return self.folder / f"{name}-{self._sequence[name]}"
 
-    def _nothing_comes(self, sender: int, ended: str) -> Exception:
-        if ended == "stopped":
-            return SenderStopped()
+    def _no_message(self, sender: int, ended: str) -> Exception:
         return WindtunnelError(
             "E230",
             f"rank {self.rank} waits for a message that rank {sender} never sends",
@@ -122,8 +135,8 @@ class Mailbox:
         if current == self.rank:
             raise WindtunnelError(
                 "E231",
-                f"ranks {', '.join(map(str, chain))} wait for each other's messages, forever",
-                hint="let one side send before it receives, or post both with batch_isend_irecv",
+                f"ranks {', '.join(map(str, chain))} wait for each other, forever",
+                hint="let one side send first, or post both with batch_isend_irecv; join collectives in one order",
                 values=lines,
             )
 

@@ -118,6 +118,7 @@ class _Nurse:
             self._fork(int(word))
 
     def _fork(self, rank: int) -> None:
+        write_whole(self.folder / f"begun-{rank}", b"")
         pid = os.fork()
         if pid:
             self.children[pid] = rank

@@ -1,4 +1,4 @@
-"""Collectives of Python objects: those of ranks that do not run equal one's own."""
+"""Collectives of Python objects: they travel among recorded ranks; those of others equal one's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from windtunnel.capture.distributed import real
+from windtunnel.capture.distributed import rendezvous
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program.program import NoticeKind
 
@@ -33,45 +33,53 @@ def _ranks(group: Any) -> list[int]:
 
 
 def _root(group: Any, rank: int | None, group_rank: int | None) -> int:
-    """Position of the root in its group."""
-    return group_rank if group_rank is not None else _ranks(group).index(rank or 0)
+    """The root's number in the world."""
+    return int(rank or 0) if group_rank is None else _ranks(group)[group_rank]
+
+
+def _everybodys(what: str, obj: Any, group: Any) -> list[Any] | None:
+    """What each rank of the group has; None where they are not all recorded, and one's own is all there is."""
+    meeting = rendezvous.current()
+    if meeting is not None and meeting.everybody:
+        return meeting.all(_ranks(group), what, obj)
+    if meeting is not None:
+        meeting.pass_by(_ranks(group))
+    _note(what)
+    return None
+
+
+def _of_root(what: str, objects: Any, group: Any, root: int) -> Any:
+    """What the root has, or ``NOBODY_THERE``."""
+    meeting = rendezvous.current()
+    found = rendezvous.NOBODY_THERE if meeting is None else meeting.root(_ranks(group), root, what, objects)
+    if found is rendezvous.NOBODY_THERE:
+        _note(what)
+    return found
 
 
 def _all_gather(object_list: list[Any], obj: Any, group: Any = None) -> None:
-    if real.is_on():
-        object_list[:] = real.everybody(_ranks(group), obj)
-        return
-    _note("all_gather_object")
-    object_list[:] = [obj] * len(object_list)
+    found = _everybodys("all_gather_object", obj, group)
+    object_list[:] = found if found is not None else [obj] * len(object_list)
 
 
 def _gather(obj: Any, object_gather_list: Any = None, dst: Any = None, group: Any = None, **_: Any) -> None:
-    if real.is_on():
-        brought = real.everybody(_ranks(group), obj)
-        if object_gather_list is not None:
-            object_gather_list[:] = brought
-        return
-    _note("gather_object")
+    found = _everybodys("gather_object", obj, group)
     if object_gather_list is not None:
-        object_gather_list[:] = [obj] * len(object_gather_list)
+        object_gather_list[:] = found if found is not None else [obj] * len(object_gather_list)
 
 
 def _broadcast(
     object_list: list[Any], src: Any = None, group: Any = None, device: Any = None, group_src: Any = None
 ) -> None:
-    if real.is_on():
-        object_list[:] = real.everybody(_ranks(group), object_list)[_root(group, src, group_src)]
-        return
-    _note("broadcast_object_list")
+    found = _of_root("broadcast_object_list", list(object_list), group, _root(group, src, group_src))
+    if found is not rendezvous.NOBODY_THERE:
+        object_list[:] = found
 
 
 def _scatter(
     output: list[Any], inputs: Any = None, src: Any = None, group: Any = None, group_src: Any = None
 ) -> None:
-    if real.is_on():
-        ranks = _ranks(group)
-        output[0] = real.everybody(ranks, inputs)[_root(group, src, group_src)][ranks.index(dist.get_rank())]
-        return
-    _note("scatter_object_list")
-    if inputs:
-        output[0] = inputs[dist.get_rank(group)]
+    found = _of_root("scatter_object_list", inputs, group, _root(group, src, group_src))
+    given = inputs if found is rendezvous.NOBODY_THERE else found
+    if given:
+        output[0] = given[_ranks(group).index(dist.get_rank())]

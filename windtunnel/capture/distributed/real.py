@@ -1,26 +1,26 @@
-"""Values mode: ranks that hold data exchange it for real, over gloo between their processes.
+"""Collectives among ranks that are all recorded: what comes of everybody's values.
 
-Every rank runs. A collective hands each rank everybody's host values; what comes of them (sums in the order of
-ranks, concatenations, pieces) is computed here, so that all ranks hold the same bits.
+In values mode everything travels. In shadow mode what may hold values does: integers, and floats of a size that
+all ranks know (``travels``). Each rank gets everybody's host values; sums in the order of ranks, concatenations
+and pieces are made of them here, so that all ranks hold the same bits.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
-from datetime import timedelta
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from windtunnel.capture.distributed import rendezvous
+from windtunnel.capture.state import SMALL_FLOATS, Mode
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.errors import WindtunnelError
 
-TIMEOUT_S = 120.0
-_state: list[Any] = []  # folder and own rank, while values are exchanged
-_groups: dict[tuple[int, ...], Any] = {}
+EXCHANGES = ("alltoall", "all_to_all")
+EACH_ITS_OWN_SIZE = (*EXCHANGES, "scatter")
 _REDUCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "SUM": torch.add,
     "AVG": torch.add,
@@ -33,61 +33,33 @@ _REDUCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
-def use(folder: Path | None, rank: int = 0) -> None:
-    """Exchange values with the other ranks of a run, whose folder this is; None to stop."""
-    _groups.clear()
-    _state[:] = [] if folder is None else [folder, rank]
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """One rank's side of a collective: its tensors' shapes, and their values unless one has none."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    values: list[torch.Tensor] | None
+    splits: Sequence[int] | None
 
 
 def is_on() -> bool:
-    """Whether every rank runs."""
-    return bool(_state)
+    """Whether everything travels: values mode, in which every rank runs."""
+    return rendezvous.everybody_is_recorded() and VirtualTensor.state.mode is Mode.VALUES
 
 
-def everybody(ranks: Sequence[int], payload: object) -> list[Any]:
-    """What every rank of a group brings, in the order of the group.
+def travels(tensors: Sequence[torch.Tensor], *, is_exchange: bool = False) -> bool:
+    """Whether a collective of these is answered with what the others bring.
 
-    Raises:
-        WindtunnelError: E239, a rank of the group does not join.
+    Every rank must say the same, so shapes and dtypes decide, not who holds values. ``is_exchange``: each rank
+    brings a size of its own.
     """
-    folder, own = _state
-    members = tuple(ranks)
-    if len(members) == 1:
-        return [payload]
-    data = torch.frombuffer(bytearray(pickle.dumps(payload)), dtype=torch.uint8)
-    try:
-        group = _group(folder, members, members.index(own))
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in members]
-        _wait(group.allgather([sizes], [torch.tensor([data.numel()])]))
-        longest = max(int(size) for size in sizes)
-        padded = torch.zeros(longest, dtype=torch.uint8)
-        padded[: data.numel()] = data
-        parts = [torch.empty(longest, dtype=torch.uint8) for _ in members]
-        _wait(group.allgather([parts], [padded]))
-    except RuntimeError as error:
-        line = str(VirtualTensor.state.context.current_line())
-        raise WindtunnelError(
-            "E239",
-            f"rank {own} waits in a collective that another of the ranks {list(members)} never joins",
-            hint="all ranks of a group must issue the same collectives in the same order",
-            values={f"rank {own}": line, "said": str(error).splitlines()[0]},
-        ) from None
-    return [
-        pickle.loads(part[: int(size)].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)
-    ]
-
-
-def _wait(work: Any) -> None:
-    work.wait(timedelta(seconds=TIMEOUT_S))
-
-
-def _group(folder: Path, ranks: tuple[int, ...], own: int) -> Any:
-    if ranks not in _groups:
-        name = "-".join(map(str, ranks))
-        module: Any = dist
-        store = module.FileStore(str(folder / f"store-{name}"), len(ranks))
-        _groups[ranks] = module.ProcessGroupGloo(store, own, len(ranks), timedelta(seconds=TIMEOUT_S))
-    return _groups[ranks]
+    if is_on() or not tensors:
+        return is_on()
+    if any(not isinstance(tensor, VirtualTensor) for tensor in tensors):
+        return True
+    if not (tensors[0].is_floating_point() or tensors[0].is_complex()):
+        return True
+    return not is_exchange and sum(tensor.numel() for tensor in tensors) <= SMALL_FLOATS
 
 
 def answer(
@@ -98,50 +70,76 @@ def answer(
     given: dict[str, Any],
     reduction: str,
 ) -> None:
-    """Write into ``outputs`` what the collective ``name`` makes of everybody's ``inputs``."""
+    """Write into ``outputs`` what the collective ``name`` makes of everybody's ``inputs``.
+
+    Where a rank has data-less inputs the outputs hold no values.
+
+    Raises:
+        WindtunnelError: E212, ranks disagree; E239, one never joins.
+    """
+    meeting = rendezvous.current()
+    assert meeting is not None
     ranks = dist.get_process_group_ranks(group)
-    own = ranks.index(_state[1])
-    brought = everybody(ranks, (name, [_host(tensor) for tensor in inputs], given.get("input_split_sizes")))
-    _check_same(ranks, brought)
-    tensors = [part[1] for part in brought]
+    own = ranks.index(meeting.mailbox.rank)
+    brought: list[Brought] = meeting.all(ranks, name, _own(inputs, given.get("input_split_sizes")))
+    _check_same(ranks, name, brought)
+    parts = [part.values for part in brought if part.values is not None]
+    if len(parts) < len(ranks) and not name.startswith("scatter"):
+        forget_values(outputs)
+        return
     if name.startswith(("allreduce", "all_reduce", "reduce_")) and "scatter" not in name:
-        results = [_reduced([part[n] for part in tensors], reduction) for n in range(len(inputs))]
+        results = [_reduced([part[n] for part in parts], reduction) for n in range(len(inputs))]
     elif "reduce_scatter" in name:
-        results = _scattered(tensors, outputs, own, reduction)
+        results = _scattered(parts, outputs, own, reduction)
     elif name.startswith(("allgather", "all_gather", "_allgather", "gather")):
-        results = _gathered(tensors, outputs, len(inputs))
+        results = _gathered(parts, outputs, len(inputs))
     elif name.startswith("broadcast"):
-        results = tensors[int(given.get("root_rank", given.get("src", 0)))]
+        results = parts[int(given.get("root_rank", given.get("src", 0)))]
     elif name.startswith("scatter"):
-        results = [tensors[int(given.get("root_rank", 0))][own]]
-    elif name.startswith(("alltoall", "all_to_all")):
-        results = _exchanged(tensors, [part[2] for part in brought], own, len(outputs))
-    else:  # a barrier
+        pieces = brought[int(given.get("root_rank", 0))].values
+        if pieces is None:
+            forget_values(outputs)
+            return
+        results = [pieces[own]]
+    elif name.startswith(EXCHANGES):
+        results = _exchanged(parts, [part.splits for part in brought], own, len(outputs))
+    else:
         return
     for output, result in zip(outputs, results):
-        _write(output, result)
+        write(output, result)
 
 
-def _host(tensor: torch.Tensor) -> torch.Tensor:
-    values = tensor.host_values if isinstance(tensor, VirtualTensor) else tensor
-    assert values is not None
-    return values.detach().contiguous()
+def host_values(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
+    """Contiguous copies of what the tensors hold; None where one is data-less."""
+    found = [tensor.host_values if isinstance(tensor, VirtualTensor) else tensor for tensor in tensors]
+    kept = [values.detach().contiguous() for values in found if values is not None]
+    return kept if len(kept) == len(found) else None
 
 
-def _check_same(ranks: list[int], brought: list[Any]) -> None:
-    """All bring the same collective, and where it must be so the same shapes."""
-    first = brought[0]
-    for rank, (name, tensors, _) in zip(ranks, brought):
-        shapes = [tuple(t.shape) for t in tensors]
-        same = shapes == [tuple(t.shape) for t in first[1]] or "to" in name or name.startswith("scatter")
-        if name != first[0] or not same:
+def forget_values(tensors: Sequence[torch.Tensor]) -> None:
+    """They are written from data-less ones."""
+    for tensor in tensors:
+        if isinstance(tensor, VirtualTensor):
+            tensor.store.valued = False
+
+
+def _own(inputs: Sequence[torch.Tensor], splits: Sequence[int] | None) -> Brought:
+    return Brought(tuple(tuple(t.shape) for t in inputs), host_values(inputs), splits)
+
+
+def _check_same(ranks: list[int], name: str, brought: Sequence[Brought]) -> None:
+    """All bring the same shapes, where it must be so."""
+    if name.startswith(EACH_ITS_OWN_SIZE):
+        return
+    for rank, part in zip(ranks, brought):
+        if part.shapes != brought[0].shapes:
             raise WindtunnelError(
                 "E212",
-                "ranks disagree about a collective: kind or size differ",
+                f"ranks disagree about the size of {name}",
                 hint="check shapes, dtypes and the order of collectives on the ranks named",
                 values={
-                    f"rank {ranks[0]}": f"{first[0]} of {[tuple(t.shape) for t in first[1]]}",
-                    f"rank {rank}": f"{name} of {shapes}",
+                    f"rank {ranks[0]}": f"{name} of {list(brought[0].shapes)}",
+                    f"rank {rank}": f"{name} of {list(part.shapes)}",
                     "line": str(VirtualTensor.state.context.current_line()),
                 },
             )
@@ -183,7 +181,19 @@ def _exchanged(
     return [torch.cat([piece[own].reshape(-1) for piece in pieces])]
 
 
-def _write(output: torch.Tensor, result: torch.Tensor) -> None:
+def write(output: torch.Tensor, result: torch.Tensor) -> None:
+    """Put values into a tensor, which holds them from now on if it may."""
+    if isinstance(output, VirtualTensor) and output.host_values is None:
+        hold_again(output)
     target = output.host_values if isinstance(output, VirtualTensor) else output
-    assert target is not None
-    target.detach().copy_(result.reshape(target.shape))
+    if target is not None:
+        target.detach().copy_(result.reshape(target.shape))
+
+
+def hold_again(output: VirtualTensor) -> None:
+    """A data-less tensor that is written whole holds values again, where they may be kept."""
+    state = VirtualTensor.state
+    whole = output.meta.offset == 0 and output.meta.storage_bytes == output.store.nbytes
+    if whole and state.keeps(output.dtype, output.meta.numel):
+        output.elem = torch.empty_strided(output.meta.shape, output.meta.stride, dtype=output.dtype)
+        output.store.valued = True

@@ -29,11 +29,6 @@ def install() -> None:
             setattr(dist, name, noted)
 
 
-def current_is_sum() -> bool:
-    """Whether the collective under way sums; C++ callers (DDP) always do."""
-    return not _current or _current[-1] == dist.ReduceOp.SUM
-
-
 def current() -> str:
     """The name of the reduction of the collective under way."""
     if not _current:

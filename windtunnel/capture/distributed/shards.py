@@ -29,12 +29,12 @@ class Pieces(Sequence[torch.Tensor]):
 
     def __init__(self, tensor: torch.Tensor, num_chunks: int, dim: int) -> None:
         self.tensor = tensor
-        self.count = num_chunks
+        self.pieces = num_chunks
         self.dim = dim
         self.length = max(1, -(-tensor.size(dim) // num_chunks))
 
     def __len__(self) -> int:
-        return self.count
+        return self.pieces
 
     @overload
     def __getitem__(self, index: int) -> torch.Tensor: ...
@@ -42,8 +42,8 @@ class Pieces(Sequence[torch.Tensor]):
     def __getitem__(self, index: slice) -> list[torch.Tensor]: ...
     def __getitem__(self, index: int | slice) -> torch.Tensor | list[torch.Tensor]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.count))]
-        number = range(self.count)[index]
+            return [self[i] for i in range(*index.indices(self.pieces))]
+        number = range(self.pieces)[index]
         begin = number * self.length
         if begin >= self.tensor.size(self.dim) and number:
             return self.tensor.new_empty(0)

@@ -13,6 +13,9 @@ from torch.utils._pytree import tree_map_only
 from windtunnel.capture.tensor import VirtualTensor
 from windtunnel.program import marks
 
+ON_THE_HOST = -1
+"""The number of a collective of host tensors: it is not recorded, and done when it is called."""
+
 
 class VirtualWork(Work):
     """One collective under way; ``wait`` makes the current stream wait for it.

@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windtunnel.capture.distributed import peers, real
+from windtunnel.capture.distributed import peers, rendezvous
 from windtunnel.capture.distributed.mailbox import Mailbox, write_whole
 from windtunnel.capture.distributed.nursery import Nursery
 from windtunnel.capture.launch import Ending, Target, launch
 from windtunnel.capture.session import Session
-from windtunnel.capture.state import Mode
 from windtunnel.errors import WindtunnelError
 from windtunnel.program import file as program_file
 from windtunnel.program.program import Outcome, Program
 
-FOLLOWS_FROM_OTHERS = ("E230", "E231")
+FOLLOWS_FROM_OTHERS = ("E230", "E231", "E239")
 """Errors of a rank that waits for one that failed: the other one's error is the cause."""
 LOG_TAIL = 4000
 
@@ -67,6 +66,7 @@ def record_world(
         _keep(folder, rank, ending, program)
         return ended
 
+    write_whole(folder / f"begun-{own}", b"")
     nursery = Nursery.open(folder, rank_main, own)
     try:
         for rank in world.ranks[1:]:
@@ -102,8 +102,7 @@ def _record(
         install()
         session.join_world(world.size, mailbox.rank, world.cards_per_node)
         peers.use(mailbox)
-        if session.state.mode is Mode.VALUES:
-            real.use(mailbox.folder, mailbox.rank)
+        rendezvous.use(rendezvous.Rendezvous(mailbox, everybody=len(world.ranks) == world.size))
         return session
 
     vars(session)["install"] = install_rank
@@ -111,7 +110,7 @@ def _record(
         ending, program = launch(session, target, virtual_clock=virtual_clock)
     finally:
         peers.use(None)
-        real.use(None)
+        rendezvous.use(None)
     limit = session.steps.stop_after
     if limit is not None and ending.outcome is Outcome.COMPLETE and session.steps.complete_steps() >= limit:
         return ending, program, "stopped"
