@@ -36,10 +36,14 @@ class Question:
     cases: Callable[[], list[Any]]
 
 
+SGLANG = "sglang_scheduler_oracle.py"
 QUESTIONS = (
     Question("vllm_scheduler", "vllm", "vllm_oracle.py", cases.cases),
+    Question("vllm_run_ahead", "vllm", "vllm_oracle.py", cases.ahead_cases),
     Question("sglang_order", "sglang", "sglang_oracle.py", sglang_cases.queues),
-    Question("sglang_scheduler", "sglang", "sglang_scheduler_oracle.py", sglang_scheduler_cases.cases),
+    Question("sglang_scheduler", "sglang", SGLANG, sglang_scheduler_cases.cases),
+    Question("sglang_overlap", "sglang", SGLANG, sglang_scheduler_cases.overlap_cases),
+    Question("sglang_mixed_chunks", "sglang", SGLANG, sglang_scheduler_cases.mixed_cases),
 )
 
 

@@ -40,6 +40,11 @@ def cases() -> list[Case]:
     return [_case(seed, *setting) for seed, setting in enumerate(SETTINGS)]
 
 
+def ahead_cases() -> list[Case]:
+    """The same traffic for an engine that decides each step when the one before it begins."""
+    return [{**case, "options": {**case["options"], "async_scheduling": True}} for case in cases()]
+
+
 def _case(
     seed: int, name: str, block: int, blocks: int, places: int, budget: int, reuse: bool, count: int,
     prompts: int, outputs: int, rate: float,

@@ -36,6 +36,21 @@ def cases() -> list[Case]:
     return [_case(seed, *setting) for seed, setting in enumerate(SETTINGS)]
 
 
+def overlap_cases() -> list[Case]:
+    """The same traffic with overlap scheduling, the engine's default."""
+    return [_with(case, overlap=True) for case in cases()]
+
+
+def mixed_cases() -> list[Case]:
+    """Those that cut prompts, with mixed chunks; every other one without overlap."""
+    cut = [case for case in cases() if case["options"]["chunked_prefill_size"]]
+    return [_with(case, mixed=True, overlap=place % 2 == 0) for place, case in enumerate(cut)]
+
+
+def _with(case: Case, **more: bool) -> Case:
+    return {**case, "options": {**case["options"], **more}}
+
+
 def _case(
     seed: int, name: str, page: int, pool: int, places: int, chunk: int | None, most: int, policy: str,
     eviction: str, conservativeness: float, reuse: bool, count: int, prompts: int, outputs: int, rate: float,

@@ -1,8 +1,8 @@
 """Runs traffic through SGLang's own radix cache, allocators, request and prefill adder in virtual time, without a GPU.
 
-Cases on stdin, what every step computed on stdout. The loop around the classes is that of the scheduler without overlap
-and without mixed chunks: prompts first, decode when there are none, retraction when no page is free. Runs in
-the environment of ``run.sh``.
+Cases on stdin, what every step computed on stdout. The loop around the classes is that of the scheduler: prompts
+first, decode when there are none (or with them, where chunks are mixed), retraction when no page is free; with overlap
+every batch is decided while the one before it runs. Runs in the environment of ``run.sh``.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class Engine:
         self.full = False
         self.retracted = 0
         self.processed = 0
+        self.overlap = bool(options.get("overlap"))
+        self.in_flight: set[Any] = set()  # of the batch whose result is not processed yet
 
     def add(self, request: Any) -> None:
         request.arrival_processed_tokens = self.processed
@@ -102,6 +104,17 @@ class Engine:
         if self.running:
             return "decode", [(request, 1) for request in self._decode()]
         return "idle", []
+
+    def _without_finishing(self) -> bool:
+        """Take those out whose last token the batch in flight brings; whether there were any."""
+        going_on = [
+            r for r in self.running if not (r in self.in_flight and r.next_output_finishes_by_length())
+        ]
+        fewer = len(going_on) < len(self.running)
+        self.running = going_on
+        if fewer:
+            self.full = False
+        return fewer
 
     def _merge(self) -> None:
         excluded = set()
@@ -137,7 +150,8 @@ class Engine:
         self.policy.calc_priority(self.waiting, None, processed_tokens=self.processed)
         adder = sp.PrefillAdder(
             self.page, self.tree, self.allocator, SimpleNamespace(reqs=self.running), self.ratio.current,
-            options["max_prefill_tokens"], options["chunked_prefill_size"], 0, 0,
+            options["max_prefill_tokens"], options["chunked_prefill_size"],
+            len(self.running) if options.get("mixed") else 0, 0,
         )  # fmt: skip
         if self.chunked is not None:
             self.chunked.init_next_round_input()
@@ -166,12 +180,25 @@ class Engine:
         if adder.new_chunked_req is not None:
             self.chunked = adder.new_chunked_req
         self._allocate(taken)
-        self.last, self.last_chunked = taken, self.chunked
-        self.processed += sum(r.extend_len for r in taken)
-        return [(r, r.extend_len) for r in taken]
+        batch = [(r, r.extend_len) for r in taken]
+        self.decoding = []
+        if options.get("mixed") and self.running:
+            self._without_finishing()
+            if self.running and self._fits(self.running):
+                self.decoding = self._allocate_decode()
+                for request in self.decoding:
+                    request.refresh_fill_ids()
+                    request.extend_end = request.kv.kv_committed_len
+                batch += [(request, 1) for request in self.decoding]
+                self.running = []
+        self.last, self.last_chunked = [request for request, _ in batch], self.chunked
+        self.processed += sum(new for _, new in batch)
+        return batch
 
     def _allocate(self, requests: list[Any]) -> None:
         """As ``alloc_for_extend`` does it, row by row."""
+        for request in requests:
+            request.is_retracted = False
         new = sum(r.extend_len for r in requests)
         prefixes = [
             torch.empty(0, dtype=torch.int64) if r.prefix_len == 0 else self._prefix(r) for r in requests
@@ -211,8 +238,14 @@ class Engine:
         )
 
     def _decode(self) -> list[Any]:
+        finishing = self._without_finishing()
         before = len(self.running)
-        if not self._fits(self.running):
+        if not self.running:
+            return []
+        fits = self._fits(self.running)
+        if not fits and finishing:
+            return []
+        if not fits:
             order = sb.ScheduleBatch._get_decode_retraction_order(self.running)
             gone, first = [], True
             while first or not self._fits([self.running[i] for i in order]):
@@ -235,6 +268,9 @@ class Engine:
             self.ratio.decay_step()
         if len(self.running) < before:
             self.full = False
+        return self._allocate_decode()
+
+    def _allocate_decode(self) -> list[Any]:
         requests = self.running
         common.evict_from_tree_cache(self.tree, len(requests) * self.page)
         ends = torch.tensor([r.kv.kv_committed_len + 1 for r in requests])
@@ -252,17 +288,18 @@ class Engine:
             request.kv.kv_committed_len += 1
         return requests
 
-    def complete(self, kind: str, batch: list[tuple[Any, int]]) -> list[Any]:
+    def complete(self, kind: str, batch: list[tuple[Any, int]], chunked: Any, decoding: list[Any]) -> list[Any]:
+        """The requests that are done; ``chunked``: the one whose prompt is not complete with this batch."""
         done = []
         for request, _ in batch:
-            if kind == "extend" and request is self.chunked:
+            if (kind == "extend" and request is chunked) or request.finished() or request.is_retracted:
                 continue
             request.output_ids.append(request.first_output + len(request.output_ids))
             if len(request.output_ids) >= request.sampling_params.max_new_tokens:
                 request.finished_reason = sb.FINISH_LENGTH(length=len(request.output_ids))
                 common.release_kv_cache(request, self.tree, checkpoint=True)
                 done.append(request)
-            elif kind == "extend":
+            elif kind == "extend" and request not in decoding:
                 common.checkpoint_kv_cache(request, self.tree)
         return done
 
@@ -282,26 +319,40 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
         request.number = number
         request.first_output = (1 << 40) + (number << 20)
         requests.append(request)
-    now, place, steps, times = 0.0, 0, [], [[0.0, 0.0] for _ in rows]
-    while place < len(rows) or engine.busy:
-        while place < len(rows) and rows[place][0] <= now:
-            engine.add(requests[place])
-            place += 1
-        kind, batch = engine.step()
-        if not batch:
-            assert place < len(rows) or not engine.busy, "stuck"
-            engine.ratio.reset()
-            if place < len(rows):
-                now = max(now, rows[place][0])
-            continue
-        steps.append(sorted((request.number, new) for request, new in batch))
-        now += case["fixed_s"] + case["token_s"] * sum(new for _, new in batch)
+    now, free_at, place, steps, times = 0.0, 0.0, 0, [], [[0.0, 0.0] for _ in rows]
+    queue: list[Any] = []
+
+    def process() -> None:
+        nonlocal now
+        kind, batch, chunked, decoding, ends_at = queue.pop(0)
+        now = max(now, ends_at)
         firsts = [r for r, _ in batch if not len(r.output_ids)]
-        for request in engine.complete(kind, batch):
+        for request in engine.complete(kind, batch, chunked, decoding):
             times[request.number][1] = now
         for request in firsts:
             if len(request.output_ids):
                 times[request.number][0] = now
+        engine.in_flight = set()
+
+    while place < len(rows) or engine.busy or queue:
+        while place < len(rows) and rows[place][0] <= now:
+            engine.add(requests[place])
+            place += 1
+        kind, batch = engine.step()
+        if batch:
+            steps.append(sorted((request.number, new) for request, new in batch))
+            seconds = case["fixed_s"] + case["token_s"] * sum(new for _, new in batch)
+            free_at = max(now, free_at) + seconds
+            decoding = engine.decoding if kind == "extend" else []
+            queue.append((kind, batch, engine.chunked, decoding, free_at))
+        if len(queue) > int(engine.overlap and bool(batch)):
+            process()
+        elif not batch:
+            assert place < len(rows) or not engine.busy, "stuck"
+            engine.ratio.reset()
+            if place < len(rows):
+                now = max(now, rows[place][0])
+        engine.in_flight = {request for request, _ in queue[-1][1]} if queue else set()
     return {"name": case["name"], "steps": steps, "times": times, "retracted": engine.retracted}
 
 

@@ -14,6 +14,7 @@ import os
 import struct
 import sys
 import tempfile
+from collections import deque
 from pathlib import Path
 
 os.environ.update(
@@ -27,6 +28,7 @@ from windtunnel.endpoint.vllm import stand_ins
 stand_ins.install()  # importing vLLM must work without a card
 from vllm import SamplingParams
 from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import (
     FullAttentionSpec,
@@ -50,6 +52,7 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
     folder = Path(tempfile.mkdtemp())
     (folder / "config.json").write_text(json.dumps(LLAMA))
     model = ModelConfig(model=str(folder), skip_tokenizer_init=True, dtype="bfloat16", max_model_len=131072)
+    ahead = bool(options.get("async_scheduling"))
     block = options["block_size"]
     cache = CacheConfig(
         block_size=block, gpu_memory_utilization=0.9, enable_prefix_caching=options["enable_prefix_caching"]
@@ -70,7 +73,7 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
             max_model_len=131072,
             enable_chunked_prefill=True,
             is_encoder_decoder=False,
-            async_scheduling=False,
+            async_scheduling=ahead,
         ),
     )
     if options.get("latent"):
@@ -87,7 +90,7 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
             mamba_cache_mode=cache.mamba_cache_mode,
         )
         groups.append(KVCacheGroupSpec([f"state {number}"], state))
-    return Scheduler(
+    return (AsyncScheduler if ahead else Scheduler)(
         vllm_config=config,
         kv_cache_config=KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=groups),
         structured_output_manager=StructuredOutputManager(config),
@@ -124,31 +127,41 @@ def build(number: int, row: list, key_tokens: int, block: int) -> Request:
 
 
 def replay(case: dict) -> dict:
+    """Steps and times; batches queue as in ``EngineCore.step`` and ``step_with_batch_queue``."""
     options, rows = case["options"], case["requests"]
     engine = scheduler(options)
-    now, place, steps = 0.0, 0, []
+    most = 2 if options.get("async_scheduling") else 1
+    now, free_at, place, steps = 0.0, 0.0, 0, []
     first, finished = {}, {}
-    while place < len(rows) or engine.has_requests():
+    queue: deque = deque()
+    while place < len(rows) or engine.has_requests() or queue:
         while place < len(rows) and rows[place][0] <= now:
             engine.add_request(build(place, rows[place], case["key_tokens"], options["block_size"]))
             place += 1
-        if not engine.get_num_unfinished_requests():
+        if not engine.get_num_unfinished_requests() and not queue:
             engine.finished_req_ids = set()
             if place >= len(rows):
                 break
             now = max(now, rows[place][0])
             continue
-        made = engine.schedule()
+        if engine.has_requests():
+            made = engine.schedule()
+            tokens = made.num_scheduled_tokens
+            if tokens:
+                free_at = (
+                    max(now, free_at) + case["fixed_s"] + case["token_s"] * made.total_num_scheduled_tokens
+                )
+                steps.append(sorted((int(name), count) for name, count in tokens.items()))
+            sampled = [[] if engine.requests[name].is_prefill_chunk else [11] for name in tokens]
+            queue.append((made, sampled, free_at if tokens else now))
+            if len(queue) < most and (tokens or engine.has_requests()):
+                continue
+        made, sampled, ends_at = queue.popleft()
+        now = max(now, ends_at)
         tokens = made.num_scheduled_tokens
-        now += case["fixed_s"] + case["token_s"] * made.total_num_scheduled_tokens
-        steps.append(sorted((int(name), count) for name, count in tokens.items()))
-        sampled = []
-        for name in tokens:
-            request = engine.requests[name]
-            done = request.num_computed_tokens >= request.num_tokens
-            sampled.append([11] if done else [])
-            if done and name not in first:
-                first[name] = now
+        for name, told in zip(tokens, sampled, strict=True):
+            if told:
+                first.setdefault(name, now)
         answer = ModelRunnerOutput(
             req_ids=list(tokens),
             req_id_to_index={name: index for index, name in enumerate(tokens)},

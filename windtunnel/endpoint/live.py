@@ -16,8 +16,9 @@ from windtunnel.endpoint.counters import Counters
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Scheduler, StepPlan
+from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.step_plan import StepPlan
 
 RETRY_MAX_S = 60
 CATCH_UP_S = 0.5
@@ -61,6 +62,9 @@ class LiveEngine:
         self.max_queue = max_queue
         self.counters = Counters()
         self.replicas = deployment.start()
+        for replica in self.replicas:
+            for rank in replica.ranks:
+                rank.lists_decoded = True
         self._streams: dict[Sequence, Stream] = {}
         self._left: dict[Scheduler, int] = {}  # how many were waiting still when the last step was decided
         self._leaving: list[Stream] = []
@@ -177,23 +181,23 @@ class LiveEngine:
                 await wake.wait()
                 deadline = time.monotonic()
                 continue
-            plans = [(rank, rank.schedule(self.now_s)) for rank in replica.ranks]
+            plans = replica.decide(self.now_s)
             self._left |= {rank: len(rank.waiting) for rank in replica.ranks}
-            if not any(plan.decodes or plan.chunks for _, plan in plans):
+            if not plans:
                 await asyncio.sleep(0.001)
                 continue
-            seconds = replica.step_seconds([plan for _, plan in plans]) / self.speed
+            seconds = replica.step_seconds(plans) / self.speed
             # cards would not have waited for a busy host: what it lost is made good by the next steps
             deadline = max(deadline, time.monotonic() - CATCH_UP_S) + seconds
             await asyncio.sleep(max(0.0, deadline - time.monotonic()))
-            for rank, plan in plans:
+            for rank, plan in zip(replica.ranks, plans, strict=True):
                 self._end(rank, plan)
 
     def _end(self, rank: Scheduler, plan: StepPlan) -> None:
         """A step of one rank is over: hand out its tokens."""
         now_s = self.now_s
-        moved = [s for s in rank.running if s.joined_at >= 0] if plan.decodes else []
-        moved += [chunk.sequence for chunk in plan.chunks if chunk.ends]
+        moved = [*plan.decoded, *(chunk.sequence for chunk in plan.chunks if chunk.ends)]
+        moved = [sequence for sequence in moved if sequence not in rank.dropped]
         self.counters.iteration(plan.decodes + sum(chunk.new for chunk in plan.chunks))
         done = rank.complete(plan, now_s)
         for sequence in moved:

@@ -2,7 +2,8 @@
 
 Ranks of a replica start every step together and wait for the slowest, because each layer exchanges tokens
 between their experts; a rank without work takes part with a dummy batch. A step starts when the previous one
-ended: the engine's own time between steps is hidden (asynchronous scheduling).
+ended. Engines that run ahead (``async_scheduling``) decide it when the previous one starts: that hides their own
+time between steps, and who comes during a step waits for the end of the next.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from windtunnel.serving.request import Request, Served
-from windtunnel.serving.scheduler import Scheduler, StepPlan
+from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.step_plan import NOTHING, StepPlan
 
 
 class StepSeconds(Protocol):
@@ -72,6 +74,7 @@ class Replica:
 
     def __init__(self, ranks: Seq[Scheduler], step: StepSeconds, number: int = 0) -> None:
         self.ranks = list(ranks)
+        self.ahead = self.ranks[0].options.async_scheduling
         self.step = step
         self.number = number
         self.now_s = 0.0
@@ -137,8 +140,13 @@ class Replica:
                 most = rank.steady(most)
                 if not most:
                     return False
-                lines.append(self.step.decode_line(rank.decodes, rank.contexts))
-                tokens += rank.decodes
+                decodes, contexts = rank.decodes, rank.contexts
+                if self.ahead:
+                    if rank.decided is None or not rank.decided.steady:
+                        return False
+                    decodes, contexts = rank.decided.decodes, rank.decided.contexts
+                lines.append(self.step.decode_line(decodes, contexts))
+                tokens += decodes
         if not lines:
             return False
         first, more, most = _slowest(lines, most)
@@ -159,26 +167,40 @@ class Replica:
 
     def _step(self) -> bool:
         """One step of all ranks; False when nobody can run anything."""
-        plans = [(rank, rank.schedule(self.now_s)) for rank in self.ranks]
-        if not any(plan.decodes or plan.chunks for _, plan in plans):
+        plans = self.decide(self.now_s)
+        if not plans:
             return False
-        seconds = self.step_seconds([plan for _, plan in plans])
+        seconds = self.step_seconds(plans)
         self.now_s += seconds
         self.busy_s += seconds
         self.steps += 1
-        decodes = sum(plan.decodes for _, plan in plans)
+        decodes = sum(plan.decodes for plan in plans)
         if decodes:
             self.gaps.append((seconds + self._stalled_s, decodes))
             self._stalled_s = 0.0
             self.decode_steps += 1
-        elif any(rank.decodes for rank in self.ranks):
+        elif any(plan.stalls for plan in plans):
             self._stalled_s += seconds
-        for rank, plan in plans:
+        for rank, plan in zip(self.ranks, plans, strict=True):
             self.prompt_tokens += sum(chunk.new for chunk in plan.chunks)
             for sequence in rank.complete(plan, self.now_s):
                 self.served.append(self._told(sequence))
         self._sample()
         return True
+
+    def decide(self, now_s: float) -> list[StepPlan]:
+        """What every rank does in the step that starts now; nothing when nobody can run anything."""
+        ahead = [rank.decided for rank in self.ranks] if self.ahead else []
+        if any(ahead):
+            plans = [plan or NOTHING for plan in ahead]
+        else:
+            plans = [rank.schedule(now_s) for rank in self.ranks]
+            if all(plan.empty for plan in plans):
+                return []
+        if self.ahead:
+            for rank in self.ranks:
+                rank.schedule(now_s)
+        return plans
 
     def _sleep(self, until_s: float) -> bool:
         """Wait for cache on its way from a slower tier; False when none is."""

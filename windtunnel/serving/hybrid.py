@@ -16,9 +16,10 @@ from __future__ import annotations
 from windtunnel.serving.kv_cache import Hit, Run
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Chunk, Scheduler, StepPlan
+from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.step_plan import Chunk, StepPlan
 
 _STATE = 1 << 120
 """Keys of states lie above all keys of attention blocks."""
@@ -69,6 +70,8 @@ class HybridScheduler(Scheduler):
         super().__init__(options)
         self._prompts: dict[HybridSequence, None] = {}  # under way
         self._joined: list[HybridSequence] = []  # decoding since the last step
+        self._joined_before: list[HybridSequence] = []  # since the one before it, where the engine runs ahead
+        self._lag = 2 if options.async_scheduling else 1
         self._paused: list[HybridSequence] = []
         self._fresh: set[int] = set()
         self._places = 0
@@ -85,17 +88,16 @@ class HybridScheduler(Scheduler):
     def fits(self, request: Request) -> bool:
         """Whether the request, with all its output, can ever be held."""
         blocks = -(-request.last_tokens // self.options.block_size)
-        return blocks + 2 * self.options.state_groups <= self.pool.capacity
+        return blocks + (1 + self._lag) * self.options.state_groups <= self.pool.capacity
 
     def steady(self, most: int) -> int:
         """Steps that only decode, in which no block is begun or given back."""
-        if self._prompts or self._joined:
+        if self._prompts or self._joined or self._joined_before:
             return 0
-        most = super().steady(most)
-        size, steps = self.options.block_size, 0
-        while steps < most and not self._due(self.clock + steps) and not self._due(self.clock + steps - 1):
+        most, steps = super().steady(most), 0
+        while steps < most and not any(self._due(self.clock + steps - back) for back in range(self._lag + 1)):
             steps += 1
-        return steps if size > 1 else 0
+        return steps if self.options.block_size > self._lag else 0
 
     def schedule(self, now_s: float) -> StepPlan:
         """Decide the next step; an empty plan when nothing can run."""
@@ -105,16 +107,12 @@ class HybridScheduler(Scheduler):
         budget = self._run_on(chunks)
         if self.preempted == before:
             self._admit(chunks, budget, now_s)
-        return StepPlan(self.decodes, self.contexts, tuple(chunks))
-
-    def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
-        """Take note that the step ended; the answer is the sequences that are done."""
-        done = super().complete(plan, now_s)
+        plan = self._decide(chunks)
         for sequence in self._paused:
             if sequence in self.running:
                 self._join(sequence)
         self._paused.clear()
-        return done
+        return plan
 
     # Running sequences
 
@@ -124,10 +122,13 @@ class HybridScheduler(Scheduler):
     def _run_on(self, chunks: list[Chunk]) -> int:
         """Decoding sequences and prompts under way, in their order; the answer is the budget left."""
         budget, groups = self.options.max_num_batched_tokens, self.options.state_groups
-        due, after = self._due(self.clock), self._due(self.clock - 1)
-        touched = {*due, *after, *self._joined}
+        due = self._due(self.clock)
+        # the state before the last goes back when the step that began the last is completed
+        after = [one for back in range(1, self._lag + 1) for one in self._due(self.clock - back)]
+        touched = {*due, *after, *self._joined, *self._joined_before}
         easy = len(due) * (1 + groups) <= self.pool.free and not self._prompts and budget >= self.decodes
-        self._joined.clear()
+        self._joined_before = self._joined if self._lag > 1 else []
+        self._joined = []
         if not touched and easy:
             return budget - self.decodes
         order = sorted(touched, key=_place) if easy else list(self.running)
@@ -135,6 +136,8 @@ class HybridScheduler(Scheduler):
             assert isinstance(sequence, HybridSequence)
             if sequence not in self.running:
                 continue  # preempted for one before it
+            if sequence.joined_at < 0 and sequence not in self._prompts:
+                continue  # its last step runs
             if sequence in self._prompts:
                 new = self._cut(sequence, sequence.computed, min(sequence.known - sequence.computed, budget))
                 if not new:
@@ -162,9 +165,8 @@ class HybridScheduler(Scheduler):
     def _room_for(self, sequence: HybridSequence, computed: int, new: int) -> bool:
         """Give back states that are no longer needed, then preempt until the blocks of ``new`` tokens are free."""
         size = self.options.block_size
-        self._drop(
-            sequence, [slot for slot in sequence.slots if slot.index < (computed - 1) // size], computed
-        )
+        there = computed - self._in_flight(sequence)
+        self._drop(sequence, [slot for slot in sequence.slots if slot.index < (there - 1) // size], computed)
         end = -(-(computed + new) // size)
         held = -(-computed // size)
         need = end - held + (self.options.state_groups if end > sequence.length else 0)
@@ -204,14 +206,15 @@ class HybridScheduler(Scheduler):
         """Drop a sequence that nobody waits for any more; between steps only."""
         assert isinstance(sequence, HybridSequence)
         self._prompts.pop(sequence, None)
-        if sequence in self._joined:
-            self._joined.remove(sequence)
+        for joined in (self._joined, self._joined_before):
+            if sequence in joined:
+                joined.remove(sequence)
         super().cancel(sequence)
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: Sequence, in_flight: int = 0) -> None:
         assert isinstance(sequence, HybridSequence)
-        computed = sequence.computed
-        super()._release(sequence)
+        computed = sequence.computed - in_flight
+        super()._release(sequence, in_flight)
         self._drop(sequence, list(sequence.slots), computed)
         sequence.reset()
 

@@ -18,12 +18,14 @@ class SglangOptions:
     Attributes:
         chunked_prefill_size: most prompt tokens of a step; 0: ``max_num_batched_tokens``, below: prompts are not
             cut. max_prefill_tokens: prompt tokens
-            after which no further prompt joins a step. schedule_conservativeness: factor on the first estimate of
+            after which no further prompt joins a step. enable_mixed_chunk: running sequences decode in steps of
+            prompts, too. schedule_conservativeness: factor on the first estimate of
             output. radix_eviction_policy: which leaf goes first.
     """
 
     chunked_prefill_size: int = 0
     max_prefill_tokens: int = 16384
+    enable_mixed_chunk: bool = False
     schedule_conservativeness: float = 1.0
     radix_eviction_policy: EvictionPolicy = EvictionPolicy.LRU
 
@@ -34,15 +36,18 @@ NO_TOKEN, OTHER = 0, -1
 
 
 class PrefillBudget:
-    """What one step's prompts may still take: ``input`` and ``chunk`` tokens of work, ``total`` tokens of cache."""
+    """What one step's prompts may still take: ``input`` and ``chunk`` tokens of work, ``total`` tokens of cache.
 
-    def __init__(self, pool: RadixPool, most: int, chunk: int, promised: float) -> None:
+    ``mixed``: sequences that decode in the same step.
+    """
+
+    def __init__(self, pool: RadixPool, most: int, chunk: int, promised: float, mixed: int = 0) -> None:
         self._pool = pool
         self._page = pool.tree.page
-        self.input = most
-        self.chunk = chunk if chunk > 0 else NO_LIMIT
-        self._total = promised
-        self._current = 0
+        self.input = most - mixed
+        self.chunk = chunk - mixed if chunk > 0 else NO_LIMIT
+        self._total = mixed + promised
+        self._current = mixed
 
     @property
     def total(self) -> float:

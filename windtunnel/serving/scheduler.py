@@ -12,7 +12,7 @@ the last of the running ones. With tiers beyond the card, a prompt whose cache i
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence as Seq
 
 from windtunnel.serving.decode_batch import DecodeBatch
 from windtunnel.serving.kv_cache import BlockPool, Hit
@@ -22,35 +22,17 @@ from windtunnel.serving.queue_order import SchedulePolicy, order_of
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.step_plan import Chunk, StepPlan
 
 INFINITY = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """``new`` tokens of one prompt after ``context`` tokens; ``ends`` when the prompt is then complete."""
-
-    new: int
-    context: int
-    ends: bool
-    sequence: Sequence
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """What one step computes: ``decodes`` sequences with ``contexts`` tokens in all, and prompt chunks.
-
-    ``loaded_s``: when cache from slower tiers is there that the step needs, layer by layer.
-    """
-
-    decodes: int
-    contexts: int
-    chunks: tuple[Chunk, ...]
-    loaded_s: float = 0.0
-
-
 class Scheduler(DecodeBatch):
-    """One engine's queues, batch and cache. ``schedule`` and ``complete`` alternate."""
+    """One engine's queues, batch and cache.
+
+    ``schedule`` decides a step and counts it as done but for what it releases; ``complete`` releases that. Either they
+    alternate, or the engine runs ahead: each step is decided when the one before it begins, and completed after that.
+    """
 
     def __init__(self, options: SchedulerOptions, tiers: KvTiers | None = None) -> None:
         super().__init__(options.block_size)
@@ -65,6 +47,9 @@ class Scheduler(DecodeBatch):
         self.hits = 0
         self.preempted = 0
         self._under_way: Sequence | None = None
+        self.lists_decoded = False
+        self.dropped: set[Sequence] = set()  # their token of the step under way is thrown away
+        self.decided: StepPlan | None = None  # the last one, until it is completed
         self._refused_at = -1  # pool version at which the head of the queue did not fit
 
     def add(self, request: Request, shipped: bool = False) -> Sequence:
@@ -128,6 +113,8 @@ class Scheduler(DecodeBatch):
             self.pool.take(due)
         self.clock += steps
         self.contexts += steps * self.decodes
+        if self.decided:
+            self.decided = StepPlan(self.decodes, self.contexts - self.decodes, ())
 
     def schedule(self, now_s: float) -> StepPlan:
         """Decide the next step; an empty plan when nothing can run."""
@@ -143,7 +130,7 @@ class Scheduler(DecodeBatch):
             used = sum(chunk.new for chunk in chunks)
             self._admit(chunks, options.max_num_batched_tokens - used, now_s)
             if chunks:
-                return StepPlan(0, 0, tuple(chunks))
+                return self._decide(chunks, decoding=False)
         before = self.preempted
         self._make_room()
         chunks = []
@@ -152,7 +139,49 @@ class Scheduler(DecodeBatch):
             budget = self._continue(chunks, options.max_num_batched_tokens - decoding)
             if self.preempted == before:
                 self._admit(chunks, budget, now_s)
-        return StepPlan(self.decodes, self.contexts, tuple(chunks))
+        return self._decide(chunks)
+
+    def _decide(self, chunks: Seq[Chunk], decoding: bool = True, loaded_s: float = 0.0) -> StepPlan:
+        """The step of these prompt chunks, and of all that decode; what comes after it counts with it done."""
+        ends: list[Sequence] = []
+        decodes, contexts = (self.decodes, self.contexts) if decoding else (0, 0)
+        stalls = self.decodes > decodes
+        decoded = (
+            tuple(one for one in self.running if one.joined_at >= 0) if self.lists_decoded and decodes else ()
+        )
+        if decodes:
+            self.clock += 1
+            self.contexts += decodes
+            for sequence in self._ends.pop(self.clock, ()):
+                if sequence.ends_at == self.clock and sequence.joined_at >= 0:
+                    self._leave(sequence)
+                    ends.append(sequence)
+        for chunk in chunks:
+            sequence = chunk.sequence
+            if chunk.ends:
+                sequence.generated += 1
+                if sequence.generated >= sequence.request.output_tokens:
+                    ends.append(sequence)
+                else:
+                    self._join(sequence)
+        plan = StepPlan(decodes, contexts, tuple(chunks), loaded_s, tuple(ends), stalls, decoded)
+        self.decided = None if plan.empty else plan
+        return plan
+
+    def _in_flight(self, sequence: Sequence) -> int:
+        """Tokens of it in a step that was decided and is not completed."""
+        chunks = self.decided.chunks if self.decided else ()
+        prompt = next((chunk.new for chunk in chunks if chunk.sequence is sequence), 0)
+        return prompt or int(self._decodes_now(sequence))
+
+    def _decodes_now(self, sequence: Sequence) -> bool:
+        """Whether a step that was decided and is not completed gives it a token after its prompt."""
+        plan = self.decided
+        if plan is None or not plan.decodes:
+            return False
+        if sequence.joined_at >= 0:
+            return sequence.joined_at < self.clock
+        return sequence in plan.ends and all(chunk.sequence is not sequence for chunk in plan.chunks)
 
     def _order_queue(self) -> None:
         policy = self.options.schedule_policy
@@ -172,31 +201,26 @@ class Scheduler(DecodeBatch):
 
     def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
         """Take note that the step ended; the answer is the sequences that are done."""
-        done: list[Sequence] = []
-        if plan.decodes:
-            self.clock += 1
-            self.contexts += plan.decodes
-            for sequence in self._ends.pop(self.clock, ()):
-                if sequence.ends_at == self.clock and sequence.joined_at >= 0:
-                    self._leave(sequence)
-                    done.append(sequence)
         for chunk in plan.chunks:
             if self.loading:
                 self.loading.store(chunk.sequence, now_s)
-            if chunk.ends:
-                sequence = chunk.sequence
-                sequence.generated += 1
-                if sequence.first_s < 0:
-                    sequence.first_s = now_s
-                if sequence.generated >= sequence.request.output_tokens:
-                    done.append(sequence)
-                else:
-                    self._join(sequence)
-        for sequence in done:
-            del self.running[sequence]
-            if self.loading:
-                self.loading.store(sequence, now_s)
-            self._release(sequence)
+            if chunk.ends and chunk.sequence.first_s < 0:
+                chunk.sequence.first_s = now_s
+        if plan is self.decided:
+            self.decided = None
+        done = []
+        for sequence in plan.ends:
+            if sequence in self.running:
+                del self.running[sequence]
+                if self.loading:
+                    self.loading.store(sequence, now_s)
+                self._release(sequence)
+            elif sequence in self.waiting:  # preempted while its last step ran
+                self.waiting.remove(sequence)
+                self._refused_at = -1
+            else:
+                continue  # cancelled
+            done.append(sequence)
         return done
 
     def cancel(self, sequence: Sequence) -> None:
@@ -217,12 +241,14 @@ class Scheduler(DecodeBatch):
         elif self.loading:
             self.loading.drop(sequence)
             self._release(sequence)
+        if not self.running:
+            self.decided = None
 
-    def _release(self, sequence: Sequence) -> None:
-        """Give all its blocks back."""
+    def _release(self, sequence: Sequence, in_flight: int = 0) -> None:
+        """Give all its blocks back; ``in_flight``: its last tokens that are being computed, which nobody can find."""
         if not self.options.enable_prefix_caching:
             sequence.blank += self.options.state_groups
-        sequence.release(self.options.enable_prefix_caching)
+        sequence.release(self.options.enable_prefix_caching, in_flight)
 
     # Decoding sequences
 
@@ -244,11 +270,12 @@ class Scheduler(DecodeBatch):
 
     def _preempt_last(self) -> Sequence:
         sequence, _ = self.running.popitem()
+        in_flight = int(self._decodes_now(sequence))  # a prompt's blocks can be found at once
         if sequence.joined_at >= 0:
             self._leave(sequence)
         if sequence is self._under_way:
             self._under_way = None
-        self._release(sequence)
+        self._release(sequence, in_flight)
         sequence.computed = 0
         sequence.preemptions += 1
         self.preempted += 1

@@ -22,6 +22,7 @@ class SchedulerOptions:
         state_groups: groups of layers with recurrent state; each holds a block a sequence beside attention's (two
             while a prefix can be found again, see ``hybrid``).
         num_speculative_tokens: drafts of each decoding sequence, which use the budget of a step, too.
+        async_scheduling: each step is decided when the one before it begins.
         guaranteed_no_evict: a request is admitted only when the blocks of its whole output are free too, so that
             none is ever preempted (TensorRT-LLM's default capacity scheduler).
     """
@@ -34,6 +35,7 @@ class SchedulerOptions:
     enable_chunked_prefill: bool = True
     scheduler_reserve_full_isl: bool = True
     prefill_first: bool = False
+    async_scheduling: bool = False
     guaranteed_no_evict: bool = False
     num_speculative_tokens: int = 0
     state_groups: int = 0

@@ -78,12 +78,13 @@ class Sequence:
         self.blank -= full - self.keyed
         self.keyed = full
 
-    def release(self, reuse: bool) -> None:
-        """Give all blocks back; with reuse, full blocks can be found again."""
+    def release(self, reuse: bool, in_flight: int = 0) -> None:
+        """Give all blocks back; with reuse, blocks that are full but for ``in_flight`` tokens can be found again."""
         if reuse:
-            full = self.computed // self.block_tokens
+            there = self.computed - in_flight
+            full = there // self.block_tokens
             if full > self.keyed:
-                self.register(self.computed)
+                self.register(there)
                 if full > self.keyed:
                     first = self.keyed - self.known_blocks
                     self.pool.register(self, self.output_key, first, full - self.known_blocks)

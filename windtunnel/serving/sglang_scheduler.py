@@ -1,19 +1,17 @@
-"""Admission, decoding and retraction by SGLang's rules (0.5.23, without overlap and mixed chunks), over a radix tree.
+"""Admission by SGLang's rules (0.5.23): prompts first, over a radix tree; ``sglang_batch`` has what runs.
 
-A step computes prompts where any can be admitted, else every running sequence by one token. A prompt is admitted
-while its tokens, its output (clipped) and a page fit beside what running sequences are estimated to still need: their
-remaining output times ``new_token_ratio``. The ratio starts at 0.7 × ``schedule_conservativeness`` and decays over 600
-decode steps to a seventh; when a decode step finds no pages even after eviction, sequences with the fewest
-output tokens are *retracted* (their cache is given up, they queue again), and the ratio is set from what remains.
+A step computes prompts where any can be admitted, else every running sequence by one token; with ``enable_mixed_chunk``
+the running sequences join a step of prompts where they have pages. A prompt is admitted while its tokens, its output
+(clipped) and a page fit beside what running sequences are estimated to still need: their remaining output times
+``new_token_ratio``, which starts at 0.7 × ``schedule_conservativeness`` and decays over 600 decode steps to a seventh.
 
-One prompt at a time may be cut to ``chunked_prefill_size``. Every prompt enters the tree when it is computed, every
-output when it is done; what a sequence has in the tree is locked. Requests are taken to ask for exactly the output
-that they get (``max_new_tokens``); real clients often ask for more.
+One prompt at a time may be cut to ``chunked_prefill_size``. Requests are taken to ask for exactly the output that they
+get (``max_new_tokens``); real clients often ask for more.
 """
 
 from __future__ import annotations
 
-from windtunnel.serving.kv_tiers import Found, KvTiers, first_tokens
+from windtunnel.serving.kv_tiers import Found, KvTiers
 from windtunnel.serving.prefill_budget import (
     CLIP_MAX_NEW_TOKENS,
     NO_TOKEN,
@@ -22,42 +20,30 @@ from windtunnel.serving.prefill_budget import (
     SglangOptions,
 )
 from windtunnel.serving.queue_order import MATCH_MAX, SchedulePolicy
-from windtunnel.serving.radix_pool import RadixPool, RadixSequence, prompt_segments
-from windtunnel.serving.radix_tree import EvictionPolicy, Node, RadixTree
+from windtunnel.serving.radix_pool import RadixSequence, prompt_segments
+from windtunnel.serving.radix_tree import EvictionPolicy, Node
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Chunk, Scheduler, StepPlan
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.sglang_batch import SglangBatch
+from windtunnel.serving.step_plan import Chunk, StepPlan
 
-INIT_NEW_TOKEN_RATIO, MIN_NEW_TOKEN_RATIO_FACTOR, DECAY_STEPS = 0.7, 0.14, 600
-RETRACT_DECODE_STEPS = 20
 REFRESH_EVERY = 32
 """Looks at the queue after which the prefixes of waiting requests count as used again."""
 RESERVED_DECODE_TOKENS = 512
 """``--num-reserved-decode-tokens``: kept free for each sequence on a decode server."""
 
 
-class SglangScheduler(Scheduler):
+class SglangScheduler(SglangBatch):
     """Decides as SGLang does; counts as ``Scheduler`` does."""
-
-    pool: RadixPool
 
     def __init__(
         self, options: SchedulerOptions, sglang: SglangOptions, tiers: KvTiers | None = None
     ) -> None:
-        super().__init__(options, tiers)
-        self.sglang = sglang
+        super().__init__(options, sglang, tiers)
         self.chunk = sglang.chunked_prefill_size or options.max_num_batched_tokens
-        self.tree = RadixTree(options.block_size, sglang.radix_eviction_policy)
-        self.pool = RadixPool(options.num_gpu_blocks, self.tree)
-        first = min(INIT_NEW_TOKEN_RATIO * sglang.schedule_conservativeness, 1.0)
-        self._least_ratio = min(first * MIN_NEW_TOKEN_RATIO_FACTOR, 1.0)
-        self._decay = (first - self._least_ratio) / DECAY_STEPS
-        self._first_ratio = self.new_token_ratio = first
-        self._full = False
-        self._cut: RadixSequence | None = None  # the prompt under way
+        self._mixes = sglang.enable_mixed_chunk and self.chunk > 0
         self._refreshes = 0
-        self._now_s = self._loaded_s = 0.0
 
     def add(self, request: Request, shipped: bool = False) -> RadixSequence:
         """Queue a request; ``shipped``: its prompt's cache and first token come with it."""
@@ -78,102 +64,38 @@ class SglangScheduler(Scheduler):
         held = max(tokens, request.last_tokens)
         return held + size < self.pool.capacity * size
 
-    def steady(self, most: int) -> int:
-        """Steps that only decode and evict nothing."""
-        if self._cut is not None or not self.decodes or (self.waiting and not self._full):
-            return 0
-        left, steps = self.pool.blank, 0
-        most = min(most, self._next_end() - self.clock - 1)
-        while steps < most and left >= self.decodes:
-            left -= len(self._dial[(self.clock + steps) % self.options.block_size])
-            steps += 1
-        return steps
-
-    def advance(self, steps: int) -> None:
-        """Take ``steps`` steady steps at once."""
-        super().advance(steps)
-        for _ in range(steps):
-            self._decay_ratio()
-            if self.new_token_ratio <= self._least_ratio:
-                break
-
     def schedule(self, now_s: float) -> StepPlan:
         """Decide the next step; an empty plan when nothing can run."""
         if self._cut is not None:
             self._keep(self._cut, self._cut.computed)
         self._now_s, self._loaded_s = now_s, 0.0
         chunks = self._prefill(now_s)
-        if chunks:
-            return StepPlan(0, 0, tuple(chunks), self._loaded_s)
-        if self.decodes:
-            self._make_room()
-        return StepPlan(self.decodes, self.contexts, ())
-
-    def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
-        """Take note that the step ended; the answer is the sequences that are done."""
-        done: list[Sequence] = []
-        self._now_s = now_s
-        if plan.decodes:
-            self.clock += 1
-            self.contexts += plan.decodes
-            due = dict.fromkeys(self._ends.pop(self.clock, ()))  # who joined again may be there twice
-            ended = [one for one in due if one.ends_at == self.clock and one.joined_at >= 0]
-            order = {one: place for place, one in enumerate(self.running)} if len(ended) > 1 else {}
-            for sequence in sorted(ended, key=lambda one: order.get(one, 0)):
-                self._leave(sequence)
-                self._finish(sequence)
-                done.append(sequence)
-        alone = not self.decodes
-        joining = []
-        for chunk in plan.chunks:
-            sequence = chunk.sequence
-            if not chunk.ends:
-                self._full = False
-                continue
-            sequence.generated += 1
-            if sequence.first_s < 0:
-                sequence.first_s = now_s
-            if sequence.generated >= sequence.request.output_tokens:
-                self._finish(sequence)
-                done.append(sequence)
-            else:
-                self._keep(sequence, sequence.computed)
-                joining.append(sequence)
-        for sequence in joining:  # a batch runs in the order in which prompts were completed
-            del self.running[sequence]
-            self.running[sequence] = None
-            self._join(sequence)
-        if joining and alone:
+        if not chunks:
+            return self._decode()
+        mixed = self._mixes and self.decodes > 0
+        if self._mixes and self._leaving:
             self._full = False
-        return done
-
-    def cancel(self, sequence: Sequence) -> None:
-        """Drop a sequence that nobody waits for any more; between steps only."""
-        assert isinstance(sequence, RadixSequence)
-        if sequence in self.running:
-            if sequence.joined_at >= 0:
-                self._leave(sequence)
-            if sequence is self._cut:
-                self._cut = None
-            del self.running[sequence]
-            self._give_up(sequence)
-            self._full = False
-        elif sequence in self.waiting:
-            self.waiting.remove(sequence)
+        if mixed:
+            mixed = self._has_pages(len(self._dial[self.clock % self.options.block_size]))
+        if mixed:
+            self._take_pages()
+            self.prompt_tokens += self.decodes
+        return self._decide(chunks, mixed, self._loaded_s)
 
     # Prompts
 
     def _prefill(self, now_s: float) -> list[Chunk]:
-        options = self.options
-        if not self.decodes:
+        options, running = self.options, self.decodes + len(self._leaving)
+        if not running:
             self._full = False
         if (self._full or not self.waiting) and self._cut is None:
             return []
-        if self.decodes >= options.max_num_seqs and self._cut is None:
+        if running >= options.max_num_seqs and self._cut is None:
             self._full = True
             return []
         self._order_queue()
-        budget = PrefillBudget(self.pool, self.sglang.max_prefill_tokens, self.chunk, self._expected_output())
+        most, expected = self.sglang.max_prefill_tokens, self._expected_output()
+        budget = PrefillBudget(self.pool, most, self.chunk, expected, running if self._mixes else 0)
         taken: list[tuple[RadixSequence, int]] = []
         if self._cut is not None:
             taken.append((self._cut, self._go_on(self._cut, budget)))
@@ -183,14 +105,14 @@ class SglangScheduler(Scheduler):
         for waiting in self.waiting:
             if budget.has_room and budget.spent:
                 break
-            if len(taken) >= options.max_num_seqs - self.decodes:
+            if len(taken) >= options.max_num_seqs - running:
                 self._full = True
             if self._full:
                 break
             assert isinstance(waiting, RadixSequence)
             if waiting.shipped and not waiting.generated:
                 if not self._take_in(waiting, now_s):
-                    self._full = self.decodes > 0
+                    self._full = running > 0
                     break
                 admitted += 1
                 continue
@@ -199,22 +121,13 @@ class SglangScheduler(Scheduler):
                 taken.append((waiting, new))
                 admitted += 1
             if new == NO_TOKEN or (new > 0 and not budget.has_room):
-                self._full = bool(taken) or self.decodes > 0
+                self._full = bool(taken) or running > 0
                 break
             if new == OTHER or budget.spent:
                 break
         for _ in range(admitted):
             self.waiting.popleft()
         return self._compute_all(taken)
-
-    def _expected_output(self) -> float:
-        """Tokens that running sequences are estimated to still need."""
-        ratio, clock = self.new_token_ratio, self.clock
-        return 0.0 + sum(
-            min(one.ends_at - clock, CLIP_MAX_NEW_TOKENS) * ratio
-            for one in self.running
-            if one.joined_at >= 0
-        )
 
     def _go_on(self, sequence: RadixSequence, budget: PrefillBudget) -> int:
         left = sequence.known - sequence.computed
@@ -332,87 +245,3 @@ class SglangScheduler(Scheduler):
             for sequence in list(self.waiting)[MATCH_MAX - 1 :: -1]:
                 assert isinstance(sequence, RadixSequence)
                 self.tree.match(sequence.segments(sequence.known), sequence.known)
-
-    # The tree
-
-    def _keep(self, sequence: Sequence, tokens: int) -> None:
-        """Enter its first ``tokens`` into the tree, and hold them there instead."""
-        assert isinstance(sequence, RadixSequence)
-        if not self.options.enable_prefix_caching or sequence.shipped:
-            return  # decode servers keep no tree
-        size, tree = self.options.block_size, self.tree
-        segments, whole = sequence.segments(tokens), tokens // size * size
-        already, _ = tree.insert(segments, whole, sequence.counted)
-        sequence.counted = max(sequence.counted, whole)
-        prompt = min(tokens, sequence.request.prompt_tokens) // size * size
-        if 0 < prompt < whole:
-            tree.insert(segments, prompt, prompt)  # the prompt can outlive the output
-        _, node = tree.match(segments, whole)
-        if self.tiers is not None:
-            self.tiers.store(first_tokens([(key, end) for key, _, end in segments], whole), self._now_s)
-        self.pool.blank += (already - sequence.owned) // size
-        tree.unlock(sequence.node)
-        tree.lock(node)
-        sequence.node, sequence.owned = node, whole
-        sequence.keyed, sequence.blank = whole // size, -(-sequence.computed // size) - whole // size
-
-    def _finish(self, sequence: Sequence) -> None:
-        self._keep(sequence, sequence.computed)
-        del self.running[sequence]
-        self._give_up(sequence)
-        self._full = False
-
-    def _give_up(self, sequence: Sequence) -> None:
-        assert isinstance(sequence, RadixSequence)
-        self.pool.blank += sequence.blank
-        self.tree.unlock(sequence.node)
-        sequence.begin(self.tree.root)
-        sequence.keyed = sequence.blank = 0
-
-    # Decoding
-
-    def _make_room(self) -> None:
-        size = self.options.block_size
-        if self._has_pages(len(self._dial[self.clock % size])):
-            self._decay_ratio()
-        else:
-            self._retract()
-        self.pool.ensure(self.decodes)
-        self.pool.take(len(self._dial[self.clock % size]))
-
-    def _has_pages(self, count: int) -> bool:
-        self.pool.ensure(count)
-        return self.pool.blank >= count
-
-    def _retract(self) -> None:
-        due = self._dial[self.clock % self.options.block_size]
-        batch = [one for one in self.running if one.joined_at >= 0]
-        batch.sort(
-            key=lambda one: (one.generated + self.clock - one.joined_at, -one.request.prompt_tokens),
-            reverse=True,
-        )
-        gone: list[Sequence] = []
-        while len(batch) > 1 and (not gone or not self._has_pages(len(due))):
-            sequence = batch.pop()
-            self._leave(sequence)
-            del self.running[sequence]
-            self._give_up(sequence)
-            self.pool.ensure(-(-len(batch) * RETRACT_DECODE_STEPS // self.options.block_size))
-            sequence.computed = 0
-            sequence.preemptions += 1
-            self.preempted += 1
-            gone.append(sequence)
-        for sequence in batch:
-            del self.running[sequence]
-            self.running[sequence] = None
-        made = sum(one.generated + self.clock - one.joined_at for one in batch)
-        wanted = sum(one.request.output_tokens for one in batch)
-        self.new_token_ratio = min(1.0, (made + RETRACT_DECODE_STEPS * len(batch)) / (wanted + 1))
-        for sequence in gone:
-            sequence.came_at = self.prompt_tokens
-            self.waiting.append(sequence)
-        if gone:
-            self._full = False
-
-    def _decay_ratio(self) -> None:
-        self.new_token_ratio = max(self.new_token_ratio - self._decay, self._least_ratio)

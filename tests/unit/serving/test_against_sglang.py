@@ -9,16 +9,25 @@ from typing import Any
 import pytest
 
 from tests.engines.cases import condensed
-from tests.engines.sglang_scheduler_cases import Case, cases
+from tests.engines.sglang_scheduler_cases import Case, cases, mixed_cases, overlap_cases
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_scheduler import SglangScheduler
+from windtunnel.serving.step_plan import StepPlan
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "serving" / "sglang_scheduler.json"
-RUNS: dict[str, Any] = {run["name"]: run for run in json.loads(GOLDEN.read_text(encoding="utf-8"))["runs"]}
+GOLDEN = Path(__file__).parents[2] / "golden" / "serving"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """Runs by their names."""
+    text = (GOLDEN / f"{name}.json").read_text(encoding="utf-8")
+    return {run["name"]: run for run in json.loads(text)["runs"]}
+
+
+RUNS, OVERLAPPING, MIXED = map(recorded, ("sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks"))
 
 
 def engine_of(case: Case) -> SglangScheduler:
@@ -31,24 +40,40 @@ def engine_of(case: Case) -> SglangScheduler:
             num_gpu_blocks=options["max_total_tokens"] // options["page_size"],
             enable_prefix_caching=not options["disable_radix_cache"],
             schedule_policy=SchedulePolicy(options["schedule_policy"]),
+            async_scheduling=options.get("overlap", False),
         ),
         SglangOptions(
             chunked_prefill_size=options["chunked_prefill_size"] or -1,
             max_prefill_tokens=options["max_prefill_tokens"],
+            enable_mixed_chunk=options.get("mixed", False),
             schedule_conservativeness=options["schedule_conservativeness"],
             radix_eviction_policy=EvictionPolicy(options["radix_eviction_policy"]),
         ),
     )
 
 
+Decided = tuple[StepPlan, dict[int, int]]
+
+
+def decide(engine: SglangScheduler, now: float) -> Decided:
+    """The next step, and its tokens by request."""
+    plan = engine.schedule(now)
+    tokens = {s.request.number: 1 for s in plan.decoded}
+    tokens |= {chunk.sequence.request.number: chunk.new for chunk in plan.chunks}
+    assert len(tokens) == plan.decodes + len(plan.chunks)
+    return plan, tokens
+
+
 def replay(case: Case, bulk: bool = False) -> tuple[list[list[tuple[int, int]]], list[list[float]], int]:
-    """The native scheduler, stepped as the recorded one was; ``bulk``: steady steps at once."""
+    """The native scheduler, stepped as the recorded one was; ``bulk``: steady steps by ``advance``."""
     rows = [
         Request(number, row[0], row[1], row[2], tuple(row[3]), case["key_tokens"])
         for number, row in enumerate(case["requests"])
     ]
     engine = engine_of(case)
+    engine.lists_decoded = True
     now, place, steps, times = 0.0, 0, [], [[0.0, 0.0] for _ in rows]
+    ahead: Decided | None = None
     while place < len(rows) or engine.busy:
         while place < len(rows) and rows[place].arrival_s <= now:
             engine.add(rows[place])
@@ -56,16 +81,16 @@ def replay(case: Case, bulk: bool = False) -> tuple[list[list[tuple[int, int]]],
         if not engine.busy:
             now = max(now, rows[place].arrival_s)
             continue
-        if bulk and engine.steady(1):
+        if bulk and ahead is None and engine.steady(1):
             tokens = {s.request.number: 1 for s in engine.running}
             steps.append(sorted(tokens.items()))
             now += case["fixed_s"] + case["token_s"] * len(tokens)
             engine.advance(1)
             continue
-        plan = engine.schedule(now)
-        tokens = {chunk.sequence.request.number: chunk.new for chunk in plan.chunks}
-        if plan.decodes:
-            tokens = {s.request.number: 1 for s in engine.running if s.joined_at >= 0}
+        plan, tokens = ahead or decide(engine, now)
+        if engine.options.async_scheduling:
+            following = decide(engine, now)
+            ahead = None if following[0].empty else following
         assert tokens, "nothing runs"
         steps.append(sorted(tokens.items()))
         now += case["fixed_s"] + case["token_s"] * sum(tokens.values())
@@ -76,10 +101,7 @@ def replay(case: Case, bulk: bool = False) -> tuple[list[list[tuple[int, int]]],
     return steps, times, engine.preempted
 
 
-@pytest.mark.parametrize("bulk", [False, True], ids=["stepped", "bulk"])
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case["name"].replace(" ", "_"))
-def test_same_steps_as_sglang(case: Case, bulk: bool) -> None:
-    golden = RUNS[case["name"]]
+def check(case: Case, golden: dict[str, Any], bulk: bool = False) -> None:
     steps, times, retracted = replay(case, bulk)
     ours = condensed(case["name"], steps, times)
     for index, step in golden["samples"].items():
@@ -88,6 +110,26 @@ def test_same_steps_as_sglang(case: Case, bulk: bool) -> None:
     assert ours["sha256"] == golden["sha256"]
     assert ours["times"] == golden["times"]
     assert retracted == golden["retracted"]
+
+
+def name(case: Case) -> str:
+    return str(case["name"]).replace(" ", "_")
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["stepped", "bulk"])
+@pytest.mark.parametrize("case", cases(), ids=name)
+def test_same_steps_as_sglang(case: Case, bulk: bool) -> None:
+    check(case, RUNS[case["name"]], bulk)
+
+
+@pytest.mark.parametrize("case", overlap_cases(), ids=name)
+def test_same_steps_as_sglang_that_overlaps(case: Case) -> None:
+    check(case, OVERLAPPING[case["name"]])
+
+
+@pytest.mark.parametrize("case", mixed_cases(), ids=name)
+def test_same_steps_as_sglang_that_mixes_chunks(case: Case) -> None:
+    check(case, MIXED[case["name"]])
 
 
 def test_recorded_traffic_retracts_and_chunks() -> None:
