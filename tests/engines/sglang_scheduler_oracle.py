@@ -288,7 +288,9 @@ class Engine:
             request.kv.kv_committed_len += 1
         return requests
 
-    def complete(self, kind: str, batch: list[tuple[Any, int]], chunked: Any, decoding: list[Any]) -> list[Any]:
+    def complete(
+        self, kind: str, batch: list[tuple[Any, int]], chunked: Any, decoding: list[Any]
+    ) -> list[Any]:
         """The requests that are done; ``chunked``: the one whose prompt is not complete with this batch."""
         done = []
         for request, _ in batch:

@@ -120,8 +120,13 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--num-speculative-tokens", type=int, default=0, metavar="N", help="multi-token prediction")
     add("--acceptance", type=float, default=0.8, metavar="P", help="of a drafted token; default: 0.8")
     add("--scheduler", choices=[str(s) for s in Stack], default="vllm", help="whose batching and kernels")
+    add(
+        "--no-async-scheduling", "--disable-overlap-schedule", action="store_true",
+        help="decide a step when the one before it ended, not when it began",
+    )  # fmt: skip
     add("--schedule-policy", choices=[str(p) for p in SchedulePolicy], default="fcfs", help="of the queue")
     add("--chunked-prefill-size", type=int, default=0, metavar="N", help="SGLang; default: as batched tokens")
+    add("--enable-mixed-chunk", action="store_true", help="SGLang: decode in steps of prompts, too")
     add("--max-prefill-tokens", type=int, default=16384, metavar="N", help="SGLang; default: 16384")
     add("--schedule-conservativeness", type=float, default=1.0, metavar="F", help="SGLang; default: 1")
     add("--radix-eviction-policy", choices=[str(p) for p in EvictionPolicy], default="lru", help="SGLang")
@@ -266,9 +271,11 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
         num_redundant_experts=args.num_redundant_experts,
         stack=Stack(args.scheduler),
         schedule_policy=SchedulePolicy(args.schedule_policy),
+        async_scheduling=not args.no_async_scheduling,
         sglang=SglangOptions(
             chunked_prefill_size=args.chunked_prefill_size,
             max_prefill_tokens=args.max_prefill_tokens,
+            enable_mixed_chunk=args.enable_mixed_chunk,
             schedule_conservativeness=args.schedule_conservativeness,
             radix_eviction_policy=EvictionPolicy(args.radix_eviction_policy),
         ),

@@ -51,7 +51,8 @@ class DeploymentOptions:
         tensor_parallel_size: 0: chosen. stack: whose rules and kernels.
         expert_imbalance: a factor on the busiest rank's load. expert_load: see ``expert_load.busiest_over_mean``.
         num_redundant_experts: spare slots, as vLLM's and SGLang's balancers take them.
-        offload: cache beyond the card.
+        offload: cache beyond the card. async_scheduling: SGLang's overlap scheduling, too
+            (TensorRT-LLM's executor, whose admission this is, decides after each step).
         block_size: SGLang's page size, too; 0: the engine's default. sglang: what only SGLang knows.
     """
 
@@ -72,6 +73,7 @@ class DeploymentOptions:
     num_redundant_experts: int = 0
     stack: Stack = Stack.VLLM
     schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
+    async_scheduling: bool = True
     sglang: SglangOptions = field(default_factory=SglangOptions)
     offload: OffloadOptions = field(default_factory=OffloadOptions)
     speculation: Speculation = field(default_factory=Speculation)
@@ -121,6 +123,7 @@ class Deployment:
             num_speculative_tokens=options.speculation.tokens,
             state_groups=memory.blocks_per_sequence,
             schedule_policy=options.schedule_policy,
+            async_scheduling=options.async_scheduling and options.stack is not Stack.TRTLLM,
         )
         if options.stack is Stack.SGLANG and not memory.blocks_per_sequence:
             return SglangScheduler(chosen, options.sglang, tiers)

@@ -2,7 +2,7 @@
 
 Every prompt enters the tree when it is computed, every output when it is done; what a sequence has in the tree is
 locked. When a decode step finds no pages even after eviction, sequences with the fewest output tokens are *retracted*:
-their cache is given up and they queue again. What admission expects of running sequences, a share ``new_token_ratio`` of
+their cache is given up and they queue again. What admission expects of running sequences, ``new_token_ratio`` of
 their remaining output, decays with every decode step and is set from what remains after a retraction.
 
 An engine that runs ahead (overlap scheduling) knows the tokens and the prompts of the step under way only by their
