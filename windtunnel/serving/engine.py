@@ -106,14 +106,14 @@ class Replica:
     def advance(self, until_s: float) -> None:
         """Start every step that starts before ``until_s``; an idle replica waits there."""
         while self.now_s < until_s:
-            if not self.busy:
-                if self.used_blocks and any(self.used_blocks[-1][1:]):
-                    self.used_blocks.append((self.now_s, 0, 0, 0))
-                if until_s < float("inf"):
-                    self.now_s = until_s
-                return
             if not self._steady(until_s) and not self._step() and not self._sleep(until_s):
-                return
+                break
+        if self.now_s >= until_s or self.busy:
+            return
+        if self.used_blocks and any(self.used_blocks[-1][1:]):
+            self.used_blocks.append((self.now_s, 0, 0, 0))
+        if until_s < float("inf"):
+            self.now_s = until_s
 
     def advance_to_next_answer(self) -> None:
         """Step until a request is answered, or nothing can run."""
@@ -174,26 +174,31 @@ class Replica:
         self.now_s += seconds
         self.busy_s += seconds
         self.steps += 1
-        decodes = sum(plan.decodes for plan in plans)
+        decodes, stalls = 0, False
+        for rank, plan in zip(self.ranks, plans, strict=True):
+            decodes += plan.decodes
+            stalls |= plan.stalls
+            for chunk in plan.chunks:
+                self.prompt_tokens += chunk.new
+            for sequence in rank.complete(plan, self.now_s):
+                self.served.append(self._told(sequence))
         if decodes:
             self.gaps.append((seconds + self._stalled_s, decodes))
             self._stalled_s = 0.0
             self.decode_steps += 1
-        elif any(plan.stalls for plan in plans):
+        elif stalls:
             self._stalled_s += seconds
-        for rank, plan in zip(self.ranks, plans, strict=True):
-            self.prompt_tokens += sum(chunk.new for chunk in plan.chunks)
-            for sequence in rank.complete(plan, self.now_s):
-                self.served.append(self._told(sequence))
         self._sample()
         return True
 
     def decide(self, now_s: float) -> list[StepPlan]:
         """What every rank does in the step that starts now; nothing when nobody can run anything."""
-        ahead = [rank.decided for rank in self.ranks] if self.ahead else []
-        if any(ahead):
-            plans = [plan or NOTHING for plan in ahead]
-        else:
+        plans, empty = [], True
+        for rank in self.ranks:
+            plan = rank.decided or NOTHING
+            plans.append(plan)
+            empty = empty and plan is NOTHING
+        if empty:  # or the engine does not run ahead
             plans = [rank.schedule(now_s) for rank in self.ranks]
             if all(plan.empty for plan in plans):
                 return []
@@ -212,7 +217,7 @@ class Replica:
 
     def step_seconds(self, plans: Seq[StepPlan]) -> float:
         """How long one step of all ranks takes: as long as its slowest rank."""
-        mixed = any(plan.chunks for plan in plans)
+        mixed = any([plan.chunks for plan in plans])
         longest = 0.0
         for plan in plans:
             if mixed:

@@ -61,25 +61,32 @@ class RadixTree:
 
     def match(self, segments: Segments, tokens: int) -> tuple[int, Node]:
         """The longest cached prefix of the first ``tokens`` in whole pages, and its last node."""
-        left = aligned(segments, tokens, self.page)
-        node, found, now = self.root, 0, self._tick()
-        node.accessed = now
-        while left:
-            child = node.children.get(head(left, self.page))
-            if child is None:
-                break
-            child.accessed = now
-            same = common(child.segments, left, self.page)
-            found += same
-            if same < child.tokens:
-                return found, self._split(child, same)
-            node, left = child, tail(left, same)
+        node, found, _ = self._walk(segments, tokens)
         return found, node
 
     def insert(self, segments: Segments, tokens: int, counted: int) -> tuple[int, Node]:
         """Add the first ``tokens`` in whole pages; the answer is how many were there already, and the last node.
 
         Nodes that lie within ``counted`` tokens were counted for this sequence before.
+        """
+        node, found, left = self._walk(segments, tokens, counted)
+        if left:
+            size = length(left)
+            new = Node(node, left, size, self._tick())
+            new.hits = int(found + size > counted)
+            node.children[head(left, self.page)] = new
+            self.evictable += size
+            self._leaves.pop(node, None)
+            self._leaves[new] = None
+            node = new
+        return found, node
+
+    def _walk(
+        self, segments: Segments, tokens: int, counted: int | None = None
+    ) -> tuple[Node, int, Segments]:
+        """As far as the tree has the whole pages of the first ``tokens``: its last node, how many, and what is left.
+
+        A node that has only a part of them is split. Nodes beyond ``counted`` tokens are hit once more.
         """
         left = aligned(segments, tokens, self.page)
         node, found, now = self.root, 0, self._tick()
@@ -93,18 +100,9 @@ class RadixTree:
             found += same
             left = tail(left, same)
             node = self._split(child, same) if same < child.tokens else child
-            if found > counted:
+            if counted is not None and found > counted:
                 node.hits += 1
-        if left:
-            size = length(left)
-            new = Node(node, left, size, self._tick())
-            new.hits = int(found + size > counted)
-            node.children[head(left, self.page)] = new
-            self.evictable += size
-            self._leaves.pop(node, None)
-            self._leaves[new] = None
-            node = new
-        return found, node
+        return node, found, left
 
     def lock(self, node: Node) -> None:
         """Keep the node and all above it."""

@@ -29,6 +29,7 @@ def served(options: dict[str, int], seed: int, ranks: int) -> tuple[list[Served]
             "num_gpu_blocks": st.integers(480, 700),
             "max_num_batched_tokens": st.integers(20, 300),
             "state_groups": st.sampled_from([0, 0, 2]),
+            "async_scheduling": st.booleans(),
         }
     ),
     st.integers(0, 1000),
