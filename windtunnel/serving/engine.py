@@ -217,7 +217,7 @@ class Replica:
 
     def step_seconds(self, plans: Seq[StepPlan]) -> float:
         """How long one step of all ranks takes: as long as its slowest rank."""
-        mixed = any([plan.chunks for plan in plans])
+        mixed = any(plan.chunks for plan in plans)
         longest = 0.0
         for plan in plans:
             if mixed:

@@ -16,19 +16,19 @@ from __future__ import annotations
 from windtunnel.serving.kv_cache import Hit, Run
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.step_plan import Chunk, StepPlan
+from windtunnel.serving.vllm_scheduler import VllmScheduler
 
 _STATE = 1 << 120
 """Keys of states lie above all keys of attention blocks."""
 
 
-def scheduler_for(options: SchedulerOptions, tiers: KvTiers | None = None) -> Scheduler:
+def scheduler_for(options: SchedulerOptions, tiers: KvTiers | None = None) -> VllmScheduler:
     """The scheduler that these options need: states without reuse are one more block a group and sequence."""
     hybrid = options.state_groups > 0 and options.enable_prefix_caching
-    return HybridScheduler(options) if hybrid else Scheduler(options, tiers)
+    return HybridScheduler(options) if hybrid else VllmScheduler(options, tiers)
 
 
 class Slot:
@@ -63,8 +63,8 @@ class HybridSequence(Sequence):
         return self.output_key << 24 | left
 
 
-class HybridScheduler(Scheduler):
-    """Decides as ``Scheduler`` does, with states to hold and cuts to keep."""
+class HybridScheduler(VllmScheduler):
+    """Decides as ``VllmScheduler`` does, with states to hold and cuts to keep."""
 
     def __init__(self, options: SchedulerOptions) -> None:
         super().__init__(options)

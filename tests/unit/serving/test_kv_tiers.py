@@ -14,9 +14,9 @@ from windtunnel.serving.engine import Replica
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.request import Request
-from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_scheduler import SglangScheduler
+from windtunnel.serving.vllm_scheduler import VllmScheduler
 
 PAGE = 16
 Prompts = list[tuple[int, ...]]
@@ -37,7 +37,7 @@ def replica(tiers: KvTiers | None, sglang: bool = False, blocks: int = 60) -> Re
     options = SchedulerOptions(
         max_num_seqs=8, max_num_batched_tokens=256, block_size=PAGE, num_gpu_blocks=blocks
     )
-    rank = SglangScheduler(options, SglangOptions(), tiers) if sglang else Scheduler(options, tiers)
+    rank = SglangScheduler(options, SglangOptions(), tiers) if sglang else VllmScheduler(options, tiers)
     return Replica([rank], Linear())
 
 

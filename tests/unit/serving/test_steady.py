@@ -83,3 +83,16 @@ def branching(count: int, seed: int) -> list[Request]:
         prompt = min(16 * len(keys), 400) - draw.randint(0, 15)
         requests.append(Request(number, now, prompt, draw.randint(1, 60), keys[: -(-prompt // 16)], 16))
     return requests
+
+
+def test_who_comes_during_a_step_waits_for_the_end_of_the_next_where_the_engine_runs_ahead() -> None:
+    def first_s(ahead: bool) -> float:
+        one = replica(step=Linear(0.1, 0.0, 0.0), async_scheduling=ahead)
+        running, late = (
+            Request(0, 0.0, 8, 50),
+            Request(1, 0.45, 8, 2),
+        )  # the fifth step runs from 0.4 to 0.5 s
+        return open_loop([running, late], Router([one]))[1].first_token_s
+
+    assert first_s(ahead=False) == pytest.approx(0.6)
+    assert first_s(ahead=True) == pytest.approx(0.7)
