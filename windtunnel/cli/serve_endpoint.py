@@ -69,7 +69,7 @@ def stage_cluster(args: argparse.Namespace, cluster: Cluster) -> Cluster:
 
 
 def run(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | None) -> int:
-    """Serve until interrupted; ``prefill``: a deployment of its own for prompts. Raises E650, E660 to E663."""
+    """Serve until interrupted; ``prefill``: a deployment of its own for prompts. Raises E650, E660 to E663, E667."""
     port = PORT if args.port is None else args.port
     if not 0 <= port < 1 << 16:
         raise _bad("--port", port, "from 0 to 65535")
@@ -126,9 +126,11 @@ def _speaker(args: argparse.Namespace) -> Speaker | None:
 
 
 def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | None, port: int) -> int:
+    from windtunnel.endpoint.server import listen
     from windtunnel.endpoint.vllm import launch
     from windtunnel.endpoint.vllm.settings import Settings
 
+    listen(args.host, port).close()  # before vLLM takes half a minute to find out
     told = Settings(
         precision=str(deployment.layout.precision),
         overrides=tuple(args.set),

@@ -168,9 +168,17 @@ class LiveEngine:
             self._leaving.append(stream)
 
     def _retry_after_s(self) -> int:
-        done = max(1, self.counters.finished_total)
-        pace = max(1e-3, (time.monotonic() - self._began) / done)
-        return max(1, min(RETRY_MAX_S, round(pace * self.waiting / 2)))
+        """When half of the queue will have found places, each held for a mean answer at today's steps."""
+        asked = [stream.sequence.request for stream in self._streams.values()]
+        if not asked:
+            return 1
+        ranks = sum(len(replica.ranks) for replica in self.replicas)
+        places = max(1, len(asked) - self.waiting)
+        batch = -(-places // ranks)
+        prompt = sum(request.prompt_tokens for request in asked) // len(asked)
+        answer = sum(request.output_tokens for request in asked) / len(asked)
+        seconds = answer * self.deployment.step.decode_s(batch, batch * prompt) / self.speed
+        return max(1, min(RETRY_MAX_S, round(seconds * self.waiting / places / 2)))
 
     async def _run(self, replica: Replica, wake: asyncio.Event) -> None:
         deadline = time.monotonic()

@@ -7,11 +7,12 @@ place, and shutdown lets answers end.
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment
 
 BODY_MAX = 32 << 20
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
 ANY = "*"
 LOOK_EVERY_S = 0.25
 """How often a client that waits for a whole answer is looked after."""
@@ -173,7 +176,7 @@ class Endpoint:
         if prompt >= room:
             raise BadBody(
                 f"this deployment holds {room} tokens of a sequence; the prompt alone has {prompt}",
-                "messages" if not wanted.prompt_tokens else "prompt",
+                "messages" if wanted.chat else "prompt",
                 code="context_length_exceeded",
             )
         tower = self.deployment.step.vision
@@ -273,11 +276,27 @@ async def _plain_error(request: Request, error: Exception) -> Response:
     return JSONResponse(told.error(message, "invalid_request_error", str(status)), status, headers)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0: at any free one. Raises E667."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise WindtunnelError(
+            "E667",
+            f"cannot listen at {host}:{port}: {error.strerror or error}",
+            hint=f"another port: --port {port + 1 if port < (1 << 16) - 1 else 8000}; --port 0 takes a free one",
+        ) from None
+
+
 def serve(endpoint: Endpoint, *, host: str, port: int) -> int:
-    """Serve until interrupted; the answer is the exit status."""
+    """Serve until interrupted; the answer is the exit status. Raises E667."""
     deployment = endpoint.deployment
     title = deployment.model.title or deployment.model.name
-    at = f"http://{host}:{port}/v1"
-    print(f"{title}, {deployment.words()}: {at} (interrupt to stop)", file=sys.stderr)
-    uvicorn.run(endpoint.app, host=host, port=port, log_level="warning", access_log=False)
+    with listen(host, port) as listener:
+        at = f"http://{host}:{listener.getsockname()[1]}/v1"
+        print(f"{title}, {deployment.words()}: {at} (interrupt to stop)", file=sys.stderr, flush=True)
+        server = uvicorn.Server(uvicorn.Config(endpoint.app, log_level="warning", access_log=False))
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
     return 0
