@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.recipe_cases import CASES, compare
+from tests.support.recipe_cases import CASES, Compared, compare
 from windtunnel.capture.session import Session
 from windtunnel.memory.replay import memory_result
 from windtunnel.program import file as program_file
@@ -91,8 +91,12 @@ def test_flops_equal_those_recorded(family: str, sizes: dict[str, int]) -> None:
 REST = {"delta": -0.023, "vision": -0.041}
 """Bytes of everything but matrix kernels, recipe over recording less one, where that is more than 2 %: Qwen3.5's norms
 scale in FP32, which recipes write as others do; a tower's rotary embedding and position interpolation are left out."""
-PEAK = {"vision": -0.055}
-"""Where the peak is further off than 2 %: activations of a tower are not counted."""
+RESERVED = {"titan-dense": -0.036}
+"""Where reserved memory is further off than 2.5 %: what TorchTitan's weights were drawn with is left in the cache."""
+MEMORY_ONLY = {"titan-tensor", "titan-experts-tensor", "titan-context", "titan-experts-selective"}
+"""Of these only the memory is compared: their operations differ (docs/recipes.md)."""
+PIPELINES = {"titan-pipeline"}
+"""Allocated memory within 4 %, reserved within 10 %."""
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -100,12 +104,21 @@ PEAK = {"vision": -0.055}
     "name", [name if name == "dense" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )
 def test_sharded_recipes_equal_recordings(tmp_path: Path, name: str) -> None:
-    """FLOPs by kind, bytes of matrix kernels, every collective and the peak within 2 %."""
+    """FLOPs by kind, bytes of matrix kernels, every collective and both peaks within 2 or 2.5 %."""
     if CASES[name].titan:
         from tests.integration.test_distributed_scripts import needs
 
         needs("torchtitan")
     found = compare(CASES[name], tmp_path)
+    (ours, theirs), (held, recorded_held) = found.allocated_bytes, found.reserved_bytes
+    assert ours == pytest.approx(theirs, rel=0.04 if name in PIPELINES else 0.01)
+    expected = recorded_held * (1 + RESERVED.get(name, 0.0))
+    assert held == pytest.approx(expected, rel=0.1 if name in PIPELINES else 0.025)
+    if name not in MEMORY_ONLY | PIPELINES:
+        _same_operations(name, found)
+
+
+def _same_operations(name: str, found: Compared) -> None:
     ours, theirs = found.built.by_kind(found.built.flops), found.recorded.by_kind(found.recorded.flops)
     convolved = theirs.pop("convolution", 0.0)  # patches are cut and multiplied: a product by recipe
     theirs["products"] += convolved
@@ -121,10 +134,6 @@ def test_sharded_recipes_equal_recordings(tmp_path: Path, name: str) -> None:
     for key, (count, nbytes) in found.recorded.exchanged.items():
         assert found.built.exchanged[key][0] == count, key
         assert found.built.exchanged[key][1] == pytest.approx(nbytes, rel=0.02), key
-    built, recorded_peak = found.allocated_bytes
-    assert built == pytest.approx(
-        recorded_peak * (1 + PEAK.get(name, 0.0)), rel=0.01 if name in PEAK else 0.02
-    )
 
 
 def totals(program: Program, events: list[int]) -> dict[str, float]:

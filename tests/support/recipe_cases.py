@@ -23,13 +23,14 @@ from windtunnel.program import file as program_file
 from windtunnel.program.program import Program
 from windtunnel.recipes.chunk import Part
 from windtunnel.recipes.fit.parts import MemoryParts
-from windtunnel.recipes.fit.training import training_memory
+from windtunnel.recipes.fit.replayed import replayed_memory
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layout import EagerCode, Layout, Recompute, Sharding
 from windtunnel.recipes.training import Unit, training_program, training_step
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_config import model_from_config
+from windtunnel.timeline.schedule import Schedule, order
 from windtunnel.units import MIB
 from windtunnel.validation.side_by_side import Totals, differences, last_step, totals
 
@@ -62,6 +63,9 @@ class Case:
     options: tuple[str, ...] = ()
     recompute: Recompute = Recompute.NONE
     expert: int = 1
+    tensor: int = 1
+    context: int = 1
+    pipeline: int = 1
     patches: int = 0
 
     @property
@@ -76,8 +80,11 @@ class Case:
         """Eight ways sharded, two sequences a card."""
         return Layout(
             cards=8,
-            global_batch=16,
-            micro_batch=2,
+            global_batch=16 // (self.tensor * self.context * self.pipeline),
+            micro_batch=2 // self.pipeline,
+            tensor=self.tensor,
+            context=self.context,
+            pipeline=self.pipeline,
             sequence=2048 if self.titan else 1024,
             expert=self.expert,
             sharding=Sharding.FSDP,
@@ -90,11 +97,13 @@ class Case:
     def built(self) -> Program:
         """One rank's step by recipe."""
         recipe = training_step(architecture_of(self.model, self.patches), self.layout)
-        return training_program(recipe, 0, [Unit(Part.FORWARD, 0, 0), Unit(Part.BACKWARD, 0, 0)])
+        plan = order(Schedule.ONE_F_ONE_B, self.pipeline, self.layout.micro_batches)
+        units = [Unit(Part(str(one.kind)), one.micro_batch, one.virtual) for one in plan.stages[0]]
+        return training_program(recipe, 0, units)
 
     def memory(self) -> MemoryParts:
         """What the fullest card holds by recipe."""
-        return training_memory(self.model, self.layout)
+        return replayed_memory(chip(CARD), self.model, self.layout, patches=self.patches)
 
     def recorded(self, folder: Path) -> Program:
         """One rank's steps as unmodified code ran them."""
@@ -145,6 +154,60 @@ CASES = {
         titan="deepseek_v3_16b_cut",
         options=("--parallelism.expert_parallel_degree", "4"),
         expert=4,
+    ),
+    "titan-selective": Case(
+        "Llama-3.1 8B, every second product kept",
+        "llama",
+        TITAN_LLAMA,
+        titan="llama3_8b_cut_selective",
+        recompute=Recompute.SELECTIVE_OPS,
+    ),
+    "titan-experts-selective": Case(
+        "DeepSeek-V2-Lite, EP 4, every second product kept",
+        "deepseek_v3",
+        TITAN_DEEPSEEK,
+        titan="deepseek_v3_16b_cut_selective",
+        options=("--parallelism.expert_parallel_degree", "4"),
+        expert=4,
+        recompute=Recompute.SELECTIVE_OPS,
+    ),
+    "titan-tensor": Case(
+        "Llama-3.1 8B, TP 2",
+        "llama",
+        TITAN_LLAMA,
+        titan="llama3_8b_cut",
+        options=("--parallelism.tensor_parallel_degree", "2"),
+        tensor=2,
+    ),
+    "titan-experts-tensor": Case(
+        "DeepSeek-V2-Lite, TP 2, EP 4",
+        "deepseek_v3",
+        TITAN_DEEPSEEK,
+        titan="deepseek_v3_16b_cut",
+        options=("--parallelism.tensor_parallel_degree", "2", "--parallelism.expert_parallel_degree", "4"),
+        tensor=2,
+        expert=4,
+    ),
+    "titan-context": Case(
+        "Llama-3.1 8B, CP 2",
+        "llama",
+        TITAN_LLAMA,
+        titan="llama3_8b_cut",
+        options=("--parallelism.context_parallel_degree", "2"),
+        context=2,
+    ),
+    "titan-pipeline": Case(
+        "Llama-3.1 8B, PP 2 (1F1B)",
+        "llama",
+        TITAN_LLAMA,
+        titan="llama3_8b_cut",
+        options=(
+            "--parallelism.pipeline_parallel_degree",
+            "2",
+            "--parallelism.pipeline_parallel_schedule",
+            "1F1B",
+        ),
+        pipeline=2,
     ),
 }
 

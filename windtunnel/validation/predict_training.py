@@ -16,9 +16,11 @@ import numpy as np
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
+from windtunnel.memory.settings import AllocatorSettings
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.training import TrainingPredictor
-from windtunnel.recipes.fit.parts import ACTIVATION_SPREAD
+from windtunnel.recipes.fit.parts import ACTIVATION_SPREAD, MemoryParts
+from windtunnel.recipes.fit.replayed import replayed_memory
 from windtunnel.recipes.fit.training import Adapters, training_memory
 from windtunnel.recipes.layout import HostLoad, Layout, Recompute, Sharding
 from windtunnel.recipes.training import training_step
@@ -201,7 +203,7 @@ def _memory(case: TrainingCase | None, row: Row, reason: str) -> Value:
         model = model_spec(row["model"])
         adapters = Adapters(rank=case.layout.adapter_rank) if case.layout.adapter_rank else None
         layout = _fitting(case, model, adapters)
-        parts = training_memory(model, layout, adapters=adapters)
+        parts = _parts(case, row, model, layout, adapters)
     except Incomplete as error:
         return Value(reason=f"{INCOMPLETE}: {error}")
     except WindtunnelError as error:
@@ -215,6 +217,16 @@ def _memory(case: TrainingCase | None, row: Row, reason: str) -> Value:
     width = ACTIVATION_SPREAD * parts.modelled
     allocated = float(parts.allocated)
     return Value(allocated / GIB, (allocated - width) / GIB, (allocated + width) / GIB, counted)
+
+
+def _parts(
+    case: TrainingCase, row: Row, model: ModelSpec, layout: Layout, adapters: Adapters | None
+) -> MemoryParts:
+    """Replayed, but for adapters. TorchTitan's launcher sets expandable segments (since October 2024)."""
+    if adapters is not None:
+        return training_memory(model, layout, adapters=adapters)
+    settings = AllocatorSettings(expandable_segments=_framework(row) == "torchtitan")
+    return replayed_memory(chip(case.chip), model, layout, settings=settings)
 
 
 def _fitting(case: TrainingCase, model: ModelSpec, adapters: Adapters | None) -> Layout:

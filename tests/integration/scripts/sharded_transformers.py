@@ -18,7 +18,8 @@ dist.init_process_group("nccl")
 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 config = CONFIG_MAPPING[family](**sizes)
 kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-model = kind.from_config(config, dtype=torch.float32).cuda()
+with torch.device("meta"):  # as large models are built: nothing is on the card before it is shared out
+    model = kind.from_config(config, dtype=torch.float32)
 text = config.get_text_config()
 decoder = model.model.language_model if hasattr(model.model, "language_model") else model.model
 if "full" in sys.argv:
@@ -35,6 +36,10 @@ if not config.tie_word_embeddings:
     fully_shard(decoder.embed_tokens, mp_policy=policy)
     fully_shard([decoder.norm, model.lm_head], mp_policy=policy, reshard_after_forward=False)
 fully_shard(model, mp_policy=policy)
+model.to_empty(device="cuda")
+with torch.no_grad():
+    for parameter in model.parameters():
+        parameter.to_local().normal_(std=0.02)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 model.train()
 for _step in range(2):

@@ -177,3 +177,16 @@ def llama3_8b_cut() -> Trainer.Config:
     config = published()
     config.model_spec = model_registry("8B", attn_backend="flex")
     return _cut(config, layers=4, vocabulary=32000, batch=2, length=2048)
+
+
+def llama3_8b_cut_selective() -> Trainer.Config:
+    """Every second product and attention are kept, the rest computed again."""
+    config = llama3_8b_cut()
+    config.activation_checkpoint = SelectiveAC.Config()
+    return config
+
+
+def deepseek_v3_16b_cut_selective() -> Trainer.Config:
+    config = deepseek_v3_16b_cut()
+    config.activation_checkpoint = SelectiveAC.Config()
+    return config

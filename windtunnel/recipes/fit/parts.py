@@ -28,7 +28,8 @@ class MemoryParts:
             parameters.
         cache: keys and values. state: of recurrent layers.
         workspace: of the math libraries, inside the allocator.
-        pools: held by the allocator for other streams, and not in use at the peak.
+        pools: held by the allocator for other streams, and not in use at the peak, by count.
+        cached: all that the allocator holds beside live memory, where its events were replayed; None: counted.
         communication: buffers of the collective library, outside the allocator.
     """
 
@@ -42,6 +43,7 @@ class MemoryParts:
     workspace: int = 0
     pools: int = 0
     communication: int = 0
+    cached: int | None = None
 
     @property
     def counted(self) -> int:
@@ -61,6 +63,8 @@ class MemoryParts:
     @property
     def fragmentation(self) -> int:
         """Reserved but not allocated at the peak; engines allocate weights and caches once."""
+        if self.cached is not None:
+            return 0
         return int(FRAGMENTATION * (self.allocated if self.modelled_is_churn else self.modelled))
 
     @property
@@ -71,7 +75,12 @@ class MemoryParts:
     @property
     def reserved(self) -> int:
         """What the allocator holds, and buffers of the collective library."""
-        return self.allocated + self.pools + self.fragmentation + self.communication
+        return self.allocated + self.held + self.fragmentation + self.communication
+
+    @property
+    def held(self) -> int:
+        """Held by the allocator without being in use, as far as that is more than a factor."""
+        return self.pools if self.cached is None else self.cached
 
     def estimate(self) -> Estimate:
         """The total on the card, context excluded, with its 80 % interval."""
@@ -80,7 +89,7 @@ class MemoryParts:
         total = float(self.reserved)
         counted = self.counted / total if total else 1.0
         shares = ((Source.CALIBRATED, self.fragmentation / total if total else 0.0),)
-        modelled = self.modelled + self.workspace + self.pools
+        modelled = self.modelled + self.workspace + self.held
         analytic = ((Source.ANALYTIC, counted + modelled / total if total else 1.0),)
         assumed = ((Source.ASSUMED, self.communication / total if total else 0.0),)
         low = max(float(self.counted), total - width - spread)
@@ -98,6 +107,7 @@ class MemoryParts:
             ("recurrent state", self.state),
             ("library workspace", self.workspace),
             ("pools of other streams", self.pools),
+            ("cached by the allocator", self.cached or 0),
             ("communication buffers", self.communication),
             ("fragmentation", self.fragmentation),
         ]

@@ -9,9 +9,11 @@ from functools import cached_property
 
 from windtunnel.estimate import Estimate
 from windtunnel.memory.overhead import communication_bytes, usable_bytes
+from windtunnel.memory.settings import AllocatorSettings
 from windtunnel.memory.workspace import blas_workspace_bytes
 from windtunnel.recipes.fit.inference import Deployment, inference_memory
 from windtunnel.recipes.fit.parts import MemoryParts
+from windtunnel.recipes.fit.replayed import replayed_memory
 from windtunnel.recipes.fit.training import Adapters, Optimizer, training_memory
 from windtunnel.recipes.layout import Layout, Precision, Recompute, Sharding
 from windtunnel.specs.model import ModelSpec
@@ -90,13 +92,16 @@ class FitQuestion:
             prefill_tokens=self.prefill_tokens,
         )
 
-    def parts(self) -> MemoryParts:
-        """Bytes by part on the fullest card."""
+    def parts(self, *, counted: bool = False) -> MemoryParts:
+        """Bytes by part on the fullest card. ``counted``: by formula also where buffers could be replayed."""
         if self.mode is Mode.INFER:
             parts = inference_memory(self.model, self.deployment())
             return _with_libraries(parts, self.chip, (self.tensor, self.pipeline, self.expert))
         adapters = self.adapters if self.mode is Mode.LORA else None
-        return training_on(self.chip, self.model, self.layout(), self.optimizer, adapters)
+        layout = self.layout()
+        if not counted and adapters is None:
+            return replayed_on(self.chip, self.model, layout, self.optimizer)
+        return training_on(self.chip, self.model, layout, self.optimizer, adapters)
 
 
 def training_on(
@@ -106,9 +111,23 @@ def training_on(
     optimizer: Optimizer = Optimizer.ADAMW,
     adapters: Adapters | None = None,
 ) -> MemoryParts:
-    """Bytes by part of a training step on the fullest card, with what libraries hold on ``chip``."""
-    degrees = (layout.tensor, layout.pipeline, layout.expert, layout.data_and_context)
-    return _with_libraries(training_memory(model, layout, optimizer, adapters), chip, degrees)
+    """Bytes by part of a training step on the fullest card, with what libraries hold on ``chip``; counted."""
+    return _with_libraries(training_memory(model, layout, optimizer, adapters), chip, _degrees(layout))
+
+
+def replayed_on(
+    chip: Chip,
+    model: ModelSpec,
+    layout: Layout,
+    optimizer: Optimizer = Optimizer.ADAMW,
+    settings: AllocatorSettings | None = None,
+) -> MemoryParts:
+    """The same by replaying the step's buffers."""
+    return _with_libraries(replayed_memory(chip, model, layout, optimizer, settings), chip, _degrees(layout))
+
+
+def _degrees(layout: Layout) -> tuple[int, ...]:
+    return layout.tensor, layout.pipeline, layout.expert, layout.data_and_context
 
 
 def _with_libraries(parts: MemoryParts, chip: Chip, degrees: Sequence[int]) -> MemoryParts:
@@ -117,14 +136,15 @@ def _with_libraries(parts: MemoryParts, chip: Chip, degrees: Sequence[int]) -> M
 
 @dataclass(frozen=True)
 class FitAnswer:
-    """Whether it fits."""
+    """Whether it fits. ``counted``: by formula only, for searches that ask often."""
 
     question: FitQuestion
+    counted: bool = False
 
     @cached_property
     def parts(self) -> MemoryParts:
         """Bytes by part."""
-        return self.question.parts()
+        return self.question.parts(counted=self.counted)
 
     @cached_property
     def total(self) -> Estimate:

@@ -1,4 +1,7 @@
-"""What to change so that it fits: every suggestion was computed to fit, up to its upper bound."""
+"""What to change so that it fits: every suggestion was computed to fit, up to its upper bound.
+
+Searches ask the formula, which takes a millisecond; what they find is then asked as the user would ask it.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ MOST_CARDS = 16384
 MOST_BATCH = 1 << 20
 
 
-def surely_fits(question: FitQuestion) -> bool:
+def surely_fits(question: FitQuestion, *, counted: bool = False) -> bool:
     """Whether even the upper bound fits; a layout that does not multiply up does not."""
     try:
-        answer = FitAnswer(question)
+        answer = FitAnswer(question, counted)
         return answer.total.high <= answer.usable
     except WindtunnelError:
         return False
@@ -41,7 +44,7 @@ def more_cards(question: FitQuestion) -> FitQuestion | None:
     cards = question.cards
     while cards <= MOST_CARDS:
         for candidate in _layouts(question, cards):
-            if surely_fits(candidate):
+            if surely_fits(candidate, counted=True) and surely_fits(candidate):
                 return candidate
         cards *= 2
     return None
@@ -49,17 +52,28 @@ def more_cards(question: FitQuestion) -> FitQuestion | None:
 
 def largest_batch(question: FitQuestion) -> int:
     """The largest batch that surely fits on the same cards; 0 if not even one does."""
-    if not surely_fits(replace(question, batch=1)):
+    batch = _largest_counted(question)
+    if question.mode is Mode.INFER:
+        return batch
+    while batch and not surely_fits(replace(question, batch=batch)):
+        batch -= max(1, batch // 16)
+    while batch < MOST_BATCH and surely_fits(replace(question, batch=batch + 1)):
+        batch += 1
+    return batch
+
+
+def _largest_counted(question: FitQuestion) -> int:
+    def fits(batch: int) -> bool:
+        return surely_fits(replace(question, batch=batch), counted=True)
+
+    if not fits(1):
         return 0
     low, high = 1, 2
-    while high <= MOST_BATCH and surely_fits(replace(question, batch=high)):
+    while high <= MOST_BATCH and fits(high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if surely_fits(replace(question, batch=middle)):
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
 

@@ -91,12 +91,23 @@ def training_memory(
 
     ``adapters``: train only these; the model's own weights are frozen and have no gradients.
     """
+    return max(_by_stage(model, layout, optimizer, adapters), key=lambda parts: parts.allocated)
+
+
+def fullest_stage(model: ModelSpec, layout: Layout, optimizer: Optimizer = Optimizer.ADAMW) -> int:
+    """The pipeline stage that needs most."""
+    found = [parts.allocated for parts in _by_stage(model, layout, optimizer, None)]
+    return found.index(max(found))
+
+
+def _by_stage(
+    model: ModelSpec, layout: Layout, optimizer: Optimizer, adapters: Adapters | None
+) -> list[MemoryParts]:
     split = stages(model, layout.pipeline, layout.first_layers_fewer, layout.last_layers_fewer)
-    found = [
+    return [
         _stage_memory(model, layout, optimizer, adapters, number, layers)
         for number, layers in enumerate(split)
     ]
-    return max(found, key=lambda parts: parts.allocated)
 
 
 def _stage_memory(

@@ -1,0 +1,1 @@
+"""What a training step allocates and frees, in order, without running it."""

@@ -1,0 +1,306 @@
+"""Two steps of one stage of a pipeline, or of a whole model under Megatron-LM's data parallelism, buffer by buffer.
+
+Under Megatron-LM parameters and gradients each lie in one buffer (``_ParamAndGradBuffer``); the parameters' first
+storages are freed when they move there. FP32 copies, and the optimizer's state from the first step on, are one tensor
+for each parameter. A micro-batch's activations live from its forward to its backward; the schedule says how many live
+at once.
+
+Under FSDP PyTorch's stages keep what they gathered for the next micro-batch, and sum gradients whole, in the type that
+reduces, until the last one (``PipelineStage.backward_maybe_with_nosync``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from windtunnel.program.program import Category, Phase
+from windtunnel.recipes.layout import Layout, Precision, Recompute, Sharding
+from windtunnel.recipes.memory import parts
+from windtunnel.recipes.memory.graph import (
+    Code,
+    Graph,
+    Value,
+    WeightGradients,
+    differentiate_again,
+)
+from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape
+
+STEPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A layer, or an end of the model.
+
+    ``expert_weights`` are shared out over other ranks than ``weights``. ``stands_in``: its products sum gradients by
+    themselves and leave one stand-in for each size, as Transformer Engine's do; the ends' leave none.
+    """
+
+    name: str
+    code: Code
+    weights: Sequence[int]
+    expert_weights: Sequence[int] = ()
+    checkpoints: bool = False
+    stands_in: bool = False
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one micro-batch has left of a chunk: for each block its graph, and its input where it runs again."""
+
+    graphs: list[tuple[Block, Graph, Value | None]] = field(default_factory=list)
+    result: list[Value] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class PipelinedStep:
+    """Writes the buffers of one stage.
+
+    Attributes:
+        chunks: blocks of each model chunk of the stage, in order.
+        state_bytes: of the optimizer, a parameter. is_first, is_last: stage of the model.
+        stream_elements: of what passes between stages.
+    """
+
+    tape: Tape
+    layout: Layout
+    chunks: Sequence[Sequence[Block]]
+    stage: int
+    state_bytes: int
+    stream_elements: int
+    placeholders: dict[int, Buffer] = field(default_factory=dict)
+    gathered: list[Buffer] = field(default_factory=list)
+    summed: dict[str, list[Buffer]] = field(default_factory=dict)
+
+    def run(self) -> list[Buffer]:
+        """Parameters and buffers, then steps; answers what stays."""
+        held = self._start()
+        self.tape.begin_step()
+        state: list[Buffer] = []
+        for _ in range(STEPS):
+            waiting: dict[tuple[int, int], Pass] = {}
+            if self.layout.sharding is Sharding.FSDP:
+                self._gather()
+            for forward, chunk, micro_batch in self._order():
+                if forward:
+                    waiting[chunk, micro_batch] = self._forward(chunk)
+                else:
+                    self._backward(waiting.pop((chunk, micro_batch)))
+            shards = self._reduce()
+            self.tape.phase, self.tape.scope = Phase.OPTIMIZER, "optimizer"
+            self._update(state)
+            self.tape.end_step(self.layout.tokens)
+            del shards
+        return held + state
+
+    def _start(self) -> list[Buffer]:
+        """Parameters of their own first, then in one buffer; gradients; FP32 copies of what this rank owns."""
+        tape, layout = self.tape, self.layout
+        full = layout.precision is Precision.FP32
+        eight_bit = layout.precision.is_fp8
+        width = parts.width_of(layout)
+        if layout.sharding is Sharding.FSDP:
+            return [
+                tape.allocate(
+                    _share(nbytes // width, ways) * parts.WIDE, "aten.empty", category=Category.PARAMETER
+                )
+                for nbytes, ways in self._parameters()
+            ]
+        sizes = [nbytes for nbytes, _ in self._parameters()]
+        first = [tape.allocate(nbytes, "aten.empty", category=Category.PARAMETER) for nbytes in sizes]
+        total = sum(sizes)
+        held: list[Buffer] = []
+        if layout.sharding is not Sharding.ZERO1:
+            held += first
+        elif not (eight_bit and layout.fp8_parameters):
+            held.append(self._buffer(total, Category.PARAMETER))
+        if eight_bit:  # 8-bit weights and their transposes
+            held += [
+                tape.allocate(nbytes // width, "cast", category=Category.PARAMETER)
+                for nbytes in (*sizes, *sizes)
+            ]
+        gradient = parts.WIDE if layout.reduce_in_fp32 or full else 2
+        held.append(self._buffer(total // width * gradient, Category.GRADIENT))
+        del first
+        if not full:
+            for nbytes, ways in self._parameters():
+                own = -(-nbytes // (width * ways)) * parts.WIDE
+                held.append(tape.allocate(own, "aten.clone", category=Category.OPTIMIZER_STATE))
+        return held
+
+    def _gather(self) -> None:
+        """Parameters of the whole stage, block by block."""
+        width = parts.width_of(self.layout)
+        self.tape.phase = Phase.FORWARD
+        for block, ways in self._blocks():
+            self.tape.scope = block.name
+            weights = (*block.weights, *block.expert_weights)
+            whole = sum(_share(nbytes // width, ways) for nbytes in weights) * ways * width
+            buffer = self.tape.allocate(whole, "aten.empty", GATHER, Category.COMMUNICATION)
+            self.gathered += [
+                self.tape.allocate(nbytes, "fsdp.split", category=Category.COMMUNICATION)
+                for nbytes in weights
+            ]
+            del buffer
+
+    def _sum(self, block: Block) -> None:
+        """Gradients of a block, whole, from its first backward on."""
+        if self.layout.sharding is not Sharding.FSDP or block.name in self.summed:
+            return
+        width = parts.width_of(self.layout)
+        reduced = parts.WIDE if self.layout.reduce_in_fp32 else width
+        self.summed[block.name] = [
+            self.tape.allocate(nbytes // width * reduced, "aten._to_copy", category=Category.GRADIENT)
+            for nbytes in (*block.weights, *block.expert_weights)
+        ]
+
+    def _reduce(self) -> list[Buffer]:
+        """Shards of gradients, and parameters given back."""
+        width = parts.width_of(self.layout)
+        reduced = parts.WIDE if self.layout.reduce_in_fp32 else width
+        shards = []
+        for block, ways in reversed(list(self._blocks())) if self.summed else ():
+            share = sum(_share(nbytes // width, ways) for nbytes in (*block.weights, *block.expert_weights))
+            buffer = self.tape.allocate(share * ways * reduced, "aten.empty", category=Category.COMMUNICATION)
+            self.summed.pop(block.name)
+            shards.append(self.tape.allocate(share * parts.WIDE, "aten.empty", REDUCE, Category.GRADIENT))
+            del buffer
+        self.gathered.clear()
+        return shards
+
+    def _blocks(self) -> Iterator[tuple[Block, int]]:
+        """Blocks of the stage, and over how many ranks FSDP shares out their parameters."""
+        for blocks in self.chunks:
+            for block in blocks:
+                yield block, self.layout.shards
+
+    def _buffer(self, nbytes: int, category: Category) -> Buffer:
+        return self.tape.allocate(nbytes, "aten.zeros", category=category)
+
+    def _parameters(self) -> Iterator[tuple[int, int]]:
+        """Bytes of each parameter, and over how many ranks its optimizer state is shared out."""
+        layout = self.layout
+        ways, expert_ways = layout.data_and_context, layout.expert_data
+        if layout.sharding is Sharding.DDP:
+            ways = expert_ways = 1
+        elif layout.sharding is Sharding.FSDP:
+            ways = layout.shards
+            expert_ways = max(1, layout.expert_data * layout.shards // layout.data_and_context)
+        for blocks in self.chunks:
+            for block in blocks:
+                for nbytes in block.weights:
+                    yield nbytes, ways
+                for nbytes in block.expert_weights:
+                    yield nbytes, expert_ways
+
+    def _update(self, state: list[Buffer]) -> None:
+        width = parts.width_of(self.layout)
+        if not state:
+            for nbytes, ways in self._parameters():
+                own = -(-nbytes // (width * ways)) * parts.WIDE
+                for _ in range(self.state_bytes // parts.WIDE):
+                    made = self.tape.allocate(own, "aten.zeros_like", category=Category.OPTIMIZER_STATE)
+                    state.append(made)
+        if (
+            self.layout.sharding is not Sharding.FSDP
+            and not self.layout.reduce_in_fp32
+            and width != parts.WIDE
+        ):
+            copies = [
+                self.tape.allocate(-(-nbytes // (width * ways)) * parts.WIDE, "aten._to_copy")
+                for nbytes, ways in self._parameters()
+            ]
+            del copies
+
+    def _order(self) -> Iterator[tuple[bool, int, int]]:
+        """(forward, chunk, micro-batch) of a step: enough of it to come to the fullest moment and back.
+
+        1F1B, interleaved where there are several chunks (arXiv 2104.04473); GPipe: all forward first.
+        """
+        layout, stage, chunks = self.layout, self.stage, len(self.chunks)
+        count = layout.micro_batches * chunks
+        warm_up = min(count, layout.pipeline - stage)
+        if chunks > 1:
+            warm_up = min(count, 2 * (layout.pipeline - stage - 1) + (chunks - 1) * layout.pipeline + 1)
+        if layout.schedule == "gpipe":
+            warm_up = count
+        shown = min(count, warm_up + chunks)
+        forward = [self._unit(number) for number in range(shown)]
+        yield from ((True, chunk, micro_batch) for chunk, micro_batch in forward[:warm_up])
+        done = [self._unit(number, backward=True) for number in range(count)]
+        known = set(forward)
+        later = iter(forward[warm_up:])
+        for chunk, micro_batch in (unit for unit in done if unit in known):
+            yield False, chunk, micro_batch
+            following = next(later, None)
+            if following is not None:
+                yield True, *following
+
+    def _unit(self, number: int, *, backward: bool = False) -> tuple[int, int]:
+        """The chunk and micro-batch of the ``number``-th pass of a stage."""
+        stages, chunks = self.layout.pipeline, len(self.chunks)
+        group, place = divmod(number, stages * chunks)
+        chunk, within = divmod(place, stages)
+        return (chunks - 1 - chunk if backward else chunk), group * stages + within
+
+    def _forward(self, chunk: int) -> Pass:
+        tape, layout = self.tape, self.layout
+        tape.phase, tape.scope = Phase.FORWARD, "received"
+        done = Pass()
+        width = parts.width_of(layout)
+        if self.stage == 0 and chunk == 0:
+            x = Value(tape.allocate(layout.tokens * 8, "ids", category=Category.INPUT), layout.tokens, 8)
+        else:
+            elements = self.stream_elements
+            received = tape.allocate(elements * width, "c10d.recv")
+            x = Value(received, elements, width)
+            del received
+        for block in self.chunks[chunk]:
+            tape.scope = block.name
+            mode = WeightGradients.NONE if block.stands_in else WeightGradients.SUMMED
+            graph = Graph(
+                tape,
+                saves=not block.checkpoints,
+                keeps=selective(layout),
+                weights=mode,
+                placeholders=self.placeholders,
+            )
+            saved = x if block.checkpoints else None
+            x = block.code(graph, x if block.checkpoints else graph.leaf(x))
+            done.graphs.append((block, graph, saved))
+            del saved, graph
+        if self.stage == layout.pipeline - 1 and chunk == len(self.chunks) - 1:
+            done.result.append(x)
+        return done  # what goes to the next stage is given back as soon as it is sent
+
+    def _backward(self, done: Pass) -> None:
+        tape = self.tape
+        tape.phase, tape.scope = Phase.BACKWARD, "received"
+        last = bool(done.result)
+        done.result.clear()
+        nbytes = parts.WIDE if last else self.stream_elements * parts.width_of(self.layout)
+        gradient = [tape.allocate(nbytes, "c10d.recv")]
+        while done.graphs:
+            block, graph, saved = done.graphs.pop()
+            tape.scope = block.name
+            if saved is None:
+                gradient = graph.backward(gradient)
+            else:
+                gradient = differentiate_again(graph, block.code, saved, gradient)
+            self._sum(block)
+            del saved, graph
+
+
+def selective(layout: Layout) -> bool:
+    """Whether single operations are computed again, and others kept."""
+    return layout.recompute in (Recompute.SELECTIVE_OPS, Recompute.SELECTIVE_PRODUCTS)
+
+
+def _share(elements: int, ways: int) -> int:
+    return -(-elements // ways)
+
+
+def checkpoints(layout: Layout) -> bool:
+    """Whether whole layers are computed again."""
+    return layout.recompute not in (Recompute.NONE, Recompute.SELECTIVE)
