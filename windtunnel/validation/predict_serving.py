@@ -1,7 +1,7 @@
 """Every row of a serving table as prediction or refusal.
 
 Rows are rebuilt by `serving_rows`, which leaves out rows that measured nothing; here every measured cell is
-replaced by 1 before, so that no prediction can depend on what was measured. Figures come without intervals.
+replaced by 1 before, so that no prediction can depend on what was measured.
 """
 
 from __future__ import annotations

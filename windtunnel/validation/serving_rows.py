@@ -1,9 +1,10 @@
 """Published serving measurements that can be rebuilt, predicted by the native engine. Nothing is fitted here.
 
-Kept: rows whose model, card, precision, layout and lengths are stated. Left out, with the reason: FP4 (no priced
-kernel path), pipelines, production averages of unknown mixes, drafts of unknown acceptance. A row's limits that
-the source does not state are the engine's defaults (2,048 sequences, 8,192 tokens a step, 95 % of memory), the
-same for all rows. The baseline is dumb on purpose: half of the roofline at the largest batch that fits.
+Kept: rows whose model, card, precision, layout and lengths are stated. Refused, with the reason: 4-bit weights with
+16-bit products (no priced kernel path), pipelines but MLPerf's, production averages of unknown mixes, drafts of unknown
+acceptance. A row's limits that the source does not state are the engine's defaults (2,048 sequences, 8,192 tokens a
+step, 95 % of memory), the same for all rows. The baseline is dumb on purpose: half of the roofline at the largest batch
+that fits.
 """
 
 from __future__ import annotations
@@ -51,30 +52,6 @@ class ServingRow:
     baseline: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A row that cannot be rebuilt, and why."""
-
-    row: str
-    why: str
-
-
-def compare(folder: Path, every: int = 1) -> tuple[list[ServingRow], list[LeftOut]]:
-    """Rows of the three published tables in ``folder``; ``every``: of the large one, each so-manieth only."""
-    rows: list[ServingRow] = []
-    out: list[LeftOut] = []
-    for name in ("infer_trtllm_overview", "infer_trtllm_online", "infer_published_misc"):
-        table = read_table(folder / f"{name}.csv")
-        step = every if name.endswith("overview") else 1
-        for record in list(_records(table))[::step]:
-            try:
-                rows += _online(record) if name.endswith("online") else _one(record)
-            except (WindtunnelError, KeyError, ValueError) as error:
-                why = error.what if isinstance(error, WindtunnelError) else str(error).strip("'")
-                out.append(LeftOut(record["row_id"], why))
-    return rows, out
 
 
 def published(file: Path, model: str) -> Iterator[tuple[str, ServingRow]]:
@@ -329,25 +306,3 @@ def half_roofline(found: Deployment, prompt: int, output: int, batch: int) -> fl
     decode = 0.5 * roofline.decode_tokens_per_s_per_card(found, batch / layout.data, prompt + output / 2)
     prefill = 0.5 * roofline.prefill_tokens_per_s_per_card(found, prompt)
     return 1 / (1 / decode + prompt / output / prefill)
-
-
-def median_errors(rows: Sequence[ServingRow]) -> dict[str, tuple[int, float, float]]:
-    """By kind and figure: rows, median absolute relative error, the same of the baseline."""
-    groups: dict[str, list[ServingRow]] = {}
-    for row in rows:
-        if row.measured > 0:
-            groups.setdefault(f"{row.kind}, {row.what}", []).append(row)
-    return {
-        name: (
-            len(group),
-            _median([abs(row.predicted / row.measured - 1) for row in group]),
-            _median([abs(row.baseline / row.measured - 1) for row in group]),
-        )
-        for name, group in groups.items()
-    }
-
-
-def _median(values: list[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

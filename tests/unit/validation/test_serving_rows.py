@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from windtunnel.validation.serving_rows import ServingRow, compare, median_errors
+from windtunnel.validation.folder import predict_folder
+from windtunnel.validation.serving_rows import published
 
 COLUMNS = (
     "row_id", "model", "gpu", "num_gpus", "framework", "precision", "tensor_parallel", "pipeline_parallel",
@@ -27,24 +26,28 @@ def write(folder: Path, name: str, rows: tuple[tuple[object, ...], ...]) -> None
     (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_rows_are_rebuilt_or_left_out(tmp_path: Path) -> None:
-    write(tmp_path, "infer_published_misc.csv", ROWS)
-    for name in ("infer_trtllm_overview.csv", "infer_trtllm_online.csv"):
-        write(tmp_path, name, (("z", "Other", "H20 96GB", *ROWS[0][3:]),))
-    rows, out = compare(tmp_path)
-    assert [row.row for row in rows] == ["a", "b"]
-    assert {entry.row: entry.why for entry in out} == {
+def test_rows_are_rebuilt_or_refused_with_a_reason(tmp_path: Path) -> None:
+    other = ("z", "Other", "H20 96GB", *ROWS[0][3:])
+    write(tmp_path, "infer_published_misc.csv", (*ROWS, other))
+    [(_, parts)] = predict_folder(tmp_path)
+    found = {name: (part, place) for part in parts for place, name in enumerate(part.row_id)}
+    reasons = {name: part.reason.partition(": ")[2] for name, (part, _) in found.items()}
+    assert reasons == {
+        "a": "",
+        "b": "",
         "z": "model not in the catalogue",
         "c": "NVIDIA H20 96 GB has no FP4 matrix units",
         "d": "card not in the catalogue",
         "e": "pipeline parallel",
     }
-    decode, prefill = rows
     # a figure per card of the right order: memory bound below, compute bound above
-    assert 500 < decode.predicted < 6000
-    assert 3000 < prefill.predicted < 2 * prefill.baseline
+    decode, prefill = (part.value[place] for part, place in (found["a"], found["b"]))
+    assert 500 < decode < 6000
+    assert 3000 < prefill < 2 * found["b"][0].baseline[found["b"][1]]
 
 
-def test_medians() -> None:
-    rows = [ServingRow(str(n), "k", "w", 100.0, 100.0 + n, 50.0, 90.0, 110.0) for n in (10, -20, 40)]
-    assert median_errors(rows) == {"k, w": (3, pytest.approx(0.2), pytest.approx(0.5))}
+def test_published_deployments_are_told_in_words(tmp_path: Path) -> None:
+    write(tmp_path, "infer_published_misc.csv", ROWS)
+    [(words, row), (more, _)] = published(tmp_path / "infer_published_misc.csv", "Qwen")
+    assert (words, more) == ("x, 1 × H20, decode, 4,096 tokens", "x, 1 × H20, prefill, 4,096 tokens")
+    assert row.low < row.predicted < row.high
