@@ -3,7 +3,7 @@
 A step is a sum of parts, each priced where it is needed and kept:
 
     step = graph launch + layers without their attention cores (tokens) + output head (sequences)
-         + decode core (sequences, mean context) + prefill core (new tokens, context) of every chunk
+         + decode core (sequences, mean context) + prefill core (new tokens, context) of every chunk, floors once
 
 Layers of equal shape are priced once. Decode steps up to the largest captured graph are padded to the next
 captured size, as engines do; other token counts are straight lines between points 19 % apart. Attention of a
@@ -37,6 +37,8 @@ from windtunnel.serving.request import Request
 from windtunnel.specs.cluster import Cluster
 
 TOKENS_MAX, CONTEXT_MAX = 1 << 20, 1 << 21
+SHORTEST = 16
+"""Tokens of the shortest chunk of a prompt that is priced: the floors of the attention kernels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +92,11 @@ class StepTime:
         self._decode_dense = _Dense(self, sorted({*captured(), *tokens}), decodes=True)
         self._mixed_dense = _Dense(self, tokens, decodes=False)
         self._head = Line(tokens, self._head_s)
-        self._contexts = geometric(16, CONTEXT_MAX, 2)
+        self._contexts = geometric(SHORTEST, CONTEXT_MAX, 2)
         self._decode_cores: dict[int, Line] = {}
         self._prefill_cores: dict[int, Line] = {}
         self._batches = Line(sorted({*captured(), *tokens}), lambda _: 0.0)
-        self._chunk_points = Line(geometric(16, CONTEXT_MAX, 4), lambda _: 0.0)
+        self._chunk_points = Line(geometric(SHORTEST, CONTEXT_MAX, 4), lambda _: 0.0)
         self._slopes: dict[tuple[int, int], tuple[float, float]] = {}
 
     def decode_s(self, decodes: int, contexts: int) -> float:
@@ -123,6 +125,10 @@ class StepTime:
         verified = decodes * (1 + drafted)
         tokens = verified + sum(new for new, _ in chunks)
         core = sum(self.prefill_core_s(new, context) for new, context in chunks)
+        if (
+            len(chunks) > 1
+        ):  # kernels take prompts of any lengths together: what one costs however short is paid once
+            core -= (len(chunks) - 1) * self.prefill_core_s(SHORTEST, 0)
         if decodes:
             core += self._decode_core_s(decodes, contexts / decodes)
         around = self._launch_s + self._head.at(verified + len(chunks))

@@ -20,8 +20,8 @@ CORRELATED = 0.5**0.5
 """``estimate.total`` with correlation 0.5 and many small parts: the root of a half of the summed widths."""
 ENGINE_SPREAD = 0.20
 """Half-width in logarithms of seconds. Of the 45 calibration rows of ``infer_trtllm_overview`` 39 run kernels that
-engines still have, 31 of these lie inside; six ran TensorRT-LLM 0.6's decode attention for grouped queries, which read
-the cache once a query head and was replaced in 0.7: they took 1.5 to 2.1 times as long as today's kernels would.
+engines still have, 30 of these lie inside; six ran TensorRT-LLM 0.6's decode attention for grouped queries, which read
+the cache once a query head and was replaced in 0.7: they took 1.6 to 2.2 times as long as today's kernels would.
 """
 ASSUMED_SPREAD = 0.10
 """The same for each thing that a measurement does not state and a default was taken for (assumed)."""

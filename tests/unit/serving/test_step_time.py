@@ -49,6 +49,14 @@ def test_prefill_between_points(name: str, new: int, context: int) -> None:
     assert step.mixed_s(0, 0, [(new, context)]) == pytest.approx(exact.device, rel=0.06)
 
 
+@pytest.mark.parametrize("name", ["dense", "tensor parallel", "wide experts"])
+@pytest.mark.parametrize(("count", "new"), [(64, 128), (28, 294), (4, 2048)])
+def test_prompts_of_one_step_share_their_kernels(name: str, count: int, new: int) -> None:
+    step = step_time(name)
+    exact = step.exact([Batch(sequences=count, new=new)])
+    assert step.mixed_s(0, 0, [(new, 0)] * count) == pytest.approx(exact.device, rel=0.08)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_more_work_takes_longer(name: str) -> None:
     step = step_time(name)
