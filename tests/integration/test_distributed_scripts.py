@@ -130,6 +130,17 @@ def test_zero_bubble_has_a_smaller_bubble(tmp_path: Path) -> None:
     assert shares["ZBVZeroBubble"] < shares["1F1B"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("schedule", "bubble"), [("1F1B", 3 / 11), ("DualPipeV", 6 / 54)])
+def test_bubbles_are_those_of_the_formulas(tmp_path: Path, schedule: str, bubble: float) -> None:
+    """4 cards, 8 micro-batches, kernels long enough to count: 3 (F + B) of 11, and (4 - 1) (F + 2 B - 3 W) of a
+    step of 8 x 2 (F + B), in which F, and B's two halves, take the same time."""
+    run = ("--steps", "1", "--on", "mtt-s5000:4", script("pipeline.py"), "4", schedule, "4096")
+    answer = windtunnel(tmp_path, *run, timeout_s=900)
+    idle = [(row["bubble_s"] + row["exposed_comm_s"]) / row["step_time_s"] for row in answer["ranks"]]
+    assert sum(idle) / len(idle) == pytest.approx(bubble, abs=0.05)
+
+
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_two_real_ranks_lose_nothing(tmp_path: Path, kind: str) -> None:
     def losses(on: str) -> list[str]:

@@ -27,6 +27,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _LAUNCHERS = (_PACKAGE + "cli" + os.sep, _PACKAGE + "align" + os.sep)
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _SITE = sysconfig.get_path("purelib") + os.sep
+_BACKPORT = _SITE + "typing_extensions.py"  # wraps what PyTorch calls deprecated
 
 NO_LINE = SourceLine("<outside the script>", 0)
 
@@ -36,7 +37,7 @@ def is_user_code(code: CodeType) -> bool:
     name = code.co_filename
     if name.startswith((_TORCH, _CAPTURE, *_LAUNCHERS)) or name.startswith("<"):
         return name in ("<stdin>", "<string>")
-    return not name.startswith(_STDLIB) or name.startswith(_SITE)
+    return name != _BACKPORT and (not name.startswith(_STDLIB) or name.startswith(_SITE))
 
 
 class Context:

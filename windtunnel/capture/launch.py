@@ -12,6 +12,7 @@ import io
 import os
 import runpy
 import sys
+import sysconfig
 import traceback
 import types
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,7 @@ from windtunnel.capture.virtual_time import virtual_time
 from windtunnel.errors import WindtunnelError
 from windtunnel.program.program import Outcome, Program
 
+_LIBRARIES = ("<frozen", *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _WANTS_RANKS = "environment variable RANK expected"  # torch.distributed's words, outside a launcher
 _ALONE = "the script is distributed: say on how many cards, as --on mtt-s5000:8"
@@ -197,8 +199,9 @@ def script_traceback(error: BaseException) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """``file:line`` of the innermost frame that is not ours."""
-    frames = list(_their_frames(traceback.extract_tb(error.__traceback__)))
+    """``file:line`` of the innermost frame of the user's own; of a library's where there is none."""
+    theirs = list(_their_frames(traceback.extract_tb(error.__traceback__)))
+    frames = [frame for frame in theirs if not frame.filename.startswith(_LIBRARIES)] or theirs
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 

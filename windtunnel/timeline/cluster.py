@@ -196,10 +196,7 @@ class ClusterReplay:
         )
 
     def _line(self, arrival: _Arrival) -> str:
-        program = self._representatives.programs[arrival.rank]
-        rank = self.ranks[arrival.rank]
-        site = program.site(int(rank.sites[arrival.position % max(1, len(rank.sites))]))
-        return str(program.lines[site.line]) if program.lines else "unknown line"
+        return _line_of(self._representatives, arrival)
 
     def _standing(self, number: int) -> str:
         for arrivals in self._arrived.values():
@@ -222,9 +219,14 @@ def _ranks(numbers: Sequence[int], names: Sequence[int]) -> str:
     return ", ".join(f"rank {names[number]}" for number in numbers)
 
 
+def _line_of(who: Representatives, arrival: _Arrival) -> str:
+    program = who.programs[arrival.rank]
+    return str(program.lines[program.site(arrival.site).line]) if program.lines else "unknown line"
+
+
 def _disagreement(who: Representatives, first: _Arrival, second: _Arrival) -> WindtunnelError:
     def said(arrival: _Arrival) -> str:
-        return f"{arrival.meeting.kind} of {arrival.meeting.nbytes} bytes"
+        return f"{arrival.meeting.kind} of {arrival.meeting.nbytes} bytes at {_line_of(who, arrival)}"
 
     return WindtunnelError(
         "E212",

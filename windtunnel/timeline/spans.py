@@ -68,7 +68,7 @@ def critical_path(timeline: StepTimeline) -> npt.NDArray[np.bool_]:
 
 def joint_critical_path(timelines: Sequence[StepTimeline]) -> list[npt.NDArray[np.bool_]]:
     """The same for ranks that were replayed together: what starts where an interval of another rank ends, and
-    hung on nothing of its own rank, hung on that one."""
+    where none of its own does, hung on that one, before it hung on the host."""
     starts = np.concatenate([timeline.start_s for timeline in timelines])
     ends = np.concatenate([timeline.end_s for timeline in timelines])
     critical = np.zeros(len(starts), dtype=bool)
@@ -86,8 +86,10 @@ def joint_critical_path(timelines: Sequence[StepTimeline]) -> list[npt.NDArray[n
         path: set[int] = set()  # Python's own containers: one look at each interval of a long path
         while current >= 0 and current not in path:
             path.add(current)
-            found = own[bisect.bisect_right(first, current) - 1].cause(current)
-            current = found if found >= 0 else of_others[current]
+            rank = own[bisect.bisect_right(first, current) - 1]
+            found = rank.ended_before(current)
+            found = of_others[current] if found < 0 else found
+            current = rank.awaited_before(current) if found < 0 else found
         critical[list(path)] = True
     return [critical[begin:end] for begin, end in pairwise(offsets.tolist())]
 
@@ -106,13 +108,15 @@ class _Own:
         ).tolist()
         self._positions = timeline.position.tolist()
 
-    def cause(self, number: int) -> int:
-        """The interval, or -1."""
-        number -= self._offset
-        found = self._before[number]
-        if found < 0:
-            place = bisect.bisect_left(self._waits, (self._positions[number],)) - 1
-            found = self._awaited[place] if place >= 0 else -1
+    def ended_before(self, number: int) -> int:
+        """The interval at whose end this one starts, or -1."""
+        found: int = self._before[number - self._offset]
+        return found + self._offset if found >= 0 else -1
+
+    def awaited_before(self, number: int) -> int:
+        """The interval that the host last waited for before it came to this one, or -1."""
+        place = bisect.bisect_left(self._waits, (self._positions[number - self._offset],)) - 1
+        found: int = self._awaited[place] if place >= 0 else -1
         return found + self._offset if found >= 0 else -1
 
 

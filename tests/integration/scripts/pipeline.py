@@ -1,4 +1,4 @@
-"""Pipeline schedules of PyTorch: number of stages, name of the schedule."""
+"""Pipeline schedules of PyTorch: number of stages, name of the schedule, width (512: all launches and no work)."""
 
 import os
 import sys
@@ -14,6 +14,7 @@ rank, world = dist.get_rank(), dist.get_world_size()
 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 pp = int(sys.argv[1])
 name = sys.argv[2]
+width = int(sys.argv[3]) if len(sys.argv) > 3 else 512
 mesh = init_device_mesh("cuda", (pp, world // pp), mesh_dim_names=("pp", "dp"))
 group = mesh["pp"].get_group()
 stage_rank = mesh["pp"].get_local_rank()
@@ -30,14 +31,14 @@ if style == "v":
 class Part(nn.Module):
     def __init__(self, i):
         super().__init__()
-        self.emb = nn.Embedding(1000, 512) if i == 0 else None
+        self.emb = nn.Embedding(1000, width) if i == 0 else None
         self.body = nn.Sequential(
             *[
-                nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512, bias=False))
+                nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width, bias=False))
                 for _ in range(2)
             ]
         )
-        self.head = nn.Linear(512, 1000) if i == n - 1 else None
+        self.head = nn.Linear(width, 1000) if i == n - 1 else None
 
     def forward(self, x):
         if self.emb is not None:

@@ -31,8 +31,8 @@ from windtunnel.timeline.predict import predict
 from windtunnel.timeline.prices import Act, OpPrice
 from windtunnel.timeline.rows import module_pattern
 from windtunnel.timeline.sites import SiteTable
-from windtunnel.timeline.spans import critical_path
-from windtunnel.timeline.step import replay_step, step_seconds
+from windtunnel.timeline.spans import critical_path, joint_critical_path
+from windtunnel.timeline.step import StepTimeline, replay_step, step_seconds
 
 F = Phase.FORWARD
 INTERVALS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=20)
@@ -84,6 +84,22 @@ def test_the_critical_path_goes_through_what_the_host_waited_for() -> None:
     timeline = replay_step(table, np.array([long, sync, short]), StepKind.FORWARD, 0.0)
     assert critical_path(timeline).tolist() == [True, True]
     assert timeline.waits == ((1, 0.1, 5.1),)
+
+
+def test_a_rank_that_waited_for_another_hung_on_it_before_it_hung_on_the_host() -> None:
+    """A reduction that starts when the late rank comes; the early one's host had waited long before."""
+
+    def rank(
+        begins: list[float], ends: list[float], waits: tuple[tuple[int, float, float], ...]
+    ) -> StepTimeline:
+        numbers = np.arange(len(begins))
+        return StepTimeline(6.0, numbers, numbers, np.array(begins), np.array(ends), waits, ())
+
+    late = rank([0.0, 5.0], [5.0, 6.0], ())
+    early = rank([0.0, 1.5, 5.0], [1.0, 2.0, 6.0], ((1, 0.0, 1.0),))
+    on_late, on_early = joint_critical_path([late, early])
+    assert on_late[0]
+    assert not on_early[:2].any()
 
 
 def test_a_training_step_hides_the_host_behind_the_step_before() -> None:

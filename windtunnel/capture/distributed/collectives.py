@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from windtunnel.capture.describe import OpInfo
-from windtunnel.capture.distributed import groups, peers, real, reduce_ops, rendezvous, work
+from windtunnel.capture.distributed import groups, peers, real, reduce_ops, rendezvous, sizes, work
 from windtunnel.capture.meta import Meta, contiguous, meta_of
 from windtunnel.capture.tensor import VirtualTensor, fresh
 
@@ -51,6 +51,7 @@ def _eager(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[str, 
     given = {**dict(zip(info.names, args)), **kwargs}
     group = groups.unboxed(given["process_group"])
     outputs, inputs = _sides(given)
+    sizes.check(name, inputs, outputs, group.size(), given)
     async_op = bool(given.get("async_op", True))
     on_card = any(isinstance(tensor, VirtualTensor) for tensor in (*inputs, *outputs))
     number = _record(state, name, group, inputs, outputs, given, async_op) if on_card else work.ON_THE_HOST
@@ -137,10 +138,9 @@ def _answer(
 ) -> None:
     """What the outputs hold afterwards: what the ranks that are recorded bring, and of others one's own."""
     meeting = rendezvous.current()
-    ranks = [] if meeting is None else torch.distributed.get_process_group_ranks(group)
-    if meeting is not None and len(ranks) > 1:
+    if meeting is not None and group.size() > 1:
         if name == "barrier":
-            meeting.barrier(ranks)
+            meeting.barrier(group)
             return
         decisive = outputs if name.startswith("scatter") else inputs  # what every rank has
         if real.travels(decisive, is_exchange=name.startswith(real.EXCHANGES)):
@@ -148,23 +148,25 @@ def _answer(
                 real.answer(name, group, outputs, inputs, given, reduction)
                 return
             if not name.startswith("broadcast"):
-                meeting.pass_by(ranks)
-            elif _broadcast(meeting, ranks, name, outputs, given):
+                meeting.pass_by(group)
+            elif _broadcast(meeting, group, name, outputs, given):
                 return
+        elif meeting.everybody:  # a barrier shows whether all have issued as many before it
+            meeting.pass_by(group)
     factor = group.size() if reduction == "SUM" and given.get("reduce_op") is not None else 1
     _as_if_all_were_like_this(outputs, inputs, factor)
 
 
 def _broadcast(
     meeting: rendezvous.Rendezvous,
-    ranks: list[int],
+    group: Any,
     name: str,
     tensors: list[torch.Tensor],
     given: dict[str, Any],
 ) -> bool:
     """Write what the root has, where it is recorded."""
-    root = ranks[int(given.get("root_rank", given.get("src", 0)))]
-    found = meeting.root(ranks, root, name, real.host_values(tensors))
+    root = rendezvous.ranks_of(group)[int(given.get("root_rank", given.get("src", 0)))]
+    found = meeting.root(group, root, name, real.host_values(tensors))
     if found is rendezvous.NOBODY_THERE:
         return False
     if found is None:
@@ -224,6 +226,7 @@ def _functional(state: State, info: OpInfo, args: tuple[Any, ...], kwargs: dict[
     group = groups.by_name(given["group_name"])
     given["process_group"] = group
     inputs = tree_leaves(given.get("input", given.get("inputs", given.get("tensor"))))
+    sizes.check(name, inputs, None, group.size(), given)
     outputs = _functional_outputs(name, given, inputs, group.size())
     if name in ("isend", "irecv"):
         name = name.removeprefix("i")

@@ -28,22 +28,22 @@ def _note(what: str) -> None:
     )
 
 
-def _ranks(group: Any) -> list[int]:
-    return dist.get_process_group_ranks(group if group is not None else c10d._get_default_group())
+def _group(group: Any) -> Any:
+    return group if group is not None else c10d._get_default_group()
 
 
 def _root(group: Any, rank: int | None, group_rank: int | None) -> int:
     """The root's number in the world."""
-    return int(rank or 0) if group_rank is None else _ranks(group)[group_rank]
+    return int(rank or 0) if group_rank is None else rendezvous.ranks_of(_group(group))[group_rank]
 
 
 def _everybodys(what: str, obj: Any, group: Any) -> list[Any] | None:
     """What each rank of the group has; None where they are not all recorded, and one's own is all there is."""
     meeting = rendezvous.current()
     if meeting is not None and meeting.everybody:
-        return meeting.all(_ranks(group), what, obj)
+        return meeting.all(_group(group), what, obj)
     if meeting is not None:
-        meeting.pass_by(_ranks(group))
+        meeting.pass_by(_group(group))
     _note(what)
     return None
 
@@ -51,7 +51,7 @@ def _everybodys(what: str, obj: Any, group: Any) -> list[Any] | None:
 def _of_root(what: str, objects: Any, group: Any, root: int) -> Any:
     """What the root has, or ``NOBODY_THERE``."""
     meeting = rendezvous.current()
-    found = rendezvous.NOBODY_THERE if meeting is None else meeting.root(_ranks(group), root, what, objects)
+    found = rendezvous.NOBODY_THERE if meeting is None else meeting.root(_group(group), root, what, objects)
     if found is rendezvous.NOBODY_THERE:
         _note(what)
     return found
@@ -82,4 +82,4 @@ def _scatter(
     found = _of_root("scatter_object_list", inputs, group, _root(group, src, group_src))
     given = inputs if found is rendezvous.NOBODY_THERE else found
     if given:
-        output[0] = given[_ranks(group).index(dist.get_rank())]
+        output[0] = given[dist.get_rank(group)]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from windtunnel.capture.distributed import rendezvous
 from windtunnel.capture.state import SMALL_FLOATS, Mode
@@ -79,9 +78,9 @@ def answer(
     """
     meeting = rendezvous.current()
     assert meeting is not None
-    ranks = dist.get_process_group_ranks(group)
+    ranks = rendezvous.ranks_of(group)
     own = ranks.index(meeting.mailbox.rank)
-    brought: list[Brought] = meeting.all(ranks, name, _own(inputs, given.get("input_split_sizes")))
+    brought: list[Brought] = meeting.all(group, name, _own(inputs, given.get("input_split_sizes")))
     _check_same(ranks, name, brought)
     parts = [part.values for part in brought if part.values is not None]
     if len(parts) < len(ranks) and not name.startswith("scatter"):

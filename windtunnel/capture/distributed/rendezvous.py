@@ -9,12 +9,16 @@ What this is not: what a collective makes of the values (``real.py``).
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
+from torch._C._distributed_c10d import ProcessGroup
 
 from windtunnel.capture.distributed.mailbox import Mailbox, SenderStopped, write_whole
 from windtunnel.capture.steps import EnoughSteps
@@ -41,46 +45,47 @@ class Rendezvous:
     _met: Counter[str] = field(default_factory=Counter)
     _left: dict[str, list[Path]] = field(default_factory=dict)
 
-    def all(self, ranks: Sequence[int], what: str, payload: object) -> list[Any]:
-        """What each of ``ranks`` brings, in their order. Only where everybody is recorded.
+    def all(self, group: ProcessGroup, what: str, payload: object) -> list[Any]:
+        """What each rank of ``group`` brings, in their order. Only where everybody is recorded.
 
         Raises:
             WindtunnelError: E239, a rank never joins; E231, ranks wait in a circle; E212, one is elsewhere.
         """
-        group, number = self._next(ranks)
-        self._leave(group, number, what, payload)
-        brought = [self._take(group, number, rank, what) for rank in ranks]
-        self._clear(group)
+        name, number = self._next(group)
+        self._leave(name, number, what, payload)
+        brought = [self._take(name, number, rank, what) for rank in ranks_of(group)]
+        self._clear(name)
         return brought
 
-    def barrier(self, ranks: Sequence[int]) -> None:
-        """Wait for those of ``ranks`` that are recorded. Raises as ``all``."""
-        group, number = self._next(ranks)
-        self._leave(group, number, "barrier", None)
+    def barrier(self, group: ProcessGroup) -> None:
+        """Wait for those of ``group`` that are recorded. Raises as ``all``."""
+        name, number = self._next(group)
+        self._leave(name, number, "barrier", None)
+        ranks = ranks_of(group)
         for rank in ranks if self.everybody else self._begun(ranks):
-            self._take(group, number, rank, "barrier")
+            self._take(name, number, rank, "barrier")
         if self.everybody:
-            self._clear(group)
+            self._clear(name)
 
-    def root(self, ranks: Sequence[int], root: int, what: str, payload: object) -> Any:
+    def root(self, group: ProcessGroup, root: int, what: str, payload: object) -> Any:
         """What the rank ``root`` brings, or ``NOBODY_THERE`` where it is not recorded. Raises as ``all``."""
-        group, number = self._next(ranks)
+        name, number = self._next(group)
         if root == self.mailbox.rank:
-            self._leave(group, number, what, payload)
+            self._leave(name, number, what, payload)
             return payload
         if not self.everybody and not self._begun([root]):
             return NOBODY_THERE
-        return self._take(group, number, root, what)
+        return self._take(name, number, root, what)
 
-    def pass_by(self, ranks: Sequence[int]) -> None:
-        """A collective of ``ranks`` that is answered without the others: it counts all the same."""
-        self._next(ranks)
+    def pass_by(self, group: ProcessGroup) -> None:
+        """A collective of ``group`` that is answered without the others: it counts all the same."""
+        self._next(group)
 
-    def _next(self, ranks: Sequence[int]) -> tuple[str, int]:
+    def _next(self, group: ProcessGroup) -> tuple[str, int]:
         """A name that every member has for the group, and the number of the meeting, from 1 on."""
-        group = f"{hash(tuple(ranks)) & (1 << 64) - 1:x}"
-        self._met[group] += 1
-        return group, self._met[group]
+        name = f"{group.group_name}-{hash(tuple(ranks_of(group))) & (1 << 64) - 1:x}".replace(os.sep, "_")
+        self._met[name] += 1
+        return name, self._met[name]
 
     def _path(self, group: str, number: int, rank: int) -> Path:
         return self.mailbox.folder / f"meet-{group}-{number}-{rank}"
@@ -131,6 +136,11 @@ class Rendezvous:
             hint="all ranks of a group must issue the same collectives in the same order",
             values={f"rank {own}": f"{what} at {self.mailbox.where()}", f"rank {rank}": ended},
         )
+
+
+def ranks_of(group: ProcessGroup) -> list[int]:
+    """The members of a group, in its order."""
+    return dist.get_process_group_ranks(group)
 
 
 _here: list[Rendezvous] = []
