@@ -164,7 +164,8 @@ def _raised(error: BaseException) -> Ending:
         return Ending(Outcome.SCRIPT_ERROR, coded.what, coded.exit_status, error=coded)
     text = script_traceback(error)
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    summary = lines[-1] if isinstance(error, SyntaxError) else lines[0]
+    begun = " ".join(line.strip() for line in lines[: 2 if lines[0].rstrip().endswith(":") else 1])
+    summary = lines[-1] if isinstance(error, SyntaxError) else begun
     if isinstance(error, torch.OutOfMemoryError):
         return Ending(Outcome.OUT_OF_MEMORY, summary, 1, text)
     where = last_line(error)
