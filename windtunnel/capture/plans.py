@@ -32,8 +32,11 @@ def plan_of(
 
 
 def is_empty(info: OpInfo, out: Any) -> bool:
-    """Whether the result has no elements and nothing is written: then there is nothing to compute."""
-    return isinstance(out, VirtualTensor) and out.meta.numel == 0 and not info.writes
+    """Whether the result has no elements and nothing is written: then there is nothing to compute.
+
+    Not a view: by a plan it would come without the values of its base, and what is joined with it would lose theirs.
+    """
+    return isinstance(out, VirtualTensor) and out.meta.numel == 0 and not (info.writes or info.returns_view)
 
 
 def _nothing(args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[VirtualTensor]) -> None:
