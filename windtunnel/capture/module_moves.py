@@ -31,13 +31,14 @@ def install() -> None:
             with lazy_modules.moved_apart(self, fn):
                 return original(self, fn, recurse)
         busy.append(True)
-        ties = _ties(self)
+        ties, said = _ties(self), _attributes(self)
         try:
             with lazy_modules.moved_apart(self, fn):
                 return _swapping(original, self, fn, recurse)
         finally:
             busy.clear()
             _tie_again(ties)
+            _say_again(said)
 
     torch.nn.Module._apply = apply  # type: ignore[method-assign]
 
@@ -96,3 +97,21 @@ def _tie_again(ties: Parameters) -> None:
         first = places[0][0]._parameters[places[0][1]]
         for module, name in places[1:]:
             module._parameters[name] = first
+
+
+def _attributes(module: torch.nn.Module) -> list[tuple[torch.nn.Module, str, dict[str, Any]]]:
+    """What was written on parameters: Megatron-LM tells experts and split weights apart by it."""
+    return [
+        (child, name, dict(vars(parameter)))
+        for child, name, parameter in _places(module)
+        if getattr(parameter, "__dict__", None)
+    ]
+
+
+def _say_again(said: list[tuple[torch.nn.Module, str, dict[str, Any]]]) -> None:
+    """Swapped tensors swap their attributes, too; on a real card a moved parameter keeps its own."""
+    for module, name, attributes in said:
+        parameter = module._parameters.get(name)
+        for key, value in attributes.items():
+            if parameter is not None and key not in vars(parameter):
+                setattr(parameter, key, value)

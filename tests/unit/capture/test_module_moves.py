@@ -81,3 +81,11 @@ def test_optimizers_follow_where_parameters_cannot_be_swapped(values: Session, t
     scaler.step(optimizer)
     scaler.update()
     assert not torch.equal(model[0].weight.detach().cpu(), before)
+
+
+def test_what_was_written_on_parameters_moves_with_them(shadow: Session) -> None:
+    """Megatron-LM marks experts and split weights that way; lost, their gradients go to the wrong ranks."""
+    for model in (nn.Linear(4, 4), nn.Linear(4, 4, device="musa")):
+        model.weight.allreduce = False  # type: ignore[assignment]
+        for moved in (model.to("musa"), model.bfloat16()):
+            assert moved.weight.allreduce is False  # type: ignore[comparison-overlap]

@@ -12,10 +12,14 @@ from windtunnel.specs.model_ffn import Dense, Moe
 def dense(graph: Graph, x: Value, ffn: Dense, hidden: int, layout: Layout) -> Value:
     """Up (and gate), activation, down."""
     width = max(1, ffn.width // layout.tensor)
-    if not ffn.gated or (layout.fused and not parts.products_apart(layout)):
+    joined = parts.by_megatron(layout) or (layout.fused and not parts.products_apart(layout))
+    if joined or not ffn.gated:
         up = parts.column(graph, x, hidden, width * (2 if ffn.gated else 1), layout, bias=ffn.bias)
         del x
-        inner = _activation(graph, up, layout.tokens * width, layout)
+        if ffn.gated and not layout.fused:
+            inner = _gate_and_up(graph, up, layout.tokens * width, offset=True)
+        else:
+            inner = _activation(graph, up, layout.tokens * width, layout)
         del up
     else:
         x = parts.gathered(graph, x, layout)
@@ -44,9 +48,22 @@ def _activation(graph: Graph, up: Value, elements: int, layout: Layout) -> Value
     return graph.call("windtunnel.swiglu", elements, up.width, [up], saves=(saved,), gradients=(up.nbytes,))
 
 
+def _gate_and_up(graph: Graph, joined: Value, elements: int, *, offset: bool) -> Value:
+    """The activated gate times the rest. ``offset``: Megatron-core adds one to it first, which may be 0."""
+    nbytes = elements * joined.width
+    joined = graph.view(joined, "aten.cat", joins=True)
+    opened = graph.call("aten.silu", elements, joined.width, [joined], saves=(joined,), gradients=(nbytes,))
+    rest = parts.sized(joined, elements)
+    if offset:
+        rest = graph.call("aten.add", elements, joined.width, [rest], gradients=(None,))
+    return graph.call(
+        "aten.mul", elements, joined.width, [opened, rest], saves=(opened, rest), gradients=(nbytes, nbytes)
+    )
+
+
 def mixture(graph: Graph, x: Value, ffn: Moe, hidden: int, layout: Layout) -> Value:
     """Router, dispatch, experts, combine, and the shared expert."""
-    rows, dtype = layout.sequence_tokens, x.width
+    rows = layout.sequence_tokens
     local = max(1, ffn.experts // layout.expert)
     width = max(1, ffn.width // layout.expert_tensor)
     received = max(1, int(rows * ffn.top_k * layout.imbalance * layout.expert_tensor))
@@ -55,21 +72,13 @@ def mixture(graph: Graph, x: Value, ffn: Moe, hidden: int, layout: Layout) -> Va
     tokens = parts.linear(graph, x, hidden, inner) if ffn.latent else x
     sent = _dispatch(graph, tokens, received, inner, layout)
     del tokens
-    if layout.fused or layout.eager is EagerCode.TRANSFORMERS:
+    if layout.fused or parts.by_megatron(layout) or layout.eager is EagerCode.TRANSFORMERS:
         up = parts.expert_linear(graph, sent, inner, width * (2 if ffn.gated else 1), local, layout)
         del sent
         if layout.fused or not ffn.gated:
             middle = _activation(graph, up, received * width, layout)
         else:
-            up = graph.view(up, "aten.cat", joins=True)
-            opened = graph.call(
-                "aten.silu", received * width, dtype, [up], saves=(up,), gradients=(received * width * dtype,)
-            )
-            middle = graph.call(
-                "aten.mul", received * width, dtype, [opened, up], saves=(opened, up),
-                gradients=(received * width * dtype,) * 2,
-            )  # fmt: skip
-            del opened
+            middle = _gate_and_up(graph, up, received * width, offset=parts.by_megatron(layout))
         del up
     else:
         gate = parts.expert_linear(graph, sent, inner, width, local, layout)

@@ -90,7 +90,14 @@ def _grouped_query(graph: Graph, x: Value, mixer: Attention, code: LayerCode) ->
     else:
         whole = parts.column(graph, x, hidden, wide + 2 * kv, layout, bias=mixer.bias)
         del x
-        if layout.fused:
+        if parts.by_megatron(layout):
+            values = parts.sized(graph.view(whole, "aten.cat", joins=True), tokens * kv)
+            gate = queries = parts.sized(values, tokens * q)
+            keys = values
+            if mixer.query_norm is not QueryNorm.NONE:
+                queries = _query_norm(graph, queries, mixer, code)
+                keys = _query_norm(graph, keys, mixer, code)
+        elif layout.fused:
             gate = queries = keys = values = whole
             if mixer.query_norm is not QueryNorm.NONE:
                 gate = values = parts.sized(graph.view(whole, "aten.cat", joins=True), tokens * kv)

@@ -65,7 +65,12 @@ def products_apart(layout: Layout) -> bool:
     of 2024 and before, compiled or not."""
     if layout.fused:
         return not by_transformer_engine(layout)
-    return layout.eager is not EagerCode.TORCHTITAN
+    return not by_megatron(layout) and layout.eager is not EagerCode.TORCHTITAN
+
+
+def by_megatron(layout: Layout) -> bool:
+    """Whether layers are Megatron-core's own, of PyTorch's operations (its "local" specification)."""
+    return not layout.fused and layout.sharding is not Sharding.FSDP
 
 
 def by_transformer_engine(layout: Layout) -> bool:
@@ -102,7 +107,7 @@ def column(
     bias: bool = False,
 ) -> Value:
     """A column-parallel product. With sequence parallelism its input is gathered forward, and again backward."""
-    if not by_transformer_engine(layout):
+    if not (by_transformer_engine(layout) or by_megatron(layout)):
         return linear(graph, gathered(graph, x, layout), wide_in, wide_out, bias=bias)
     shared = layout.tensor > 1 and layout.sequence_parallel
     rows = x.elements // wide_in * (layout.tensor if shared else 1)
@@ -226,6 +231,9 @@ def rotary(graph: Graph, xs: Sequence[Value], tables: Sequence[Value], layout: L
         return list(xs)  # one kernel, in place
     if layout.eager.turns_halves:
         return [_rotary_by_halves(graph, x, tables) for x in xs]
+    if by_megatron(layout):  # joined with the part that is not turned, of which there is none
+        turned = [_rotary_by_halves(graph, x, tables) for x in xs]
+        return [graph.call("aten.cat", x.elements, x.width, [x], gradients=(None,)) for x in turned]
     wide = [cast(graph, x, WIDE) for x in xs]
     turned = [
         graph.call("aten.mul", x.elements, WIDE, [x], saves=(tables[0],), before=(x.nbytes,)) for x in wide

@@ -4,9 +4,6 @@ Under Megatron-LM parameters and gradients each lie in one buffer (``_ParamAndGr
 storages are freed when they move there. FP32 copies, and the optimizer's state from the first step on, are one tensor
 for each parameter. A micro-batch's activations live from its forward to its backward; the schedule says how many live
 at once.
-
-Under FSDP PyTorch's stages keep what they gathered for the next micro-batch, and sum gradients whole, in the type that
-reduces, until the last one (``PipelineStage.backward_maybe_with_nosync``).
 """
 
 from __future__ import annotations
@@ -24,7 +21,8 @@ from windtunnel.recipes.memory.graph import (
     WeightGradients,
     differentiate_again,
 )
-from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape
+from windtunnel.recipes.memory.stage_shards import StageShards, share
+from windtunnel.recipes.memory.tape import Buffer, Tape
 
 STEPS = 2
 
@@ -70,24 +68,23 @@ class PipelinedStep:
     state_bytes: int
     stream_elements: int
     placeholders: dict[int, Buffer] = field(default_factory=dict)
-    gathered: list[Buffer] = field(default_factory=list)
-    summed: dict[str, list[Buffer]] = field(default_factory=dict)
+    shards: StageShards | None = None
 
     def run(self) -> list[Buffer]:
         """Parameters and buffers, then steps; answers what stays."""
         held = self._start()
+        if self.layout.sharding is Sharding.FSDP:
+            self.shards = StageShards(self.tape, self.layout)
         self.tape.begin_step()
         state: list[Buffer] = []
         for _ in range(STEPS):
             waiting: dict[tuple[int, int], Pass] = {}
-            if self.layout.sharding is Sharding.FSDP:
-                self._gather()
             for forward, chunk, micro_batch in self._order():
                 if forward:
                     waiting[chunk, micro_batch] = self._forward(chunk)
                 else:
                     self._backward(waiting.pop((chunk, micro_batch)))
-            shards = self._reduce()
+            shards = self.shards.reduce() if self.shards is not None else []
             self.tape.phase, self.tape.scope = Phase.OPTIMIZER, "optimizer"
             self._update(state)
             self.tape.end_step(self.layout.tokens)
@@ -103,7 +100,7 @@ class PipelinedStep:
         if layout.sharding is Sharding.FSDP:
             return [
                 tape.allocate(
-                    _share(nbytes // width, ways) * parts.WIDE, "aten.empty", category=Category.PARAMETER
+                    share(nbytes // width, ways) * parts.WIDE, "aten.empty", category=Category.PARAMETER
                 )
                 for nbytes, ways in self._parameters()
             ]
@@ -124,56 +121,35 @@ class PipelinedStep:
         held.append(self._buffer(total // width * gradient, Category.GRADIENT))
         del first
         if not full:
-            for nbytes, ways in self._parameters():
-                own = -(-nbytes // (width * ways)) * parts.WIDE
-                held.append(tape.allocate(own, "aten.clone", category=Category.OPTIMIZER_STATE))
+            held += [
+                tape.allocate(nbytes, "aten.clone", category=Category.OPTIMIZER_STATE)
+                for nbytes in self._owned()
+            ]
         return held
 
-    def _gather(self) -> None:
-        """Parameters of the whole stage, block by block."""
-        width = parts.width_of(self.layout)
-        self.tape.phase = Phase.FORWARD
-        for block, ways in self._blocks():
-            self.tape.scope = block.name
-            weights = (*block.weights, *block.expert_weights)
-            whole = sum(_share(nbytes // width, ways) for nbytes in weights) * ways * width
-            buffer = self.tape.allocate(whole, "aten.empty", GATHER, Category.COMMUNICATION)
-            self.gathered += [
-                self.tape.allocate(nbytes, "fsdp.split", category=Category.COMMUNICATION)
-                for nbytes in weights
-            ]
-            del buffer
+    def _owned(self) -> Iterator[int]:
+        """Bytes in FP32 of each piece of a parameter that this rank updates.
 
-    def _sum(self, block: Block) -> None:
-        """Gradients of a block, whole, from its first backward on."""
-        if self.layout.sharding is not Sharding.FSDP or block.name in self.summed:
+        Megatron-LM's distributed optimizer shares out a buffer as a whole, in which the last parameters lie first:
+        rank 0 owns whole parameters up to its share, and part of one.
+        """
+        width = parts.width_of(self.layout)
+        if self.layout.sharding is not Sharding.ZERO1:
+            for nbytes, ways in self._parameters():
+                yield share(nbytes // width, ways) * parts.WIDE
             return
-        width = parts.width_of(self.layout)
-        reduced = parts.WIDE if self.layout.reduce_in_fp32 else width
-        self.summed[block.name] = [
-            self.tape.allocate(nbytes // width * reduced, "aten._to_copy", category=Category.GRADIENT)
-            for nbytes in (*block.weights, *block.expert_weights)
-        ]
-
-    def _reduce(self) -> list[Buffer]:
-        """Shards of gradients, and parameters given back."""
-        width = parts.width_of(self.layout)
-        reduced = parts.WIDE if self.layout.reduce_in_fp32 else width
-        shards = []
-        for block, ways in reversed(list(self._blocks())) if self.summed else ():
-            share = sum(_share(nbytes // width, ways) for nbytes in (*block.weights, *block.expert_weights))
-            buffer = self.tape.allocate(share * ways * reduced, "aten.empty", category=Category.COMMUNICATION)
-            self.summed.pop(block.name)
-            shards.append(self.tape.allocate(share * parts.WIDE, "aten.empty", REDUCE, Category.GRADIENT))
-            del buffer
-        self.gathered.clear()
-        return shards
-
-    def _blocks(self) -> Iterator[tuple[Block, int]]:
-        """Blocks of the stage, and over how many ranks FSDP shares out their parameters."""
-        for blocks in self.chunks:
-            for block in blocks:
-                yield block, self.layout.shards
+        blocks = [block for blocks in self.chunks for block in blocks]
+        buffers = (
+            ([nbytes for block in blocks for nbytes in block.weights], self.layout.data_and_context),
+            ([nbytes for block in blocks for nbytes in block.expert_weights], self.layout.expert_data),
+        )
+        for sizes, ways in buffers:
+            left = share(sum(sizes) // width, ways)
+            for nbytes in reversed(sizes):
+                elements = min(left, nbytes // width)
+                left -= elements
+                if elements:
+                    yield elements * parts.WIDE
 
     def _buffer(self, nbytes: int, category: Category) -> Buffer:
         return self.tape.allocate(nbytes, "aten.zeros", category=category)
@@ -195,23 +171,23 @@ class PipelinedStep:
                     yield nbytes, expert_ways
 
     def _update(self, state: list[Buffer]) -> None:
-        width = parts.width_of(self.layout)
+        """Adam. Without Apex or Transformer Engine gradients are scaled into a copy, one by one, and all roots of the
+        second moments are there at once; 16-bit gradients are widened."""
+        owned = list(self._owned())
+        by_pytorch = parts.by_megatron(self.layout)
+        for nbytes in owned if by_pytorch else ():
+            scaled = self.tape.allocate(nbytes, "aten.mul")
+            del scaled
         if not state:
-            for nbytes, ways in self._parameters():
-                own = -(-nbytes // (width * ways)) * parts.WIDE
-                for _ in range(self.state_bytes // parts.WIDE):
-                    made = self.tape.allocate(own, "aten.zeros_like", category=Category.OPTIMIZER_STATE)
-                    state.append(made)
-        if (
-            self.layout.sharding is not Sharding.FSDP
-            and not self.layout.reduce_in_fp32
-            and width != parts.WIDE
-        ):
-            copies = [
-                self.tape.allocate(-(-nbytes // (width * ways)) * parts.WIDE, "aten._to_copy")
-                for nbytes, ways in self._parameters()
+            state += [
+                self.tape.allocate(nbytes, "aten.zeros_like", category=Category.OPTIMIZER_STATE)
+                for nbytes in owned
+                for _ in range(self.state_bytes // parts.WIDE)
             ]
-            del copies
+        narrow = not self.layout.reduce_in_fp32 and parts.width_of(self.layout) != parts.WIDE
+        if by_pytorch or (narrow and self.layout.sharding is not Sharding.FSDP):
+            beside = [self.tape.allocate(nbytes, "aten._foreach_sqrt") for nbytes in owned]
+            del beside
 
     def _order(self) -> Iterator[tuple[bool, int, int]]:
         """(forward, chunk, micro-batch) of a step: enough of it to come to the fullest moment and back.
@@ -258,6 +234,8 @@ class PipelinedStep:
             del received
         for block in self.chunks[chunk]:
             tape.scope = block.name
+            if self.shards is not None:
+                self.shards.gather(block.name, (*block.weights, *block.expert_weights))
             mode = WeightGradients.NONE if block.stands_in else WeightGradients.SUMMED
             graph = Graph(
                 tape,
@@ -270,6 +248,8 @@ class PipelinedStep:
             x = block.code(graph, x if block.checkpoints else graph.leaf(x))
             done.graphs.append((block, graph, saved))
             del saved, graph
+        if self.shards is not None:
+            self.shards.end_forward()
         if self.stage == layout.pipeline - 1 and chunk == len(self.chunks) - 1:
             done.result.append(x)
         return done  # what goes to the next stage is given back as soon as it is sent
@@ -288,17 +268,14 @@ class PipelinedStep:
                 gradient = graph.backward(gradient)
             else:
                 gradient = differentiate_again(graph, block.code, saved, gradient)
-            self._sum(block)
+            if self.shards is not None:
+                self.shards.sum(block.name, (*block.weights, *block.expert_weights))
             del saved, graph
 
 
 def selective(layout: Layout) -> bool:
     """Whether single operations are computed again, and others kept."""
     return layout.recompute in (Recompute.SELECTIVE_OPS, Recompute.SELECTIVE_PRODUCTS)
-
-
-def _share(elements: int, ways: int) -> int:
-    return -(-elements // ways)
 
 
 def checkpoints(layout: Layout) -> bool:

@@ -107,7 +107,7 @@ def _in_order(first: Code, second: Code) -> Code:
 def loss(graph: Graph, logits: Value, layout: Layout) -> Value:
     """Cross entropy: as PyTorch runs it in FP32, or compiled, where FP32 stays in registers."""
     tokens = layout.tokens
-    if layout.fused and layout.sharding is not Sharding.FSDP:  # FP32 logits become the gradient in place
+    if layout.sharding is not Sharding.FSDP:  # Megatron-LM's: FP32 logits become the gradient in place
         wide = graph.constant(logits.elements * parts.WIDE, "windtunnel.cross_entropy")
         return graph.call(
             "windtunnel.cross_entropy",
