@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 def _validated(args: argparse.Namespace) -> Accuracy:
     from windtunnel.report.files import write_bytes
     from windtunnel.validation.folder import files_of, predict_folder
-    from windtunnel.validation.groups import by_family, by_file
+    from windtunnel.validation.groups import by_family, by_file, pooled
     from windtunnel.validation.left_out import left_out
     from windtunnel.validation.nearest import Nearest
     from windtunnel.validation.page import Accuracy
@@ -123,6 +123,8 @@ def _validated(args: argparse.Namespace) -> Accuracy:
         data=args.data.resolve().name,
         date=today,
         calibration=tuple(by_file(fitted)),
+        pooled=tuple(pooled(answers)),
+        calibration_pooled=tuple(pooled(fitted)),
         peers=(
             *beside_peers(args.data, answers, args.data.resolve().name),
             *(beside_peers(args.calibration, fitted, "calibration") if args.calibration else ()),
@@ -141,7 +143,9 @@ def _as_json(accuracy: Accuracy) -> dict[str, object]:
         "rows": accuracy.rows,
         "files": [as_json(group) for group in worst_first(accuracy.files)],
         "groups": [as_json(group) for group in worst_first(accuracy.groups)],
+        "pooled": [as_json(group) for group in accuracy.pooled],
         "calibration": [as_json(group) for group in worst_first(accuracy.calibration)],
+        "calibration_pooled": [as_json(group) for group in accuracy.calibration_pooled],
         "peers": [asdict(peer) for peer in accuracy.peers],
         "left_out": [asdict(fit) | {"met": fit.met} for fit in accuracy.left_out],
         "unused_files": [{"file": name, "reason": reason} for name, reason in accuracy.unused],
@@ -154,6 +158,8 @@ def _text(accuracy: Accuracy) -> list[str]:
     files = worst_first(accuracy.files)
     groups = worst_first(accuracy.groups)
     found = [f"{accuracy.rows:,} rows of `{accuracy.data}`, {accuracy.date}; worst first", ""]
+    if accuracy.pooled:
+        found += [_head("pooled over files"), *(_line(g.file, g) for g in accuracy.pooled), ""]
     found += [_head("file and column"), *(_line(f"{g.file} {g.target}", g) for g in files), ""]
     found += [_head("group"), *(_line(_name(g), g) for g in groups[:GROUPS_SHOWN])]
     if len(groups) > GROUPS_SHOWN:
@@ -179,7 +185,8 @@ def _beside(accuracy: Accuracy) -> list[str]:
 
     found = []
     if accuracy.calibration:
-        lines = [_line(f"{g.file} {g.target}", g) for g in worst_first(accuracy.calibration) if g.compared]
+        lines = [_line(g.file, g) for g in accuracy.calibration_pooled]
+        lines += [_line(f"{g.file} {g.target}", g) for g in worst_first(accuracy.calibration) if g.compared]
         found += ["", _head("calibration tables"), *lines]
     if accuracy.peers:
         found += ["", f"{'other simulators, mean error or regret':64} {'rows':>7} {'ours':>7} {'theirs':>7}"]

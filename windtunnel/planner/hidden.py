@@ -17,7 +17,7 @@ from windtunnel.program.program import Program
 from windtunnel.program.work import Family
 from windtunnel.results.run_result import StepParts
 
-_EXPERT = (Collective.DISPATCH, Collective.COMBINE)
+_EXPERT = (Collective.DISPATCH, Collective.COMBINE, Collective.ALL_TO_ALL)  # recipes send nothing else to all
 
 
 def expert_exchange(program: Program, network: NetworkModel) -> tuple[float, float]:

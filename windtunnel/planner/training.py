@@ -218,7 +218,7 @@ class TrainingPredictor:
         layout = recipe.layout
         plan = order(Schedule(layout.schedule), layout.pipeline, layout.micro_batches, layout.chunks)
         times: dict[int, ProgramTime] = {}
-        host = 1.0 if layout.graphs else self._long_run.host_factor(layout.host)
+        host = self._long_run.host_factor(layout.host)
         slower = _attention_factor(layout)
 
         hides = layout.overlap_experts or plan.schedule is Schedule.DUALPIPE

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from windtunnel.program.count import work_of
+from windtunnel.program.marks import GRAPH_END, GRAPH_LAUNCH
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import (
     Origin,
@@ -42,6 +43,10 @@ class ProgramBuilder:
             number = self._specs.setdefault(spec, len(self._specs))
             site = Site(number, 0, place, 0, int(phase))
             self._events.append(self._sites.setdefault(site, len(self._sites)))
+
+    def captured(self, phase: Phase, begins: bool) -> None:
+        """A captured graph begins or ends here: what is between costs the host one launch."""
+        self.add((OpSpec(GRAPH_LAUNCH if begins else GRAPH_END),), phase)
 
     def append(self, program: Program) -> None:
         """All operations of another program of the same rank."""

@@ -11,7 +11,7 @@ of ``exchange_program`` run beside the chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,7 +20,8 @@ from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
 from windtunnel.recipes.builder import ProgramBuilder
 from windtunnel.recipes.groups import DATA, EXPERT_DATA, REPLICA, SHARD
-from windtunnel.recipes.layout import EagerCode, Layout, Recompute, Sharding
+from windtunnel.recipes.layout import EagerCode, GraphScope, Layout, Recompute, Sharding
+from windtunnel.recipes.linear import FP8_FORWARD
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 from windtunnel.recipes.stages import ModelChunk, Pieces
 
@@ -40,6 +41,9 @@ class Part(StrEnum):
     FORWARD = "F"
     BACKWARD = "B"
     WEIGHT = "W"
+
+
+_PHASES = {Part.FORWARD: Phase.FORWARD, Part.BACKWARD: Phase.BACKWARD, Part.WEIGHT: Phase.BACKWARD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +77,38 @@ def chunk_program(
     """One part of one micro-batch of one chunk."""
     rank = chunk.stage * layout.stage_ranks
     builder = ProgramBuilder(groups, rank=rank, world_size=layout.cards, name=f"chunk {chunk.virtual} {part}")
+    whole, phase = GraphScope.STEP in layout.graphs, _PHASES[part]
+    if whole:
+        builder.captured(phase, begins=True)
     if part is Part.FORWARD:
         _forward(builder, chunk, layout, exchange)
     elif part is Part.BACKWARD:
         _backward(builder, chunk, layout, exchange, with_weights=not splits_backward)
     else:
         for pieces in reversed(chunk.layers):
-            for piece in reversed(pieces):
-                builder.add(piece.weight, Phase.BACKWARD, piece.name)
+            _issue(builder, reversed(pieces), Phase.BACKWARD, lambda piece: piece.weight)
         if exchange.reduce:
             for index in reversed(range(len(chunk.layers))):
                 builder.add(_reduce(chunk.layers[index], index, layout), Phase.BACKWARD, "gradients")
             for index in reversed(range(len(chunk.layers))):
                 builder.add(_waits(chunk.layers[index], index, _REDUCE, layout), Phase.BACKWARD, "gradients")
+    if whole:
+        builder.captured(phase, begins=False)
     return builder.finish(StepKind.SCRIPT, tokens=layout.tokens, samples=layout.micro_batch)
+
+
+def _issue(
+    builder: ProgramBuilder, pieces: Iterable[Piece], phase: Phase, ops: Callable[[Piece], tuple[OpSpec, ...]]
+) -> None:
+    """Operations of pieces in order; neighbours that are captured are launched as one graph."""
+    inside = False
+    for piece in pieces:
+        if piece.graphed is not inside:
+            inside = piece.graphed
+            builder.captured(phase, begins=inside)
+        builder.add(ops(piece), phase, piece.name)
+    if inside:
+        builder.captured(phase, begins=False)
 
 
 def _forward(builder: ProgramBuilder, chunk: ModelChunk, layout: Layout, exchange: Exchange) -> None:
@@ -98,8 +120,7 @@ def _forward(builder: ProgramBuilder, chunk: ModelChunk, layout: Layout, exchang
             if index + 1 < len(layers):
                 builder.add(_gather(layers[index + 1], index + 1, layout), Phase.FORWARD, "parameters")
             builder.add(_waits(pieces, index, _GATHER, layout), Phase.FORWARD, "parameters")
-        for piece in pieces:
-            builder.add(piece.forward, Phase.FORWARD, piece.name)
+        _issue(builder, pieces, Phase.FORWARD, lambda piece: piece.forward)
 
 
 def _backward(
@@ -119,12 +140,11 @@ def _backward(
             if index - 1 in gathered:
                 builder.add(_gather(layers[index - 1], index - 1, layout), Phase.BACKWARD, "parameters")
             builder.add(_waits(pieces, index, _GATHER, layout), Phase.BACKWARD, "parameters")
-        for piece in recomputed(pieces, layout):
-            builder.add(piece.forward, Phase.RECOMPUTE, piece.name)
-        for piece in reversed(pieces):
-            builder.add(piece.backward, Phase.BACKWARD, piece.name)
-            if with_weights:
-                builder.add(piece.weight, Phase.BACKWARD, piece.name)
+        _issue(builder, recomputed(pieces, layout), Phase.RECOMPUTE, lambda piece: piece.forward)
+        both = (
+            (lambda piece: piece.backward + piece.weight) if with_weights else (lambda piece: piece.backward)
+        )
+        _issue(builder, reversed(pieces), Phase.BACKWARD, both)
         if exchange.reduce and with_weights:
             builder.add(_reduce(pieces, index, layout), Phase.BACKWARD, "gradients")
     if exchange.reduce and with_weights:
@@ -179,14 +199,20 @@ def _ways(layout: Layout, is_expert: int) -> tuple[int, int]:
     return DATA, layout.data_and_context
 
 
+def _copies(layout: Layout) -> bool:
+    """Whether shards are laid end to end in a buffer, and what was gathered is copied out of it (FSDP2)."""
+    return layout.sharding is Sharding.FSDP and not layout.zero_copy
+
+
 def _gather(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
     answers = []
     for elements, is_expert in _parameters(pieces, layout):
         group, ways = _ways(layout, is_expert)
         if ways > 1:
-            dtype = layout.precision.activation
+            eight_bit = layout.fp8_parameters and not _is_end(pieces)
+            dtype = FP8_FORWARD if eight_bit else layout.precision.activation
             part, whole = tensor(dtype, -(-elements // ways)), tensor(dtype, -(-elements // ways) * ways)
-            if layout.sharding is Sharding.FSDP:  # FP32 shards are cast, and laid end to end in the buffer
+            if _copies(layout):  # FP32 shards are cast, and laid end to end in the buffer
                 answers.append(op("aten._foreach_copy_", (part, tensor("float32", *part.shape)), ()))
                 answers.append(op(COPY_IN, (part, whole), (part, whole)))
             answers.append(
@@ -207,7 +233,7 @@ def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
         if layout.sharding is Sharding.DDP:
             answers.append(collective("allreduce_", group, whole, whole, work))
             continue
-        if layout.sharding is Sharding.FSDP:
+        if _copies(layout):
             answers.append(op(CHUNK_CAT, (tensor(layout.precision.activation, *whole.shape), whole), ()))
         answers.append(collective("_reduce_scatter_base_", group, whole, part, work))
         copies = layout.data_and_context // layout.shards
@@ -223,7 +249,7 @@ def _waits(pieces: Pieces, index: int, base: int, layout: Layout) -> list[OpSpec
         if ways <= 1:
             continue
         answers.append(wait(base + 2 * index + kind))
-        if base == _GATHER and layout.sharding is Sharding.FSDP:
+        if base == _GATHER and _copies(layout):
             whole = tensor(layout.precision.activation, -(-elements // ways) * ways)
             answers.append(op(COPY_OUT, (whole, whole), ()))
     return answers

@@ -56,7 +56,8 @@ class Sharding(StrEnum):
 class HostLoad(StrEnum):
     """How busy the host is for each operation that a recipe writes down."""
 
-    FUSED = "fused"  # fused layers: about as many operations as are written here
+    COMPILED = "compiled"  # torch.compile: as many operations as are written here, few of them in Python
+    FUSED = "fused"  # fused layers (Transformer Engine): Python modules around each
     EAGER = "eager"  # eager PyTorch of today: pointwise chains and views besides
     EAGER_2021 = "eager-2021"  # Megatron-LM and DeepSpeed before fused layers
 
@@ -79,6 +80,39 @@ class EagerCode(StrEnum):
     def turns_halves(self) -> bool:
         """Whether the rotary embedding joins two halves instead of multiplying complex numbers."""
         return self is EagerCode.TRANSFORMERS
+
+
+class Dispatcher(StrEnum):
+    """How tokens travel between the ranks of their experts."""
+
+    ALL_TO_ALL = (
+        "all-to-all"  # a copy for every expert chosen, by the library's all-to-all; sorted on both sides
+    )
+    DEEPEP = "deepep"  # one copy for every rank or node, written by multiprocessors
+    HYBRIDEP = "hybridep"  # the same, moved by the copy units
+
+
+class GraphScope(StrEnum):
+    """What of a step is launched as captured graphs; the values are Megatron-Core's ``cuda_graph_scope``."""
+
+    ATTENTION = "attn"
+    FEED_FORWARD = "mlp"  # dense ones
+    ROUTER = "moe_router"
+    STEP = "full_iteration"
+
+
+LAYERS = frozenset({GraphScope.ATTENTION, GraphScope.FEED_FORWARD, GraphScope.ROUTER})
+"""Every part of a layer that can be captured one layer at a time."""
+
+
+class LossKernel(StrEnum):
+    """How the cross entropy over the vocabulary is computed."""
+
+    FUSED = (
+        "fused"  # one kernel each way (Transformer Engine, Liger), or PyTorch's own where layers are eager
+    )
+    COMPILED = "compiled"  # Megatron-Core's native fusion: a few compiled passes in FP32
+    IN_PIECES = "in-pieces"  # Megatron-LM's vocabulary-parallel loss, one operation after another in FP32
 
 
 class AttentionKernel(StrEnum):
@@ -107,14 +141,21 @@ class Layout:
         overlap_grad_reduce, overlap_param_gather: data-parallel collectives beside compute.
         overlap_tensor: share of tensor-parallel collectives hidden behind products (async TP, user buffers).
         overlap_experts: dispatch and combine run beside another micro-batch's compute.
-        graphs: layers launched as CUDA graphs. fused: norms, activations and losses are single kernels.
+        graphs: what is launched as captured graphs. fused: norms, activations and losses are single kernels.
         eager: whose code runs where they are not.
         attention: which generation of attention kernels runs.
         host: how much more the framework's host does than issue the operations written here.
         first_layers_fewer, last_layers_fewer: layers missing from the first and last stage.
         imbalance: load of the busiest expert rank over the mean; 1: balanced routing.
-        dispatch_by_tma: experts' tokens are moved by the copy units (HybridEP), not by multiprocessors' loads.
+        dispatcher: how tokens reach their experts.
+        counts_on_host: the host waits for how many tokens each expert got before it issues their products
+            (no token is dropped, sizes differ); captured steps cannot.
+        expert_calls: experts' products and casts are issued one by one (Transformer Engine), not as one kernel.
+        loss: how the cross entropy is computed.
+        zero_copy: FSDP's flat buffers are where parameters and gradients live (Megatron-FSDP), nothing is copied.
+        segment: tokens of the sequences that are packed into one and do not attend to each other; 0: not packed.
         adapter_rank: of low-rank adapters (LoRA) on the attention products, all else frozen; 0: none.
+        adapts_all: adapters on the dense feed-forward products as well.
         fp8_parameters: FP8 weights are kept and gathered, without 16-bit ones beside them.
         fp8_activation_inputs: what goes into the activation function is kept for backward in FP8.
         ends_apart: FSDP gathers embedding and head by themselves, not as one unit that stays.
@@ -142,7 +183,7 @@ class Layout:
     overlap_param_gather: bool = True
     overlap_tensor: bool = False
     overlap_experts: bool = False
-    graphs: bool = False
+    graphs: frozenset[GraphScope] = frozenset()
     fused: bool = True
     eager: EagerCode = EagerCode.TORCHTITAN_2024
     attention: AttentionKernel = AttentionKernel.FLASH
@@ -150,8 +191,14 @@ class Layout:
     first_layers_fewer: int = 0
     last_layers_fewer: int = 0
     imbalance: float = 1.0
-    dispatch_by_tma: bool = False
+    dispatcher: Dispatcher = Dispatcher.DEEPEP
+    counts_on_host: bool = False
+    expert_calls: bool = False
+    loss: LossKernel = LossKernel.FUSED
+    segment: int = 0
+    zero_copy: bool = False
     adapter_rank: int = 0
+    adapts_all: bool = False
     fp8_parameters: bool = False
     fp8_activation_inputs: bool = False
     compiled_loss: bool = False

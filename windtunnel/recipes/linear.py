@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from windtunnel.program import kernels
 from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.groups import TENSOR
-from windtunnel.recipes.layout import Layout, Precision, Sharding
+from windtunnel.recipes.layout import HostLoad, Layout, Precision, Sharding
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 
 FP4 = "float4_e2m1fn"
@@ -113,8 +113,11 @@ class Products:
         if bias:
             b = tensor(self.dtype, wide_out)
             y = tensor(self.dtype, rows, wide_out)
-            forward.append(op("aten.add.Tensor", (y, b), (y,)))
-            weight += [op("aten.sum.dim_IntList", (y,), (b,))] if trains else []
+            # fused layers add it at the end of the product or with what follows, Transformer Engine sums its
+            # gradient there, too
+            forward += [] if self.layout.fused else [op("aten.add.Tensor", (y, b), (y,))]
+            by_itself = trains and not (self.layout.fused and self.layout.host is HostLoad.FUSED)
+            weight += [op("aten.sum.dim_IntList", (y,), (b,))] if by_itself else []
         before = self.cast(rows, wide_out)
         backward = [*before, *inward]
         if self.layout.tensor > 1 and split == "column":

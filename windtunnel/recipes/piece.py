@@ -29,7 +29,7 @@ class Piece:
 
     ``backward`` is what it takes to pass gradients on, ``weight`` what only the parameters' gradients need
     (zero-bubble schedules run it later). ``parameters``: elements of this rank's parameters here;
-    ``adapter_parameters``: of low-rank adapters beside them.
+    ``adapter_parameters``: of low-rank adapters beside them. ``graphed``: launched as part of a captured graph.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Piece:
     parameters: int = 0
     expert_parameters: int = 0
     adapter_parameters: int = 0
+    graphed: bool = False
 
 
 def tensor(dtype: str, *shape: int) -> TensorSpec:

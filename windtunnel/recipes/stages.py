@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from windtunnel.errors import WindtunnelError
@@ -22,10 +22,15 @@ from windtunnel.recipes.layers.ffn import dense, moe
 from windtunnel.recipes.layers.latent import latent
 from windtunnel.recipes.layers.norm import norm_piece, residual_piece
 from windtunnel.recipes.layers.vision import vision_pieces
-from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.layout import GraphScope, Layout
 from windtunnel.recipes.piece import Piece
 
 Pieces = tuple[Piece, ...]
+
+_ALL = 1000  # more pieces than a layer has
+_ATTENTION = {GraphScope.ATTENTION: _ALL}
+# of a mixture of experts, norm and router can be captured: what follows has sizes that change
+_FEED_FORWARD = {False: {GraphScope.FEED_FORWARD: _ALL}, True: {GraphScope.ROUTER: 2}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,19 @@ def layer_pieces(shape: LayerShape, hidden: int, layout: Layout) -> Pieces:
         forward = dense(ffn, hidden, layout)
     norm = norm_piece("norm", dtype, rows, hidden, shape.layer_norm, layout.fused_norm)
     residual = residual_piece(dtype, rows, hidden)
-    halves = [(norm, *half, residual) for half in (mixed, forward) if half]
+    halves = (
+        _captured((norm, *mixed, residual) if mixed else (), _ATTENTION, layout),
+        _captured(
+            (norm, *forward, residual) if forward else (), _FEED_FORWARD[isinstance(ffn, MoeFfn)], layout
+        ),
+    )
     return tuple(piece for half in halves for piece in half)
+
+
+def _captured(half: Pieces, scopes: dict[GraphScope, int], layout: Layout) -> Pieces:
+    """The same pieces, with those marked that the layout launches as a graph."""
+    count = max((count for scope, count in scopes.items() if scope in layout.graphs), default=0)
+    return tuple(replace(p, graphed=True) if i < count else p for i, p in enumerate(half))
 
 
 def layer_counts(model: Architecture, layout: Layout) -> list[int]:

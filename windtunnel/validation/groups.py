@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from windtunnel.cost.kernel_time import Floats
+from windtunnel.validation.formats import FORMATS, Kind
 from windtunnel.validation.rows_file import Answers
 from windtunnel.validation.score import weighted_quantile
 
@@ -64,6 +65,29 @@ def by_file(answers: Sequence[Answers]) -> list[Group]:
 def by_family(answers: Sequence[Answers]) -> list[Group]:
     """One group for each file, target, family, library and chip."""
     return _grouped(answers, ("file", "target", "family", "library", "chip"))
+
+
+def pooled(answers: Sequence[Answers]) -> list[Group]:
+    """All training steps, all peaks of memory in training, all serving rows: one group each, over files.
+
+    Their columns have several units, so that neither ranks nor weights by time mean anything.
+    """
+    members: dict[str, list[Answers]] = defaultdict(list)
+    for part in answers:
+        known = FORMATS.get(part.file)
+        kind = known.kind if known else Kind.UNPREDICTED
+        if kind is Kind.TRAINING:
+            members["peak memory" if part.unit == "GiB" else "training steps"].append(part)
+        elif kind is Kind.SERVING:
+            members["serving"].append(part)
+    return [_pooled(name, parts) for name, parts in sorted(members.items())]
+
+
+def _pooled(name: str, parts: Sequence[Answers]) -> Group:
+    """Of a row with several columns, only the one that is scored counts as seen."""
+    group = _group({"file": f"{name}, pooled", "target": "all"}, parts)
+    seen = sum(int((part.scored & np.isfinite(part.measured) & (part.measured > 0)).sum()) for part in parts)
+    return replace(group, seen=seen, predicted=group.compared, time_median=None, rank=None)
 
 
 def worst_first(groups: Sequence[Group]) -> list[Group]:

@@ -23,6 +23,7 @@ class Accuracy:
     Attributes:
         rows: of all files, each counted once whatever its number of targets.
         files: groups by file and target. groups: by family, library and chip too.
+        pooled: all training steps, peaks of memory and serving rows. calibration_pooled: of the calibration tables.
         unused: files of which nothing was read, and why. data: name of the folder.
         calibration: groups by file and target of the tables that the models were fitted to.
         peers: other simulators on the same rows.
@@ -36,6 +37,8 @@ class Accuracy:
     data: str = ""
     date: str = ""
     calibration: tuple[Group, ...] = ()
+    pooled: tuple[Group, ...] = ()
+    calibration_pooled: tuple[Group, ...] = ()
     peers: tuple[Peer, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 

@@ -29,16 +29,15 @@ from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_ffn import Moe
 from windtunnel.specs.schema import Chip
-from windtunnel.specs.targets import cluster_of
 from windtunnel.units import GIB, TERA
 from windtunnel.validation.flop_conventions import step_flops
 from windtunnel.validation.measured_files import ids_of
 from windtunnel.validation.model_names import architecture_named, catalogue_name
-from windtunnel.validation.reasons import INCOMPLETE, NOT_MODELLED, UNREADABLE
+from windtunnel.validation.reasons import INCOMPLETE, NOT_MODELLED, UNREADABLE, Incomplete
 from windtunnel.validation.rows_file import Answers, Flags, refused
 from windtunnel.validation.tables import Table
+from windtunnel.validation.training_place import cluster_for
 from windtunnel.validation.training_rows import (
-    Incomplete,
     TrainingCase,
     refusal,
     training_case,
@@ -128,7 +127,7 @@ class TrainingRows:
         layout = case.layout
         place = (case.chip, layout.cards)
         if place not in self._predictors:
-            cluster = cluster_of(*place)
+            cluster = cluster_for(*place)
             self._predictors[place] = TrainingPredictor(cluster.chip, NetworkModel(cluster))
         predictor = self._predictors[place]
         found = predictor.predict(training_step(case.model, layout))

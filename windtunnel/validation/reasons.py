@@ -8,3 +8,7 @@ UNREADABLE = "E933"
 UNKNOWN_NAME = "E934"
 NOT_MODELLED = "E935"
 INCOMPLETE = "E936"
+
+
+class Incomplete(Exception):
+    """A row that cannot be rebuilt; the text is the reason."""

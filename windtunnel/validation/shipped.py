@@ -33,6 +33,8 @@ def encode(accuracy: Accuracy) -> str:
         "groups": [as_json(group) for group in accuracy.groups if group.compared],
         "unused": [list(entry) for entry in accuracy.unused],
         "calibration": [as_json(group) for group in accuracy.calibration],
+        "pooled": [as_json(group) for group in accuracy.pooled],
+        "calibration_pooled": [as_json(group) for group in accuracy.calibration_pooled],
         "peers": [asdict(peer) for peer in accuracy.peers],
     }
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
@@ -49,6 +51,8 @@ def decode(text: str) -> Accuracy:
         data=str(data["data"]),
         date=str(data["date"]),
         calibration=tuple(_group(item) for item in data.get("calibration", ())),
+        pooled=tuple(_group(item) for item in data.get("pooled", ())),
+        calibration_pooled=tuple(_group(item) for item in data.get("calibration_pooled", ())),
         peers=tuple(Peer(**item) for item in data.get("peers", ())),
         left_out=left_out(),
     )

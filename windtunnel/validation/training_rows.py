@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.architecture import Architecture, DenseFfn, GroupedQuery, LayerShape
-from windtunnel.recipes.layout import AttentionKernel, HostLoad, Layout, Precision, Recompute, Sharding
+from windtunnel.recipes.layout import Layout, Precision, Recompute
+from windtunnel.validation.framework_defaults import Row, defaults_of, megatron_2021
+from windtunnel.validation.reasons import Incomplete
 
 ModelNamed = Callable[[str], Architecture | None]
 """The architecture of a model by its published name; None where unknown."""
-
-
-class Incomplete(Exception):
-    """A row that cannot be rebuilt; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +31,8 @@ class TrainingCase:
     assumed: tuple[str, ...]
 
 
-FEWEST_INTERLEAVED = 2
 LORA_RANK = 16
 """MLPerf's Llama-2-70B fine-tuning rules; NeMo's recipes use 8 to 32, which cost the same launches."""
-
-COMPILED_LOSS_SINCE, ENDS_APART_SINCE = "2025-02", "2025-07"
-"""TorchTitan's source: `train.py` of December 2024 leaves the loss uncompiled, that of February 2025 does not; in June
-2025 embedding and head belong to the root's FSDP unit, in August they are units of their own."""
 
 # the first that matches, most special first
 _CHIPS = (
@@ -92,7 +85,8 @@ def training_case(row: Mapping[str, str], model_named: ModelNamed) -> TrainingCa
     """Rebuild one row. Raises Incomplete, and E205 or E206 where its degrees cannot be."""
     chip = chip_name(row["gpu"])
     model = model_of(row, model_named)
-    framework = f"{row.get('framework', '')} {row.get('source_id', '')}".lower()
+    if "cpu_offload=true" in row.get("notes", "").lower():
+        raise Incomplete("optimizer offload to the host is not rebuilt")
     layout, assumed = _stated(row, chip)
     if "lora" in row.get("task", ""):
         layout = replace(layout, adapter_rank=LORA_RANK)
@@ -101,10 +95,7 @@ def training_case(row: Mapping[str, str], model_named: ModelNamed) -> TrainingCa
     if len(model.layers) % chunks and (len(model.layers) + 2) % chunks == 0:
         layout = replace(layout, first_layers_fewer=1, last_layers_fewer=1)
         assumed.append("embedding and output count as layers of the first and last pipeline chunk")
-    for matches, change in _FRAMEWORKS:
-        if re.search(matches, framework):
-            return TrainingCase(model, chip, *change(layout, assumed, row))
-    return TrainingCase(model, chip, *_megatron(layout, assumed, row))
+    return TrainingCase(model, chip, *defaults_of(Row(row, layout, tuple(assumed), model, chip)))
 
 
 def _number(row: Mapping[str, str], name: str) -> int:
@@ -154,133 +145,6 @@ def _recompute(text: str) -> tuple[Recompute, str]:
     if "selective" in lowered and "module" not in lowered:
         return Recompute.SELECTIVE, ""
     return Recompute.NONE, "no recomputation"
-
-
-Change = tuple[Layout, tuple[str, ...]]
-
-
-def _megatron(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
-    """Megatron-Core, NeMo, MLPerf: distributed optimizer, sequence parallel, overlap on."""
-    notes = row.get("notes", "").lower()
-    fsdp = float(row.get("fsdp_shard_size") or 0) > 1
-    overlap_off = "overlap off" in notes
-    tensor_overlap = row.get("tp_comm_overlap", "") != "False" and not overlap_off
-    assumed += ["distributed optimizer", "sequence parallel"]
-    # NeMo's and Megatron Bridge's performance recipes reduce in 16 bit, Megatron-LM's own default in FP32
-    fp32 = "simumax" in row.get("source_id", "") or "megatron-lm" in row.get("framework", "").lower()
-    if not fp32:
-        assumed.append("gradients reduced in 16 bit")
-    if not overlap_off:
-        assumed.append("gradient, parameter and tensor-parallel communication overlap compute")
-    # Megatron Bridge's `mixed_precision.py`, as NeMo's before it: fp8_param_gather is on for one scale per tensor and
-    # for MXFP8, off for blocks of 128; four-bit parameters are refused
-    kept = layout.precision in (Precision.FP8, Precision.MXFP8) and "block" not in row["precision"].lower()
-    fp8_parameters = kept and not fp32
-    if fp8_parameters:
-        assumed.append("parameters kept in FP8")
-    return replace(
-        layout,
-        sharding=Sharding.FSDP if fsdp else Sharding.ZERO1,
-        fp8_parameters=fp8_parameters,
-        reduce_in_fp32=fp32,
-        overlap_grad_reduce=not overlap_off,
-        overlap_param_gather=not overlap_off,
-        overlap_tensor=tensor_overlap and layout.tensor > 1,
-        overlap_experts="a2a_overlap" in notes,
-        dispatch_by_tma="hybridep" in notes,
-        graphs="cuda_graph=" in notes or row.get("layer_cuda_graph", "") == "True",
-    ), tuple(assumed)
-
-
-def _megatron_2021(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
-    """Megatron-LM of 2021 and 2022, Megatron-DeepSpeed: before FlashAttention, plain data parallelism."""
-    sequence_parallel = "sequence parallel" in row.get("recompute", "")
-    return replace(
-        layout,
-        sharding=Sharding.DDP,
-        overlap_grad_reduce=False,
-        overlap_param_gather=False,
-        sequence_parallel=sequence_parallel,
-        attention=AttentionKernel.UNFUSED,
-        reduce_in_fp32=False,
-        host=HostLoad.EAGER_2021,
-    ), (*assumed, "gradients in 16 bit, no overlap", "unfused attention core")
-
-
-def _foundry(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
-    """llm-foundry: Composer FSDP; PURE reduces in 16 bit, DEFAULT in FP32."""
-    pure = "pure" in row.get("framework", "").lower()
-    if "cpu_offload=true" in row.get("notes", "").lower():
-        raise Incomplete("optimizer offload to the host is not rebuilt")
-    return replace(
-        layout,
-        sharding=Sharding.FSDP,
-        reduce_in_fp32=not pure,
-        fused=False,
-        sequence_parallel=False,
-        attention=AttentionKernel.FLASH_1,
-        host=HostLoad.EAGER,
-    ), (*assumed, "parameters gathered for every micro-batch", "FlashAttention's first generation")
-
-
-def _torchtitan(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
-    """TorchTitan: FSDP2 with FP32 reduction, eager unless notes or framework say compile.
-
-    Releases from 2025 on compile the loss with the layers; before, a note in `train.py` says that it failed.
-    """
-    notes = f"{row.get('framework', '')} {row.get('notes', '')}".lower()
-    compiled = "compile" in notes and "no compile" not in notes
-    release = re.search(r"20\d\d-\d\d", row.get("source_id", ""))
-    since = release[0] if release else ""
-    recompute = layout.recompute
-    if recompute is Recompute.SELECTIVE_OPS and chip_name(row["gpu"]).startswith(("b", "gb")):
-        # PyTorch's attention there is cuDNN's, which the policy's list of what to save does not name
-        recompute = Recompute.SELECTIVE_PRODUCTS
-    shard = int(float(row.get("fsdp_shard_size") or 0))
-    data = layout.data_and_context
-    return replace(
-        layout,
-        sharding=Sharding.FSDP if data > 1 else Sharding.DDP,
-        fsdp_shard=shard if 1 < shard < data and data % shard == 0 else 0,
-        fused=compiled,
-        host=HostLoad.FUSED if compiled else HostLoad.EAGER,
-        compiled_loss=compiled and since >= COMPILED_LOSS_SINCE,
-        ends_apart=since >= ENDS_APART_SINCE,
-        recompute=recompute,
-        overlap_tensor="async" in notes,
-    ), tuple(assumed)
-
-
-def _automodel(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
-    """NeMo AutoModel: the same sharding; rows that name Transformer Engine run its fused layers and permutes."""
-    changed, notes = _torchtitan(layout, assumed, row)
-    engine = re.search(r"\bTE\b", row.get("framework", "")) is not None
-    return replace(changed, fused=changed.fused or engine), notes
-
-
-def _meta(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
-    """Llama 3's trainer: FSDP that keeps what it gathered until the step ends (arXiv 2407.21783, section 3.3.2)."""
-    changed, notes = _megatron(layout, assumed, row)
-    if "interleaved" in row.get("framework", "") and changed.chunks == 1 and changed.pipeline > 1:
-        changed = replace(changed, chunks=FEWEST_INTERLEAVED, schedule="interleaved")
-        notes = (*notes, "two model chunks a stage: the fewest that interleave, as it says it does")
-    return replace(changed, sharding=Sharding.ZERO1), (*notes, "parameters gathered once a step")
-
-
-def _hai_llm(layout: Layout, assumed: list[str], row: Mapping[str, str]) -> Change:
-    """DeepSeek's own: DualPipe, exchange of experts beside compute, distributed optimizer (arXiv 2412.19437)."""
-    changed, notes = _megatron(layout, assumed, row)
-    return replace(changed, schedule="dualpipe", chunks=1, overlap_experts=True), (*notes, "DualPipe")
-
-
-_FRAMEWORKS: tuple[tuple[str, Callable[[Layout, list[str], Mapping[str, str]], Change]], ...] = (
-    (r"foundry", _foundry),
-    (r"torchtitan", _torchtitan),
-    (r"automodel", _automodel),
-    (r"hai-llm", _hai_llm),
-    (r"meta in-house", _meta),
-    (r"sc21|2205\.05198|megatron-lm 202[12]|megatron-deepspeed|2104", _megatron_2021),
-)
 
 
 def model_of(row: Mapping[str, str], model_named: ModelNamed) -> Architecture:
@@ -366,7 +230,9 @@ def vtrain_case(row: Mapping[str, str]) -> TrainingCase:
     )
     if layout.data != int(row["dp"]):
         raise Incomplete("data parallel degree does not fit the others")
-    return TrainingCase(model, "a100-80g", *_megatron_2021(layout, ["vocabulary 51200"], row))
+    return TrainingCase(
+        model, "a100-80g", *megatron_2021(Row(row, layout, ("vocabulary 51200",), model, "a100-80g"))
+    )
 
 
 def refusal(error: Exception) -> str:

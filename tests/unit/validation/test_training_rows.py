@@ -10,8 +10,8 @@ from windtunnel.recipes.fit.training import training_memory
 from windtunnel.recipes.layout import AttentionKernel, Precision, Recompute, Sharding
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.validation.model_names import architecture_named
+from windtunnel.validation.reasons import Incomplete
 from windtunnel.validation.training_rows import (
-    Incomplete,
     chip_name,
     precision_named,
     training_case,

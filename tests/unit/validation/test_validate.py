@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from windtunnel.errors import WindtunnelError
 from windtunnel.validation.folder import predict_folder
 from windtunnel.validation.formats import FORMATS, Kind
-from windtunnel.validation.groups import by_family, by_file, spearman, worst_first
+from windtunnel.validation.groups import by_family, by_file, pooled, spearman, worst_first
 from windtunnel.validation.kernels import READERS
 from windtunnel.validation.rows_file import Answers, lines, refused
 
@@ -237,3 +238,20 @@ def test_rank_correlation_counts_ties_at_their_mean() -> None:
     assert spearman(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])) == pytest.approx(-1.0)
     assert spearman(np.array([1.0, 1.0, 1.0]), np.array([3.0, 2.0, 1.0])) is None
     assert spearman(np.array([1.0, 2.0]), np.array([3.0, 2.0])) is None
+
+
+def test_training_steps_are_pooled_over_files_each_row_once(tmp_path: Path) -> None:
+    steps = [
+        replace(part([1.1, 2.0], [1.0, 2.0]), file="train_dgxc_benchmarking"),
+        replace(part([2.0], [1.0]), file="train_torchtitan", unit="tokens/s", target="tokens_per_s_per_gpu"),
+        replace(part([], [1.0], "why"), file="train_papers"),
+        replace(part([3.0], [3.3]), file="train_torchtitan", unit="GiB", target="peak_memory_gib"),
+        part([1.0], [1.0]),
+    ]
+    found = {group.file: group for group in pooled(steps)}
+    assert set(found) == {"training steps, pooled", "peak memory, pooled"}
+    group = found["training steps, pooled"]
+    assert (group.seen, group.predicted, group.compared) == (4, 3, 3)
+    assert group.median == pytest.approx(0.1)
+    assert group.median_all == pytest.approx(0.55)  # the refused row counts as 100 %
+    assert group.reasons == (("why", 1),)

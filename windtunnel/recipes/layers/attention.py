@@ -17,6 +17,8 @@ from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
 
 _RING_WORK = 8
+SOFTMAX_HEADS = 4
+"""Megatron-LM's fused softmax takes four warps of 32 threads a block, a head each from 129 keys on."""
 
 
 def split_heads(heads: int, ways: int) -> int:
@@ -126,6 +128,8 @@ def core(
     """Flash attention over the rank's tokens, round the context ring where there is one."""
     dtype = layout.precision.activation
     batch, length = layout.micro_batch, layout.sequence // layout.context
+    if 0 < layout.segment < length:  # packed sequences attend to themselves only
+        batch, length = batch * (length // layout.segment), layout.segment
     if layout.attention is AttentionKernel.UNFUSED:
         return unfused_core(dtype, batch, length, heads, qk_dim, v_dim)
     calls = [(length, causal)]
@@ -153,9 +157,10 @@ def unfused_core(dtype: str, batch: int, length: int, heads: int, qk_dim: int, v
     v, scores = tensor(dtype, rows, length, v_dim), tensor(dtype, rows, length, length)
     back = tensor(dtype, rows, length, length)
     mask = tensor("bool", rows, length, length)
+    softmax, softmax_back = _masked_softmax(scores, mask)
     forward = (
         op("aten.bmm", (q, k), (scores,)),
-        op("aten._softmax", (scores,), (scores,)),
+        *softmax,
         op("aten.native_dropout", (scores,), (scores, mask)),
         op("aten.bmm", (scores, v), (v,)),
     )
@@ -163,11 +168,25 @@ def unfused_core(dtype: str, batch: int, length: int, heads: int, qk_dim: int, v
         op("aten.bmm", (v, tensor(dtype, rows, v_dim, length)), (back,)),
         op("aten.bmm", (scores, v), (v,)),
         op("aten.native_dropout_backward", (back, mask), (back,)),
-        op("aten._softmax_backward_data", (back, scores), (back,)),
+        *softmax_back,
         op("aten.bmm", (back, q), (q,)),
         op("aten.bmm", (back, q), (q,)),
     )
     return Piece("core", forward, backward, keep=Keep.CORE)
+
+
+def _masked_softmax(scores: TensorSpec, mask: TensorSpec) -> tuple[tuple[OpSpec, ...], tuple[OpSpec, ...]]:
+    """One kernel each way, where the heads fill its blocks; else scaled and masked in FP32, one by one."""
+    if scores.shape[0] % SOFTMAX_HEADS == 0:
+        down = op("aten._softmax_backward_data", (scores, scores), (scores,))
+        return (op("aten._softmax", (scores,), (scores,)),), (down,)
+    wide = tensor("float32", *scores.shape)
+    up, down = op("aten._to_copy", (scores,), (wide,)), op("aten._to_copy", (wide,), (scores,))
+    scale = op("aten.mul.Tensor", (wide,), (wide,))
+    fill = op("aten.masked_fill_.Scalar", (wide, mask), (wide,))
+    forward = (up, scale, fill, op("aten._softmax", (wide,), (wide,)), down)
+    back = op("aten._softmax_backward_data", (wide, wide), (wide,))
+    return forward, (up, back, fill, scale, down)
 
 
 def attention_ops(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from windtunnel.program import kernels
+from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.architecture import Architecture
 from windtunnel.recipes.groups import TENSOR
 from windtunnel.recipes.layers.norm import norm_piece
-from windtunnel.recipes.layout import Layout, Precision
+from windtunnel.recipes.layout import Layout, LossKernel, Precision
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece, collective, op, tensor
+
+BothWays = tuple[list[OpSpec], list[OpSpec]]
 
 
 def embedding(model: Architecture, layout: Layout) -> tuple[Piece, ...]:
@@ -54,20 +57,63 @@ def _loss(dtype: str, layout: Layout, classes: int) -> Piece:
     tokens = layout.tokens
     logits, targets = tensor(dtype, tokens, classes), tensor("int64", tokens)
     each = tensor("float32", tokens)
-    forward = [op(kernels.CROSS_ENTROPY, (logits, targets), (each, each))]
-    backward = [op(kernels.CROSS_ENTROPY_BACKWARD, (each, logits, targets, each), (logits,))]
-    if not layout.fused:
-        wide, one = tensor("float32", tokens, classes), tensor("float32", 1)
-        forward = [
-            op("aten._to_copy", (logits,), (wide,)),
-            op("aten._log_softmax", (wide,), (wide,)),
-            op("aten.nll_loss_forward", (wide, targets), (one, one)),
-        ]
-        backward = [
-            op("aten.nll_loss_backward", (one, wide, targets, one), (wide,)),
-            op("aten._log_softmax_backward_data", (wide, wide), (wide,)),
-            op("aten._to_copy", (wide,), (logits,)),
-        ]
+    kind = _BY_KERNEL[layout.loss] if layout.fused else _pytorch
+    forward, backward = kind(logits, targets, each)
     if layout.tensor > 1:  # maximum, sum and the target's logit over the split vocabulary
         forward += [collective("allreduce_", TENSOR, each, each)] * 3
     return Piece("loss", tuple(forward), tuple(backward))
+
+
+def _fused(logits: TensorSpec, targets: TensorSpec, each: TensorSpec) -> BothWays:
+    forward = [op(kernels.CROSS_ENTROPY, (logits, targets), (each, each))]
+    return forward, [op(kernels.CROSS_ENTROPY_BACKWARD, (each, logits, targets, each), (logits,))]
+
+
+def _pytorch(logits: TensorSpec, targets: TensorSpec, each: TensorSpec) -> BothWays:
+    wide, one = tensor("float32", *logits.shape), tensor("float32", 1)
+    forward = [
+        op("aten._to_copy", (logits,), (wide,)),
+        op("aten._log_softmax", (wide,), (wide,)),
+        op("aten.nll_loss_forward", (wide, targets), (one, one)),
+    ]
+    backward = [
+        op("aten.nll_loss_backward", (one, wide, targets, one), (wide,)),
+        op("aten._log_softmax_backward_data", (wide, wide), (wide,)),
+        op("aten._to_copy", (wide,), (logits,)),
+    ]
+    return forward, backward
+
+
+def _compiled(logits: TensorSpec, targets: TensorSpec, each: TensorSpec) -> BothWays:
+    """Passes of `fused_cross_entropy.py`: maximum in FP32; exponentials and sums; the quotient; the gradient."""
+    wide = tensor("float32", *logits.shape)
+    forward = [
+        op(kernels.FUSED, (logits,), (wide, each), ops=2),
+        op(kernels.FUSED, (wide, targets), (wide, each), ops=4),
+        op(kernels.FUSED, (wide, each), (wide,), ops=1),
+    ]
+    return forward, [op(kernels.FUSED, (wide, each), (logits,), ops=2)]
+
+
+def _in_pieces(logits: TensorSpec, targets: TensorSpec, each: TensorSpec) -> BothWays:
+    """`cross_entropy.py`: copy, maximum, difference, exponential, sum, quotient; product and copy backward."""
+    wide = tensor("float32", *logits.shape)
+    places = tensor("int64", logits.shape[0])
+    forward = [
+        op("aten._to_copy", (logits,), (wide,)),
+        op("aten.amax", (wide,), (each,)),
+        op("aten.sub_.Tensor", (wide, each), (wide,)),
+        op("aten.index.Tensor", (wide, places), (each,)),
+        op("aten.exp", (wide,), (wide,)),
+        op("aten.sum.dim_IntList", (wide,), (each,)),
+        op("aten.log", (each,), (each,)),
+        op("aten.div_.Tensor", (wide, each), (wide,)),
+    ]
+    backward = [
+        op("aten.mul_.Tensor", (wide, each), (wide,)),
+        op("aten._to_copy", (wide,), (logits,)),
+    ]
+    return forward, backward
+
+
+_BY_KERNEL = {LossKernel.FUSED: _fused, LossKernel.COMPILED: _compiled, LossKernel.IN_PIECES: _in_pieces}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from windtunnel.program import kernels
-from windtunnel.program.op import Attribute, OpSpec, TensorSpec
+from windtunnel.program.marks import HOST_DELAY
+from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.architecture import DenseFfn, MoeFfn
-from windtunnel.recipes.groups import EXPERT
-from windtunnel.recipes.layers.eager_experts import exchange_pieces
+from windtunnel.recipes.layers.expert_exchange import exchanges, received_rows
 from windtunnel.recipes.layers.norm import activation_piece
-from windtunnel.recipes.layout import EagerCode, Layout, Precision
+from windtunnel.recipes.layout import EagerCode, GraphScope, Layout
 from windtunnel.recipes.linear import BLOCK_SCALES, FP8_BACKWARD, FP8_FORWARD, Products
-from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor
+from windtunnel.recipes.piece import Keep, Piece, op, tensor
+
+EXPERT_CALL_S = 8e-6
+"""Host time of one more product in a loop of library calls: set-up and launch, as in ``cost/host.py`` (convention)."""
 
 
 def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
@@ -19,12 +22,15 @@ def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     width = max(1, shape.width // layout.tensor)
     up = width * (2 if shape.gated else 1)
     tokens = layout.tokens
+    adapted, apart = layout.adapts_all, _apart(shape, width, layout)
     return (
         products.linear(
-            "up", tokens, hidden, up, split="column", bias=shape.bias, parts=_apart(shape, width, layout)
+            "up", tokens, hidden, up, split="column", bias=shape.bias, parts=apart, adapted=adapted
         ),
         activation_piece(products.dtype, tokens, width, shape.gated, layout.fused),
-        products.linear("down", tokens, width, hidden, split="row", bias=shape.bias, keep=Keep.HALF),
+        products.linear(
+            "down", tokens, width, hidden, split="row", bias=shape.bias, keep=Keep.HALF, adapted=adapted
+        ),
     )
 
 
@@ -39,10 +45,10 @@ def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     dtype, rows = products.dtype, layout.sequence_tokens
     local = max(1, shape.experts // layout.expert)
     width = max(1, shape.width // layout.expert_tensor)
-    received = max(1, int(rows * shape.top_k * layout.imbalance * layout.expert_tensor))
+    received = received_rows(shape, layout)
     up = width * (2 if shape.gated else 1)
     inner = shape.latent or hidden
-    dispatch, combine = _exchanges(shape, inner, layout, rows, received)
+    dispatch, combine = exchanges(shape, inner, layout)
     pieces = [_router(layout, rows, hidden, shape)]
     if shape.latent:
         pieces.append(products.linear("latent down", rows, hidden, shape.latent))
@@ -88,36 +94,6 @@ def _router(layout: Layout, rows: int, hidden: int, shape: MoeFfn) -> Piece:
     return Piece("router", forward, backward, (weight,) if trains else (), parameters=hidden * shape.experts)
 
 
-def _exchanges(shape: MoeFfn, hidden: int, layout: Layout, rows: int, received: int) -> tuple[Piece, Piece]:
-    """Permute and send (dispatch), send back and sum (combine); backward each is the other way round."""
-    dtype = layout.precision.activation
-    tokens, permuted = tensor(dtype, rows, hidden), tensor(dtype, received, hidden)
-    chosen, weights = tensor("int64", rows, shape.top_k), tensor("float32", rows, shape.top_k)
-    sent = _transfer("dispatch", shape, hidden, layout, rows)
-    returned = _transfer("combine", shape, hidden, layout, rows)
-    if not layout.fused:
-        return exchange_pieces(layout, shape, tokens, permuted, sent, returned)
-    there = (*sent, op(kernels.MOE_PERMUTE, (tokens, chosen), (permuted,)))
-    back = (op(kernels.MOE_UNPERMUTE, (permuted, chosen, weights), (tokens,)), *returned)
-    return Piece("dispatch", there, back), Piece("combine", back, there)
-
-
-def _transfer(name: str, shape: MoeFfn, hidden: int, layout: Layout, rows: int) -> tuple[OpSpec, ...]:
-    if layout.expert == 1:
-        return ()
-    eight_bit = name == "dispatch" and layout.precision is Precision.FP8_BLOCK
-    dtype = FP8_FORWARD if eight_bit else layout.precision.activation
-    sent = tensor(dtype, rows, hidden)
-    more: dict[str, Attribute] = {
-        "tokens": rows,
-        "top_k": shape.top_k,
-        "token_bytes": hidden * (1 if eight_bit else 2),
-        "imbalance": layout.imbalance,
-        "tma": layout.dispatch_by_tma,
-    }
-    return (collective(name, EXPERT, sent, sent, -1, **more),)
-
-
 def _grouped(
     name: str, layout: Layout, rows: int, wide_in: int, wide_out: int, experts: int, gated: bool = False
 ) -> Piece:
@@ -148,17 +124,26 @@ def _grouped(
         *products.into_buffer(experts, wide_in, part),
     )
     summed, half = tensor(dtype, rows, wide_in), tensor(dtype, rows, wide_out // 2)
+    calls = _calls(layout, experts, 2 if scaled else 1)
     add = op("aten.add.Tensor", (summed, summed), (summed,))
     join = op("aten.cat", (half, half), (tensor(dtype, rows, wide_out),))
     return Piece(
         name,
-        (*products.cast(rows, wide_in), *(product(wide_in, part, FP8_FORWARD),) * ways),
+        (*calls, *products.cast(rows, wide_in), *(product(wide_in, part, FP8_FORWARD),) * ways),
         (
+            *calls,
             *((join,) if gated and not apart else ()),
             *products.cast(rows, wide_out),
             *(product(part, wide_in, FP8_BACKWARD),) * ways,
             *(add,) * (ways - 1),
         ),
-        weight * ways if layout.trains_base else (),
+        (*_calls(layout, experts, 1), *weight * ways) if layout.trains_base else (),
         expert_parameters=experts * wide_in * wide_out,
     )
+
+
+def _calls(layout: Layout, experts: int, kinds: int) -> tuple[OpSpec, ...]:
+    """Host time of the calls beyond the first where experts are called one by one; ``kinds`` of them each."""
+    if not layout.expert_calls or experts == 1 or GraphScope.STEP in layout.graphs:
+        return ()
+    return (OpSpec(HOST_DELAY, attributes=(("seconds", kinds * (experts - 1) * EXPERT_CALL_S),)),)

@@ -23,11 +23,12 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.training import TrainingPredictor
 from windtunnel.recipes.training import TrainingRecipe, training_step
-from windtunnel.specs.targets import cluster_of
 from windtunnel.timeline.sustained import Sustained
 from windtunnel.validation.calibrate.network_points import rows
 from windtunnel.validation.model_names import architecture_named
-from windtunnel.validation.training_rows import Incomplete, TrainingCase, training_case, vtrain_case
+from windtunnel.validation.reasons import Incomplete
+from windtunnel.validation.training_place import cluster_for
+from windtunnel.validation.training_rows import TrainingCase, training_case, vtrain_case
 
 EVERY = {
     "train_dgxc_benchmarking.csv": 4,
@@ -40,7 +41,7 @@ EVERY = {
 }
 """Rows of each table that the fit uses: every n-th."""
 ARCHITECTURES = ("Ampere", "Hopper", "Blackwell")
-HOSTS = ("eager", "eager-2021")
+HOSTS = ("eager", "eager-2021", "fused")
 INTERVAL_SIGMAS = 1.2816
 """Half-width of an 80 % interval of a normal distribution."""
 MAD_SIGMA = 1.4826
@@ -78,7 +79,7 @@ def steps(folder: Path) -> Iterator[Step]:
                 continue
             key = (case.chip, case.layout.cards)
             if key not in predictors:
-                cluster = cluster_of(*key)
+                cluster = cluster_for(*key)
                 predictors[key] = TrainingPredictor(cluster.chip, NetworkModel(cluster))
             yield Step(name, seconds, recipe, predictors[key])
 
@@ -108,10 +109,10 @@ def fit(points: Sequence[Step]) -> Sustained:
         predicted = [p.predictor.with_constants(constants).predict(p.recipe) for p in points]
         return np.asarray(np.log(np.array([p.step_time_s.value for p in predicted]) / measured))
 
-    start = np.log([0.1, 1400.0, 780.0, 500.0, 2.0, 6.0])
+    start = np.log([0.1, 1400.0, 780.0, 500.0, 2.0, 6.0, 8.0])
     low, high = (
-        start - np.log([10.0, 1.6, 1.6, 1.6, 2.0, 4.0]),
-        start + np.log([6.0, 1.6, 1.6, 1.6, 4.0, 4.0]),
+        start - np.log([10.0, 1.6, 1.6, 1.6, 2.0, 4.0, 2.0]),
+        start + np.log([6.0, 1.6, 1.6, 1.6, 4.0, 4.0, 2.0]),
     )
     solution = least_squares(
         ratios, start, bounds=(low, high), loss="soft_l1", f_scale=0.05, diff_step=0.02, max_nfev=8

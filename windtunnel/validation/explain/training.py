@@ -10,19 +10,19 @@ from windtunnel.network.model import NetworkModel
 from windtunnel.planner.training import ProgramTime, TrainingPredictor
 from windtunnel.program.program import StepKind
 from windtunnel.recipes.training import training_step
-from windtunnel.specs.targets import cluster_of
 from windtunnel.units import seconds as in_words
 from windtunnel.validation.explain.operations import OpTotal, StepWhy, explained, group_of, under_power
 from windtunnel.validation.explain.points import Point
 from windtunnel.validation.predict_training import case_of, rows_of
 from windtunnel.validation.tables import Table
+from windtunnel.validation.training_place import cluster_for
 
 
 def explain_training(table: Table, points: Sequence[Point], *, top: int) -> StepWhy:
     """Explain the one row of ``table``, which can be predicted."""
     case, _ = case_of(table.file, rows_of(table)[0])
     assert case is not None
-    cluster = cluster_of(case.chip, case.layout.cards)
+    cluster = cluster_for(case.chip, case.layout.cards)
     network = NetworkModel(cluster)
     predictor = TrainingPredictor(cluster.chip, network)
     found = predictor.predict(training_step(case.model, case.layout))

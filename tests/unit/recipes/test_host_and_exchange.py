@@ -1,0 +1,121 @@
+"""What the host issues, what graphs take off it, and how tokens travel between experts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from windtunnel.network.model import NetworkModel
+from windtunnel.planner.training import TrainingPredictor
+from windtunnel.program.marks import GRAPH_END, GRAPH_LAUNCH, HOST_DELAY, ITEM
+from windtunnel.program.program import Program
+from windtunnel.recipes.architecture import Architecture, GroupedQuery, LayerShape, MoeFfn
+from windtunnel.recipes.chunk import Part
+from windtunnel.recipes.layers.attention import SOFTMAX_HEADS, unfused_core
+from windtunnel.recipes.layers.ends import head
+from windtunnel.recipes.layout import (
+    LAYERS,
+    AttentionKernel,
+    Dispatcher,
+    GraphScope,
+    Layout,
+    LossKernel,
+    Sharding,
+)
+from windtunnel.recipes.training import training_step
+from windtunnel.specs.targets import cluster_of
+
+LAYER = LayerShape(
+    mixer=GroupedQuery(heads=16, kv_heads=4, head_dim=128),
+    ffn=MoeFfn(experts=64, top_k=4, width=768),
+)
+MODEL = Architecture(hidden=2048, vocabulary=32000, layers=(LAYER,) * 4)
+LAYOUT = Layout(cards=8, global_batch=8, sequence=1024, expert=8, counts_on_host=True, expert_calls=True)
+
+
+def forward(layout: Layout) -> Program:
+    return training_step(MODEL, layout).program(0, Part.FORWARD, 1)
+
+
+def named(program: Program) -> Counter[str]:
+    return Counter(program.specs[program.sites[event, 0]].name for event in program.events.tolist())
+
+
+def step_s(layout: Layout) -> float:
+    cluster = cluster_of("h100-sxm", layout.cards)
+    predictor = TrainingPredictor(cluster.chip, NetworkModel(cluster))
+    return predictor.predict(training_step(MODEL, layout)).step_time_s.value
+
+
+def test_the_host_waits_for_counts_once_a_layer_unless_the_step_is_captured() -> None:
+    assert named(forward(LAYOUT))[ITEM] == 4
+    assert named(forward(LAYOUT))[HOST_DELAY] == 8
+    assert not named(forward(replace(LAYOUT, counts_on_host=False)))[ITEM]
+    whole = named(forward(replace(LAYOUT, graphs=frozenset({GraphScope.STEP}))))
+    assert (whole[ITEM], whole[HOST_DELAY], whole[GRAPH_LAUNCH], whole[GRAPH_END]) == (0, 0, 1, 1)
+
+
+def test_captured_parts_are_launched_once_each() -> None:
+    found = named(forward(replace(LAYOUT, graphs=LAYERS)))
+    assert found[GRAPH_LAUNCH] == found[GRAPH_END] == 4  # attention with norm and router, of four layers
+
+
+def test_small_steps_are_bound_by_the_host_and_graphs_free_them() -> None:
+    eager, parts = step_s(LAYOUT), step_s(replace(LAYOUT, graphs=LAYERS))
+    whole = step_s(replace(LAYOUT, graphs=frozenset({GraphScope.STEP})))
+    assert whole < parts < eager
+    assert whole < 0.6 * eager
+
+
+def test_waiting_for_counts_costs_time() -> None:
+    assert step_s(LAYOUT) > step_s(replace(LAYOUT, counts_on_host=False))
+
+
+def test_an_all_to_all_sends_every_copy_and_sorts_twice() -> None:
+    copies = named(forward(replace(LAYOUT, dispatcher=Dispatcher.ALL_TO_ALL)))
+    assert copies["c10d.alltoall_base_"] == 4 * 3  # tokens and weights there, tokens back
+    assert not named(forward(LAYOUT))["c10d.alltoall_base_"]
+
+
+def test_experts_split_over_tensor_ranks_gather_and_scatter_their_tokens() -> None:
+    split = replace(LAYOUT, cards=16, tensor=2, expert_tensor=2)
+    whole = replace(split, expert_tensor=1)
+    more = named(forward(split))
+    less = named(forward(whole))
+    assert more["c10d._allgather_base_"] == less["c10d._allgather_base_"] + 4
+    assert more["c10d._reduce_scatter_base_"] == less["c10d._reduce_scatter_base_"] + 4
+
+
+def test_losses_in_pieces_move_more_bytes() -> None:
+    def passes(loss: LossKernel) -> float:
+        pieces = head(MODEL, replace(LAYOUT, loss=loss), layer_norm=False)
+        specs = (*pieces[-1].forward, *pieces[-1].backward)
+        return sum(t.nbytes for spec in specs for t in (*spec.inputs, *spec.outputs))
+
+    assert passes(LossKernel.FUSED) < passes(LossKernel.COMPILED) < passes(LossKernel.IN_PIECES)
+
+
+def test_heads_that_do_not_fill_a_block_fall_back_to_single_operations() -> None:
+    full = unfused_core("float16", 1, 256, SOFTMAX_HEADS, 64, 64)
+    odd = unfused_core("float16", 1, 256, SOFTMAX_HEADS // 2, 64, 64)
+    assert len(odd.forward) == len(full.forward) + 4
+    assert len(odd.backward) == len(full.backward) + 4
+
+
+def test_packed_sequences_attend_to_themselves() -> None:
+    whole = replace(LAYOUT, sequence=4096, attention=AttentionKernel.FLASH)
+    packed = replace(whole, segment=256)
+    recipe, short = training_step(MODEL, whole), training_step(MODEL, packed)
+    flops = [
+        sum(work.flops for work in r.program(0, Part.FORWARD, 1).works if "attention" in str(work.family))
+        for r in (recipe, short)
+    ]
+    assert flops[1] < 0.1 * flops[0]
+
+
+def test_megatrons_fsdp_copies_nothing() -> None:
+    sharded = replace(LAYOUT, sharding=Sharding.FSDP, expert=1)
+    copies = named(training_step(MODEL, sharded).program(0, Part.FORWARD, 0))
+    none = named(training_step(MODEL, replace(sharded, zero_copy=True)).program(0, Part.FORWARD, 0))
+    assert sum(copies.values()) > sum(none.values())
+    assert copies["c10d._allgather_base_"] == none["c10d._allgather_base_"]

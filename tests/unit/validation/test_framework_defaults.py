@@ -1,0 +1,110 @@
+"""Defaults of training frameworks: graphs, dispatchers, losses, packing and places, by what rows and releases say."""
+
+from __future__ import annotations
+
+import pytest
+
+from windtunnel.recipes.layout import LAYERS, Dispatcher, GraphScope, HostLoad, Layout, LossKernel
+from windtunnel.validation.model_names import architecture_named
+from windtunnel.validation.training_place import cluster_for
+from windtunnel.validation.training_rows import training_case
+
+DENSE = {
+    "model": "Llama-3.1 8B", "gpu": "H100", "num_gpus": "64", "sequence_length_tokens": "4096",
+    "global_batch_size_sequences": "256", "micro_batch_size_sequences": "1", "tensor_parallel": "2",
+    "pipeline_parallel": "1", "expert_parallel": "1", "precision": "BF16", "recompute": "none",
+    "framework": "Megatron-Bridge / NeMo container 26.04", "source_id": "megatron_bridge_26.04", "notes": "",
+}  # fmt: skip
+SPARSE = DENSE | {"model": "Qwen3_30B_a3B", "expert_parallel": "8", "tensor_parallel": "1"}
+
+
+def layout_of(row: dict[str, str], **change: str) -> Layout:
+    return training_case(row | change, architecture_named).layout
+
+
+@pytest.mark.parametrize(
+    ("notes", "scopes"),
+    [
+        ("", frozenset()),
+        ("cuda_graph=none:[]", frozenset()),
+        ("cuda_graph=none:full_iteration", {GraphScope.STEP}),
+        ("dropless; cuda_graph=full_iteration:[]; moe_dispatcher=hybridep", {GraphScope.STEP}),
+        ("cuda_graph=transformer_engine:mlp", {GraphScope.FEED_FORWARD}),
+        (
+            "cuda_graph=transformer_engine:[attn + moe_router + moe_preprocess]",
+            {GraphScope.ATTENTION, GraphScope.ROUTER},
+        ),
+    ],
+)
+def test_scopes_of_graphs_are_read(notes: str, scopes: set[GraphScope]) -> None:
+    assert layout_of(SPARSE, notes=notes).graphs == scopes
+
+
+def test_submissions_to_mlperf_are_captured() -> None:
+    assert layout_of(DENSE, source_id="mlperf_training_v5.1").graphs == LAYERS
+
+
+@pytest.mark.parametrize(
+    ("change", "dispatcher", "waits"),
+    [
+        ({"notes": "dropless; moe_dispatcher=hybridep"}, Dispatcher.HYBRIDEP, True),
+        ({"notes": "dropless; moe_dispatcher=deepep"}, Dispatcher.DEEPEP, True),
+        ({"notes": "dropless"}, Dispatcher.ALL_TO_ALL, True),
+        (
+            {"notes": "tokendrop; force-balanced + token drop", "source_id": "megatron_bridge_25.09"},
+            Dispatcher.ALL_TO_ALL,
+            False,
+        ),
+        (
+            {"notes": "dropless", "gpu": "GB200", "source_id": "megatron_bridge_25.11"},
+            Dispatcher.HYBRIDEP,
+            True,
+        ),
+    ],
+)
+def test_experts_are_reached_as_the_release_does(
+    change: dict[str, str], dispatcher: Dispatcher, waits: bool
+) -> None:
+    found = layout_of(SPARSE, **change)
+    assert (found.dispatcher, found.counts_on_host) == (dispatcher, waits)
+
+
+def test_overlap_of_tensor_parallel_traffic_is_for_dense_models_unless_stated() -> None:
+    assert layout_of(DENSE).overlap_tensor
+    assert not layout_of(DENSE, tp_comm_overlap="0").overlap_tensor
+    assert not layout_of(SPARSE, tensor_parallel="2").overlap_tensor
+
+
+def test_experts_are_split_as_layers_until_recipes_say_otherwise() -> None:
+    wide = {"tensor_parallel": "2", "notes": ""}
+    early = {"framework": "NeMo / Megatron-Core recipe v25.02", "source_id": "dgxc_benchmarking_v25.02"}
+    assert layout_of(SPARSE, **wide, **early).expert_tensor == 2
+    assert layout_of(SPARSE, **wide).expert_tensor == 1
+
+
+def test_losses_follow_releases() -> None:
+    nemo = {"framework": "NeMo container 24.07", "source_id": "nemo_24.07"}
+    assert layout_of(DENSE).loss is LossKernel.FUSED
+    assert layout_of(DENSE, **nemo).loss is LossKernel.COMPILED
+    assert layout_of(DENSE, framework="Megatron-LM", source_id="mlm").loss is LossKernel.IN_PIECES
+    fused = {"framework": "Megatron-LM", "source_id": "simumax_b200", "notes": "fused TE cross-entropy"}
+    assert layout_of(DENSE, **fused).loss is LossKernel.FUSED
+
+
+def test_fine_tuning_recipes_pack() -> None:
+    assert layout_of(DENSE, task="sft").segment == layout_of(DENSE, task="lora_finetune").segment > 0
+    assert layout_of(DENSE, task="pretrain").segment == 0
+    assert layout_of(DENSE, task="lora_finetune", source_id="mlperf_training_v5.0").segment == 0
+
+
+def test_compiled_layers_cost_the_host_what_is_written() -> None:
+    titan = {"framework": "TorchTitan, torch.compile", "source_id": "torchtitan_2025-08"}
+    assert layout_of(DENSE, **titan).host is HostLoad.COMPILED
+    engine = {"framework": "NeMo AutoModel (PyTorch FSDP2) TE + DeepEP", "source_id": "nemo_automodel"}
+    assert layout_of(SPARSE, **engine).host is HostLoad.FUSED
+
+
+def test_jobs_of_several_racks_take_64_cards_of_each() -> None:
+    assert cluster_for("gb200", 256).node.cards == 64
+    assert cluster_for("gb200", 64).node.cards == cluster_for("gb200", 72).node.cards == 72
+    assert cluster_for("h100-sxm", 256).node.cards == 8
