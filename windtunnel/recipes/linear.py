@@ -103,9 +103,10 @@ class Products:
         weight: list[OpSpec] = []
         trains = self.layout.trains_base
         x = tensor(self.dtype, rows, wide_in)
+        ways, back_ways = self._chunks(split, len(parts))
         for number, part in enumerate(parts):
-            forward += self.product(rows, part, wide_in)
-            inward += self.product(rows, wide_in, part, backward=True)
+            forward += self.product(rows // ways, part, wide_in) * ways
+            inward += self.product(rows // back_ways, wide_in, part, backward=True) * back_ways
             inward += [op("aten.add.Tensor", (x, x), (x,))] if number else []
             if trains:
                 weight += self.product(part, wide_in, rows, self.gradient, backward=True)
@@ -155,8 +156,39 @@ class Products:
         back = [mm(rows, wide_out, rank), mm(rows, rank, wide_in), op("aten.add.Tensor", (x, x), (x,))]
         return forward, back, [mm(rank, rows, wide_out), mm(wide_in, rows, rank)]
 
+    def _chunks(self, split: str, parts: int) -> tuple[int, int]:
+        """Into how many products forward and input gradient are cut, so that their tensor-parallel traffic overlaps.
+
+        What is gathered arrives rank by rank, and sums leave as they are ready: as many cuts as ranks (Transformer
+        Engine's ring exchange, PyTorch's asynchronous tensor parallelism). The input gradient of a column-parallel
+        product runs whole, beside the other's traffic, unless it is all that backward does.
+        """
+        layout = self.layout
+        if not (layout.overlap_tensor and layout.sequence_parallel and split and parts == 1):
+            return 1, 1
+        return layout.tensor, layout.tensor if split == "row" or not layout.trains_base else 1
+
     def _parts(self, rows: int, width: int) -> tuple[TensorSpec, TensorSpec]:
         return tensor(self.dtype, rows // self.layout.tensor, width), tensor(self.dtype, rows, width)
+
+    def _gathered(self, rows: int, width: int, work: int = -1) -> OpSpec:
+        """Gathering a product's input over the tensor ranks; of 8-bit products in 8 bits, where layers are fused."""
+        layout = self.layout
+        narrow = layout.fused and layout.precision in (Precision.FP8, Precision.MXFP8)
+        dtype = FP8_FORWARD if narrow else self.dtype
+        part, whole = tensor(dtype, rows // layout.tensor, width), tensor(dtype, rows, width)
+        return collective("_allgather_base_", TENSOR, part, whole, work)
+
+    def _scattered(self, rows: int, width: int, products: list[OpSpec]) -> list[OpSpec]:
+        """Products, the last ones cut in as many as there are ranks: each one's sums leave beside the next."""
+        ways = self.layout.tensor
+        share, part = (
+            tensor(self.dtype, rows // ways, width),
+            tensor(self.dtype, max(1, rows // ways**2), width),
+        )
+        leave = collective("_reduce_scatter_base_", TENSOR, share, part, _SCATTER_WORK)
+        cut = [spec for product in products[-ways:] for spec in (product, leave)]
+        return [*products[:-ways], *cut, wait(_SCATTER_WORK)]
 
     def _column(
         self, rows: int, width: int, forward: list[OpSpec], backward: list[OpSpec], weight: list[OpSpec]
@@ -166,16 +198,18 @@ class Products:
             # the input gradient is summed beside the weight gradient
             reduce = collective("allreduce_", TENSOR, whole, whole, _SCATTER_WORK)
             return forward, [*backward, reduce, *weight, wait(_SCATTER_WORK)], []
-        gather = collective("_allgather_base_", TENSOR, part, whole)
-        again = collective("_allgather_base_", TENSOR, part, whole, _GATHER_WORK)
+        gather = self._gathered(rows, width)
+        again = self._gathered(rows, width, _GATHER_WORK)
         scatter = collective("_reduce_scatter_base_", TENSOR, whole, part, _SCATTER_WORK)
-        if not weight:  # frozen: nobody needs the input again
-            both = [*backward, collective("_reduce_scatter_base_", TENSOR, whole, part)]
-        else:
+        cut, back_cut = self._chunks("column", 1 if self.layout.fused else 2)
+        if weight:
             both = [again, *backward, wait(_GATHER_WORK), scatter, *weight, wait(_SCATTER_WORK)]
-        if self.layout.overlap_tensor:
-            early = collective("_allgather_base_", TENSOR, part, whole, _GATHER_WORK)
-            return [early, *forward, wait(_GATHER_WORK)], both, []
+        elif back_cut > 1:  # frozen: nobody needs the input again
+            both = self._scattered(rows, width, backward)
+        else:
+            both = [*backward, collective("_reduce_scatter_base_", TENSOR, whole, part)]
+        if cut > 1:
+            return [again, *forward, wait(_GATHER_WORK)], both, []
         return [gather, *forward], both, []
 
     def _row(
@@ -184,9 +218,8 @@ class Products:
         part, whole = self._parts(rows, wide_out)
         if not self.layout.sequence_parallel:
             return [*forward, collective("allreduce_", TENSOR, whole, whole)], backward
+        if self._chunks("row", 1)[0] > 1:
+            early = self._gathered(rows, wide_out, _GATHER_WORK)
+            return self._scattered(rows, wide_out, forward), [early, *backward, wait(_GATHER_WORK)]
         scatter = collective("_reduce_scatter_base_", TENSOR, whole, part)
-        gather = collective("_allgather_base_", TENSOR, part, whole)
-        if self.layout.overlap_tensor:
-            scatter_async = collective("_reduce_scatter_base_", TENSOR, whole, part, _SCATTER_WORK)
-            return [scatter_async, *forward, wait(_SCATTER_WORK)], [gather, *backward]
-        return [*forward, scatter], [gather, *backward]
+        return [*forward, scatter], [self._gathered(rows, wide_out), *backward]

@@ -236,14 +236,16 @@ def _torchtitan(row: Row) -> Change:
 def _automodel(row: Row) -> Change:
     """NeMo AutoModel: the same sharding; rows that name Transformer Engine run its fused layers and permutes.
 
-    Its benchmark recipes (`examples/llm_benchmark`) put adapters on every projection, checkpoint activations where
-    these are split over tensor ranks, and spread experts over all ranks where DeepEP moves tokens.
+    Its benchmark recipes (`examples/llm_benchmark`) put adapters on every projection, checkpoint the activations of
+    dense models on several cards, and spread experts over all ranks where DeepEP moves tokens.
     """
     changed, assumed = _torchtitan(row)
     if changed.adapter_rank:
-        again = changed.tensor > 1 and changed.recompute is Recompute.NONE
-        changed = replace(changed, adapts_all=True, recompute=Recompute.FULL if again else changed.recompute)
-        assumed = (*assumed, "adapters on every projection", *(("layers computed again",) if again else ()))
+        changed = replace(changed, adapts_all=True)
+        assumed = (*assumed, "adapters on every projection")
+    if not row.sparse and changed.cards > 1 and "not stated" in row.text("recompute"):
+        changed = replace(changed, recompute=Recompute.FULL)
+        assumed = (*(text for text in assumed if text != "no recomputation"), "layers computed again")
     if row.sparse and changed.expert == 1 and "deepep" in row.text("framework"):
         changed = replace(changed, expert=changed.stage_ranks)
         assumed = (*assumed, "experts spread over all ranks, as DeepEP needs them")

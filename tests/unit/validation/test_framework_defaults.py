@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from windtunnel.recipes.layout import LAYERS, Dispatcher, GraphScope, HostLoad, Layout, LossKernel
+from windtunnel.recipes.layout import (
+    LAYERS,
+    Dispatcher,
+    GraphScope,
+    HostLoad,
+    Layout,
+    LossKernel,
+    Recompute,
+)
 from windtunnel.validation.model_names import architecture_named
 from windtunnel.validation.training_place import cluster_for
 from windtunnel.validation.training_rows import training_case
@@ -108,3 +116,22 @@ def test_jobs_of_several_racks_take_64_cards_of_each() -> None:
     assert cluster_for("gb200", 256).node.cards == 64
     assert cluster_for("gb200", 64).node.cards == cluster_for("gb200", 72).node.cards == 72
     assert cluster_for("h100-sxm", 256).node.cards == 8
+
+
+def test_automodels_benchmarks_checkpoint_and_adapt_as_their_recipes() -> None:
+    row = {
+        "framework": "NeMo AutoModel (PyTorch FSDP2) TE + triton", "source_id": "nemo_automodel",
+        "task": "lora_finetune", "recompute": "not stated (recipe yaml)",
+    }  # fmt: skip
+    several = training_case(DENSE | row, architecture_named)
+    assert several.layout.adapts_all
+    assert several.layout.recompute is Recompute.FULL
+    assert "no recomputation" not in several.assumed
+    alone = {"num_gpus": "1", "tensor_parallel": "1"}
+    assert layout_of(DENSE, **row, **alone).recompute is Recompute.NONE
+    deepep = {
+        "framework": "NeMo AutoModel TE + DeepEP",
+        "source_id": "nemo_automodel",
+        "expert_parallel": "1",
+    }
+    assert layout_of(SPARSE, **deepep).expert == 64
