@@ -9,7 +9,7 @@ from windtunnel.network.model import NetworkModel
 from windtunnel.planner.training import TrainingPredictor
 from windtunnel.program.marks import GRAPH_END, GRAPH_LAUNCH, HOST_DELAY, ITEM
 from windtunnel.program.program import Program
-from windtunnel.recipes.architecture import Architecture, GroupedQuery, LayerShape, MoeFfn
+from windtunnel.recipes.architecture import Architecture, DenseFfn, GroupedQuery, LayerShape, MoeFfn
 from windtunnel.recipes.chunk import Part
 from windtunnel.recipes.layers.attention import SOFTMAX_HEADS, unfused_core
 from windtunnel.recipes.layers.ends import head
@@ -20,6 +20,7 @@ from windtunnel.recipes.layout import (
     GraphScope,
     Layout,
     LossKernel,
+    Precision,
     Sharding,
 )
 from windtunnel.recipes.training import training_step
@@ -119,3 +120,31 @@ def test_megatrons_fsdp_copies_nothing() -> None:
     none = named(training_step(MODEL, replace(sharded, zero_copy=True)).program(0, Part.FORWARD, 0))
     assert sum(copies.values()) > sum(none.values())
     assert copies["c10d._allgather_base_"] == none["c10d._allgather_base_"]
+
+
+def test_overlapped_traffic_cuts_products_as_rings_do() -> None:
+    dense = replace(MODEL, layers=(replace(LAYER, ffn=DenseFfn(width=8192)),) * 2)
+    apart = Layout(cards=4, global_batch=2, sequence=4096, tensor=4)
+    beside = replace(apart, overlap_tensor=True)
+    whole, cut = (named(training_step(dense, lay).program(0, Part.FORWARD, 1)) for lay in (apart, beside))
+    assert cut["aten.mm.default"] - whole["aten.mm.default"] == 3 * (4 * 2 + 1)  # and the output's product
+    assert cut["c10d._reduce_scatter_base_"] - whole["c10d._reduce_scatter_base_"] == 3 * 2 * 2
+    assert cut["c10d._allgather_base_"] == whole["c10d._allgather_base_"]
+
+
+def test_what_eight_bit_products_gather_has_eight_bits() -> None:
+    dense = replace(MODEL, layers=(replace(LAYER, ffn=DenseFfn(width=8192)),) * 2)
+    layout = Layout(cards=4, global_batch=2, sequence=4096, tensor=4, precision=Precision.FP8)
+    program = training_step(dense, layout).program(0, Part.FORWARD, 1)
+    gathers = {spec.inputs[0].dtype for spec in program.specs if "_allgather" in spec.name}
+    assert gathers == {"float8_e4m3fn", "bfloat16"}  # the output's product stays in 16 bits
+
+
+def test_adapters_on_every_projection_add_products() -> None:
+    dense = replace(MODEL, layers=(replace(LAYER, ffn=DenseFfn(width=8192)),))
+    some = Layout(cards=1, global_batch=1, sequence=512, adapter_rank=16)
+    few, all_of_them = (
+        named(training_step(dense, lay).program(0, Part.FORWARD, 0))
+        for lay in (some, replace(some, adapts_all=True))
+    )
+    assert all_of_them["aten.mm.default"] == few["aten.mm.default"] + 4

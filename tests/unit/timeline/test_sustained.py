@@ -47,8 +47,9 @@ def test_cards_far_below_their_power_are_left_alone() -> None:
     assert 1.0 < constants.slowdown(chip("h100-sxm")) < 1.25
 
 
-def test_fused_layers_have_no_host_load_of_their_own() -> None:
-    assert sustained().host_factor(HostLoad.FUSED) == 1.0
+def test_compiled_layers_have_no_host_load_of_their_own_and_modules_around_fused_ones_do() -> None:
+    assert sustained().host_factor(HostLoad.COMPILED) == 1.0
+    assert 1.0 < sustained().host_factor(HostLoad.FUSED) < 20.0
     assert sustained().host_factor(HostLoad.EAGER_2021) > sustained().host_factor(HostLoad.EAGER)
     assert sustained().low < 1.0 < sustained().high
 
