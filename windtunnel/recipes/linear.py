@@ -20,6 +20,7 @@ FP4 = "float4_e2m1fn"
 FP8_FORWARD, FP8_BACKWARD = "float8_e4m3fn", "float8_e5m2"
 BLOCK_SCALES = {Precision.FP8_BLOCK: 128, Precision.MXFP8: 32}
 _GATHER_WORK, _SCATTER_WORK = 1, 2
+PIPELINED_SPLITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +161,17 @@ class Products:
         """Into how many products forward and input gradient are cut, so that their tensor-parallel traffic overlaps.
 
         What is gathered arrives rank by rank, and sums leave as they are ready: as many cuts as ranks (Transformer
-        Engine's ring exchange, PyTorch's asynchronous tensor parallelism). The input gradient of a column-parallel
-        product runs whole, beside the other's traffic, unless it is all that backward does.
+        Engine's ring exchange, PyTorch's asynchronous tensor parallelism), but for sums of 16-bit products, which its
+        recipes cut in four (Megatron Bridge's `comm_overlap.py`). The input gradient of a column-parallel product
+        runs whole, beside the other's traffic, unless it is all that backward does.
         """
         layout = self.layout
         if not (layout.overlap_tensor and layout.sequence_parallel and split and parts == 1):
             return 1, 1
-        return layout.tensor, layout.tensor if split == "row" or not layout.trains_base else 1
+        pipelined = layout.tensor if layout.precision.is_fp8 else min(PIPELINED_SPLITS, layout.tensor)
+        if split == "row":
+            return pipelined, layout.tensor
+        return layout.tensor, 1 if layout.trains_base else pipelined
 
     def _parts(self, rows: int, width: int) -> tuple[TensorSpec, TensorSpec]:
         return tensor(self.dtype, rows // self.layout.tensor, width), tensor(self.dtype, rows, width)
@@ -179,13 +184,10 @@ class Products:
         part, whole = tensor(dtype, rows // layout.tensor, width), tensor(dtype, rows, width)
         return collective("_allgather_base_", TENSOR, part, whole, work)
 
-    def _scattered(self, rows: int, width: int, products: list[OpSpec]) -> list[OpSpec]:
-        """Products, the last ones cut in as many as there are ranks: each one's sums leave beside the next."""
-        ways = self.layout.tensor
-        share, part = (
-            tensor(self.dtype, rows // ways, width),
-            tensor(self.dtype, max(1, rows // ways**2), width),
-        )
+    def _scattered(self, rows: int, width: int, products: list[OpSpec], ways: int) -> list[OpSpec]:
+        """Products, the last of them cut in ``ways``: each one's sums leave beside the next."""
+        share = tensor(self.dtype, rows // ways, width)
+        part = tensor(self.dtype, max(1, rows // ways // self.layout.tensor), width)
         leave = collective("_reduce_scatter_base_", TENSOR, share, part, _SCATTER_WORK)
         cut = [spec for product in products[-ways:] for spec in (product, leave)]
         return [*products[:-ways], *cut, wait(_SCATTER_WORK)]
@@ -205,7 +207,7 @@ class Products:
         if weight:
             both = [again, *backward, wait(_GATHER_WORK), scatter, *weight, wait(_SCATTER_WORK)]
         elif back_cut > 1:  # frozen: nobody needs the input again
-            both = self._scattered(rows, width, backward)
+            both = self._scattered(rows, width, backward, back_cut)
         else:
             both = [*backward, collective("_reduce_scatter_base_", TENSOR, whole, part)]
         if cut > 1:
@@ -218,8 +220,9 @@ class Products:
         part, whole = self._parts(rows, wide_out)
         if not self.layout.sequence_parallel:
             return [*forward, collective("allreduce_", TENSOR, whole, whole)], backward
-        if self._chunks("row", 1)[0] > 1:
+        cut = self._chunks("row", 1)[0]
+        if cut > 1:
             early = self._gathered(rows, wide_out, _GATHER_WORK)
-            return self._scattered(rows, wide_out, forward), [early, *backward, wait(_GATHER_WORK)]
+            return self._scattered(rows, wide_out, forward, cut), [early, *backward, wait(_GATHER_WORK)]
         scatter = collective("_reduce_scatter_base_", TENSOR, whole, part)
         return [*forward, scatter], [self._gathered(rows, wide_out), *backward]
