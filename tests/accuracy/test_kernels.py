@@ -35,8 +35,8 @@ def predicted(table: str) -> tuple[Predicted, ...]:
         ("kernel_aic_gemm", "l40s", "gemm/bf16", 0.12),
         ("kernel_infersim_gemm", "h20", "gemm/fp8/block128", 0.08),
         ("kernel_infersim_attention", "h20", "attention/bf16", 0.06),
-        ("kernel_infersim_attention", "h20", "decode_attention/bf16", 0.20),
-        ("kernel_aic_generation_attention", "b200", "decode_attention/bf16", 0.11),
+        ("kernel_infersim_attention", "h20", "decode_attention/bf16", 0.12),
+        ("kernel_aic_generation_attention", "b200", "decode_attention/bf16", 0.10),
     ],
 )
 def test_transfer_to_what_was_not_fitted(table: str, chip_name: str, path: str, bound: float) -> None:

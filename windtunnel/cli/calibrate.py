@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   windtunnel calibrate --data measurements/calibration
   windtunnel calibrate --data measurements/calibration --family attention --family gemm
-  windtunnel calibrate --data measurements/calibration --leave-one-out mtt-s5000"""
+  windtunnel calibrate --data measurements/calibration --leave-one-out mtt-s5000
+  windtunnel calibrate --data measurements/calibration --hide h100-sxm --family attention"""
 
 HEAD = f"{'family':18} {'chip':10} {'library':26} {'path':20} {'rows':>7} {'median':>7} {'p90':>7} {'roofline':>8}"
 
@@ -42,11 +43,19 @@ def add_parser(subparsers: Subparsers) -> None:
         help="fit and write nothing; predict every point of this chip as if it had not been measured",
     )
 
+    parser.add_argument(
+        "--hide",
+        metavar="CHIP",
+        help="write nothing; fit without any row of this chip and predict all of them",
+    )
+
 
 def run(args: argparse.Namespace) -> int:
     """Fit, write and print one line a fit. Raises WindtunnelError E951 to E954."""
     if args.leave_one_out:
         return _leave_one_out(args)
+    if args.hide:
+        return _hide(args)
     from windtunnel.validation.calibrate.command import calibrate_kernels
 
     fits = []
@@ -95,4 +104,28 @@ def _leave_one_out(args: argparse.Namespace) -> int:
         ]
         output.print_lines(["", *lines])
     output.say("predicted for measured, every point left out of its own prediction", quiet=args.quiet)
+    return 0
+
+
+def _hide(args: argparse.Namespace) -> int:
+    """One line a table, library and kernel path. Raises WindtunnelError E110 and E953."""
+    from windtunnel.validation.calibrate.hidden_chip import hide_chip
+
+    found = hide_chip(args.data, args.hide, args.family)
+    if args.json:
+        output.print_json(output.success("calibrate", {"groups": [asdict(group) for group in found]}))
+        return 0
+    names = ("rows", "median", "p90", "by time", "bias", "held", "roofline")
+    lines = [f"{'table':32} {'library':26} {'path':34} " + " ".join(f"{name:>8}" for name in names)]
+    for group in found:
+        mine = group.score
+        lines.append(
+            f"{group.table:32} {group.library:26} {group.path:34} {mine.rows:8d} {mine.median:8.1%} {mine.p90:8.1%} "
+            f"{mine.time_median:8.1%} {mine.bias:+8.1%} {mine.coverage:8.0%} {group.roofline.time_median:8.1%}"
+        )
+    output.print_lines(lines)
+    output.say(
+        "held: share of rows inside their 80 % interval; by time, roofline: medians weighted by measured time",
+        quiet=args.quiet,
+    )
     return 0

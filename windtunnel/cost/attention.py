@@ -12,10 +12,12 @@
     tiles   = sequences × heads × ⌈queries ÷ 128⌉, or sequences × KV heads × ⌈queries × group ÷ 128⌉ where the kernel
               packs the heads that share a KV head into one tile (``pack``: FlashAttention 3; chosen while fitting)
 
-with the sustained clock of ``gemm.py``. ``products`` is 1 forward and 2.5 backward; ``narrow`` is the loss of
-small head dimensions; ``softmax`` the work of a score in units of one exponential, which runs beside the
-products and shows where it is not much shorter; ``tail`` how much of the longest tile is left over when the
-others are done. ``move`` is what serving libraries do around the kernel (they write the cache, and widen or
+for tiles of 128 rows; Triton's have fewer (``query_tiles.py``), and ``fill`` goes with their rows. Kernels written
+for an A100 (FlashAttention 2) reach no more of later matrix units than ``mma.sync`` does
+(``peaks.synchronous_flops``). With the sustained clock of ``gemm.py``. ``products`` is 1 forward and 2.5 backward;
+``narrow`` is the loss of small head dimensions; ``softmax`` the work of a score in units of one exponential, which
+runs beside the products and shows where it is not much shorter; ``tail`` how much of the longest tile is left over when
+the others are done. ``move`` is what serving libraries do around the kernel (they write the cache, and widen or
 quantise it): bytes a clock and multiprocessor. It adds to the products. ``skip`` is 1 for kernels that
 pass over tiles outside a window, 0 for those that mask them.
 
@@ -23,7 +25,7 @@ Where the chip's own fused kernel does not take the shape (``Chip.attention``, f
 variant is ``math``: two batched products, and the score matrix written and read in between.
 
 Fitted on A100, H100, H800, B200 and S5000: 1 to 32,768 queries, heads of 64 to 256. Heads left out, weighted by
-time: 1 to 9 % median, 3 to 28 % at p90; FlashInfer and PyTorch on B200 35 %, Triton kernels 8 to 14 %.
+time: 1 to 9 % median, 3 to 28 % at p90; 36 % on the few shapes of TensorRT-LLM's kernels under FlashInfer (B200).
 """
 
 from __future__ import annotations
@@ -32,11 +34,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from windtunnel.cost import query_tiles
 from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Limit, Times
 from windtunnel.cost.memory_path import memory_seconds
-from windtunnel.cost.peaks import issue_flops, matrix_flops, power_slowdown, sustained_flops
+from windtunnel.cost.peaks import (
+    issue_flops,
+    matrix_flops,
+    power_slowdown,
+    sustained_flops,
+    synchronous_flops,
+)
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 
@@ -46,9 +55,14 @@ BACKWARD_PRODUCTS = 2.5  # five products instead of two
 MATH_PASSES = 6.0  # scores: written, scaled and masked, softmax, read (each pass read or write)
 
 
+_FACTS = ("pack", "tile", "synchronous")
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionParameters:
-    """FLOPs and bytes a clock (issue, move), elements (narrow), exponentials (softmax), fractions, clocks."""
+    """FLOPs and bytes a clock (issue, move), elements (narrow), exponentials (softmax), fractions, clocks; and facts of
+    the program: whether it packs heads, its rule of tiles (``query_tiles.py``), its matrix instructions.
+    """
 
     issue: float
     narrow: float
@@ -61,12 +75,19 @@ class AttentionParameters:
     fill_clocks: float
     floor_clocks: float
     pack: bool
+    tile: int
+    synchronous: bool
 
     @classmethod
     def of(cls, fit: Fit) -> AttentionParameters:
         """The parameters of a fit."""
-        numbers = {name: fit.value(name) for name in cls.__slots__ if name != "pack"}
-        return cls(**numbers, pack=fit.value("pack", 0.0) > 0)
+        numbers = {name: fit.value(name) for name in cls.__slots__ if name not in _FACTS}
+        return cls(
+            **numbers,
+            pack=fit.value("pack", 0.0) > 0,
+            tile=int(fit.value("tile", 0.0)),
+            synchronous=fit.value("synchronous", 0.0) > 0,
+        )
 
 
 THROTTLE_S = 2e-3
@@ -143,24 +164,28 @@ def _products(batch: Batch) -> float:
 def _fused(batch: Batch, chip: Chip, p: AttentionParameters, throttle_s: float) -> Times:
     units = chip.multiprocessors.value
     dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
-    slowness = dims / matrix_flops(chip, batch.precision) + (dims + 2.0 * p.narrow) / issue_flops(
-        chip, batch.precision, p.issue
-    )
-    matrix = _products(batch) * 2.0 * QUERY_TILE * units * slowness
-    exps = p.softmax * QUERY_TILE / (EXPONENTIALS * chip.clock_hz.value)
-    unit = np.hypot(matrix, exps)
-    group = _group(batch) if p.pack else np.ones(len(batch))
-    tiles = _heads(batch) / group * np.ceil(batch.dim("q_len", 1) * group / QUERY_TILE)
-    keys, most = keys_visited(batch, p.skip, np.maximum(QUERY_TILE / group, 1.0))
+    matrix = (synchronous_flops if p.synchronous else matrix_flops)(chip, batch.precision)
+    slowness = dims / matrix + (dims + 2.0 * p.narrow) / issue_flops(chip, batch.precision, p.issue)
+    tile = query_tiles.rows(p.tile, batch.dim("qk_dim", 1), chip)
+    products = _products(batch) * 2.0 * tile * units * slowness
+    exps = p.softmax * tile / (EXPONENTIALS * chip.clock_hz.value)
+    unit = np.hypot(products, exps)
+    packs = p.pack or p.tile == query_tiles.TRITON_16
+    group = _group(batch) if packs else np.ones(len(batch))
+    tiles = _heads(batch) / group * np.ceil(batch.dim("q_len", 1) * group / tile)
+    keys, most = keys_visited(batch, p.skip, np.maximum(tile / group, 1.0))
     longest = most * unit
     compute = np.maximum(longest, tiles * keys * unit / units + p.tail * longest)
     moved = batch.bytes_moved * _products(batch)
     clock = chip.clock_hz.value
     memory = np.maximum(memory_seconds(moved, chip, dram=p.dram), moved / (p.move * units * clock))
-    fixed = (p.floor_clocks * np.maximum(batch.kernels, 1.0) + p.fill_clocks * np.ceil(tiles / units)) / clock
+    fixed = (
+        p.floor_clocks * np.maximum(batch.kernels, 1.0)
+        + p.fill_clocks * tile / QUERY_TILE * np.ceil(tiles / units)
+    ) / clock
     seconds = compute + memory + fixed
     limit = np.where(
-        compute >= memory, np.where(exps > matrix, int(Limit.VECTOR), int(Limit.COMPUTE)), int(Limit.MEMORY)
+        compute >= memory, np.where(exps > products, int(Limit.VECTOR), int(Limit.COMPUTE)), int(Limit.MEMORY)
     )
     slower = power_slowdown(chip, p.throttle) - 1.0
     body = compute * (1.0 + slower * seconds / (seconds + throttle_s)) + memory

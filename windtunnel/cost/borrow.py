@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from windtunnel.cost import query_tiles
 from windtunnel.cost.fit import ADDED, EXTRAS, POOLED, Fit
 from windtunnel.cost.stand_in import CUBLAS, MODULE, PLAIN_VARIANTS, is_by
 from windtunnel.specs.catalogue import chip as chip_named
@@ -17,30 +18,47 @@ SCALES = frozenset({"issue", "dram"})
 """Parameters that carry over between chips as a ratio: what a chip sustains of its data sheet."""
 
 
+HARNESSED = frozenset({"attention", "decode_attention"})
+"""Families whose harnesses write the cache, pack queries and plan beside the kernel, whichever kernel it is."""
+FAR_THROTTLE = 0.5
+"""How far, between boost and base, clocks are taken to fall under power on a chip of another generation, at most:
+about what kernels of attention show where they were measured (0.3 to 0.58). More belongs to the process and the board
+that it was seen on. An assumption."""
 HOST_FLOOR_S = 25e-6
 """Floors from here on are the host's."""
 
 
-def of_another_harness(fit: Fit, family: Sequence[Fit], library: str) -> Fit:
+def of_another_harness(fit: Fit, family: Sequence[Fit], library: str, chip: Chip) -> Fit:
     """A kernel that another harness calls: what its own harness spends beside it stays behind.
 
     That is a floor above, and handling slower than, those of the fit over everything. Where the harness asked for is
-    known from another kernel as that of a whole module, what it spends comes along.
+    known from other kernels, as that of a whole module or of attention, what it spends comes along: its floor in
+    seconds, and what it moves at the share of the memory's bandwidth that it reaches there.
     """
+    if "tile" in dict(fit.values):
+        fit = fit.with_values({**dict(fit.values), "tile": float(query_tiles.rule_of(library))})
     generic = next((other for other in family if (other.chip, other.library) == (POOLED, "")), None)
     harness = library.partition("@")[2]
     there = [
         other for other in family if harness and other.library.partition("@")[2] == harness and other.chip
     ]
+    there = [
+        other for other in there if (other.precision, other.variant) == (fit.precision, fit.variant)
+    ] or there
     if generic is None:
         return fit
     if fit.family == "grouped_gemm":  # whose fit over everything is of bare products, not of a fused layer
         return fit
     usual = dict(generic.values)
-    if harness.endswith(MODULE) and there:
+    if (harness.endswith(MODULE) or fit.family in HARNESSED) and there:
         floor_s = np.median([other.value("floor_clocks") / (other.clock_hz or 1.0) for other in there])
-        move = np.median([other.value("move") for other in there])
-        spent = {"floor_clocks": float(floor_s * (fit.clock_hz or 1.0)), "move": float(move)}
+        move = np.median(
+            [other.value("move") / _memory_bytes_a_clock(chip_named(other.chip)) for other in there]
+        )
+        spent = {
+            "floor_clocks": float(floor_s * (fit.clock_hz or 1.0)),
+            "move": float(move * _memory_bytes_a_clock(chip)),
+        }
         return replace(fit, values=tuple((name, spent.get(name, value)) for name, value in fit.values))
     best = {"floor_clocks": min, "move": max}
     values = tuple(
@@ -50,6 +68,11 @@ def of_another_harness(fit: Fit, family: Sequence[Fit], library: str) -> Fit:
     return replace(fit, values=values)
 
 
+def _memory_bytes_a_clock(chip: Chip) -> float:
+    """Bytes that memory gives each multiprocessor a clock: what a harness moves beside the kernel, it copies."""
+    return chip.memory_bytes_per_s.value / (chip.multiprocessors.value * chip.clock_hz.value)
+
+
 def carried(fit: Fit, chip: Chip) -> Fit:
     """A fit of other chips on this one: a floor longer than kernels take to start is the host's, and passes in seconds.
 
@@ -57,6 +80,12 @@ def carried(fit: Fit, chip: Chip) -> Fit:
     neither law on all paths (TensorRT-LLM's prefill 10.4, 12.1 and 12.9 µs, its experts 33 and 26 thousand clocks):
     they stay in clocks. Those of vLLM's latent attention, 150 to 320 µs, can only be Python between kernels.
     """
+    if fit.family in HARNESSED and (
+        fit.chip == POOLED or generation_of(fit.chip) != generation_of(chip.name)
+    ):
+        fit = fit.with_values(
+            {name: min(value, FAR_THROTTLE) if name == "throttle" else value for name, value in fit.values}
+        )
     floor = dict(fit.values).get("floor_clocks", 0.0)
     if fit.clock_hz == 0 or floor / fit.clock_hz < HOST_FLOOR_S:
         return fit

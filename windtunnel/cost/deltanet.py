@@ -3,7 +3,8 @@
 Chunked (chunk c, heads h, length T, dims dk and dv), per token and head:
 
     flops   = 2 × c × (2 dk + dv) + 4 × dk × dv     in the chunk (scores, solve, output); state
-    bytes   = inputs and outputs + spill × (twice those + a state a chunk) + states in and out
+    bytes   = inputs and outputs + spill × (stages + a state a chunk, written and read) + states in and out
+    stages  = 2 × (dk + 2 dv) × 2 bytes         what the solve leaves for the state: w, u and the new values
     chain   = max(1, h ÷ (side × multiprocessors)) × T ÷ c × step     the state passes from chunk to chunk
     handled = bytes ÷ (move × multiprocessors × clock)
     time    = (kernels × floor + chain) ÷ clock + |flops ÷ sustained, handled, memory|   (``memory_path.py``)
@@ -68,7 +69,8 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     steps = np.ceil(length / step_tokens)
     states = heads * dk * dv * 2.0 * STATE_BYTES
     inner_states = heads * dk * dv * steps * 2.0 * 2.0  # BF16, written by one stage and read by the next
-    spilled = np.where(chunked, p.spill * (2.0 * batch.bytes_moved + inner_states), 0.0)
+    stages = 2.0 * heads * length * (dk + 2.0 * dv) * 2.0  # BF16: w, u and new values, each written and read
+    spilled = np.where(chunked, p.spill * (stages + inner_states), 0.0)
     moved = (batch.bytes_moved + spilled + states) * (1.0 + backward)
     units, clock = chip.multiprocessors.value, chip.clock_hz.value
     cold = batch.variant == "recurrent" and fit.value("repeats", 0.0) == 0

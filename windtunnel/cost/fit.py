@@ -51,10 +51,14 @@ def factors(regimes: Sequence[Regime], seconds: Floats) -> tuple[Floats, Floats]
     return low[index], high[index]
 
 
-def apart(factor: Floats, spread: float) -> Floats:
-    """Ends of an interval with an independent error of ``spread`` (in logarithms) on top."""
-    logarithm = np.log(factor)
-    return np.asarray(np.exp(np.sign(logarithm) * np.hypot(logarithm, spread)))
+def apart(low: Floats, high: Floats, spread: float) -> tuple[Floats, Floats]:
+    """An interval with an independent error of ``spread`` (in logarithms) on top, at both ends: also where one end was
+    the value itself.
+    """
+    return (
+        np.asarray(np.exp(-np.hypot(np.log(np.minimum(low, 1.0)), spread))),
+        np.asarray(np.exp(np.hypot(np.log(np.maximum(high, 1.0)), spread))),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,7 +202,7 @@ class CostModel:
         if from_here == Distance("kin", "same", "same"):
             low, high = choice.fit.interval(seconds)
             spread = kin_spread(choice.fit.chip, self.chip)
-            return apart(low, spread), apart(high, spread)
+            return apart(low, high, spread)
         for item in from_here.near_enough():
             if str(item) in known:
                 return factors(known[str(item)], seconds)

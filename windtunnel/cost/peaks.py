@@ -48,6 +48,21 @@ def matrix_flops(chip: Chip, precision: str) -> float:
     return CEILING * matrix_peak(chip, precision).value
 
 
+SYNCHRONOUS = 0.629
+"""Share of an H100's dense peak that instructions of the generation before reach (``mma.sync``; Luo et al. 2024,
+arXiv 2402.13499): matrix units of Hopper and Blackwell want operands in shared memory, asynchronously."""
+SYNCHRONOUS_FLOPS = SYNCHRONOUS * 4096.0
+"""The same in FLOPs of 16-bit operands a clock and multiprocessor; an A100 has 2,048 altogether."""
+
+
+def synchronous_flops(chip: Chip, precision: str) -> float:
+    """FLOP/s of matrix units that a kernel written for A100 drives on this chip."""
+    units = chip.multiprocessors.value * chip.clock_hz.value
+    return min(
+        matrix_flops(chip, precision), CEILING * SYNCHRONOUS_FLOPS * (2.0 / ELEMENT_BYTES[precision]) * units
+    )
+
+
 def issue_flops(chip: Chip, precision: str, issue: float) -> float:
     """FLOP/s that the instructions around the matrix units allow: operands of half the bytes, twice the FLOPs."""
     units = chip.multiprocessors.value * chip.clock_hz.value

@@ -62,3 +62,14 @@ def is_by(fit: Fit, library: str, same_harness: bool) -> bool:
     if same_harness or fit.library == library:
         return fit.library == library
     return not fit.library.endswith(MODULE) and fit.library.split("@")[0] == library.split("@")[0]
+
+
+def alike(fit: Fit, library: str) -> tuple[bool, int]:
+    """How like the harness asked for that of a fit is, ascending: both of grouped heads or both of latent attention,
+    both alone or both called by an engine; then by the rows behind it.
+    """
+    kinds = [
+        (harness != "", harness.endswith("-mla"))
+        for harness in (fit.library.partition("@")[2], library.partition("@")[2])
+    ]
+    return kinds[0] != kinds[1], -fit.rows

@@ -41,7 +41,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
     "kernel_infersim_grouped_gemm": (moe.infersim, moe.infersim_down),
     "kernel_aic_gated_deltanet": (deltanet.aiconfigurator,),
     "kernel_infersim_gdn": (deltanet.infersim,),
-    "kernel_fla_gb200": (deltanet.linear_attention,),
+    "kernel_fla_gb200": (deltanet.linear_attention, attention.beside_linear_attention),
     "kernel_vidur_mlp_ops": (layers.vidur,),
     "kernel_torch_ops": (torch_ops.rows,),
 }

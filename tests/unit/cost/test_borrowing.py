@@ -11,7 +11,7 @@ from tests.unit.cost.sample_chips import sample_chip
 from tests.unit.cost.sample_works import decode, gemm
 from windtunnel.cost.borrow import distance, kin_spread
 from windtunnel.cost.choose import choose_from
-from windtunnel.cost.fit import Fit, Regime
+from windtunnel.cost.fit import Fit, Regime, apart
 from windtunnel.cost.fit_files import load, transfer
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.cost.memory_path import memory_seconds
@@ -68,6 +68,47 @@ def test_a_kernel_of_another_harness_leaves_that_harness_behind() -> None:
     assert borrowed.value("floor_clocks") == 8_000.0
     assert borrowed.value("move") == 20.0
     assert borrowed.value("issue") == 1e4
+
+
+def test_a_known_harness_comes_along_with_any_kernel_and_copies_at_the_speed_of_memory() -> None:
+    usual = replace(fit("", "", floor_clocks=8_000.0, move=20.0, issue=2e4), precision="")
+    kernel = replace(fit("b200", "trtllm@trtllm", floor_clocks=20_000.0, move=4.0, issue=3e4), clock_hz=2e9)
+    harness = replace(fit("h100-sxm", "fa3@vllm", floor_clocks=15_000.0, move=6.0, issue=1e4), clock_hz=1.5e9)
+    found = chosen([usual, kernel, harness], "b200", "trtllm@vllm")
+    assert found.value("issue") == 3e4
+    assert found.value("floor_clocks") == pytest.approx(20_000.0)  # 10 µs, as on the H100
+    b200, h100 = (
+        card.memory_bytes_per_s.value / card.multiprocessors.value / card.clock_hz.value
+        for card in (chip("b200"), chip("h100-sxm"))
+    )
+    assert found.value("move") == pytest.approx(6.0 * b200 / h100)
+
+
+def test_an_interval_that_ends_at_the_value_widens_at_that_end_too() -> None:
+    low, high = apart(np.array([1.0, 0.8]), np.array([1.2, 1.0]), 0.2)
+    assert low[0] == pytest.approx(np.exp(-0.2))
+    assert high[1] == pytest.approx(np.exp(0.2))
+    assert low[1] < 0.8
+    assert high[0] > 1.2
+
+
+def test_latent_decode_is_not_borrowed_from_matrix_units_of_another_kind() -> None:
+    beside = {"floor_clocks": 1e4, "move": 10.0}
+    usual = replace(fit("", "", issue=1.0, **beside), precision="")
+    hopper = fit("h100-sxm", "trtllm@trtllm-mla", variant="mla", issue=2.0, **beside)
+    ampere = fit("a100-80g", "trtllm@trtllm-mla", variant="mla", issue=3.0, **beside)
+
+    def issue(on: str, fits: list[Fit]) -> float:
+        found = choose_from(
+            fits, chip(on), family="decode_attention", library="trtllm@trtllm-mla", precision="bf16",
+            variant="mla", repeated=True,
+        )  # fmt: skip
+        assert found is not None
+        return found.fit.value("issue")
+
+    assert issue("b200", [usual, hopper, ampere]) == 1.0
+    assert issue("h200", [usual, hopper, ampere]) == 2.0
+    assert issue("l40s", [usual, hopper, ampere]) == 3.0  # Ada runs Ampere's programs
 
 
 def test_a_relatives_plain_kernel_stands_before_another_generations_variant() -> None:

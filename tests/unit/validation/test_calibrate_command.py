@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from windtunnel.cli.main import main
+from windtunnel.cost.fit_files import load
 from windtunnel.errors import WindtunnelError
 from windtunnel.validation.calibrate.command import calibrate_kernels
+from windtunnel.validation.calibrate.hidden_chip import HiddenGroup, hide_chip
 from windtunnel.validation.calibrate.leave_one_out import leave_one_out, medians
 
 
@@ -67,3 +69,32 @@ def test_medians_of_points_left_out(tmp_path: Path) -> None:
     points = list(leave_one_out(tmp_path, "mtt-s5000", ["gemm"]))
     assert set(medians(points)) == {"gemm", "all"}
     assert medians(points)["all"][0] == 5
+
+
+def test_a_hidden_chip_is_predicted_from_the_others_alone(tmp_path: Path) -> None:
+    def found(slower: float) -> list[HiddenGroup]:
+        lines = ["gpu_system,library,kernel_source,attn_dtype,kv_cache_dtype,batch_size,isl,num_heads,"
+                 "num_key_value_heads,head_dim,step,window_size,latency_seconds"]  # fmt: skip
+        for gpu, factor in (("h100_sxm", 1.0), ("a100_sxm", 3.0 * slower)):
+            for batch in (1, 2, 4, 8):
+                for length in (128, 512, 1024, 2048, 4096, 8192):
+                    time = factor * (1e-5 + 2.0 * batch * 8 * length**2 * 256 / 5e14)
+                    lines.append(
+                        f"{gpu},vllm,vllm_flash_attn,bfloat16,bfloat16,{batch},{length},8,8,128,0,0,{time}"
+                    )
+        (tmp_path / "kernel_aic_context_attention.csv").write_text("\n".join(lines), encoding="utf-8")
+        return hide_chip(tmp_path, "a100-80g", ["attention"])
+
+    (usual,), (other,) = found(1.0), found(2.0)
+    assert usual.score.rows == 24
+    assert usual.library == "fa2@vllm"
+    # the chip's rows are only compared with: twice the time, half the ratio
+    assert 1.0 + other.score.bias == pytest.approx((1.0 + usual.score.bias) / 2.0)
+    assert load("attention") is load("attention")
+    assert any(fit.chip == "a100-80g" for fit in load("attention"))  # the package's own again
+
+
+def test_a_chip_without_rows_cannot_be_hidden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s5000_measured.csv").write_text(POINTS.format(large=3.4), encoding="utf-8")
+    assert main(["calibrate", "--data", str(tmp_path), "--hide", "h100-sxm"]) == 2
+    assert "E953" in capsys.readouterr().err

@@ -142,3 +142,37 @@ def test_every_reader_takes_an_empty_table(tmp_path: Path) -> None:
         path = tmp_path / f"{stem}.csv"
         path.write_text("gpu,nothing\n", encoding="utf-8")
         assert measured_rows(path) == []
+
+
+MLA = """gpu_system,library,table,kernel_source,mla_dtype,kv_cache_dtype,num_heads,batch_size,isl,latency_seconds
+l40s,sglang,context_mla,triton,bfloat16,bfloat16,16,1,1024,1e-3
+l40s,vllm,context_mla,vllm_triton_mla,bfloat16,bfloat16,16,1,1024,1e-3
+h100_sxm,vllm,context_mla,vllm_flash_attn_mla,bfloat16,bfloat16,16,1,1024,1e-3
+"""
+"""One prefill of each kind; the last is Hopper's."""
+
+
+def test_latent_prefill_is_what_each_collector_runs(tmp_path: Path) -> None:
+    folder(tmp_path, kernel_aic_mla=MLA)
+    found = {
+        (rows.chip, rows.library): rows.parts[0] for rows in measured_rows(tmp_path / "kernel_aic_mla.csv")
+    }
+    absorbed = found["l40s", "triton@sglang-mla"]  # one latent key of 512 + 64 for all heads
+    assert (absorbed.variant, absorbed.dim("kv_heads")[0], absorbed.dim("qk_dim")[0]) == ("mla", 1, 576)
+    padded = found["l40s", "fa2@vllm-mla"]  # FlashAttention 2 wants values as wide as keys
+    assert (padded.dim("qk_dim")[0], padded.dim("v_dim")[0]) == (192, 192)
+    assert found["h100-sxm", "fa3@vllm-mla"].dim("v_dim")[0] == 128
+
+
+FLA = """row_id,source_id,gpu,operation,phase,dtype,batch_size,sequence_length_tokens,heads,head_dim,latency_seconds
+1,x,GB200,flash_attn,forward,bf16,2,16384,16,128,1e-3
+2,x,GB200,flash_attn,forward+backward,bf16,2,16384,16,128,4e-3
+3,x,GB200,chunk_gla,forward,bf16,2,16384,16,128,1e-3
+"""
+
+
+def test_flash_attention_beside_linear_attention_is_predicted(tmp_path: Path) -> None:
+    folder(tmp_path, kernel_fla_gb200=FLA)
+    found = measured_rows(tmp_path / "kernel_fla_gb200.csv")
+    assert sorted(len(rows.parts) for rows in found) == [1, 2]
+    assert {(rows.library, rows.chip) for rows in found} == {("fa2", "gb200")}

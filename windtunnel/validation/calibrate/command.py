@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.cost.fit_files import load, transfer
+from windtunnel.cost.fit_files import forget
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.catalogue import chip, chip_names
 from windtunnel.validation.calibrate.kernel_entries import write_entries
@@ -59,8 +59,7 @@ def calibrate_kernels(data: Path, families: Sequence[str] = ()) -> Iterator[Fitt
             continue
         entries, borrowed = fit_stage(stage, rows, chips)
         write_entries(PARAMETERS / f"{stage.file}.json", entries, borrowed)
-        load.cache_clear()
-        transfer.cache_clear()
+        forget()
         for entry in entries:
             if not entry["rows"]:  # by hand
                 continue

@@ -9,7 +9,7 @@ hold on to it as fits of one do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,14 +80,17 @@ def fit_best(
     free: Sequence[Free],
     fixed: dict[str, float],
     choices: Sequence[tuple[str, float]],
+    begins: Sequence[Mapping[str, float]] = (),
 ) -> dict[str, float]:
     """``fit_values`` under each of the choices, values of one parameter that is no quantity.
 
-    The first stands unless another leaves clearly less to explain.
+    The first stands unless another leaves clearly less to explain. ``begins``: as in ``solved_from``.
     """
     if not choices:
-        return fit_values(chips, family, free, fixed)
-    usual, *others = [_solved(chips, family, free, {**fixed, name: value}) for name, value in choices]
+        return solved_from(chips, family, free, fixed, begins)[0]
+    usual, *others = [
+        solved_from(chips, family, free, {**fixed, name: value}, begins) for name, value in choices
+    ]
     best = min(others, key=lambda item: item[1], default=usual)
     return best[0] if best[1] < CLEARLY_LESS * usual[1] else usual[0]
 
@@ -96,13 +99,32 @@ def fit_values(
     chips: Sequence[Points], family: Family, free: Sequence[Free], fixed: dict[str, float]
 ) -> dict[str, float]:
     """The parameters that explain the rows of all ``chips`` together best; every chip weighs the same."""
-    return _solved(chips, family, free, fixed)[0]
+    return solved_from(chips, family, free, fixed)[0]
+
+
+def solved_from(
+    chips: Sequence[Points],
+    family: Family,
+    free: Sequence[Free],
+    fixed: dict[str, float],
+    begins: Sequence[Mapping[str, float]] = (),
+) -> tuple[dict[str, float], float]:
+    """The best parameters and what is left to explain, whichever place the search begins at leaves least.
+
+    ``begins``: further places, as parameters that differ from their start; where a kernel is far from the textbook,
+    the search ends in the nearest valley.
+    """
+    found = [_solved(chips, family, free, fixed, begin) for begin in ({}, *begins)]
+    return min(found, key=lambda item: item[1])
 
 
 def _solved(
-    chips: Sequence[Points], family: Family, free: Sequence[Free], fixed: dict[str, float]
+    chips: Sequence[Points],
+    family: Family,
+    free: Sequence[Free],
+    fixed: dict[str, float],
+    begin: Mapping[str, float],
 ) -> tuple[dict[str, float], float]:
-    """The best parameters and what is left to explain."""
     sample = [thinned(points) for points in chips]
     weights = [np.sqrt(_weights(points)) for points in sample]
     start = np.log([item.start for item in free])
@@ -118,8 +140,9 @@ def _solved(
         return np.concatenate([*errors, (x - start) / widths * np.sqrt(1.0 + seen / 500.0)])
 
     bounds = (np.log([item.low for item in free]), np.log([item.high for item in free]))
+    first = np.log([begin.get(item.name, item.start) for item in free])
     answer = least_squares(
-        residuals, start, bounds=bounds, diff_step=0.01, max_nfev=EVALUATIONS_MAX, x_scale=0.3
+        residuals, first, bounds=bounds, diff_step=0.01, max_nfev=EVALUATIONS_MAX, x_scale=0.3
     )
     values = {**fixed, **{item.name: float(value) for item, value in zip(free, np.exp(answer.x))}}
     return values, float(answer.cost)

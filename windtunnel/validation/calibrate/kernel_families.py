@@ -6,8 +6,10 @@ effect by another. Fractions are of data sheet quantities, so that fits carry ov
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from windtunnel.cost.splits import RULES
 from windtunnel.cost.tiles import MENUS
 from windtunnel.program.work import Family
 from windtunnel.validation.calibrate.fitting import Free
@@ -35,6 +37,10 @@ class Stage:
     known: tuple[
         tuple[str, str, float], ...
     ] = ()  # (kernel, parameter, value): limits of a library, not fitted
+    begins: tuple[
+        Mapping[str, float], ...
+    ] = ()  # where else the search for parameters begins; if anywhere, a chip's
+    # own fit may leave the pooled one behind
 
 
 _PRODUCT = (
@@ -52,6 +58,7 @@ _PRODUCT = (
 )
 _MENUS = tuple(("menu", float(number)) for number in range(len(MENUS)))
 _SEARCHED = (("menu", 0.0),)
+_SPLIT_RULES = tuple(("rule", float(number)) for number in range(len(RULES)))
 _QUANTISE = (Free("quantise", 1.5, 0.02, 6.0), Free("quantise_clocks", 3500.0, 200.0, 8e4))
 _STREAM = (
     Free("move", 20.0, 0.3, 400.0),
@@ -65,7 +72,7 @@ _ATTENTION = (
     Free("tail", 0.5, 0.05, 1.0),
     Free("skip", 0.95, 0.02, 1.0, width=1.0),
     Free("move", 15.0, 0.3, 1000.0),
-    Free("throttle", 0.45, 0.02, 1.5, width=0.15),
+    Free("throttle", 0.45, 0.02, 1.0, width=0.15),
     Free("fill_clocks", 1000.0, 80.0, 6e4),
     Free("floor_clocks", 8000.0, 1500.0, 2e6),
 )
@@ -74,10 +81,12 @@ _DECODE = (
     Free("dram", 0.85, 0.1, 0.97),
     Free("move", 10.0, 0.1, 300.0),
     Free("splits", 32.0, 1.0, 256.0, width=2.0),
-    Free("step_clocks", 1.0, 0.02, 2000.0, width=3.0),
+    Free("stream", 15.0, 0.2, 200.0, width=1.0),
     Free("fill_clocks", 1000.0, 20.0, 4e4),
     Free("floor_clocks", 1e4, 1500.0, 2e6),
     Free("combine_clocks", 3000.0, 50.0, 4e4, width=1.5),
+    Free("pack_clocks", 300.0, 10.0, 4e4, width=1.5),
+    Free("alone_clocks", 1000.0, 20.0, 4e4),
 )
 _DELTANET = (
     Free("issue", 2e3, 1500.0, 1e5),
@@ -94,7 +103,13 @@ _DRIVER_LOOP = ((("driver", "bf16"), (Free("host_s", 2e-6, 1e-7, 2e-5),)),)
 _VECTOR = (("vector", 0.5),)
 _ROWS = (*_STREAM, Free("single", 20.0, 2.0, 300.0))
 _LANES = ((("trtllm/conv", "bf16"), (Free("lane_clocks", 200.0, 10.0, 3000.0),)),)  # a block a channel
-_HIDDEN_MEMORY = (("dram", 0.85), ("pack", 0.0))  # prefill is rarely bound by memory
+_HIDDEN_MEMORY = (
+    ("dram", 0.85),
+    ("pack", 0.0),
+    ("tile", 0.0),
+    ("synchronous", 0.0),
+)  # prefill is rarely bound by memory
+_SYNCHRONOUS = (("fa2", "synchronous", 1.0),)  # written for A100
 _PACKED = (("pack", 0.0), ("pack", 1.0))
 _LINK = (Free("rate", 0.85, 0.02, 1.2), Free("floor_s", 1e-5, 2e-6, 3e-5))
 _AIC_ATTENTION = ("kernel_aic_mla", "kernel_infersim_attention")
@@ -195,6 +210,8 @@ STAGES = (
         ("q_len", "kv_len", "qk_dim"),
         _HIDDEN_MEMORY,
         choices=_PACKED,
+        begins=({"issue": 1e3, "skip": 0.5, "narrow": 80.0, "fill_clocks": 1e4},),
+        known=_SYNCHRONOUS,
         generic_of=("fa2", "fa3", "cudnn"),  # kernels alone; serving libraries add the cache write
     ),
     Stage(
@@ -204,6 +221,7 @@ STAGES = (
         _ATTENTION,
         ("q_len", "kv_len", "qk_dim"),
         _HIDDEN_MEMORY,
+        known=_SYNCHRONOUS,
     ),
     Stage(
         "decode_attention",
@@ -214,8 +232,15 @@ STAGES = (
         (
             ("group_max", 1e6),
             ("repeats", 1.0),
+            ("rule", 0.0),
+            ("rows", 64.0),
         ),
-        known=(("trtllm", "group_max", 32.0),),  # XQA kernels are built for groups of up to 32 heads
+        choices=_SPLIT_RULES,
+        known=(
+            ("trtllm", "group_max", 32.0),  # XQA kernels are built for groups of up to 32 heads
+            ("triton", "rows", 16.0),  # heads of one block
+        ),
+        begins=({"stream": 3.0, "splits": 2.0},),
     ),
     Stage(
         "deltanet",

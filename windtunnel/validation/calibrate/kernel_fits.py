@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from windtunnel.cost import query_tiles
 from windtunnel.cost.fit import POOLED, Fit, Regime
 from windtunnel.cost.fit_files import fit_of
 from windtunnel.cost.kernel_time import Limit
@@ -19,10 +20,17 @@ from windtunnel.cost.model import MODELS
 from windtunnel.cost.stand_in import MODULE
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
-from windtunnel.validation.calibrate.fitting import Free, Points, fit_best, fit_values
+from windtunnel.validation.calibrate.fitting import (
+    CLEARLY_LESS,
+    Free,
+    Points,
+    fit_best,
+    fit_values,
+    solved_from,
+)
 from windtunnel.validation.calibrate.kernel_entries import Entry, by_hand, entry
 from windtunnel.validation.calibrate.kernel_families import Stage
-from windtunnel.validation.calibrate.kernel_points import KernelPath, points_by_path
+from windtunnel.validation.calibrate.kernel_points import EVERYTHING, KernelPath, points_by_path
 from windtunnel.validation.calibrate.kernel_residuals import FEW_ROWS, Residuals, joined, residuals
 from windtunnel.validation.calibrate.kernel_transfer import Table, transfer_intervals
 from windtunnel.validation.measured import MeasuredRows
@@ -51,8 +59,10 @@ def fit_stage(
     """All fits of one parameter file, and the intervals of borrowing them."""
     paths = points_by_path(stage, rows, chips)
     generic = _generic(stage, paths)
-    entries = [by_hand(stage) if stage.by_hand else entry(stage, POOLED, KernelPath("", "", ""), *generic)]
+    entries = [by_hand(stage) if stage.by_hand else entry(stage, POOLED, EVERYTHING, *generic)]
     without: dict[tuple[KernelPath, str], dict[str, float]] = {}
+    if stage.begins:  # whose fit over everything stands for kernels of other generations
+        without |= _generic_without(stage, generic[1])
     scarce = _scarce(rows)
     for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
         points = paths[path]
@@ -60,7 +70,8 @@ def fit_stage(
         fixed = _fixed(stage, free, path)
         shaping = _shaping(points)
         choices = stage.choices if sum(map(len, shaping.values())) >= CHOICE_ROWS else ()
-        pooled = fit_best(list(shaping.values()), _family(points), free, fixed, choices)
+        pooled = fit_best(list(shaping.values()), _family(points), free, fixed, choices, stage.begins)
+        fixed |= {name: pooled[name] for name, _ in choices}
         left_out, others = _chips_left_out(shaping, pooled, free, fixed)
         without |= {(path, name): values for name, values in others.items()}
         entries.append(entry(stage, POOLED, path, pooled, list(shaping.values()), left_out))
@@ -68,11 +79,31 @@ def fit_stage(
             few = len(points[name]) < FEW_ROWS
             base = _base(pooled, generic[0], path, few, points, scarce if name in scarce else frozenset())
             moved = _started(_informed(_movable(free, few, name in scarce), points[name], base), base)
+            if stage.begins and not few:
+                moved, base = _better_start(stage, path, points[name], moved, base)
             values = fit_values([points[name]], _family(points), moved, base)
             left_out = _shapes_left_out(points[name], _family(points), moved, base)
             entries.append(entry(stage, name, path, values, [points[name]], left_out))
     fits = [fit_of(stage.file, item) for item in entries]
     return entries, transfer_intervals(_comparable(stage, paths, scarce), fits, without)
+
+
+def _better_start(
+    stage: Stage, path: KernelPath, points: Points, moved: tuple[Free, ...], base: dict[str, float]
+) -> tuple[tuple[Free, ...], dict[str, float]]:
+    """Parameters and base of a chip's own fit: those of the pooled one, unless starting afresh explains clearly more.
+
+    Under one name a library may run another program on each generation, which a pooled fit takes the mean of.
+    """
+    family, free = points.parts[0].family, _free(stage, path)
+    fixed = _fixed(stage, free, path)
+    pooled_cost = solved_from([points], family, moved, base)[1]
+    starts = [{**base, **fixed, name: value} for name, value in stage.choices] or [{**base, **fixed}]
+    found = [solved_from([points], family, free, start, stage.begins) for start in starts]
+    best = int(np.argmin([cost for _, cost in found]))
+    if found[best][1] >= CLEARLY_LESS * pooled_cost:
+        return moved, base
+    return _started(free, found[best][0]), starts[best]
 
 
 def _comparable(
@@ -178,6 +209,19 @@ def _generic(
     return values, flat, joined(inside)
 
 
+def _generic_without(
+    stage: Stage, everything: Sequence[Points]
+) -> dict[tuple[KernelPath, str], dict[str, float]]:
+    """The fit over everything without one chip, for each chip in it."""
+    family = everything[0].parts[0].family
+    found = {}
+    for name in sorted({item.chip.name for item in everything}):
+        rest = [item for item in everything if item.chip.name != name]
+        if rest:
+            found[EVERYTHING, name] = fit_values(rest, family, stage.free, dict(stage.fixed))
+    return found
+
+
 def _family(points: Mapping[str, Points]) -> Family:
     return next(iter(points.values())).parts[0].family
 
@@ -190,7 +234,10 @@ def _fixed(stage: Stage, free: Sequence[Free], path: KernelPath) -> dict[str, fl
     """Parameters that a fit leaves alone."""
     moved = {item.name for item in free}
     known = {name: value for kernel, name, value in stage.known if kernel == path.library.split("@")[0]}
-    known = {} if path.variant.startswith("mla") else known
+    if path.variant.startswith("mla"):
+        known.pop("group_max", None)  # all heads share one latent key
+    if "tile" in dict(stage.fixed):
+        known["tile"] = float(query_tiles.rule_of(path.library))
     return {
         **dict(stage.fixed),
         **known,

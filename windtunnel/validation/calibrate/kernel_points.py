@@ -23,6 +23,10 @@ class KernelPath:
     variant: str
 
 
+EVERYTHING = KernelPath("", "", "")
+"""The path of the fit over all plain kernels."""
+
+
 def points_by_path(
     stage: Stage, rows: Sequence[MeasuredRows], chips: Mapping[str, Chip]
 ) -> dict[KernelPath, dict[str, Points]]:

@@ -20,7 +20,7 @@ from windtunnel.cost.fit import POOLED, Fit
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.specs.catalogue import generation_of
 from windtunnel.validation.calibrate.fitting import Points, predict, thinned
-from windtunnel.validation.calibrate.kernel_points import KernelPath
+from windtunnel.validation.calibrate.kernel_points import EVERYTHING, KernelPath
 from windtunnel.validation.score import weighted_quantile
 
 PointsByPath = Mapping[KernelPath, Mapping[str, Points]]
@@ -49,7 +49,7 @@ def transfer_intervals(paths: PointsByPath, fits: Sequence[Fit], left_out: LeftO
             seen: set[tuple[str, str, str, str]] = set()
             for gone in (None, frozenset({name}), _architecture(name, fits)):
                 choice = _chosen(path, points, _without(fits, path, name, left_out, gone))
-                if choice is None or choice.fit.rows < ROWS_LEAST or not choice.fit.library:
+                if choice is None or choice.fit.rows < ROWS_LEAST or not _answers(choice, name, left_out):
                     continue
                 if _key(choice.fit) in seen:
                     continue
@@ -58,6 +58,11 @@ def transfer_intervals(paths: PointsByPath, fits: Sequence[Fit], left_out: LeftO
                 seconds = predict(points, points.parts[0].family, dict(choice.fit.values))
                 found.setdefault(kind, []).append((seconds, points.seconds / seconds))
     return {kind: _regimes(parts) for kind, parts in sorted(found.items()) if len(parts) >= PATHS_LEAST}
+
+
+def _answers(choice: Choice, name: str, left_out: LeftOut) -> bool:
+    """Whether a choice says what borrowing gets wrong: the fit over everything only if made without the chip."""
+    return choice.fit.library != "" or (EVERYTHING, name) in left_out
 
 
 def _key(fit: Fit) -> tuple[str, str, str, str]:
@@ -94,7 +99,7 @@ def _without(
         here = KernelPath(fit.library, fit.precision, fit.variant)
         if (fit.chip in gone) if gone is not None else (fit.chip == chip and here == path):
             continue
-        if fit.chip == POOLED and fit.library and (here == path or gone is not None):
+        if fit.chip == POOLED and (here == path or gone is not None):
             values = left_out.get((here, chip))
             if values is None and here == path:
                 continue

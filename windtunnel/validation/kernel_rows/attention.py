@@ -15,7 +15,7 @@ from windtunnel.validation.tables import Table
 
 KERNELS = {
     "torch_flow": "trtllm",
-    "torch_flow_flashinfer": "flashinfer",
+    "torch_flow_flashinfer": "trtllm-gen",  # the collector pins FlashInfer to TensorRT-LLM's generated kernels
     "vllm_flash_attn_fa3": "fa3",
     "vllm_flash_attn_fa4": "fa4",
     "vllm_flash_attn_fa2": "fa2",
@@ -126,6 +126,25 @@ def _self_attention(rows: Table, family: Family, precision: str, variant: str): 
         sequences=rows.number("batch_size", 1.0), heads=heads, kv_heads=rows.number("kv_heads", 1.0),
         q_len=length, kv_len=length, qk_dim=dim, v_dim=dim, causal=causal, variant=variant,
     )  # fmt: skip
+
+
+def beside_linear_attention(table: Table) -> Iterator[MeasuredRows]:
+    """``kernel_fla_gb200``: the FlashAttention 2 rows that linear attention is compared with; causal, as presumed."""
+    for (gpu, phase), rows in table.where(table.text("operation") == "flash_attn").groups("gpu", "phase"):
+        chip = chip_name(gpu)
+        if chip is None or phase not in _PHASES:
+            continue
+        length, dim, heads = (rows.number(name) for name in ("sequence_length_tokens", "head_dim", "heads"))
+        parts = tuple(
+            attention(
+                family, "bf16",
+                sequences=rows.number("batch_size"), heads=heads, kv_heads=heads,
+                q_len=length, kv_len=length, qk_dim=dim, v_dim=dim,
+            )
+            for family in _PHASES[phase]
+        )  # fmt: skip
+        groups = shape_groups(heads, length)
+        yield MeasuredRows(rows.file, chip, "fa2", rows.index, parts, rows.number("latency_seconds"), groups)
 
 
 def infersim(table: Table) -> Iterator[MeasuredRows]:

@@ -2,7 +2,9 @@
 
 DeepSeek-V3's shape: hidden 7168, query rank 1536, latent 512 plus 64 rotary, heads of 128 plus 64 (values 128).
 Prefill expands keys and values for every head; decode folds the expansion into queries and outputs, so all
-heads share one latent key of 576.
+heads share one latent key of 576. SGLang's rows of the kernel alone prefill in the latent space as well (its
+collector builds one layer for both). vLLM prefills by FlashAttention whatever decodes: by FlashAttention 2 on all but
+Hopper, with values padded to the keys' width.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.program.work import Family
+from windtunnel.specs.catalogue import generation_of
 from windtunnel.validation.aliases import chip_name, precision_of
 from windtunnel.validation.measured import MeasuredRows, attention, gemm, shape_groups
 from windtunnel.validation.tables import Table
@@ -45,10 +48,12 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
         if chip is None:
             continue
         attention_dtype = "bf16" if dtype != "fp8" else "fp8"
-        library_of_kernel = KERNELS.get(kernel, kernel)
         decode = "generation" in kind
-        parts = [_attention(rows, decode, attention_dtype, cache, library_of_kernel)]
-        if "module" in kind or "wideep" in kind:
+        module = "module" in kind or "wideep" in kind
+        library_of_kernel = _kernel(kernel, library, decode, chip)
+        absorbed = decode or (library == "sglang" and not module)
+        parts = [_attention(rows, decode, attention_dtype, cache, absorbed, library_of_kernel == "fa2")]
+        if module:
             parts += _projections(rows, decode, gemm_type or "bfloat16")
             library_of_kernel = f"{library_of_kernel}@{library}-module"
         else:
@@ -65,16 +70,24 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
         )
 
 
-def _attention(rows: Table, decode: bool, dtype: str, cache: str, kernel: str) -> Batch:
+def _kernel(name: str, library: str, decode: bool, chip: str) -> str:
+    """The kernel that a table calls ``name``."""
+    kernel = KERNELS.get(name, name)
+    if library == "vllm" and not decode and kernel in ("fa3", "triton") and generation_of(chip) != "Hopper":
+        return "fa2"
+    return kernel
+
+
+def _attention(rows: Table, decode: bool, dtype: str, cache: str, absorbed: bool, padded: bool) -> Batch:
     heads, sequences = rows.number("num_heads"), rows.number("batch_size")
     isl, step = rows.number("isl"), rows.number("step", 0.0)
     ones = np.ones(len(rows))
-    absorbed = decode or kernel == "fa3_absorbed"
+    value = LATENT if absorbed else NOPE + ROPE if padded else VALUE
     return attention(
         Family.DECODE_ATTENTION if decode else Family.ATTENTION, dtype,
         sequences=sequences, heads=heads, kv_heads=ones if absorbed else heads,
         q_len=ones if decode else isl, kv_len=isl + step,
-        qk_dim=ones * (LATENT + ROPE if absorbed else NOPE + ROPE), v_dim=ones * (LATENT if absorbed else VALUE),
+        qk_dim=ones * (LATENT + ROPE if absorbed else NOPE + ROPE), v_dim=ones * value,
         kv_bytes_per_token=ones * (LATENT + ROPE) * _CACHE_BYTES.get(cache, 2.0) if absorbed else None,
         variant="" if not absorbed else "mla_fp8_cache" if cache == "fp8" else "mla",
     )  # fmt: skip
