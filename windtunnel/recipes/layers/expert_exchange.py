@@ -64,8 +64,6 @@ def _transfer(name: str, shape: MoeFfn, layout: Layout, width: int) -> Ops:
         "tokens": rows,
         "top_k": shape.top_k,
         "token_bytes": width * (1 if eight_bit else 2),
-        "groups": shape.groups,
-        "groups_chosen": shape.groups_chosen,
         "imbalance": layout.imbalance,
         "tma": layout.dispatcher is Dispatcher.HYBRIDEP,
     }
