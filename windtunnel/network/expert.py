@@ -6,14 +6,17 @@ inside that node over the scale-up links; ``sms`` multiprocessors pack and copy 
 a first chunk before its receiver copies it. Sums wait for their reads at each step through a token, where dispatch
 only writes: the first one shows, so that a combine of few tokens takes longer the wider they are.
 Low-latency mode: every (token, expert) pair is written straight to its rank. Within one node only the
-scale-up links are used. One-sided mode (TensorRT-LLM, NVLink domains): one write for each rank that a token
+scale-up links are used. A multiprocessor keeps counts and flags of one expert for each of its groups of warps, of which
+it needs more where experts outnumber multiprocessors; where experts are fewer, only as many multiprocessors pack
+tokens (``internode_ll.cu``: ``num_warp_groups``, ``num_sms``). What starts and waits is network latency, a factor by
+generation of cards. One-sided mode (TensorRT-LLM, NVLink domains): one write for each rank that a token
 needs. Balanced routing; imbalance is a factor on the most loaded rank, given by callers.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from math import ceil, comb, sqrt
 from typing import NamedTuple
 
 from windtunnel.network.collective import Collective
@@ -30,6 +33,7 @@ class ExpertTraffic:
         node_limit: most nodes that one token may reach; 0: no limit.
         groups, groups_chosen: a token's experts lie in ``groups_chosen`` of as many groups, which are spread over the
             ranks in order (group-limited routing); 0: anywhere.
+        experts: of the layer, all ranks together; 0: not known, DeepSeek-V3's number is taken.
         one_sided: TensorRT-LLM's exchange: written once to each rank of a scale-up domain, the own one included.
         tma: copy units move the data, so that the links limit and not the multiprocessors (HybridEP).
         imbalance: load of the busiest rank over the mean, at least 1.
@@ -41,11 +45,31 @@ class ExpertTraffic:
     node_limit: int = 0
     groups: int = 0
     groups_chosen: int = 0
+    experts: int = 0
     low_latency: bool = False
     one_sided: bool = False
     sms: int = 0
     tma: bool = False
     imbalance: float = 1.0
+
+
+ASSUMED_EXPERTS = 256
+"""Of a layer that does not say: DeepSeek-V3's."""
+
+
+class ExpertCard(NamedTuple):
+    """What the exchange needs to know of a card.
+
+    Attributes:
+        link_bytes_per_s, nic_bytes_per_s: scale-up rate and network rate, one direction.
+        multiprocessors: all of them. occupies_sms: whether kernels move the data. latency: factor on starts and waits.
+    """
+
+    link_bytes_per_s: float
+    nic_bytes_per_s: float
+    multiprocessors: int
+    occupies_sms: bool
+    latency: float = 1.0
 
 
 class ExpertTime(NamedTuple):
@@ -69,7 +93,7 @@ def within_groups(places: int, groups: int, chosen: int) -> float:
     if places >= groups:
         return places * chosen / groups
     each = groups // places
-    missed = math.comb(groups - each, chosen) / math.comb(groups, chosen)
+    missed = comb(groups - each, chosen) / comb(groups, chosen)
     return places * (1 - missed)
 
 
@@ -77,17 +101,16 @@ def expert_s(
     kind: Collective,
     traffic: ExpertTraffic,
     shape: GroupShape,
-    link_bytes_per_s: float,
-    nic_bytes_per_s: float,
-    occupies_sms: bool,
+    card: ExpertCard,
     parameters: ExpertParameters,
 ) -> ExpertTime:
-    """One dispatch or combine; ``link_bytes_per_s``: scale-up rate of one card."""
+    """One dispatch or combine."""
     load = traffic.tokens * traffic.token_bytes * traffic.imbalance
     if traffic.one_sided:
-        return _one_sided_s(kind, traffic, load, shape, link_bytes_per_s, parameters)
+        return _one_sided_s(kind, traffic, load, shape, card.link_bytes_per_s, parameters)
     if traffic.low_latency:
-        return _low_latency_s(traffic, load, shape, link_bytes_per_s, nic_bytes_per_s, parameters)
+        return _low_latency_s(kind, traffic, load, shape, card, parameters)
+    link_bytes_per_s, nic_bytes_per_s = card.link_bytes_per_s, card.nic_bytes_per_s
     groups = traffic.groups, traffic.groups_chosen
     nodes_hit = distinct(within_groups(shape.nodes, *groups), traffic.top_k)
     if traffic.node_limit:
@@ -98,8 +121,9 @@ def expert_s(
     over_nic_s = over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0
     inside_s = over_links_s
     kernel = parameters.combine if kind is Collective.COMBINE else parameters.dispatch
-    start_s = parameters.launch_s
-    if occupies_sms and not traffic.tma:
+    # how much of it is network latency is not known from cards of one generation: between none and all
+    start_s = sqrt(card.latency) * parameters.launch_s
+    if card.occupies_sms and not traffic.tma:
         each_s = traffic.token_bytes / kernel.rate_per_sm + kernel.copy_s
         sms = traffic.sms or parameters.default_sms
         copies_per_sm = traffic.tokens * traffic.imbalance * (copies + kernel.own_copies) / sms
@@ -129,18 +153,32 @@ def _one_sided_s(
 
 
 def _low_latency_s(
+    kind: Collective,
     traffic: ExpertTraffic,
     load: float,
     shape: GroupShape,
-    link_bytes_per_s: float,
-    nic_bytes_per_s: float,
+    card: ExpertCard,
     parameters: ExpertParameters,
 ) -> ExpertTime:
+    fast = parameters.low_latency
+    experts = traffic.experts or ASSUMED_EXPERTS
+    groups = ceil(experts / card.multiprocessors)
+    working = ceil(experts / groups)
     messages = load * traffic.top_k
     inside = messages * (shape.per_node - 1) / shape.ranks
     away = messages * (shape.ranks - shape.per_node) / shape.ranks
-    over_links_s = inside / (link_bytes_per_s * parameters.low_latency_link_efficiency)
-    over_nic_s = away / (nic_bytes_per_s * parameters.low_latency_nic_efficiency)
+    combines = kind is Collective.COMBINE
+    share = fast.combine_efficiency if combines else fast.dispatch_efficiency
+    over_links_s = inside / (card.link_bytes_per_s * share)
+    over_nic_s = away / (card.nic_bytes_per_s * fast.nic_efficiency)
+    packed_s = 0.0
+    if card.occupies_sms:
+        # dispatch casts every token once; combine sends what each expert made of it
+        each_s = fast.token_s + traffic.token_bytes / fast.pack_bytes_per_s
+        packed_s = traffic.tokens * traffic.imbalance * each_s / working
+        if combines:
+            packed_s = messages / (fast.send_bytes_per_s * working)
     limit = "links" if over_links_s > over_nic_s else "nic"
-    seconds = parameters.low_latency_launch_s + max(over_links_s, over_nic_s)
+    start_s = card.latency * (fast.launch_s + (groups - 1) * fast.group_s)
+    seconds = start_s + max(over_links_s, over_nic_s, packed_s)
     return ExpertTime(seconds, over_links_s, over_nic_s, f"DeepEP low latency, {limit}")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.network.nccl import IN_SWITCH_CAPABILITY
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.schema import Chip, ScaleUp, Vendor
-
-NVLS_CAPABILITY = 9
-"""The third-generation NVSwitch, which came with Hopper, reduces in the switch (NVLink SHARP)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +85,12 @@ class Links:
         )
 
     @property
-    def switch_generation(self) -> int:
-        """Of switches that can reduce: the cards' major compute capability; 0 where all-reduce is a ring."""
-        major = self.chip.compute_capability[0]
-        capable = self.reduces_in_switch and self.chip.vendor is Vendor.NVIDIA and major >= NVLS_CAPABILITY
-        return major if capable and self.scale_up is ScaleUp.SWITCH else 0
+    def switches_reduce(self) -> bool:
+        """Whether an all-reduce inside a node may be done by its switches."""
+        capable = (
+            self.chip.vendor is Vendor.NVIDIA and self.chip.compute_capability[0] >= IN_SWITCH_CAPABILITY
+        )
+        return self.reduces_in_switch and capable and self.scale_up is ScaleUp.SWITCH
 
     @property
     def pair_bytes_per_s(self) -> float:

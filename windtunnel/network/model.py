@@ -14,6 +14,7 @@ from windtunnel.estimate import Estimate
 from windtunnel.network import contention, tiers
 from windtunnel.network.collective import POINT_TO_POINT, Collective, kind_of, message_bytes
 from windtunnel.network.contention import Demand
+from windtunnel.network.engine import Engine
 from windtunnel.network.expert import ExpertTraffic
 from windtunnel.network.links import Links
 from windtunnel.network.overlap import sm_share
@@ -54,7 +55,7 @@ class NetworkModel:
         nbytes: float,
         ranks: tuple[int, ...],
         *,
-        custom: bool = False,
+        engine: Engine | None = None,
         traffic: ExpertTraffic | None = None,
     ) -> NetworkTime:
         """Seconds of one collective.
@@ -62,9 +63,9 @@ class NetworkModel:
         Args:
             nbytes: size as ``collective.py`` counts it. Ignored for dispatch and combine with ``traffic``.
             ranks: the group in the cluster's numbering; sender and receiver for point to point.
-            custom: the inference engines' own all-reduce inside a node instead of the library's.
+            engine: whose all-reduce inside a node; the library's where it has none of its own for the size.
         """
-        return self.shaped_time(kind, nbytes, self._shape(ranks), custom=custom, traffic=traffic)
+        return self.shaped_time(kind, nbytes, self._shape(ranks), engine=engine, traffic=traffic)
 
     def shaped_time(
         self,
@@ -72,11 +73,11 @@ class NetworkModel:
         nbytes: float,
         shape: GroupShape,
         *,
-        custom: bool = False,
+        engine: Engine | None = None,
         traffic: ExpertTraffic | None = None,
     ) -> NetworkTime:
         """The same for a group known by its shape: recipes need no lists of ten thousand ranks."""
-        return self._cached(kind, float(nbytes), shape, custom, traffic)
+        return self._cached(kind, float(nbytes), shape, engine, traffic)
 
     def estimate(self, spec: OpSpec, work: Work, group: ProcessGroup) -> Estimate:
         """The time of a recorded collective (``timeline.prices.CollectiveTime``)."""
@@ -99,7 +100,7 @@ class NetworkModel:
         kind: Collective,
         nbytes: float,
         shape: GroupShape,
-        custom: bool,
+        engine: Engine | None,
         traffic: ExpertTraffic | None,
     ) -> NetworkTime:
         if shape.ranks <= 1 or (nbytes <= 0 and kind is not Collective.BARRIER and traffic is None):
@@ -111,7 +112,7 @@ class NetworkModel:
             kind, nbytes = Collective.ALL_REDUCE, BARRIER_BYTES
         elif kind in (Collective.DISPATCH, Collective.COMBINE):
             kind = Collective.ALL_TO_ALL
-        inside = tiers.inside(links, kind, nbytes, shape, custom) if shape.per_node > 1 else None
+        inside = tiers.inside(links, kind, nbytes, shape, engine) if shape.per_node > 1 else None
         if shape.nodes == 1:
             assert inside is not None
             return inside
@@ -146,6 +147,7 @@ def traffic_of(spec: OpSpec, kind: Collective) -> ExpertTraffic | None:
         return None
     if not (isinstance(tokens, int) and isinstance(top_k, int) and isinstance(width, int)):
         return None
+    experts = spec.attribute("experts", 0)
     limit, imbalance = spec.attribute("node_limit", 0), spec.attribute("imbalance", 1.0)
     groups, chosen = spec.attribute("groups", 0), spec.attribute("groups_chosen", 0)
     return ExpertTraffic(
@@ -155,6 +157,7 @@ def traffic_of(spec: OpSpec, kind: Collective) -> ExpertTraffic | None:
         node_limit=limit if isinstance(limit, int) else 0,
         groups=groups if isinstance(groups, int) else 0,
         groups_chosen=chosen if isinstance(chosen, int) else 0,
+        experts=experts if isinstance(experts, int) else 0,
         low_latency=spec.attribute("low_latency", False) is True,
         tma=spec.attribute("tma", False) is True,
         imbalance=float(imbalance) if isinstance(imbalance, (int, float)) else 1.0,

@@ -13,6 +13,8 @@ from importlib.resources import files
 from typing import Any
 
 from windtunnel.estimate import Source
+from windtunnel.network.engine import Engine, EngineParameters
+from windtunnel.network.nccl import RING_WAYS, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,23 @@ class Regime:
 
 
 @dataclass(frozen=True, slots=True)
-class RingParameters:
-    """A ring (or a pairwise exchange) inside a switch: two protocol regimes and the local copy.
+class Protocol:
+    """A ring's protocol on NVLink, for cards whose latency factor is 1.
+
+    Attributes:
+        start_s: until the first chunk is under way. hop_s: of each step of the ring.
+        gather_efficiency, reduce_efficiency: share of link bandwidth that payload gets, in an all-reduce and else.
+    """
+
+    start_s: float
+    hop_s: float
+    gather_efficiency: float
+    reduce_efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairParameters:
+    """Exchanges between pairs: two protocol regimes and the local copy.
 
     ``local_efficiency``: rate, as a fraction of link bandwidth, at which a rank handles its own chunk.
     """
@@ -55,25 +72,31 @@ class Interval:
 class SwitchParameters:
     """Collectives through a crossbar (NVLink switch).
 
-    ``in_switch`` is by generation: the major compute capability of the cards (9 Hopper, 10 Blackwell).
+    Attributes:
+        launch_s: by the cards' major compute capability. latency: factor on starts and hops, likewise; 1 on Hopper.
+        local_efficiency: rate at which a rank of a ring handles its own chunk, as a fraction of link bandwidth.
+        in_switch: by generation of the switches that reduce: capability 9 Hopper, 10 Blackwell.
+        fitted: capabilities whose cards were timed at every size.
     """
 
-    launch_s: Mapping[str, float]
-    default_launch_s: float
-    rings: Mapping[str, RingParameters]
+    launch_s: Mapping[int, float]
+    latency: Mapping[int, float]
+    protocols: Mapping[Way, Protocol]
+    local_efficiency: float
+    exchange: PairParameters
+    send: PairParameters
     in_switch: Mapping[int, Regime]
-    custom_one_shot: Regime
-    custom_two_shot: Regime
-    custom_launch_s: float
     interval: Interval
     interval_transfer: Interval
-    interval_custom: Interval
-    fitted_chips: tuple[str, ...]
+    fitted: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MeshParameters:
-    """Collectives over direct links between every pair; ``copy_launch_s``: of a copy between two cards."""
+    """Collectives over direct links between every pair.
+
+    ``launch_s``: of each round. ``copy_launch_s``: of a copy between two cards.
+    """
 
     launch_s: float
     copy_launch_s: float
@@ -125,11 +148,33 @@ class ExpertKernel:
 
 
 @dataclass(frozen=True, slots=True)
+class LowLatency:
+    """DeepEP's low-latency kernels, for cards whose latency factor is 1.
+
+    Attributes:
+        launch_s: start and flags. group_s: of each further group of warps that a multiprocessor needs.
+        dispatch_efficiency, combine_efficiency: share of the links. nic_efficiency: of the network card.
+        token_s, pack_bytes_per_s: what one multiprocessor takes to cast and send a token.
+        send_bytes_per_s: at which one multiprocessor returns what experts made.
+    """
+
+    launch_s: float
+    group_s: float
+    dispatch_efficiency: float
+    combine_efficiency: float
+    nic_efficiency: float
+    token_s: float
+    pack_bytes_per_s: float
+    send_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertParameters:
     """DeepEP dispatch and combine, and TensorRT-LLM's one-sided exchange over NVLink.
 
     Attributes:
         launch_s: of both normal kernels. chunk_copies: of one multiprocessor, sent before their receiver starts.
+        fitted: major compute capabilities of the cards that were timed.
         walk_bytes_per_s: at which one warp of combine walks a token, waiting for the remote reads of each step.
     """
 
@@ -140,15 +185,13 @@ class ExpertParameters:
     walk_bytes_per_s: float
     link_efficiency: float
     nic_efficiency: float
-    low_latency_launch_s: float
-    low_latency_link_efficiency: float
-    low_latency_nic_efficiency: float
+    low_latency: LowLatency
     one_sided_dispatch_s: float
     one_sided_combine_s: float
     one_sided_start_s: float
     one_sided_efficiency: float
     default_sms: int
-    fitted_chips: tuple[str, ...]
+    fitted: tuple[int, ...]
     interval: Interval
     interval_low_latency: Interval
     interval_one_sided: Interval
@@ -167,27 +210,56 @@ def _regime(table: Mapping[str, Any]) -> Regime:
     return Regime(table["hop_s"], table["efficiency"])
 
 
+def _pairs(table: Mapping[str, Any]) -> PairParameters:
+    return PairParameters(_regime(table["low_latency"]), _regime(table["simple"]), table["local_efficiency"])
+
+
+def _by_number(table: Mapping[str, float]) -> dict[int, float]:
+    return {int(name): value for name, value in table.items()}
+
+
 @cache
 def switch_parameters() -> SwitchParameters:
     """Constants of the NVLink switch family."""
     table = _read("switch")
-    rings = {
-        kind: RingParameters(_regime(ring["low_latency"]), _regime(ring["simple"]), ring["local_efficiency"])
-        for kind, ring in table["ring"].items()
-    }
-    launches: dict[str, float] = table["launch_s"]
     return SwitchParameters(
-        launch_s=launches,
-        default_launch_s=sum(launches.values()) / len(launches),
-        rings=rings,
+        launch_s=_by_number(table["launch_s"]),
+        latency=_by_number(table["latency"]),
+        protocols={way: Protocol(**table["ring"][way.name.lower()]) for way in RING_WAYS},
+        local_efficiency=table["ring"]["local_efficiency"],
+        exchange=_pairs(table["exchange"]),
+        send=_pairs(table["send"]),
         in_switch={int(name): _regime(regime) for name, regime in table["in_switch"].items()},
-        custom_one_shot=_regime(table["custom"]["one_shot"]),
-        custom_two_shot=_regime(table["custom"]["two_shot"]),
-        custom_launch_s=table["custom"]["launch_s"],
         interval=_interval(table["interval"]),
         interval_transfer=_interval(table["interval_transfer"]),
-        interval_custom=_interval(table["interval_custom"]),
-        fitted_chips=tuple(table["fitted_chips"]),
+        fitted=tuple(table["fitted"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFit:
+    """The engines' own all-reduce; ``interval_transfer``: on cards of a generation that was not timed."""
+
+    parameters: EngineParameters
+    interval: Interval
+    interval_transfer: Interval
+    fitted: tuple[int, ...]
+
+
+@cache
+def engine_fit() -> EngineFit:
+    """Constants of the engines' own all-reduce."""
+    table = _read("engine")
+    plain = {name: value for name, value in table.items() if isinstance(value, float)}
+    launch_s, call_s = (
+        {Engine(name): _by_number(values) for name, values in table[key].items()}
+        for key in ("launch_s", "call_s")
+    )
+    return EngineFit(
+        EngineParameters(**plain, launch_s=launch_s, call_s=call_s, latency=switch_parameters().latency),
+        _interval(table["interval"]),
+        _interval(table["interval_transfer"]),
+        tuple(table["fitted"]),
     )
 
 
@@ -231,10 +303,11 @@ def expert_parameters() -> ExpertParameters:
     table = _read("expert")
     return ExpertParameters(
         **{name: value for name, value in table.items() if isinstance(value, float)},
+        low_latency=LowLatency(**table["low_latency"]),
         default_sms=table["default_sms"],
         dispatch=ExpertKernel(**table["dispatch"]),
         combine=ExpertKernel(**table["combine"]),
-        fitted_chips=tuple(table["fitted_chips"]),
+        fitted=tuple(table["fitted"]),
         interval=_interval(table["interval"]),
         interval_low_latency=_interval(table["interval_low_latency"]),
         interval_one_sided=_interval(table["interval_one_sided"]),

@@ -320,6 +320,7 @@ class _Step:
             groups=ffn.groups,
             groups_chosen=ffn.groups_chosen,
             imbalance=self.imbalance(ffn),
+            experts=ffn.experts,
             low_latency=self.decodes,
         )
 

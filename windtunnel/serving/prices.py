@@ -13,6 +13,7 @@ from windtunnel.cost.kernel_time import KernelTime
 from windtunnel.cost.model import CostModel, Settings
 from windtunnel.estimate import Source
 from windtunnel.network.collective import Collective, kind_of, message_bytes
+from windtunnel.network.engine import Engine
 from windtunnel.network.expert import distinct
 from windtunnel.network.model import NetworkModel, traffic_of
 from windtunnel.network.time import NetworkTime
@@ -130,5 +131,5 @@ class OpPrices:
         if kind is not Collective.ALL_REDUCE or self.network.shape(group.ranks).nodes > 1:
             return library
         # engines take their own all-reduce inside a node where it is faster than the library's
-        own = self.network.collective_time(kind, nbytes, group.ranks, custom=True)
+        own = self.network.collective_time(kind, nbytes, group.ranks, engine=Engine(self.stack))
         return own if own.seconds < library.seconds else library

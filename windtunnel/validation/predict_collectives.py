@@ -17,9 +17,11 @@ import numpy as np
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.network.collective import Collective, bus_factor
+from windtunnel.network.engine import Engine, call_s
 from windtunnel.network.expert import ExpertTraffic
 from windtunnel.network.links import Links
 from windtunnel.network.model import NetworkModel
+from windtunnel.network.parameters import engine_fit
 from windtunnel.network.topology import GroupShape
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.schema import ScaleUp
@@ -46,9 +48,11 @@ KINDS = {
 
 
 LARGE_BYTES = 1 << 20
-ENGINE_CALL_S = (22e-6, 34e-6, 45e-6)
-"""Low, middle and high host time of an all-reduce called from Python without a graph: SGLang and vLLM on
-the A100 and H100 hosts of aiconfigurator's tables, medians below 64 KiB, 22 to 45 us; middle: geometric mean."""
+LIBRARY_CALL_S = 34e-6
+"""Host time of an NCCL call from Python without a graph: geometric mean of what the engines' calls take."""
+CALL_SPREAD = (0.8, 2.1)
+"""Low and high end of a call's host time: hosts and releases of the calibration tables differ by as much (vLLM 21 us
+beside 45 us)."""
 
 EAGER_COPY = 0.9
 """Share of memory bandwidth that the copy of an eager call's input reaches: what calls of 1 GiB take longer without a
@@ -58,6 +62,9 @@ graph on the A100 and H100 of the calibration tables, 1,230 and 710 us."""
 UNSTATED_NETWORK = 4.0
 """High end of the interval where the network between nodes is not stated: clouds sell these nodes with 100 to 400 Gb/s
 a card, and the catalogue has the most."""
+UNSTATED_BOX = 5.0
+"""The same where more than two cards meet over PCIe and the box is not stated: which of them share a switch, a socket
+and the path between. On the one box of the calibration tables pairs reach 20.6 GB/s, or 3.9 where four cross."""
 
 
 class Refused(Exception):
@@ -68,7 +75,8 @@ class Refused(Exception):
 class Case:
     """One collective as a row states it; ``target``: the column that holds its time.
 
-    ``eager``: called from Python. ``in_switch``: switches may reduce. ``network_stated``: else it is the catalogue's.
+    ``engine``: whose all-reduce. ``eager``: called from Python. ``in_switch``: switches may reduce.
+    ``network_stated``: else it is the catalogue's.
     """
 
     chip: str
@@ -78,7 +86,7 @@ class Case:
     shape: GroupShape
     target: str
     traffic: ExpertTraffic | None = None
-    custom: bool = False
+    engine: Engine | None = None
     eager: bool = False
     in_switch: bool = True
     network_stated: bool = True
@@ -127,7 +135,7 @@ def _custom(row: Row) -> list[Case]:
             size,
             shape,
             "latency_seconds",
-            custom=True,
+            engine=Engine(row["library"]),
             eager=eager,
         )
     ]
@@ -144,6 +152,7 @@ def _deepep(row: Row) -> list[Case]:
             tokens=float(row["tokens_per_rank"]),
             token_bytes=float(row["hidden_size"]) * width,
             top_k=_number(row, "topk"),
+            experts=_number(row, "num_experts"),
             low_latency=low_latency,
             sms=int(float(row["num_sms"] or 0)),
         )
@@ -173,12 +182,12 @@ def _published(row: Row) -> list[Case]:
         float(row["message_bytes"]),
         GroupShape(ranks, nodes, ranks // nodes),
         "latency_seconds",
-        custom="custom" in algorithm,
+        engine=Engine.SGLANG if "custom" in algorithm else None,
         eager="PyTorch" in row.get("measured_with", ""),
         in_switch="NVLS disabled" not in algorithm and algorithm != "without SHARP",
         network_stated=nodes == 1 or "not stated" not in network,
     )
-    return [replace(case, library="one or two shots") if case.custom else case]
+    return [replace(case, library="one or two shots") if case.engine else case]
 
 
 def _deepep_published(row: Row) -> list[Case]:
@@ -336,21 +345,33 @@ def _family(case: Case) -> str:
 def _priced(case: Case, position: int, nearest: Nearest | None) -> _Found:
     network = network_of(case)
     time = network.shaped_time(
-        case.kind, case.message_bytes, case.shape, custom=case.custom, traffic=case.traffic
+        case.kind, case.message_bytes, case.shape, engine=case.engine, traffic=case.traffic
     )
     seconds = (time.low_s, time.seconds, time.high_s)
     if not case.network_stated:
         seconds = (time.low_s, time.seconds, UNSTATED_NETWORK * time.high_s)
-    if (
-        case.eager
-    ):  # engines copy the input first; calls follow one another: the slower of host and card rules
-        copied = 2 * case.message_bytes if case.custom else 0.0
-        copy_s = copied / (EAGER_COPY * chip(case.chip).memory_bytes_per_s.value)
-        on_card = [time_s + copy_s for time_s in seconds]
-        low, middle, high = (max(pair) for pair in zip(on_card, ENGINE_CALL_S, strict=True))
-        seconds = (low, middle, high)
+    elif network.links.scale_up is ScaleUp.PCIE and case.shape.per_node > 2:
+        seconds = (time.low_s, time.seconds, UNSTATED_BOX * time.high_s)
+    if case.eager:
+        seconds = _called(case, seconds)
     near = math.nan if nearest is None else _nearest_s(case, nearest)
     return _Found(position, seconds[1], seconds[0], seconds[2], _wire_s(case, network.links), near)
+
+
+def _called(case: Case, on_card: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Without a graph: engines copy the input first; calls follow one another, the slower of host and card rules."""
+    card, size = chip(case.chip), case.message_bytes
+    copied, host_s = 0.0, LIBRARY_CALL_S
+    if case.engine is not None:
+        copied = 2 * size
+        host_s = call_s(case.engine, size, case.shape.ranks, card.compute_capability, engine_fit().parameters)
+    copy_s = copied / (EAGER_COPY * card.memory_bytes_per_s.value)
+    low, high = CALL_SPREAD
+    return (
+        max(on_card[0] + copy_s, low * host_s),
+        max(on_card[1] + copy_s, host_s),
+        max(on_card[2] + copy_s, high * host_s),
+    )
 
 
 def _nearest_s(case: Case, nearest: Nearest) -> float:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.network.chips import A100, B200, H100, L40S, S5000, network
 from windtunnel.errors import WindtunnelError
 from windtunnel.network.collective import Collective, bus_factor, kind_of, message_bytes
+from windtunnel.network.engine import Engine
 from windtunnel.network.expert import ExpertTraffic
 from windtunnel.network.links import Links
 from windtunnel.network.model import NetworkModel
@@ -72,7 +73,7 @@ def test_bus_bandwidth_stays_below_the_links(chip: Chip, kind: Collective, nbyte
     """NVLS halves what an all-reduce sends, so its bus bandwidth may pass the link; twice never."""
     links = MODELS[(chip.name, 8)].links
     rate = links.link_bytes_per_s or links.pcie_bytes_per_s
-    limit = rate * (2 if kind is Collective.ALL_REDUCE and links.switch_generation else 1)
+    limit = rate * (2 if kind is Collective.ALL_REDUCE and links.switches_reduce else 1)
     assert bus(MODELS[(chip.name, 8)], kind, nbytes, ranks) <= limit
 
 
@@ -97,6 +98,14 @@ def test_on_the_mesh_a_librarys_send_starts_later_than_the_drivers_copy() -> Non
     model = MODELS[S5000.name, 8]
     send, copy = (model.collective_time(kind, 4096, (0, 1)) for kind in (Collective.SEND, Collective.COPY))
     assert copy.seconds < 1e-5 < 3e-5 < send.seconds
+    reduce, gather = (
+        model.collective_time(kind, 4096, tuple(range(8)))
+        for kind in (Collective.ALL_REDUCE, Collective.ALL_GATHER)
+    )
+    assert reduce.seconds == pytest.approx(2 * gather.seconds, rel=0.01)  # two rounds, one round
+    # the line through MCCL's 256 MiB and 1 GiB starts at 283 us: the interval reaches it
+    assert reduce.low_s < 70e-6 < reduce.seconds * 1.01
+    assert reduce.high_s > 270e-6
     large = [
         model.collective_time(kind, 2**30, (0, 1)).seconds for kind in (Collective.SEND, Collective.COPY)
     ]
@@ -203,14 +212,54 @@ def test_one_sided_exchange_writes_once_to_each_rank() -> None:
     assert floor[0] < floor[1] < 40e-6
 
 
-def test_engines_call_the_library_for_large_messages() -> None:
+@pytest.mark.parametrize(
+    ("chip", "engine", "limit"),
+    [
+        (H100, Engine.SGLANG, 16 << 20),
+        (H100, Engine.VLLM, 64 << 20),
+        (A100, Engine.SGLANG, 8 << 20),
+        (A100, Engine.VLLM, (8 << 20) - 1),
+        (A100, Engine.TRTLLM, 512 << 10),
+        (H100, Engine.TRTLLM, 4 << 20),
+    ],
+)
+def test_engines_call_the_library_for_large_messages(chip: Chip, engine: Engine, limit: int) -> None:
     group, kind = tuple(range(8)), Collective.ALL_REDUCE
-    for chip, limit in ((H100, 16 << 20), (A100, 8 << 20)):
-        model = MODELS[(chip.name, 8)]
-        own = model.collective_time(kind, limit, group, custom=True)
-        beyond = model.collective_time(kind, limit + 1, group, custom=True)
-        assert own.algorithm in ("one-shot", "two-shot")
-        assert beyond.seconds == model.collective_time(kind, limit + 1, group).seconds
+    model = MODELS[(chip.name, 8)]
+    own = model.collective_time(kind, limit, group, engine=engine)
+    beyond = model.collective_time(kind, limit + 1, group, engine=engine)
+    assert own.algorithm in ("one-shot", "two-shot", "symmetric memory")
+    assert beyond.seconds == model.collective_time(kind, limit + 1, group).seconds
+
+
+def test_engines_read_all_peers_at_once_only_while_messages_are_small() -> None:
+    """vLLM's code: 512 KiB up to four ranks, 256 KiB up to eight, two ranks always (8 MiB in all)."""
+    model = MODELS[("a100-80g", 8)]
+
+    def algorithm(ranks: int, nbytes: int) -> str:
+        group = tuple(range(ranks))
+        return model.collective_time(Collective.ALL_REDUCE, nbytes, group, engine=Engine.VLLM).algorithm
+
+    assert [algorithm(2, n) for n in (1 << 10, 4 << 20)] == ["one-shot"] * 2
+    assert [algorithm(4, n << 10) for n in (511, 512)] == ["one-shot", "two-shot"]
+    assert [algorithm(8, n << 10) for n in (255, 256)] == ["one-shot", "two-shot"]
+
+
+def test_small_engine_calls_take_what_was_measured() -> None:
+    """One KiB in a CUDA graph over eight H100 (aiconfigurator): SGLang 3.2 us, TensorRT-LLM 3.2, vLLM 5.0."""
+    model, group = MODELS[("h100-sxm", 8)], tuple(range(8))
+    for engine, measured in ((Engine.SGLANG, 3.2e-6), (Engine.TRTLLM, 3.2e-6), (Engine.VLLM, 5e-6)):
+        time = model.collective_time(Collective.ALL_REDUCE, 1024, group, engine=engine)
+        assert time.seconds == pytest.approx(measured, rel=0.15)
+
+
+def test_cards_of_one_generation_start_alike_and_unknown_ones_less_surely() -> None:
+    h200 = replace(H100, name="h200")
+    group = tuple(range(8))
+    known = MODELS[("h100-sxm", 8)].collective_time(Collective.ALL_REDUCE, 1e5, group)
+    assert network(h200).collective_time(Collective.ALL_REDUCE, 1e5, group) == known
+    far = MODELS[("b200", 8)].collective_time(Collective.ALL_REDUCE, 1e5, group)
+    assert far.high_s / far.low_s > known.high_s / known.low_s
 
 
 def test_groups_across_sockets_share_the_path_between_them() -> None:

@@ -1,40 +1,21 @@
-"""Measured collectives as points, from the tables of a measurements folder; link figures from data sheets."""
+"""Measured collectives as points, from the tables of a measurements folder; link figures are the catalogue's."""
 
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from windtunnel.network.collective import Collective, bus_factor
+from windtunnel.network.engine import Engine, Shot, shot_of
 from windtunnel.network.expert import ExpertTraffic
-from windtunnel.network.switch import custom_limit_bytes
+from windtunnel.network.nccl import IN_SWITCH_MIN_RANKS
 from windtunnel.network.topology import GroupShape
-
-LINK_BYTES_PER_S = {
-    "a100-80g": 300e9,
-    "h100-sxm": 450e9,
-    "h800": 200e9,
-    "h200": 450e9,
-    "b200": 900e9,
-    "b300": 900e9,
-    "gb200": 900e9,
-    "mtt-s5000": 392e9,
-}
-GENERATIONS = {"a100-80g": 0, "h100-sxm": 9, "h800": 9, "h200": 9, "b200": 10, "b300": 10, "gb200": 10}
-SYSTEMS = {
-    "a100_sxm": "a100-80g",
-    "h100_sxm": "h100-sxm",
-    "h200_sxm": "h200",
-    "b200_sxm": "b200",
-    "b300_sxm": "b300",
-    "gb200": "gb200",
-    "h100_dgx": "h100-sxm",
-    "a100_dgx": "a100-80g",
-    "H800": "h800",
-}
-"""Spellings of the tables; systems left out have no scale-up switch."""
+from windtunnel.specs.catalogue import chip as catalogued
+from windtunnel.validation.aliases import chip_name
 
 KINDS = {
     "all_reduce": Collective.ALL_REDUCE,
@@ -42,6 +23,7 @@ KINDS = {
     "reduce_scatter": Collective.REDUCE_SCATTER,
     "alltoall": Collective.ALL_TO_ALL,
     "all_to_all": Collective.ALL_TO_ALL,
+    "all2all": Collective.ALL_TO_ALL,
     "send_recv": Collective.SEND,
 }
 _TRAFFIC = ExpertTraffic(tokens=0, token_bytes=0, top_k=1)
@@ -49,21 +31,39 @@ _TRAFFIC = ExpertTraffic(tokens=0, token_bytes=0, top_k=1)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measured collective."""
+    """One measured collective; ``in_switch``: whether switches may reduce; ``weight``: in a fit."""
 
     chip: str
     kind: Collective
     bytes: float
     shape: GroupShape
     seconds: float
-    link: float
     nic: float = 50e9
     traffic: ExpertTraffic = _TRAFFIC
+    in_switch: bool = True
+    weight: float = 1.0
 
     @property
     def ranks(self) -> int:
         """Size of the group."""
         return self.shape.ranks
+
+    @property
+    def link(self) -> float:
+        """Bytes a second of a card's scale-up links, one direction."""
+        return catalogued(self.chip).link_bytes_per_s.value
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """Compute capability of the card."""
+        return catalogued(self.chip).compute_capability
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePoint(Point):
+    """An engine's own all-reduce."""
+
+    engine: Engine = Engine.VLLM
 
 
 def rows(path: Path) -> Iterator[dict[str, str]]:
@@ -72,70 +72,134 @@ def rows(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(stream)
 
 
+def system_chip(spelling: str) -> str:
+    """The catalogue's name of a table's system. Raises KeyError for one it does not have."""
+    name = chip_name(spelling)
+    if name is None:
+        raise KeyError(spelling)
+    return name
+
+
 def switch_points(folder: Path) -> list[Point]:
-    """NCCL inside one switch domain: aiconfigurator's newest NCCL, Vidur's send/recv."""
-    points = []
-    for row in rows(folder / "collective_aiconfigurator_nccl.csv"):
-        chip = SYSTEMS.get(row["gpu_system"])
-        # NCCL 2.23 on H100 lacks all-reduce and differs in its small-message paths: one version per chip
-        if chip is None or row["nccl_version"] == "2.23":
+    """NCCL inside one switch domain: aiconfigurator's newest NCCL, Vidur's send/recv, asymptotes, SimuMax's lines."""
+    points = [p for version, p in _nccl_points(folder) if version != _OLD_RELEASE]
+    for row in rows(folder / "collective_vidur_nccl.csv"):
+        if row["collective"] != "send_recv" or row["devices_per_node"] != "2" or "pairwise" in row["system"]:
             continue
-        n = int(row["num_gpus"])
-        points.append(
-            Point(
-                chip,
-                KINDS[row["collective"]],
-                float(row["message_bytes"]),
-                GroupShape(n, 1, n),
-                float(row["latency_seconds"]),
-                LINK_BYTES_PER_S[chip],
-            )
-        )
-    path = folder / "collective_vidur_nccl.csv"
-    for row in rows(path) if path.exists() else ():
-        if row["collective"] != "send_recv" or row["devices_per_node"] != "2":
-            continue
-        if (chip := SYSTEMS.get(row["system"])) is None:
-            continue
-        shape = GroupShape(2, 1, 2)
         size, seconds = float(row["message_bytes"]), float(row["median_seconds"])
-        points.append(Point(chip, Collective.SEND, size, shape, seconds, LINK_BYTES_PER_S[chip]))
-    return points + _published_large(folder / "collective_nccl_published.csv")
+        points.append(Point(system_chip(row["system"]), Collective.SEND, size, GroupShape(2, 1, 2), seconds))
+    published = _published_points(folder / "collective_nccl_published.csv")
+    return points + [p for p in published if p.bytes >= SETTLED_BYTES] + _line_points(folder)
 
 
-def _published_large(path: Path) -> list[Point]:
-    """nccl-tests from 64 MiB and the vendor's asymptotes, on one node: what NCCL of any age settles at."""
+def other_switch_points(folder: Path) -> list[Point]:
+    """What no fit saw: another release of NCCL, and nccl-tests below the sizes where every release is alike."""
+    published = _published_points(folder / "collective_nccl_published.csv")
+    old = [p for version, p in _nccl_points(folder) if version == _OLD_RELEASE]
+    return old + [p for p in published if p.bytes < SETTLED_BYTES]
+
+
+_OLD_RELEASE = "2.23"
+"""On H100, without all-reduce and with other paths for small messages: one release per chip is fitted."""
+SETTLED_BYTES = 64 << 20
+"""From here on NCCL of any age comes to the same rate."""
+
+
+def _nccl_points(folder: Path) -> Iterator[tuple[str, Point]]:
+    for row in rows(folder / "collective_aiconfigurator_nccl.csv"):
+        n, seconds = int(row["num_gpus"]), float(row["latency_seconds"])
+        shape, size = GroupShape(n, 1, n), float(row["message_bytes"])
+        chip = system_chip(row["gpu_system"])
+        yield row["nccl_version"], Point(chip, KINDS[row["collective"]], size, shape, seconds)
+
+
+def _published_points(path: Path) -> list[Point]:
+    """nccl-tests and the vendor's asymptotes, on one node."""
     asymptote = 16.0 * (1 << 30)  # the slides say "large"
     points = []
-    for row in rows(path) if path.exists() else ():
-        chip = {"A100": "a100-80g", "H100": "h100-sxm", "B200": "b200"}.get(row["gpu"].split()[0])
-        size = float(row["message_bytes"] or asymptote)
-        one_node = row["inter_node_network"] == "none"
-        if chip is None or not one_node or size < 64 << 20 or row["algorithm"] == "without SHARP":
+    for row in rows(path):
+        if row["inter_node_network"] != "none" or "custom" in row["algorithm"]:
             continue
-        kind, n = KINDS[row["collective"]], int(row["num_gpus"])
+        kind, n, size = (
+            KINDS[row["collective"]],
+            int(row["num_gpus"]),
+            float(row["message_bytes"] or asymptote),
+        )
         seconds = bus_factor(kind, n) * size / (float(row["bus_bandwidth_gb_per_s"]) * 1e9)
-        points.append(Point(chip, kind, size, GroupShape(n, 1, n), seconds, LINK_BYTES_PER_S[chip]))
+        in_switch = row["algorithm"] != "without SHARP" and n >= IN_SWITCH_MIN_RANKS
+        chip = system_chip(row["gpu"].split()[0])
+        points.append(Point(chip, kind, size, GroupShape(n, 1, n), seconds, in_switch=in_switch))
     return points
 
 
-def custom_points(folder: Path) -> list[Point]:
-    """The inference engines' own all-reduce under CUDA graphs, as far as they use it (beyond, they call NCCL)."""
+_LINE_SIZES = tuple(1 << power for power in range(26, 31))
+_LINE_WEIGHT = 0.4  # five points from two numbers
+
+
+def _line_points(folder: Path) -> list[Point]:
+    """SimuMax's lines through nccl-tests of 1 MiB to 1 GiB on eight B200, read where the large sizes rule them."""
     points = []
-    for row in rows(folder / "collective_aiconfigurator_custom_allreduce.csv"):
-        chip = SYSTEMS.get(row["gpu_system"])
-        size = float(row["message_bytes"])
-        if chip is None or "eager" in row["kernel_source"] or size > custom_limit_bytes(GENERATIONS[chip]):
+    for row in rows(folder / "simumax_network.csv"):
+        chip = chip_name(row["system"].split("_")[0])
+        if (
+            chip is None
+            or "template" in row["system"]
+            or row["net"] != "high_intra_node"
+            or row["op"] not in KINDS
+        ):
             continue
-        # TensorRT-LLM goes over to NCCL early, vLLM on A100 below the limit
-        early = {"trtllm": 1 << 20, "vllm": 4 << 20}.get(row["library"], size)
-        if size > early and (chip == "a100-80g" or row["library"] == "trtllm"):
-            continue
-        n = int(row["num_gpus"])
-        shape = GroupShape(n, 1, n)
-        seconds = float(row["latency_seconds"])
-        points.append(Point(chip, Collective.ALL_REDUCE, size, shape, seconds, LINK_BYTES_PER_S[chip]))
+        kind, n = KINDS[row["op"]], catalogued(chip).cards_per_node
+        rounds = float(row["scale"])
+        rate = float(row["net_gbps"]) * float(row["efficiency"]) * (1 << 30)
+        start_s = float(row["latency_us"]) * 1e-6 * rounds * (n - 1)
+        for size in _LINE_SIZES:
+            seconds = start_s + rounds * (n - 1) / n * size / rate
+            points.append(Point(chip, kind, float(size), GroupShape(n, 1, n), seconds, weight=_LINE_WEIGHT))
     return points
+
+
+def _engine_rows(folder: Path) -> Iterator[tuple[EnginePoint, bool]]:
+    """Points and whether they were called without a graph."""
+    for row in rows(folder / "collective_aiconfigurator_custom_allreduce.csv"):
+        n = int(row["num_gpus"])
+        point = EnginePoint(
+            system_chip(row["gpu_system"]),
+            Collective.ALL_REDUCE,
+            float(row["message_bytes"]),
+            GroupShape(n, 1, n),
+            float(row["latency_seconds"]),
+            engine=Engine(row["library"]),
+        )
+        yield point, "eager" in row["kernel_source"]
+
+
+def engine_points(folder: Path) -> list[EnginePoint]:
+    """The inference engines' own all-reduce under CUDA graphs, as far as they use it (beyond, they call NCCL)."""
+    return [
+        point
+        for point, eager in _engine_rows(folder)
+        if not eager and shot_of(point.engine, point.bytes, point.ranks, point.capability) is not Shot.LIBRARY
+    ]
+
+
+_HOST_BOUND_BYTES = 1 << 22
+"""Below, the host's time of a call hides what the card does."""
+
+
+def engine_call_s(folder: Path) -> tuple[dict[Engine, dict[int, float]], float]:
+    """Medians of calls without a graph, by engine and capability, and those of vLLM on symmetric memory."""
+    own: dict[Engine, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    symmetric = []
+    for point, eager in _engine_rows(folder):
+        if not eager or point.bytes >= _HOST_BOUND_BYTES:
+            continue
+        shot = shot_of(point.engine, point.bytes, point.ranks, point.capability)
+        if shot is Shot.SYMMETRIC:
+            symmetric.append(point.seconds)
+        elif shot is not Shot.LIBRARY:
+            own[point.engine][point.capability[0]].append(point.seconds)
+    calls = {engine: {g: median(found) for g, found in by.items()} for engine, by in own.items()}
+    return calls, median(symmetric)
 
 
 _MCCL = {
@@ -172,9 +236,7 @@ def mesh_points(folder: Path) -> list[Point]:
             continue
         size = _size(size_text)
         seconds = bus_factor(kind, n) * size / (float(value) * 1e9)
-        points.append(
-            Point("mtt-s5000", kind, size, GroupShape(n, 1, n), seconds, LINK_BYTES_PER_S["mtt-s5000"])
-        )
+        points.append(Point("mtt-s5000", kind, size, GroupShape(n, 1, n), seconds))
     return points
 
 
@@ -188,7 +250,7 @@ def fabric_points(folder: Path) -> list[Point]:
         if row["system"] != "h100_dgx" or row["devices_per_node"] != "1":
             continue
         size, seconds = float(row["message_bytes"]), float(row["median_seconds"])
-        points.append(Point("h100-sxm", Collective.SEND, size, GroupShape(2, 2, 1), seconds, 450e9))
+        points.append(Point("h100-sxm", Collective.SEND, size, GroupShape(2, 2, 1), seconds))
     for row in rows(folder / "collective_nccl_published.csv"):
         if "InfiniBand" not in row["inter_node_network"] or row["algorithm"] != "default":
             continue
@@ -198,77 +260,5 @@ def fabric_points(folder: Path) -> list[Point]:
         size = 8.0 * (1 << 30)  # the slides state the asymptote only
         seconds = bus_factor(kind, n) * size / (float(row["bus_bandwidth_gb_per_s"]) * 1e9)
         shape = GroupShape(n, n // per_node, per_node)
-        points.append(Point("a100-80g", kind, size, shape, seconds, 300e9, nic))
-    return points
-
-
-def deepep_points(folder: Path) -> list[Point]:
-    """DeepEP on one node (aiconfigurator, H100) and over InfiniBand (the author's table, newest revision)."""
-    points = []
-    for row in rows(folder / "collective_aiconfigurator_deepep.csv"):
-        chip = SYSTEMS[row["gpu_system"]]
-        tokens, hidden = float(row["tokens_per_rank"]), float(row["hidden_size"])
-        for what, width in (("dispatch", 1.0), ("combine", 2.0)):
-            traffic = ExpertTraffic(
-                tokens=tokens,
-                token_bytes=hidden * width,
-                top_k=int(float(row["topk"])),
-                low_latency=row["mode"] == "low_latency",
-                sms=int(float(row["num_sms"] or 0)),
-            )
-            points.append(
-                Point(
-                    chip,
-                    Collective(what),
-                    tokens * hidden * width,
-                    GroupShape(8, 1, 8),
-                    float(row[f"{what}_seconds"]),
-                    LINK_BYTES_PER_S[chip],
-                    traffic=traffic,
-                )
-            )
-    points += _published_deepep(folder)
-    return points
-
-
-def one_sided_points(folder: Path) -> list[Point]:
-    """TensorRT-LLM's exchange on GB200."""
-    points = []
-    for row in rows(folder / "collective_trtllm_gb200_alltoall.csv"):
-        n, width = int(row["num_gpus"]), float(row["bytes_per_token"])
-        traffic = ExpertTraffic(
-            tokens=float(row["tokens_per_gpu"]), token_bytes=width, top_k=int(row["top_k"]), one_sided=True
-        )
-        size, kind = traffic.tokens * width, Collective(row["operation"])
-        seconds = float(row["latency_seconds"])
-        shape = GroupShape(n, 1, n)
-        points.append(Point("gb200", kind, size, shape, seconds, LINK_BYTES_PER_S["gb200"], traffic=traffic))
-    return points
-
-
-def _published_deepep(folder: Path) -> list[Point]:
-    newest = {"normal": "1a0c8f6", "low_latency": "de8cfca"}
-    points = []
-    for row in rows(folder / "collective_deepep.csv"):
-        mode, n = row["kernel_mode"], int(row["ep_size"])
-        if row["source_commit"] != newest.get(mode) or n < 16:
-            continue
-        nodes = n // 8
-        width = 1.0 if row["op"] == "dispatch" else 2.0
-        tokens, hidden, top_k = float(row["tokens_per_rank"]), float(row["hidden_size"]), int(row["topk"])
-        low_latency = mode == "low_latency"
-        # the author's bandwidth counts every copy, the local node's included; top-4 groups of 8 experts
-        copies = top_k if low_latency else min(nodes, 4)
-        rate = float(row["bottleneck_gb_per_s"]) * 1e9
-        seconds = float(row["latency_seconds"] or tokens * hidden * width * copies / rate)
-        traffic = ExpertTraffic(
-            tokens=tokens,
-            token_bytes=hidden * width,
-            top_k=top_k,
-            node_limit=4,
-            low_latency=low_latency,
-        )
-        shape = GroupShape(n, nodes, 8)
-        size = tokens * hidden * width
-        points += [Point("h800", Collective(row["op"]), size, shape, seconds, 200e9, traffic=traffic)] * 20
+        points.append(Point("a100-80g", kind, size, shape, seconds, nic))
     return points

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from windtunnel.estimate import Source
 from windtunnel.network.collective import Collective, bus_factor
+from windtunnel.network.engine import Engine
 from windtunnel.network.expert import ExpertTraffic
 from windtunnel.network.links import Links
 from windtunnel.network.model import NetworkModel
@@ -57,11 +58,11 @@ def explain_shaped(
     points: Iterable[Point],
     *,
     library: str = "",
-    custom: bool = False,
+    engine: Engine | None = None,
     traffic: ExpertTraffic | None = None,
 ) -> CollectiveWhy:
     """Explain one collective on a group of known shape."""
-    time = NetworkModel(links).shaped_time(kind, nbytes, shape, custom=custom, traffic=traffic)
+    time = NetworkModel(links).shaped_time(kind, nbytes, shape, engine=engine, traffic=traffic)
     dims = (("ranks", float(shape.ranks)), ("nodes", float(shape.nodes)), ("bytes", nbytes))
     name = links.chip.name
     chips = (name, *links.chip.relatives)
@@ -69,10 +70,10 @@ def explain_shaped(
     bus = bus_factor(kind, shape.ranks) * nbytes / time.seconds if time.seconds else 0.0
 
     def priced(changed: Links) -> float:
-        return NetworkModel(changed).shaped_time(kind, nbytes, shape, custom=custom, traffic=traffic).seconds
+        return NetworkModel(changed).shaped_time(kind, nbytes, shape, engine=engine, traffic=traffic).seconds
 
     near_s = None
-    if near is not None and near.point.chip == name and traffic is None and not custom:
+    if near is not None and near.point.chip == name and traffic is None and engine is None:
         there = dict(near.point.dims)
         of_point = GroupShape(int(there["ranks"]), int(there["nodes"]), int(there["ranks"] // there["nodes"]))
         wide = replace(links, cards=max(links.cards, of_point.ranks))

@@ -77,7 +77,7 @@ def explain_row(folder: Path, name: str, points: Sequence[Point], *, top: int) -
         parts = tuple(
             explain_shaped(
                 case.kind, case.message_bytes, network_of(case).links, case.shape, points,
-                library=case.library, custom=case.custom, traffic=case.traffic,
+                library=case.library, engine=case.engine, traffic=case.traffic,
             )
             for case in cases_of(table)
         )  # fmt: skip
