@@ -23,6 +23,7 @@ from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model import Norm
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_config import model_from_config
+from windtunnel.specs.model_ffn import Moe
 from windtunnel.timeline.schedule import Schedule, order
 
 BATCH, SEQUENCE = 2, 512
@@ -204,3 +205,25 @@ def test_megatron_recipe_equals_megatron_core_recorded(tmp_path: Path, recompute
         for figure, within in (("peak_active_bytes", 0.025), ("peak_reserved_bytes", 0.035)):
             recorded_peak = getattr(theirs, figure).value - workspace
             assert getattr(ours, figure).value == pytest.approx(recorded_peak, rel=within), (stage, figure)
+
+
+@pytest.mark.slow
+def test_memory_of_megatron_experts_equals_that_recorded(tmp_path: Path) -> None:
+    """Experts have buffers of their own, shared out over the ranks that hold the same ones."""
+    from tests.integration.test_distributed_scripts import EXAMPLE, needs, windtunnel
+
+    needs("megatron")
+    words = "--expert-model-parallel-size 4 --num-experts 8 --use-distributed-optimizer"
+    batch = "--model llama3-8b --num-layers 4 --seq-length 2048 --global-batch-size 16 --train-iters 2"
+    windtunnel(tmp_path, "--on", "h100-sxm:8", EXAMPLE, *words.split(), *batch.split())
+    whole = shipped_model("llama3-8b")
+    experts = Moe(experts=8, top_k=2, width=14336)
+    layers = tuple(replace(layer, ffn=experts) for layer in whole.layers[:4])
+    layout = Layout(cards=8, global_batch=16, sequence=2048, expert=4, fused=False)
+    card = chip("h100-sxm")
+    ours = memory_result(stage_program(replace(whole, layers=layers, norm=Norm.LAYER), layout, 8, 0), card)
+    program = program_file.load(str(tmp_path / "out.wt"))
+    theirs, workspace = memory_result(program, card), hidden_bytes(program, card)
+    for figure in ("peak_active_bytes", "peak_reserved_bytes"):
+        recorded_peak = getattr(theirs, figure).value - workspace
+        assert getattr(ours, figure).value == pytest.approx(recorded_peak, rel=0.02), figure
