@@ -86,7 +86,14 @@ def record_world(
 def cause(recordings: Sequence[RankRecording]) -> RankRecording | None:
     """The rank whose failure explains the others', or None when all ended well."""
     failed = [r for r in recordings if r.ending.outcome is not Outcome.COMPLETE or r.ending.exit_status]
-    return min(failed, key=lambda r: (_follows(r.ending), r.rank), default=None)
+    return min(failed, key=lambda r: (_distance(r.ending), r.rank), default=None)
+
+
+def _distance(ending: Ending) -> int:
+    """How far from the cause an ending is: itself, the one that saw a circle of ranks, one that waited for either."""
+    if not _follows(ending):
+        return 0
+    return 1 if ending.error is not None and ending.error.code == "E231" else 2
 
 
 def _follows(ending: Ending) -> bool:
