@@ -126,11 +126,11 @@ def _speaker(args: argparse.Namespace) -> Speaker | None:
 
 
 def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | None, port: int) -> int:
-    from windtunnel.endpoint.server import listen
+    from windtunnel.endpoint.server import bound
     from windtunnel.endpoint.vllm import launch
     from windtunnel.endpoint.vllm.settings import Settings
 
-    listen(args.host, port).close()  # before vLLM takes half a minute to find out
+    bound(args.host, port).close()  # before vLLM takes half a minute to find out
     told = Settings(
         precision=str(deployment.layout.precision),
         overrides=tuple(args.set),

@@ -40,8 +40,6 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment
 
 BODY_MAX = 32 << 20
-BACKLOG = 2048
-"""Connections that may wait to be accepted."""
 ANY = "*"
 LOOK_EVERY_S = 0.25
 """How often a client that waits for a whole answer is looked after."""
@@ -276,24 +274,27 @@ async def _plain_error(request: Request, error: Exception) -> Response:
     return JSONResponse(told.error(message, "invalid_request_error", str(status)), status, headers)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0: at any free one. Raises E667."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at that address, to be listened on when the server is ready; port 0: any free one. Raises E667."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
     except OSError as error:
+        found.close()
         raise WindtunnelError(
             "E667",
             f"cannot listen at {host}:{port}: {error.strerror or error}",
             hint=f"another port: --port {port + 1 if port < (1 << 16) - 1 else 8000}; --port 0 takes a free one",
         ) from None
+    return found
 
 
 def serve(endpoint: Endpoint, *, host: str, port: int) -> int:
     """Serve until interrupted; the answer is the exit status. Raises E667."""
     deployment = endpoint.deployment
     title = deployment.model.title or deployment.model.name
-    with listen(host, port) as listener:
+    with bound(host, port) as listener:
         at = f"http://{host}:{listener.getsockname()[1]}/v1"
         print(f"{title}, {deployment.words()}: {at} (interrupt to stop)", file=sys.stderr, flush=True)
         server = uvicorn.Server(uvicorn.Config(endpoint.app, log_level="warning", access_log=False))
