@@ -103,23 +103,33 @@ def _of_group(limits: tuple[int, ...], ranks: int) -> int:
     return limits[0 if ranks <= 2 else 1 if ranks <= 4 else 2]
 
 
+def shots(engine: Engine, ranks: int, capability: tuple[int, int]) -> tuple[tuple[Shot, int], ...]:
+    """What ``engine`` takes as messages grow, each with its last size in bytes; beyond, it calls the library."""
+    if ranks > max(_ONE_SHOT_BELOW):
+        return ()
+    generation, symmetric = max(8, min(10, capability[0])), 0
+    one = _ONE_SHOT_BELOW[4 if ranks <= 4 else 8] - 1 if ranks > 2 else 1 << 62
+    if engine is Engine.TRTLLM:
+        one, two = _of_group(_TRTLLM_ONE_TO[generation], ranks), _of_group(_TRTLLM_TWO_TO[generation], ranks)
+    elif engine is Engine.SGLANG:
+        two = _SGLANG_TO[min(9, generation)]
+        one = min(one, two)
+    else:
+        two = _of_group(_VLLM_OWN_BELOW.get(capability, (8 * MIB,) * 3), ranks) - 1
+        one = min(one, two)
+        symmetric = _of_group(_VLLM_SYMMETRIC_TO.get(capability, (0, 0, 0)), ranks)
+    found, end = [(Shot.ONE, one)], one
+    for shot, last in ((Shot.TWO, two), (Shot.SYMMETRIC, symmetric)):
+        if last > end:
+            found.append((shot, last))
+            end = last
+    return tuple(found)
+
+
 def shot_of(engine: Engine, message_bytes: float, ranks: int, capability: tuple[int, int]) -> Shot:
     """What ``engine`` takes for a message on cards of ``capability``."""
-    if ranks > max(_ONE_SHOT_BELOW):
-        return Shot.LIBRARY
-    if engine is Engine.TRTLLM:
-        generation = max(8, min(10, capability[0]))
-        if message_bytes <= _of_group(_TRTLLM_ONE_TO[generation], ranks):
-            return Shot.ONE
-        return Shot.TWO if message_bytes <= _of_group(_TRTLLM_TWO_TO[generation], ranks) else Shot.LIBRARY
-    if engine is Engine.SGLANG:
-        if message_bytes > _SGLANG_TO[max(8, min(9, capability[0]))]:
-            return Shot.LIBRARY
-    elif message_bytes >= _of_group(_VLLM_OWN_BELOW.get(capability, (8 * MIB,) * 3), ranks):
-        symmetric = _of_group(_VLLM_SYMMETRIC_TO.get(capability, (0, 0, 0)), ranks)
-        return Shot.SYMMETRIC if message_bytes <= symmetric else Shot.LIBRARY
-    below = _ONE_SHOT_BELOW[4 if ranks <= 4 else 8]
-    return Shot.ONE if ranks == 2 or message_bytes < below else Shot.TWO
+    taken = shots(engine, ranks, capability)
+    return next((shot for shot, last in taken if message_bytes <= last), Shot.LIBRARY)
 
 
 def engine_s(
@@ -131,10 +141,30 @@ def engine_s(
     parameters: EngineParameters,
 ) -> Transfer | None:
     """Seconds in a CUDA graph; None where the engine calls the library."""
-    shot = shot_of(engine, message_bytes, ranks, capability)
-    if shot is Shot.LIBRARY:
-        return None
     launch_s = by_generation(parameters.launch_s[engine], capability[0], parameters.latency)
+
+    def at(shot: Shot, size: float) -> Transfer:
+        return _shot_s(shot, engine, size, ranks, link_bytes_per_s, launch_s, parameters)
+
+    before = 0.0
+    for shot, last in shots(engine, ranks, capability):
+        if message_bytes <= last:
+            time = at(shot, message_bytes)
+            # a step down at the engine's own threshold is not followed: more bytes are never faster here
+            return time._replace(seconds=max(time.seconds, before))
+        before = max(before, at(shot, last).seconds)
+    return None
+
+
+def _shot_s(
+    shot: Shot,
+    engine: Engine,
+    message_bytes: float,
+    ranks: int,
+    link_bytes_per_s: float,
+    launch_s: float,
+    parameters: EngineParameters,
+) -> Transfer:
     if shot is Shot.SYMMETRIC:
         wire_s = message_bytes / (link_bytes_per_s * parameters.symmetric_efficiency)
         return Transfer(launch_s + parameters.symmetric_s + wire_s, wire_s, shot.value)

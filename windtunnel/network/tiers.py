@@ -169,10 +169,16 @@ def _expert_residuals(
 
 
 def _elsewhere(residuals: tuple[float, float], nbytes: float) -> tuple[float, float]:
-    """Residuals on cards that were not fitted: wider by what leaving a generation out widened the engines' kernels."""
-    own = engine_fit()
-    (low, high), (far_low, far_high) = own.interval.at(nbytes), own.interval_transfer.at(nbytes)
-    return residuals[0] * far_low / low, residuals[1] * far_high / high
+    """Residuals on cards that were not fitted: wider by what leaving a generation out widened two other fits."""
+    own, switch = engine_fit(), switch_parameters()
+    low = high = 1.0
+    for fitted, left_out in (
+        (own.interval, own.interval_transfer),
+        (switch.interval, switch.interval_transfer),
+    ):
+        (near_low, near_high), (far_low, far_high) = fitted.at(nbytes), left_out.at(nbytes)
+        low, high = min(low, far_low / near_low), max(high, far_high / near_high)
+    return residuals[0] * low, residuals[1] * high
 
 
 def _latency(links: Links, switch: SwitchParameters) -> float:

@@ -121,11 +121,12 @@ def fit_switch(folder: Path) -> tuple[SwitchParameters, Interval, Interval]:
     )
 
 
+Calls = tuple[Mapping[Engine, Mapping[int, float]], float]
 _ENGINES = (Engine.VLLM, Engine.SGLANG, Engine.TRTLLM)
 _ENGINE_START = [3e-6] * (len(_ENGINES) * len(TIMED)) + [0.2e-6, 0.6, 5e-6, 0.7, 0.5, 5e-6, 0.45]
 
 
-def _engines(x: Vector, latency: Mapping[int, float], folder: Path, without: int = 0) -> EngineParameters:
+def _engines(x: Vector, latency: Mapping[int, float], calls: Calls, without: int = 0) -> EngineParameters:
     launches = np.asarray(x[: len(_ENGINES) * len(TIMED)]).reshape(len(_ENGINES), len(TIMED))
     launch_s = {
         engine: {g: float(value) for g, value in zip(TIMED, row, strict=True) if g != without}
@@ -134,7 +135,7 @@ def _engines(x: Vector, latency: Mapping[int, float], folder: Path, without: int
     peer_s, one_shot, two_shot_s, two_shot, written, symmetric_s, symmetric = (
         float(value) for value in x[launches.size :]
     )
-    calls, symmetric_call_s = engine_call_s(folder)
+    call_s, symmetric_call_s = calls
     return EngineParameters(
         launch_s=launch_s,
         latency=latency,
@@ -145,7 +146,7 @@ def _engines(x: Vector, latency: Mapping[int, float], folder: Path, without: int
         written_efficiency=written,
         symmetric_s=symmetric_s,
         symmetric_efficiency=symmetric,
-        call_s=calls,
+        call_s=call_s,
         symmetric_call_s=symmetric_call_s,
     )
 
@@ -160,18 +161,18 @@ def fit_engines(folder: Path, latency: Mapping[int, float]) -> EngineFit:
 
     ``latency``: of the links, by generation, from NCCL's fit.
     """
-    points = engine_points(folder)
+    points, calls = engine_points(folder), engine_call_s(folder)
 
     def fitted(without: int = 0) -> EngineParameters:
         kept = [point for point in points if point.capability[0] != without]
         measured = np.array([point.seconds for point in kept])
         x = fit(
             _ENGINE_START,
-            lambda v: _engine_times(_engines(v, latency, folder), kept),
+            lambda v: _engine_times(_engines(v, latency, calls), kept),
             measured,
             np.ones(len(kept)),
         )
-        return _engines(x, latency, folder, without)
+        return _engines(x, latency, calls, without)
 
     parameters = fitted()
     far: list[Vector] = []
