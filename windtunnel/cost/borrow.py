@@ -169,9 +169,13 @@ class Distance:
         yield Distance("far", "other", "other")
 
 
+def _kin(fit: Fit, chip: Chip) -> bool:
+    return fit.chip != POOLED and generation_of(fit.chip) == generation_of(chip.name)
+
+
 def distance(fit: Fit, chip: Chip, library: str, precision: str, variant: str) -> Distance:
     """How far ``fit`` comes from a kernel path on ``chip``."""
-    kin = fit.chip != POOLED and generation_of(fit.chip) == generation_of(chip.name)
+    kin = _kin(fit, chip)
     cublas = (
         fit.family == "gemm" and (precision, variant) == ("bf16", "") and {fit.library, library} <= CUBLAS
     )

@@ -34,6 +34,7 @@ from windtunnel.cost.stand_in import (
     alike,
     is_by,
 )
+from windtunnel.cost.tiles import known_menu
 from windtunnel.estimate import Source
 from windtunnel.specs.catalogue import generation_of
 from windtunnel.specs.schema import Chip, Vendor
@@ -109,8 +110,15 @@ def choose_from(
                 and (path[1] == variant or plain)
                 and library in ("", fit.library)
             )
-            return Choice(fit.called_by(library, repeated=repeated), own, exact)
+            fit = _with_menu(fit.called_by(library, repeated=repeated), library, precision, variant)
+            return Choice(fit, own, exact)
     return None
+
+
+def _with_menu(fit: Fit, library: str, precision: str, variant: str) -> Fit:
+    """The tiles of the library asked for, where its source states them."""
+    menu = known_menu(fit.family, library, precision, variant)
+    return fit if menu is None else fit.with_values({**dict(fit.values), "menu": menu})
 
 
 LATENT = "mla"
@@ -258,10 +266,15 @@ def _on_path(fits: Sequence[Fit], family: Sequence[Fit], chip: Chip, library: st
 
 
 def _by(fits: Sequence[Fit], chip: Chip, library: str) -> Iterator[tuple[Fit, bool]]:
-    """Fits of the library from near to far: (fit, whether its very harness)."""
+    """Fits of the library from near to far: (fit, whether its very harness).
+
+    Of other harnesses' layers of experts the one that saw most comes first.
+    """
+    experts = fits and fits[0].family == "grouped_gemm"
+    ordered = sorted(fits, key=lambda fit: -fit.rows) if experts else fits
     for name in (chip.name, *chip.relatives, POOLED):
         for same_harness in (True, False):
-            found = [fit for fit in fits if fit.chip == name and is_by(fit, library, same_harness)]
+            found = [fit for fit in ordered if fit.chip == name and is_by(fit, library, same_harness)]
             if found and found[0].family in HARNESSED:
                 found.sort(key=lambda fit: alike(fit, library))
             for fit in found:

@@ -16,7 +16,7 @@ import numpy as np
 from windtunnel.cost.batch import ELEMENT_BYTES, Batch
 from windtunnel.cost.kernel_time import Floats
 
-EXTRAS = frozenset({"quantise", "quantise_clocks", "host_s"})
+EXTRAS = frozenset({"quantise", "quantise_clocks", "quantise_row_clocks", "host_s"})
 """Parameters of what a library does beside the kernel (it quantises its input); dropped unless that library was asked
 for: a program records such work for itself."""
 

@@ -23,8 +23,18 @@ that the power limit sustains:
 
     compute × (1 + (slowdown − 1) × time ÷ (time + throttle_s)),   slowdown = (boost ÷ base clock)^throttle
 
-Time never falls when m, n, k or batch grow. Libraries that quantise their input inside the measured call pay
-``quantise`` passes over A and ``quantise_clocks``; only rows of that library are priced so.
+Libraries that go by a rule (``tiles.py``) do not hide its cost:
+
+    beyond   = tiles' rows beyond m × ⌈n ÷ tn⌉ × k × element ÷ 128 × beyond ÷ clock   on Hopper, added to compute
+    again    = strips × bytes of the operand on the longer walk × miss × again ÷ (dram × bandwidth), added to memory
+
+A tile of which one row is filled takes longer than a full one (vLLM's and SGLang's CUTLASS kernels alike: 0.08 clocks
+for every 128 bytes asked for beyond the edge), and tiles walked along one side without swizzling read that whole
+operand once for every strip of the other.
+
+Time never falls when m, n, k or batch grow under a search. Libraries that quantise their input inside the measured
+call pay ``quantise`` passes over A, at least ``quantise_row_clocks`` a row and multiprocessor (a block for each row),
+and ``quantise_clocks``; only rows of that library are priced so.
 
 Fitted on A100, H100, H800, B200 and S5000: m 1 to 32,768, n and k 32 to 65,536. Shapes left out, weighted by
 time: BF16 1 to 9 % median, 5 to 16 % at p90; FP8 2 to 15 %; whole chips left out: L40S BF16 12 to 20 % by rows. All
@@ -42,7 +52,7 @@ from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
 from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds, missed
 from windtunnel.cost.peaks import issue_flops, matrix_flops, power_slowdown
-from windtunnel.cost.tiles import MENUS, Menu
+from windtunnel.cost.tiles import MENUS, Menu, Tiles
 from windtunnel.specs.schema import Chip
 
 ROWS_AT_ONCE = 512
@@ -56,6 +66,15 @@ TILE_K = 64
 
 CYCLE = 5.0
 """Weights that pass through the cache between two uses of one: layers that benchmarks rotate through."""
+
+LINE_BYTES = 128.0
+"""Bytes of a row that a tile loads at a time."""
+
+SLOW_BEYOND = "Hopper"
+"""Where copies of a tile that reach beyond the product are slow: no table of Ampere or Blackwell shows it."""
+
+_OF_RULES = frozenset({"beyond_clocks", "again"})
+"""Parameters of libraries that go by a rule of their own."""
 
 QUANTISE_SHARE = 0.8
 """Fraction of the memory bandwidth of a pass over activations; how many passes there are is fitted."""
@@ -79,17 +98,29 @@ class GemmParameters:
     throttle: float
     throttle_s: float
     menu: Menu
+    beyond_clocks: float = 0.0
+    again: float = 0.0
 
     @classmethod
     def of(cls, fit: Fit) -> GemmParameters:
         """The parameters of a fit."""
-        numbers = {name: fit.value(name) for name in cls.__slots__ if name != "menu"}
+        numbers = {
+            name: fit.value(name, 0.0 if name in _OF_RULES else None)
+            for name in cls.__slots__
+            if name != "menu"
+        }
         return cls(**numbers, menu=MENUS[int(fit.value("menu", 0.0))])
 
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """Shapes of matrix products as arrays, the least bytes each moves, and bytes of an element of A and B."""
+    """Shapes of matrix products as arrays, the least bytes each moves, and bytes of an element of A and B.
+
+    Attributes:
+        groups: (products, rows of one) where the products of a batch differ in their rows; ``m`` is then the mean.
+        touched: bytes that come by before the same come round again, where it is known.
+        height: rows that a library's rule goes by where it does not know those of the products.
+    """
 
     m: Floats
     n: Floats
@@ -98,16 +129,32 @@ class Products:
     bytes_moved: Floats
     a_bytes: float
     b_bytes: float
+    groups: tuple[tuple[Floats, Floats], ...] = ()
+    touched: Floats | None = None
+    height: Floats | None = None
 
     def rows(self, start: int, end: int) -> Products:
         """Some of the products."""
         m, n, k, batch, moved = (
             column[start:end] for column in (self.m, self.n, self.k, self.batch, self.bytes_moved)
         )
-        return Products(m, n, k, batch, moved, self.a_bytes, self.b_bytes)
+        groups = tuple((count[start:end], rows[start:end]) for count, rows in self.groups)
+        touched, height = (
+            None if column is None else column[start:end] for column in (self.touched, self.height)
+        )
+        return Products(m, n, k, batch, moved, self.a_bytes, self.b_bytes, groups, touched, height)
+
+    def high(self, tiles: Tiles) -> Floats:
+        """Tiles one above the other, over all products of a batch."""
+        if not self.groups:
+            return np.asarray(self.batch * tiles.high(self.m))
+        every = [count * tiles.high(rows) for count, rows in self.groups]
+        return np.asarray(np.sum(every, axis=0))
 
     def footprint(self, partitions: float) -> Floats:
         """Bytes that want to stay in the cache: activations once, weights ``CYCLE`` times in every partition."""
+        if self.touched is not None:
+            return self.touched * partitions
         weights = self.batch * self.n * self.k * self.b_bytes
         return np.maximum(self.bytes_moved - weights, 0.0) + CYCLE * partitions * weights
 
@@ -119,16 +166,21 @@ WEIGHT_ONLY_BYTES = {"int8_wo": 1.0, "int4_wo": 0.5}
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     """Times of a batch of GEMM works; dims m, n, k, batch."""
     inner = product_times(products(batch), batch.precision, chip, GemmParameters.of(fit))
-    passes, fixed_s = fit.value("quantise", 0.0), fit.value("quantise_clocks", 0.0) / chip.clock_hz.value
-    if passes == 0 and fixed_s == 0:
+    if not any(fit.value(name, 0.0) for name in ("quantise", "quantise_clocks")):
         return inner
-    a_bytes = 2.0 * batch.dim("m", 1) * batch.dim("k", 1) * batch.dim("batch", 1)
-    return Times(inner.seconds + _quantise_seconds(passes * a_bytes, chip) + fixed_s, inner.limit)
+    return Times(inner.seconds + _quantise_seconds(batch, chip, fit), inner.limit)
 
 
-def _quantise_seconds(moved: Floats, chip: Chip) -> Floats:
-    """A pass over activations that the kernel before has just written: from the cache where they fit."""
-    return memory_seconds(moved, chip, dram=QUANTISE_SHARE)
+def _quantise_seconds(batch: Batch, chip: Chip, fit: Fit) -> Floats:
+    """Passes over activations that the kernel before has just written, from the cache where they fit, or a block for
+    each row where rows are short.
+    """
+    clock = chip.clock_hz.value
+    rows = batch.dim("m", 1) * batch.dim("batch", 1)
+    a_bytes = 2.0 * rows * batch.dim("k", 1)
+    passes = memory_seconds(fit.value("quantise", 0.0) * a_bytes, chip, dram=QUANTISE_SHARE)
+    blocks = rows / chip.multiprocessors.value * fit.value("quantise_row_clocks", 0.0) / clock
+    return np.asarray(np.maximum(passes, blocks) + fit.value("quantise_clocks", 0.0) / clock)
 
 
 def products(batch: Batch) -> Products:
@@ -161,9 +213,11 @@ def product_times(
 def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap: bool) -> Times:
     """All tiles (first axis) and splits (second) of all products (third) at once."""
     units, clock = chip.multiprocessors.value, chip.clock_hz.value
-    rows, columns = p.menu.tiles(x.m)
+    shapes = p.menu.tiles(x.m if x.height is None else x.height, x.n, x.k, chip.architecture)
+    rows, columns = shapes.rows, shapes.columns
     splits = p.menu.splits()
-    tiles = x.batch * np.ceil(x.m / rows) * np.ceil(x.n / columns) * splits
+    high, wide = x.high(shapes), np.ceil(x.n / columns)
+    tiles = high * wide * splits
     waves = np.ceil(tiles / units)
     depth = np.ceil(x.k / (splits * TILE_K)) * TILE_K
     feed = 1.0 + p.edge * (1.0 / rows + 1.0 / columns)
@@ -173,8 +227,16 @@ def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap
     written = np.minimum(x.m, rows) * np.minimum(x.n, columns) * OUTPUT_BYTES
     steps = waves * depth
     compute = steps * (2.0 * rows * columns * units * flop_s)
+    if p.beyond_clocks and chip.architecture.startswith(SLOW_BEYOND):
+        lines = wide * (high * rows - x.batch * x.m) * x.k * x.a_bytes / LINE_BYTES
+        compute = compute + lines * (p.beyond_clocks / clock)
     cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
-    memory = np.maximum(steps * (drawn / (p.stream * clock)), _memory_s(x, chip, p))
+    memory = _memory_s(x, chip, p)
+    if not p.menu.swizzled:
+        memory = memory + p.again * _again_bytes(x, high, wide, chip) / (
+            p.dram * chip.memory_bytes_per_s.value
+        )
+    memory = np.maximum(steps * (drawn / (p.stream * clock)), memory)
     fixed = (p.floor_clocks + waves * (p.fill_clocks + written / p.store)) / clock
     fixed = fixed + _split_s(x, splits, chip, p)
     boosted = _body(compute, cache, memory, overlap) + fixed
@@ -194,6 +256,16 @@ def _memory_s(x: Products, chip: Chip, p: GemmParameters) -> Floats:
     partitions = 1.0 if chip.l2_partitions is None else chip.l2_partitions.value
     slow = x.bytes_moved / (p.dram * chip.memory_bytes_per_s.value)
     return np.asarray(slow * missed(x.footprint(partitions), chip))
+
+
+def _again_bytes(x: Products, high: Floats, wide: Floats, chip: Chip) -> Floats:
+    """Bytes read again where tiles are walked along the shorter side: a wave of them passes all of the operand on that
+    side, once for every strip of the other, from memory where the cache does not hold it.
+    """
+    a, b = x.m * x.k * x.a_bytes, x.n * x.k * x.b_bytes
+    at_once = np.maximum(chip.multiprocessors.value / np.minimum(high, wide), 1.0)
+    strips = np.maximum(np.maximum(high, wide) / at_once - 1.0, 0.0)
+    return np.asarray(np.where(high <= wide, a * missed(a, chip), b * missed(b, chip)) * strips)
 
 
 def _split_s(x: Products, splits: Floats, chip: Chip, p: GemmParameters) -> Floats:

@@ -2,7 +2,7 @@
 
     rows     = tokens ÷ active
     active   = experts × (1 − (1 − 1 ÷ experts)^tokens)    experts that receive a row at all, unless told
-    tiles    = active × ⌈rows ÷ tm⌉ × ⌈n ÷ tn⌉
+    tiles    = Σ over groups of experts that are loaded alike: experts × ⌈rows ÷ tm⌉ × ⌈n ÷ tn⌉
     memory   = (active × n × k weights + tokens × (n + k)) × element ÷ (dram × bandwidth)
 
     time     = floor + waves × fill ÷ clock + |compute, cache| + memory
@@ -10,6 +10,9 @@
 with the terms of ``gemm.py``; the tile height is the one that suits ``rows``. Memory adds up, since experts of few
 rows wait for their weights while others compute. The most
 loaded expert does not bound the kernel, since tiles of all experts share the waves.
+
+Benchmarks that repeat one layer find its weights in the level-2 cache where all that the layer touches
+(``touched_bytes``) fits there; in a program other layers come between.
 
 Fitted on A100, H100, H800 and B200. Layers left out, weighted by time: DeepGEMM 5 to 6 % median; fused layers of
 serving libraries 6 to 27 %, Triton and Marlin on A100 20 to 55 %, since some of their shapes run untuned.
@@ -20,9 +23,9 @@ from __future__ import annotations
 import numpy as np
 
 from windtunnel.cost.batch import ELEMENT_BYTES, Batch
-from windtunnel.cost.fit import Fit
+from windtunnel.cost.fit import REPEATS, Fit
 from windtunnel.cost.gemm import WEIGHT_ONLY_BYTES, GemmParameters, Products, product_times
-from windtunnel.cost.kernel_time import Times
+from windtunnel.cost.kernel_time import Floats, Times
 from windtunnel.specs.schema import Chip
 
 
@@ -39,6 +42,9 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     idle = weights * (1.0 - active / experts)
     moved = np.maximum(batch.bytes_moved - np.minimum(idle, batch.bytes_read), 1.0)
     x = Products(
+        groups=_groups(batch),
+        height=batch.dim("expected_rows") if "expected_rows" in batch.dims else None,
+        touched=batch.dim("touched_bytes") if fit.value(REPEATS, 0.0) else None,
         m=np.ceil(tokens / active),
         n=batch.dim("n", 1),
         k=batch.dim("k", 1),
@@ -48,3 +54,9 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
         b_bytes=weight_bytes,
     )
     return product_times(x, batch.precision, chip, GemmParameters.of(fit), overlap=False)
+
+
+def _groups(batch: Batch) -> tuple[tuple[Floats, Floats], ...]:
+    """(experts, rows of one) of experts that are loaded alike, where the work says so."""
+    numbers = range(sum(name.endswith("_experts") for name in batch.dims))
+    return tuple((batch.dim(f"group{i}_experts"), batch.dim(f"group{i}_rows")) for i in numbers)

@@ -5,7 +5,9 @@ height of the tile follows the rows of the product, its width is fixed, and a pr
 wave of tiles pays for a whole wave (vLLM's and SGLang's CUTLASS kernels for FP8; block-scaled FP4 on Blackwell,
 whose scales are laid out for 128 rows). A rule carries over to chips that were not measured, as a kernel does.
 
-Which menu a library has is chosen while fitting: the one under which its measured products are explained best.
+Where a library's source states its rule, the rule is taken from there (``known_menu``), for every architecture that
+it ships kernels for; which menu the others have is chosen while fitting: the one under which its measured products are
+explained best.
 """
 
 from __future__ import annotations
@@ -37,45 +39,185 @@ SPLITS = (1, 2, 4, 8, 16)
 """Split-K factors."""
 
 
+_ALL = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The tile (rows, columns) of products of at most ``most_rows`` rows and ``most_columns`` columns and of a depth of
+    ``least_depth``; ``cluster`` tiles one above the other are launched together, whether the product reaches that far
+    or not.
+    """
+
+    most_rows: float
+    rows: int
+    columns: int
+    most_columns: float = _ALL
+    cluster: int = 1
+    least_depth: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Tiles to try: arrays of shape (tiles, 1, 1), or (1, 1, products) where a rule decides."""
+
+    rows: Floats
+    columns: Floats
+    cluster: Floats
+
+    def high(self, m: Floats) -> Floats:
+        """Tiles that cover ``m`` rows."""
+        return np.asarray(np.ceil(m / (self.rows * self.cluster)) * self.cluster)
+
+
 @dataclass(frozen=True, slots=True)
 class Menu:
     """A menu of tiles.
 
     Attributes:
-        rule: (most rows of the product, rows, columns of its tile), ascending, the last for all taller products;
-            empty: any tile of ``TILES`` with at least ``rows_least`` rows.
+        rule: the first step that covers a product decides; empty: any tile of ``TILES`` with at least ``rows_least``
+            rows.
+        rules: rules of single architectures, where the library ships other kernels there.
+        swizzled: whether tiles are walked in blocks, so that neighbours share what they read; else along one side, the
+            shorter, so that a wave of tiles reads all of one operand.
         split: whether K may be split.
     """
 
     name: str
-    rule: tuple[tuple[float, int, int], ...] = ()
+    rule: tuple[Step, ...] = ()
     rows_least: int = 0
     split: bool = False
+    rules: tuple[tuple[str, tuple[Step, ...]], ...] = ()
+    swizzled: bool = True
 
-    def tiles(self, m: Floats) -> tuple[Floats, Floats]:
-        """Rows and columns of the tiles to try: shape (tiles, 1, 1), or (1, 1, products) where a rule decides."""
-        if not self.rule:
+    def tiles(self, m: Floats, n: Floats, k: Floats, architecture: str = "") -> Tiles:
+        """The tiles to try for products of ``m`` rows, ``n`` columns and depth ``k``."""
+        rule = dict(self.rules).get(architecture.partition(" ")[0], self.rule)
+        if not rule:
             shapes = [shape for shape in TILES if shape[0] >= self.rows_least]
             rows, columns = (np.array(side, dtype=np.float64).reshape(-1, 1, 1) for side in zip(*shapes))
-            return rows, columns
-        index = np.searchsorted([most for most, _, _ in self.rule[:-1]], m, side="left").reshape(1, 1, -1)
-        rows, columns = (np.array([step[i] for step in self.rule], dtype=np.float64)[index] for i in (1, 2))
-        return rows, columns
+            return Tiles(rows, columns, np.ones_like(rows))
+        covered = np.stack(
+            [(m <= step.most_rows) & (n <= step.most_columns) & (k >= step.least_depth) for step in rule]
+        )
+        index = covered.argmax(axis=0).reshape(1, 1, -1)
+        return Tiles(
+            *(
+                np.array([getattr(step, name) for step in rule], dtype=np.float64)[index]
+                for name in ("rows", "columns", "cluster")
+            )
+        )
 
     def splits(self) -> Floats:
         """Split-K factors to try: shape (1, splits, 1)."""
         return np.array(SPLITS if self.split else (1,), dtype=np.float64).reshape(1, -1, 1)
 
 
-_ALL = float("inf")
+def _by_height(*steps: tuple[float, int, int]) -> tuple[Step, ...]:
+    return tuple(Step(*step) for step in steps)
+
+
+_UP_TO_128 = _by_height((64, 64, 64), (128, 64, 128), (_ALL, 128, 128))
+
+GENERAL = 7
+"""The first menus, which any library may have; the others are single libraries'."""
 
 MENUS = (
     Menu("searched", split=True),
     Menu("searched, K whole", rows_least=64),
-    Menu("by height, to 128 × 128", ((64, 64, 64), (128, 64, 128), (_ALL, 128, 128))),
-    Menu("by height, to 128 × 64", ((64, 64, 64), (_ALL, 128, 64))),
-    Menu("by height, to 128 × 256", ((64, 64, 256), (_ALL, 128, 256))),
-    Menu("by height from 16, to 64 × 64", ((16, 16, 64), (_ALL, 64, 64))),
-    Menu("by height from 16, to 128 × 128", ((16, 16, 128), (32, 32, 128), (64, 64, 128), (_ALL, 128, 128))),
+    Menu("by height, to 128 × 128", _UP_TO_128),
+    Menu("by height, to 128 × 64", _by_height((64, 64, 64), (_ALL, 128, 64))),
+    Menu("by height, to 128 × 256", _by_height((64, 64, 256), (_ALL, 128, 256))),
+    Menu("by height from 16, to 64 × 64", _by_height((16, 16, 64), (_ALL, 64, 64))),
+    Menu(
+        "by height from 16, to 128 × 128",
+        _by_height((16, 16, 128), (32, 32, 128), (64, 64, 128), (_ALL, 128, 128)),
+    ),
+    Menu(
+        "vLLM's CUTLASS FP8",
+        _UP_TO_128,
+        rules=(
+            (
+                "Ada",
+                (
+                    *(Step(16, 16, 64, 8192), Step(16, 16, 128, 24576), Step(16, 32, 64)),
+                    *(Step(32, 32, 64, 8192), Step(32, 32, 128, 16384), Step(32, 32, 64)),
+                    *(Step(64, 64, 64, 8192), Step(64, 64, 128, 16384), Step(64, 64, 64)),
+                    *(Step(128, 64, 128, 8192), Step(128, 128, 128, 16384), Step(128, 128, 64)),
+                    *(Step(256, 64, 128, 4096), Step(_ALL, 128, 128)),
+                ),
+            ),
+            (
+                "Hopper",  # small products with their operands swapped
+                (
+                    *(Step(16, 16, 64), Step(64, 16, 64, 1280), Step(64, 64, 64)),
+                    *(Step(128, 64, 128, cluster=2), Step(8191, 128, 128, cluster=2)),
+                    *(Step(_ALL, 256, 128, cluster=2, least_depth=6144), Step(_ALL, 128, 128, cluster=2)),
+                ),
+            ),
+            (
+                "Blackwell",
+                (Step(16, 32, 128), Step(64, 64, 64), Step(_ALL, 128, 128, cluster=2)),
+            ),
+        ),
+        swizzled=False,
+    ),
+    Menu(
+        "SGLang's CUTLASS FP8",
+        _UP_TO_128,
+        rules=(
+            (
+                "Ada",
+                (
+                    *(Step(16, 16, 64, 8192), Step(16, 32, 64, 16384), Step(16, 16, 64)),
+                    *(Step(64, 32, 64, 16384), Step(64, 16, 64)),
+                    *(Step(128, 64, 64, 16384), Step(128, 32, 64)),
+                    *(Step(256, 128, 64, 8192), Step(256, 64, 128, 16384), Step(256, 128, 64)),
+                    Step(_ALL, 128, 128),
+                ),
+            ),
+            (
+                "Hopper",
+                (
+                    *(Step(16, 16, 64), Step(64, 64, 64), Step(128, 64, 128)),
+                    *(Step(1024, 128, 128), Step(_ALL, 128, 128, cluster=2)),
+                ),
+            ),
+            ("Blackwell", (Step(64, 64, 64), Step(_ALL, 128, 128, cluster=2))),
+        ),
+        swizzled=False,
+    ),
+    Menu("block FP8, by DeepGEMM but on Ada", rows_least=64, rules=(("Ada", (Step(_ALL, 32, 128),)),)),
+    Menu(
+        "TensorRT-LLM's generated experts",
+        _by_height(
+            (8, 8, 128), (16, 16, 128), (32, 32, 128), (64, 64, 128), (128, 128, 128), (_ALL, 256, 128)
+        ),
+    ),
+    Menu(
+        "generated experts, not tuned",
+        _by_height((16, 8, 128), (32, 16, 128), (64, 32, 128), (128, 64, 128), (_ALL, 128, 128)),
+    ),
 )
 """The number of a menu is its place here, and stands in parameter files."""
+
+_KNOWN_MENUS = {
+    ("vllm", "fp8", ""): 7.0,
+    ("sglang", "fp8", ""): 8.0,
+    ("trtllm", "fp8", "block128"): 9.0,
+    ("sglang", "fp8", "block128"): 9.0,
+}
+_KNOWN_OF_EXPERTS = {"trtllm_gen@trtllm": 10.0, "trtllm_gen@sglang": 11.0, "trtllm_gen@vllm": 11.0}
+
+
+def known_menu(family: str, library: str, precision: str, variant: str) -> float | None:
+    """The menu that a library's source states; None where it is not known.
+
+    vLLM ``scaled_mm_sm90_fp8_dispatch.cuh`` and its relatives, SGLang ``fp8_gemm_kernel.cu`` (its Hopper tables step
+    where vLLM's rule does), TensorRT-LLM ``ada_blockwise_gemm``; two-SM tiles of Blackwell count as the half that one
+    multiprocessor computes. Generated kernels for experts (``computeSelectedTileN``) take the power of two above the
+    rows that each expert of the rank would have if all top-k choices were its own; where nobody tunes, the one below.
+    """
+    if family == "grouped_gemm":
+        return _KNOWN_OF_EXPERTS.get(library)
+    return _KNOWN_MENUS.get((library, precision, variant)) if family == "gemm" else None

@@ -7,21 +7,59 @@ seeded draws, so equal inputs give equal answers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from windtunnel.cost.kernel_time import Floats
+
 _DRAWS = 24
+
+GROUP_SIZES = (1, 1, 2, 4, 8, 16, 32)
+"""Experts are gathered from the most loaded down, in groups of these sizes and a last one of all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankLoad:
+    """What reaches the experts of the most loaded rank.
+
+    Attributes:
+        rows: (token, expert) pairs. active: experts with at least one.
+        counts, loads: experts of each group and the rows that one of them receives.
+    """
+
+    rows: float
+    active: float
+    counts: tuple[float, ...]
+    loads: tuple[float, ...]
+
+    def with_remote_rows(self, tokens: int, top_k: int) -> RankLoad:
+        """The same rank where the benchmark gives it all top-k rows of every token that reaches it, and sends those of
+        other ranks' experts to its first expert, with weight zero.
+        """
+        arriving = min(self.rows, float(tokens))
+        remote = arriving * top_k - self.rows
+        if remote <= 0:
+            return self
+        first = remote + self.rows / self.active
+        counts = (1.0, *self.counts[:-1], max(self.counts[-1] - 1.0, 0.0))
+        return RankLoad(self.rows + remote, self.active, counts, (first, *self.loads))
+
+
+def rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: float) -> RankLoad:
+    """What the most loaded of ``ranks`` receives; ``exponent`` 0 is balanced."""
+    return _rank_load(tokens, top_k, experts, ranks, exponent)
 
 
 @lru_cache(maxsize=65536)
-def rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: float) -> tuple[float, float]:
-    """Rows of the most loaded rank and its experts with at least one row; ``exponent`` 0 is balanced."""
+def _rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: float) -> RankLoad:
     local = max(1, experts // ranks)
     whole = float(tokens * top_k)
     if exponent <= 0:
-        rows = whole / ranks
-        return max(rows, 1.0), min(float(local), max(rows, 1.0))
+        rows = max(whole / ranks, 1.0)
+        active = min(float(local), rows)
+        return RankLoad(rows, active, (active,), (rows / active,))
     draw = np.random.default_rng(0).random((_DRAWS, experts))
     low, high = (1.0, max(0.8 * tokens, 2.0)) if whole > experts else (0.01, 2.0)
     power = 1.0 - exponent
@@ -33,4 +71,19 @@ def rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: float
     chosen = by_rank[np.arange(_DRAWS), heaviest]
     rows = chosen.sum(axis=1).mean()
     active = np.minimum(1.0, chosen).sum(axis=1).mean()
-    return max(float(rows), 1.0), max(float(active), 1.0)
+    counts, means = _groups(-np.sort(-chosen, axis=1))
+    return RankLoad(max(float(rows), 1.0), max(float(active), 1.0), counts, means)
+
+
+def _groups(loads: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Sizes and mean loads of groups of experts in descending order; experts of less than a row count in part."""
+    counts, means = [], []
+    start = 0
+    for size in (*GROUP_SIZES, loads.shape[1]):
+        part = loads[:, start : start + size]
+        if part.size:
+            present = np.minimum(1.0, part).sum(axis=1).mean()
+            counts.append(float(present))
+            means.append(float(part.sum(axis=1).mean() / max(present, 1e-9)))
+        start += size
+    return tuple(counts), tuple(means)

@@ -17,6 +17,7 @@ from windtunnel.cost.kernel_time import Floats
 from windtunnel.cost.memory_path import memory_seconds
 from windtunnel.cost.model import CostModel, Settings
 from windtunnel.cost.peaks import power_slowdown
+from windtunnel.cost.tiles import known_menu
 from windtunnel.specs.catalogue import chip
 
 WIDE = (Regime(float("inf"), 0.5, 2.0),)
@@ -198,7 +199,8 @@ def test_products_of_another_library_take_along_what_the_caller_adds() -> None:
     )  # fmt: skip
     assert found is not None
     assert not found.exact
-    assert dict(found.fit.values) == {"issue": 9.0, "floor_clocks": 3e3, "quantise": 2.0}
+    menu = known_menu("gemm", "vllm", "fp8", "")
+    assert dict(found.fit.values) == {"issue": 9.0, "floor_clocks": 3e3, "quantise": 2.0, "menu": menu}
 
 
 def test_a_long_floor_passes_in_seconds_and_a_short_one_in_clocks() -> None:
@@ -208,3 +210,16 @@ def test_a_long_floor_passes_in_seconds_and_a_short_one_in_clocks() -> None:
     ada = chip("l40s").clock_hz.value
     assert chosen([slow], "l40s", "triton@vllm").value("floor_clocks") / ada == pytest.approx(100e-6)
     assert chosen([quick], "l40s", "triton@vllm").value("floor_clocks") == pytest.approx(4e-6 * ampere)
+
+
+def test_of_other_harnesses_the_one_that_saw_most_experts_is_taken() -> None:
+    few, many = (
+        replace(fit("h100-sxm", f"cutlass@{harness}", issue=1.0), family="grouped_gemm", rows=rows)
+        for harness, rows in (("sglang", 100), ("trtllm", 5000))
+    )
+    found = choose_from(
+        [few, many], chip("b200"),
+        family="grouped_gemm", library="cutlass@vllm", precision="bf16", variant="", repeated=True,
+    )  # fmt: skip
+    assert found is not None
+    assert found.fit.library == "cutlass@trtllm"

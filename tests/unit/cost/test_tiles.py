@@ -11,21 +11,58 @@ from tests.unit.cost.sample_works import gemm
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.choose import choose
 from windtunnel.cost.gemm import times
-from windtunnel.cost.tiles import MENUS, SPLITS, TILES, Menu
+from windtunnel.cost.tiles import MENUS, SPLITS, TILES, Menu, Step, known_menu
+from windtunnel.specs.catalogue import chip as chip_named
+
+ONE = np.array([1.0])
 
 
 def test_a_search_tries_every_tile_and_split() -> None:
-    rows, columns = MENUS[0].tiles(np.array([1.0, 5000.0]))
-    assert rows.shape == columns.shape == (len(TILES), 1, 1)
+    tiles = MENUS[0].tiles(np.array([1.0, 5000.0]), ONE, ONE)
+    assert tiles.rows.shape == tiles.columns.shape == (len(TILES), 1, 1)
     assert MENUS[0].splits().shape == (1, len(SPLITS), 1)
 
 
-def test_a_rule_takes_the_tile_of_the_height() -> None:
-    menu = Menu("", ((64, 64, 32), (128, 64, 128), (float("inf"), 128, 256)))
-    rows, columns = menu.tiles(np.array([1.0, 64.0, 65.0, 128.0, 129.0, 1e5]))
-    assert rows.ravel().tolist() == [64, 64, 64, 64, 128, 128]
-    assert columns.ravel().tolist() == [32, 32, 128, 128, 256, 256]
+def test_a_rule_takes_the_first_tile_that_covers_the_product() -> None:
+    menu = Menu("", (Step(64, 64, 32), Step(128, 64, 128, most_columns=4096), Step(float("inf"), 128, 256)))
+    rows = np.array([1.0, 64.0, 65.0, 128.0, 128.0, 129.0, 1e5])
+    columns = np.array([100.0, 100.0, 100.0, 4096.0, 4097.0, 100.0, 100.0])
+    tiles = menu.tiles(rows, columns, np.full(7, 4096.0))
+    assert tiles.rows.ravel().tolist() == [64, 64, 64, 64, 128, 128, 128]
+    assert tiles.columns.ravel().tolist() == [32, 32, 128, 128, 256, 256, 256]
     assert menu.splits().tolist() == [[[1.0]]]
+
+
+def test_deep_products_may_take_another_tile() -> None:
+    menu = Menu("", (Step(float("inf"), 256, 128, least_depth=6144), Step(float("inf"), 128, 128)))
+    rows = menu.tiles(np.full(2, 8192.0), np.full(2, 8192.0), np.array([6143.0, 6144.0])).rows
+    assert rows.ravel().tolist() == [128, 256]
+
+
+def test_tiles_of_a_cluster_are_launched_together() -> None:
+    tiles = Menu("", (Step(float("inf"), 128, 128, cluster=2),)).tiles(ONE, ONE, ONE)
+    assert tiles.high(np.array([1.0, 256.0, 257.0])).ravel().tolist() == [2, 2, 4]
+
+
+def test_a_library_ships_other_tiles_on_other_architectures() -> None:
+    menu = MENUS[int(known_menu("gemm", "trtllm", "fp8", "block128") or 0)]
+    assert menu.tiles(ONE, ONE, ONE, "Ada").rows.ravel().tolist() == [32]
+    assert len(menu.tiles(ONE, ONE, ONE, "Hopper").rows) > 1
+    assert known_menu("gemm", "trtllm", "bf16", "") is None
+
+
+def test_on_hopper_a_tile_that_reaches_far_beyond_the_product_is_slower_than_a_full_one() -> None:
+    works = Batch.of_works([gemm(513, 65536, 6144), gemm(768, 65536, 6144)])
+    works = works.with_precision("fp8")
+
+    def ratio(name: str) -> float:
+        chosen = chip_named(name)
+        fit = choose("gemm", chosen, library="vllm", precision="fp8", repeated=True).fit
+        seconds = times(works, chosen, fit).seconds
+        return float(seconds[0] / seconds[1])
+
+    assert ratio("h100-sxm") > 1.05
+    assert ratio("b200") <= 1.0 + 1e-9
 
 
 def test_under_a_rule_one_row_more_costs_a_whole_wave() -> None:

@@ -11,11 +11,12 @@ from tests.unit.cost.sample_chips import sample_chip
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.schema import Chip
 from windtunnel.validation.aliases import chip_name, precision_of
+from windtunnel.validation.kernel_rows import gemm
 from windtunnel.validation.kernel_scores import groups, predict_folder, table_of
 from windtunnel.validation.kernels import READERS, measured_rows
 from windtunnel.validation.routing import rank_load
 from windtunnel.validation.score import score
-from windtunnel.validation.tables import read_table
+from windtunnel.validation.tables import Table, read_table
 
 GEMM = """gpu,m,k,n,precision,latency_seconds,published_mfu_fraction
 H800,16,7168,1536,"FP8 block-scaled (DeepGEMM), BF16 out",{0},0.01
@@ -87,10 +88,45 @@ def test_skewed_routing_takes_longer_than_balanced(tmp_path: Path) -> None:
 
 def test_a_rank_never_receives_more_rows_than_there_are() -> None:
     for tokens in (1, 7, 512, 8192):
-        rows, active = rank_load(tokens, 8, 256, 8, 1.2)
+        load = rank_load(tokens, 8, 256, 8, 1.2)
+        rows, active = load.rows, load.active
         assert 1 <= active <= 32
         assert rows <= tokens * 8
-    assert rank_load(4096, 8, 256, 8, 0.0) == (4096.0, 32.0)
+    balanced = rank_load(4096, 8, 256, 8, 0.0)
+    assert (balanced.rows, balanced.active) == (4096.0, 32.0)
+
+
+def test_groups_of_experts_hold_all_rows_of_their_rank() -> None:
+    load = rank_load(512, 8, 128, 4, 1.2)
+    rows = sum(count * each for count, each in zip(load.counts, load.loads, strict=True))
+    assert rows == pytest.approx(load.rows, rel=1e-6)
+    assert sum(load.counts) == pytest.approx(load.active, rel=1e-6)
+    assert list(load.loads) == sorted(load.loads, reverse=True)
+
+
+def test_rows_of_other_ranks_all_land_on_one_expert_where_the_benchmark_sends_them_there() -> None:
+    load = rank_load(512, 8, 128, 16, 0.0)
+    sent = load.with_remote_rows(512, 8)
+    assert sent.rows == min(load.rows, 512.0) * 8
+    assert sent.loads[0] > sent.rows - load.rows
+    assert sum(c * r for c, r in zip(sent.counts, sent.loads, strict=True)) == pytest.approx(sent.rows)
+    assert rank_load(4, 2, 8, 1, 0.0).with_remote_rows(4, 2).rows == 8.0
+
+
+def test_scales_are_laid_out_anew_only_where_the_collector_does_so() -> None:
+    def parts(chip: str, library: str) -> int:
+        columns = {
+            "gpu_system": [chip], "library": [library], "dtype": ["fp8_block"], "m": [16.0], "n": [4096.0],
+            "k": [4096.0], "latency_seconds": [2e-5],
+        }  # fmt: skip
+        table = Table(
+            "kernel_aic_gemm", {name: np.array(cells) for name, cells in columns.items()}, np.array([0])
+        )
+        return len(next(iter(gemm.aiconfigurator(table))).parts)
+
+    assert parts("b200_sxm", "sglang") == 2
+    assert parts("h100_sxm", "sglang") == 1
+    assert parts("b200_sxm", "trtllm") == 1
 
 
 def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

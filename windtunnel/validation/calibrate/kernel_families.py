@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from windtunnel.cost.splits import RULES
-from windtunnel.cost.tiles import MENUS
+from windtunnel.cost.tiles import GENERAL
 from windtunnel.program.work import Family
 from windtunnel.validation.calibrate.fitting import Free
 
@@ -41,6 +41,7 @@ class Stage:
         Mapping[str, float], ...
     ] = ()  # where else the search for parameters begins; if anywhere, a chip's
     # own fit may leave the pooled one behind
+    ruled: tuple[Free, ...] = ()  # of products whose menu of tiles is known
 
 
 _PRODUCT = (
@@ -53,13 +54,18 @@ _PRODUCT = (
     Free("floor_clocks", 3500.0, 500.0, 9e4),
     Free("split_clocks", 4500.0, 500.0, 1e6),
     Free("store", 30.0, 2.0, 500.0, width=1.0),
-    Free("throttle", 0.5, 0.02, 1.5, width=0.2),
-    Free("throttle_s", 2e-3, 3e-4, 3e-2),
+    Free("throttle", 0.5, 0.02, 1.0),
+    Free("throttle_s", 2e-3, 3e-4, 3e-2, width=1.0),
 )
-_MENUS = tuple(("menu", float(number)) for number in range(len(MENUS)))
+_RULED = (Free("beyond_clocks", 0.03, 5e-4, 1.0, width=1.5), Free("again", 0.5, 0.02, 1.0, width=1.0))
+_MENUS = tuple(("menu", float(number)) for number in range(GENERAL))
 _SEARCHED = (("menu", 0.0),)
 _SPLIT_RULES = tuple(("rule", float(number)) for number in range(len(RULES)))
-_QUANTISE = (Free("quantise", 1.5, 0.02, 6.0), Free("quantise_clocks", 3500.0, 200.0, 8e4))
+_QUANTISE = (
+    Free("quantise", 1.5, 0.02, 6.0),
+    Free("quantise_clocks", 3500.0, 200.0, 8e4),
+    Free("quantise_row_clocks", 300.0, 5.0, 5e3, width=1.0),
+)
 _STREAM = (
     Free("move", 20.0, 0.3, 400.0),
     Free("dram", 0.9, 0.5, 0.97),
@@ -176,6 +182,7 @@ STAGES = (
         ("m", "n", "k"),
         _SEARCHED,
         choices=_MENUS,
+        ruled=_RULED,
         extras=tuple(
             ((library, precision), _QUANTISE)
             for library in ("trtllm", "sglang", "vllm")
@@ -193,7 +200,7 @@ STAGES = (
         ),
         _PRODUCT,
         ("tokens", "n", "k"),
-        _SEARCHED,
+        (*_SEARCHED, ("repeats", 1.0)),
         generic_of=("torch",),  # products alone; the fused layers of serving libraries do more
     ),
     Stage(

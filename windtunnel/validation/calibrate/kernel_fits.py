@@ -18,6 +18,7 @@ from windtunnel.cost.fit_files import fit_of
 from windtunnel.cost.kernel_time import Limit
 from windtunnel.cost.model import MODELS
 from windtunnel.cost.stand_in import MODULE
+from windtunnel.cost.tiles import MENUS, known_menu
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 from windtunnel.validation.calibrate.fitting import (
@@ -69,7 +70,8 @@ def fit_stage(
         free = _free(stage, path)
         fixed = _fixed(stage, free, path)
         shaping = _shaping(points)
-        choices = stage.choices if sum(map(len, shaping.values())) >= CHOICE_ROWS else ()
+        undecided = not set(dict(stage.choices)) & set(_known(stage, path))
+        choices = stage.choices if undecided and sum(map(len, shaping.values())) >= CHOICE_ROWS else ()
         pooled = fit_best(list(shaping.values()), _family(points), free, fixed, choices, stage.begins)
         fixed |= {name: pooled[name] for name, _ in choices}
         left_out, others = _chips_left_out(shaping, pooled, free, fixed)
@@ -227,22 +229,31 @@ def _family(points: Mapping[str, Points]) -> Family:
 
 
 def _extras(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
-    return dict(stage.extras).get((path.library, path.precision), ())
+    menu = MENUS[int(_known(stage, path).get("menu", 0.0))]
+    ruled = () if menu.swizzled else stage.ruled
+    return dict(stage.extras).get((path.library, path.precision), ()) + ruled
 
 
 def _fixed(stage: Stage, free: Sequence[Free], path: KernelPath) -> dict[str, float]:
     """Parameters that a fit leaves alone."""
     moved = {item.name for item in free}
-    known = {name: value for kernel, name, value in stage.known if kernel == path.library.split("@")[0]}
+    return {
+        **dict(stage.fixed),
+        **_known(stage, path),
+        **{item.name: item.start for item in stage.free if item.name not in moved},
+    }
+
+
+def _known(stage: Stage, path: KernelPath) -> dict[str, float]:
+    """What a library's source states."""
+    kernel = path.library.split("@")[0]
+    known = {name: value for of, name, value in stage.known if of == kernel}
     if path.variant.startswith("mla"):
         known.pop("group_max", None)  # all heads share one latent key
     if "tile" in dict(stage.fixed):
         known["tile"] = float(query_tiles.rule_of(path.library))
-    return {
-        **dict(stage.fixed),
-        **known,
-        **{item.name: item.start for item in stage.free if item.name not in moved},
-    }
+    menu = known_menu(stage.file, path.library, path.precision, path.variant)
+    return known if menu is None else {**known, "menu": menu}
 
 
 def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from windtunnel.cost.batch import Batch
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.cost.stand_in import SAME_RATE
+from windtunnel.program.work import Family
+from windtunnel.specs.catalogue import generation_of
 from windtunnel.validation.aliases import chip_name, precision_of
-from windtunnel.validation.measured import MeasuredRows, gemm, shape_groups
+from windtunnel.validation.measured import MeasuredRows, batch, gemm, shape_groups
 from windtunnel.validation.tables import Table
 
 _WEIGHT_BYTES = {"int8_wo": 1.0, "int4_wo": 0.5}
@@ -34,7 +37,24 @@ def _rows(
         m, n, k, path[0],
         variant=variant or path[1], count=count, weight_bytes=_WEIGHT_BYTES.get(path[1]), output_bytes=output_bytes,
     )  # fmt: skip
-    yield MeasuredRows(table.file, chip, library, table.index, (part,), seconds, shape_groups(n, k))
+    parts = (part, *_scales_laid_out(n, k, chip, library, part.variant))
+    yield MeasuredRows(table.file, chip, library, table.index, parts, seconds, shape_groups(n, k))
+
+
+def _scales_laid_out(n: Floats, k: Floats, chip: str, library: str, variant: str) -> tuple[Batch, ...]:
+    """What aiconfigurator times beside SGLang's block-scaled product on Blackwell: it hands FP32 scales of 128 × 128
+    weights to DeepGEMM, which spreads them over all rows and packs them anew in every call, in four small kernels
+    (DeepGEMM's ``layout.hpp``). Serving packs them once, while loading.
+    """
+    if (library, variant) != ("sglang", "block128") or generation_of(chip) != "Blackwell":
+        return ()
+    scales = n * np.ceil(k / 128.0)
+    return (
+        batch(
+            Family.POINTWISE, "fp32", {"elements": scales},
+            bytes_read=8.0 * n + 8.0 * scales, bytes_written=8.0 * n + 5.0 * scales, kernels=4.0,
+        ),
+    )  # fmt: skip
 
 
 def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from windtunnel.cost.kernel_time import Floats
 from windtunnel.program.work import Family
 from windtunnel.validation.aliases import chip_name, precision_of
 from windtunnel.validation.measured import MeasuredRows, batch, shape_groups
-from windtunnel.validation.routing import rank_load
+from windtunnel.validation.routing import RankLoad, rank_load
 from windtunnel.validation.tables import Table
 
 _KERNEL_WORDS = ("marlin", "triton", "trtllm_", "cutlass", "nongated", "deepep", "fused_moe")
@@ -50,14 +50,15 @@ def grouped(
     variant: str,
     *,
     output_bytes: float = 2.0,
+    more: Mapping[str, Floats] | None = None,
 ) -> Batch:
-    """Grouped products over ``experts``, of which ``active`` receive rows."""
+    """Grouped products over ``experts``, of which ``active`` receive rows; ``more`` dimensions."""
     element = ELEMENT_BYTES[precision]
     weight = WEIGHT_ONLY_BYTES.get(variant, element)
     return batch(
         Family.GROUPED_GEMM,
         precision,
-        {"tokens": rows, "n": n, "k": k, "experts": experts, "active": active},
+        {"tokens": rows, "n": n, "k": k, "experts": experts, "active": active, **(more or {})},
         flops=2.0 * rows * n * k,
         bytes_read=rows * k * element + experts * n * k * weight,
         bytes_written=rows * n * output_bytes,
@@ -79,35 +80,89 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
         ranks = rows.number("moe_ep_size", 1.0)
         experts = np.maximum(rows.number("num_experts") / ranks, 1.0)
         tokens, top_k = rows.number("num_tokens"), rows.number("topk")
-        loads = _loads(rows, tokens, top_k, ranks)
-        moved = (
-            tokens * top_k if kernel == "triton" else loads[:, 0]
-        )  # Triton keeps rows of other ranks as blanks
+        found = _loads(rows, kernel, tokens, top_k, ranks)
+        received = np.array([load.rows for load in found])
+        active = np.array([load.active for load in found])
+        blanks = kernel == "triton"  # which keeps rows of other ranks as blanks
+        moved = np.maximum(tokens * top_k, received) if blanks else received
+        weight = WEIGHT_ONLY_BYTES.get(path[1], ELEMENT_BYTES[path[0]])
+        touched = active * (gates + 1.0) * inner * hidden * weight + 2.0 * received * (hidden + gates * inner)
+        expected = tokens * top_k / experts
+        more = {**_by_group(found), "touched_bytes": touched, "expected_rows": expected}
         parts = (
-            grouped(loads[:, 0], gates * inner, hidden, experts, loads[:, 1], *path),
-            grouped(loads[:, 0], hidden, inner, experts, loads[:, 1], *path),
-            batch(
-                Family.POINTWISE, "bf16", {"elements": moved * inner},
-                bytes_read=moved * inner * gates * 2.0, bytes_written=moved * inner * 2.0,
-            ),
-            batch(
-                Family.COPY, "bf16", {"elements": moved * hidden},
-                bytes_read=2.0 * moved * hidden * 2.0, bytes_written=(moved + tokens) * hidden * 2.0,
-            ),
-        )  # fmt: skip
+            grouped(received, gates * inner, hidden, experts, active, *path, more=more),
+            grouped(received, hidden, inner, experts, active, *path, more=more),
+            *_beside(kernel, path[0], moved, tokens, inner, hidden, gates),
+        )
         groups = shape_groups(hidden, rows.number("inter_size"), top_k, rows.number("num_experts"))
         seconds = rows.number("latency_seconds")
         yield MeasuredRows(rows.file, chip, f"{kernel}@{library}", rows.index, parts, seconds, groups)
 
 
-def _loads(rows: Table, tokens: Floats, top_k: Floats, ranks: Floats) -> Floats:
+def _beside(
+    kernel: str, precision: str, moved: Floats, tokens: Floats, inner: Floats, hidden: Floats, gates: float
+) -> Iterator[Batch]:
+    """What a fused layer does beside its products: it quantises its input, applies the activation, gathers the rows of
+    each expert and sums what the experts answer. Generated kernels fuse the activation; they, Triton's and Marlin's
+    read rows where they are.
+    """
+    if kernel != "trtllm_gen":
+        yield batch(
+            Family.POINTWISE, "bf16", {"elements": moved * inner},
+            bytes_read=moved * inner * gates * 2.0, bytes_written=moved * inner * 2.0,
+        )  # fmt: skip
+    gathered = 0.0 if kernel in ("trtllm_gen", "triton", "marlin") else 2.0
+    yield batch(
+        Family.COPY, "bf16", {"elements": moved * hidden},
+        bytes_read=(2.0 + gathered) * moved * hidden, bytes_written=(gathered * moved + 2.0 * tokens) * hidden,
+    )  # fmt: skip
+    if precision != "bf16":
+        yield batch(
+            Family.POINTWISE, "bf16", {"elements": tokens * hidden},
+            bytes_read=2.0 * tokens * hidden, bytes_written=ELEMENT_BYTES[precision] * tokens * hidden,
+        )  # fmt: skip
+
+
+REMOTE_ROWS = ("0.5.9", "0.5.10")
+"""Versions of SGLang whose tables were collected with rows of other ranks sent to a rank's first expert."""
+
+PLAIN_ROUTERS = {(4096.0, 8.0), (6144.0, 8.0), (2816.0, 128.0), (2048.0, 60.0)}
+"""(hidden size, experts) of the models without a routing method of their own (Mixtral, Gemma 4, Qwen 1.5): version
+0.5.14 was still collected so for these, others through SGLang's own layer."""
+
+
+def _loads(rows: Table, kernel: str, tokens: Floats, top_k: Floats, ranks: Floats) -> list[RankLoad]:
     experts = rows.number("num_experts")
     words = rows.text("distribution").tolist()
     exponents = [float(word.rsplit("_", 1)[1]) if word.startswith("power_law") else 0.0 for word in words]
     columns = zip(tokens.tolist(), top_k.tolist(), experts.tolist(), ranks.tolist(), exponents)
-    return np.array([rank_load(int(t), int(k), int(e), int(r), a) for t, k, e, r, a in columns]).reshape(
-        -1, 2
+    found = [rank_load(int(t), int(k), int(e), int(r), a) for t, k, e, r, a in columns]
+    if kernel not in ("triton", "marlin") or not rows.has("library_version"):
+        return found
+    plain = [pair in PLAIN_ROUTERS for pair in zip(rows.number("hidden_size").tolist(), experts.tolist())]
+    newer = (
+        np.array(plain) & (kernel == "triton") & np.isin(rows.text("moe_dtype"), ("bfloat16", "fp8_block"))
     )
+    sent = np.isin(rows.text("library_version"), REMOTE_ROWS) | newer
+    sent &= (rows.text("library") == "sglang") & (ranks > 1)
+    return [
+        load.with_remote_rows(int(t), int(k)) if remote else load
+        for load, t, k, remote in zip(found, tokens.tolist(), top_k.tolist(), sent.tolist())
+    ]
+
+
+def _by_group(found: Sequence[RankLoad]) -> dict[str, Floats]:
+    """Experts and rows of one expert for each group of experts, as dimensions; zero where a rank has fewer."""
+    most = max((len(load.counts) for load in found), default=0)
+    columns: dict[str, Floats] = {}
+    for number in range(most):
+        columns[f"group{number}_experts"] = np.array(
+            [load.counts[number] if number < len(load.counts) else 0.0 for load in found]
+        )
+        columns[f"group{number}_rows"] = np.array(
+            [load.loads[number] if number < len(load.loads) else 0.0 for load in found]
+        )
+    return columns
 
 
 def infersim(table: Table) -> Iterator[MeasuredRows]:
