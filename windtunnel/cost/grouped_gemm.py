@@ -43,8 +43,8 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     moved = np.maximum(batch.bytes_moved - np.minimum(idle, batch.bytes_read), 1.0)
     x = Products(
         groups=_groups(batch),
-        height=batch.dim("expected_rows") if "expected_rows" in batch.dims else None,
-        touched=batch.dim("touched_bytes") if fit.value(REPEATS, 0.0) else None,
+        height=_told(batch, "expected_rows"),
+        touched=_told(batch, "touched_bytes") if fit.value(REPEATS, 0.0) else None,
         m=np.ceil(tokens / active),
         n=batch.dim("n", 1),
         k=batch.dim("k", 1),
@@ -54,6 +54,11 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
         b_bytes=weight_bytes,
     )
     return product_times(x, batch.precision, chip, GemmParameters.of(fit), overlap=False)
+
+
+def _told(batch: Batch, name: str) -> Floats | None:
+    """A dimension that only some works state."""
+    return batch.dim(name) if name in batch.dims else None
 
 
 def _groups(batch: Batch) -> tuple[tuple[Floats, Floats], ...]:

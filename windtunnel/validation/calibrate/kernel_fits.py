@@ -50,6 +50,9 @@ MEMORY_SHARE = 0.1
 
 CHOICE_ROWS = 100
 """Fewest rows that a choice (a menu of tiles) is made from."""
+RULED_WIDTH = 0.2
+"""Width of the prior on the throttle of libraries that walk tiles along one side: their deepest products read from
+memory what tiles that drift apart have lost from the cache, which is not modelled and looks like a slow clock."""
 MODULE_FLOOR = 1e5
 """Where the search for the fixed clocks of a whole module starts."""
 
@@ -268,6 +271,8 @@ def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
             replace(item, start=MODULE_FLOOR, width=3.0) if item.name == "floor_clocks" else item
             for item in kept
         )
+    if not MENUS[int(_known(stage, path).get("menu", 0.0))].swizzled:
+        kept = tuple(replace(item, width=RULED_WIDTH) if item.name == "throttle" else item for item in kept)
     return kept + _extras(stage, path)
 
 
