@@ -31,7 +31,7 @@ def predicted(table: str) -> tuple[Predicted, ...]:
     ("table", "chip_name", "path", "bound"),
     [
         ("kernel_aic_gemm", "b200", "gemm/bf16", 0.08),
-        ("kernel_aic_gemm", "b200", "gemm/fp8", 0.16),
+        ("kernel_aic_gemm", "b200", "gemm/fp8", 0.19),
         ("kernel_aic_gemm", "l40s", "gemm/bf16", 0.12),
         ("kernel_infersim_gemm", "h20", "gemm/fp8/block128", 0.08),
         ("kernel_infersim_attention", "h20", "attention/bf16", 0.06),
