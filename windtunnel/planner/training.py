@@ -33,7 +33,7 @@ from windtunnel.results.run_result import StepParts
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.card import Card, Trace
 from windtunnel.timeline.interference import loads, settle
-from windtunnel.timeline.parts import kind_of, step_parts
+from windtunnel.timeline.parts import beyond_rounding, kind_of, step_parts
 from windtunnel.timeline.pipeline import PipelineTiming, replay
 from windtunnel.timeline.prices import OpPrice, price_ops
 from windtunnel.timeline.pricing import ModelFor, default_model
@@ -306,4 +306,4 @@ def _summed(parts: list[StepParts], seconds: float, exposed_s: float) -> StepPar
     names = ("compute_s", "exposed_comm_s", "host_gap_s", "optimizer_s", "io_s")
     sums = {name: sum(getattr(part, name) for part in parts) for name in names}
     sums["exposed_comm_s"] += exposed_s
-    return StepParts(**sums, bubble_s=max(0.0, seconds - sum(sums.values())))
+    return StepParts(**sums, bubble_s=beyond_rounding(seconds - sum(sums.values()), seconds))

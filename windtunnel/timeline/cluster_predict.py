@@ -25,7 +25,7 @@ from windtunnel.timeline.cluster_rows import (
 )
 from windtunnel.timeline.expert_load import ExpertLoad, factors
 from windtunnel.timeline.interference import exchange_key, loads, settle
-from windtunnel.timeline.parts import covered_s, kinds_of, step_parts
+from windtunnel.timeline.parts import beyond_rounding, covered_s, kinds_of, step_parts
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.prices import CollectiveTime
 from windtunnel.timeline.pricing import ModelFor, Priced, default_model, price_program
@@ -173,7 +173,7 @@ def _with_bubble(
     both = covered_s(
         np.concatenate((busy_start, pairs[:, 0])), np.concatenate((busy_end, pairs[:, 1])), timeline.seconds
     )
-    bubble = min(parts.host_gap_s, max(0.0, both - busy))
+    bubble = min(parts.host_gap_s, beyond_rounding(both - busy, timeline.seconds))
     return replace(parts, bubble_s=bubble, host_gap_s=parts.host_gap_s - bubble)
 
 

@@ -69,3 +69,12 @@ def kinds_of(program: Program) -> npt.NDArray[np.int64]:
 def kind_of(family: Family) -> int:
     """Which of the three kinds of device work a family is; a value read back is a copy."""
     return _KINDS.get(family, COMPUTE)
+
+
+ROUNDING = 1e-9
+"""Sums of the same intervals in another order differ by less, as a share of the step."""
+
+
+def beyond_rounding(rest_s: float, seconds: float) -> float:
+    """What is left of a step of ``seconds``; nothing where it is only the rounding of sums."""
+    return rest_s if rest_s > ROUNDING * seconds else 0.0
