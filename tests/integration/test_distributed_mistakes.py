@@ -61,8 +61,11 @@ def test_rank_missing_from_a_collective(tmp_path: Path) -> None:
     assert "rank 1" in found["what"]
 
 
-def test_sizes_that_do_not_fit_the_group(tmp_path: Path) -> None:
-    path = write(tmp_path, "dist.reduce_scatter_tensor(w[:16], w[:100].contiguous())")
+@pytest.mark.parametrize(
+    "line", ["dist.reduce_scatter_tensor(w[:16], w[:100].contiguous())", "dist.broadcast(w, src=9)"]
+)
+def test_sizes_that_do_not_fit_the_group(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path, line)
     found = error(windtunnel(tmp_path, "--on", "mtt-s5000:8", path, status=2))
     assert found["code"] == "E244"
     assert "mistake.py:" in str(found)

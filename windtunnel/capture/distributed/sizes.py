@@ -23,6 +23,9 @@ def check(
     Raises:
         WindtunnelError: E244.
     """
+    root = given.get("root_rank", 0)
+    if not 0 <= root < ranks:
+        raise _refused(name, ranks, f"there is no rank {root} to be its root")
     if "coalesced" in name or len(inputs) != 1:
         return
     size = inputs[0].numel()
