@@ -90,7 +90,10 @@ def test_different_sizes_are_a_disagreement() -> None:
     with pytest.raises(WindtunnelError) as caught:
         run([collective("allreduce_", numel=64)], [collective("allreduce_", numel=128)])
     assert caught.value.code == "E212"
-    assert caught.value.values == {"rank 0": "all_reduce of 128 bytes", "rank 1": "all_reduce of 256 bytes"}
+    assert caught.value.values == {
+        "rank 0": "all_reduce of 128 bytes at train.py:1",
+        "rank 1": "all_reduce of 256 bytes at train.py:1",
+    }
 
 
 def test_ranks_that_nobody_stands_for_are_refused() -> None:

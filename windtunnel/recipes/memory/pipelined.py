@@ -204,11 +204,14 @@ class PipelinedStep:
         shown = min(count, warm_up + chunks)
         forward = [self._unit(number) for number in range(shown)]
         yield from ((True, chunk, micro_batch) for chunk, micro_batch in forward[:warm_up])
-        done = [self._unit(number, backward=True) for number in range(count)]
-        known = set(forward)
-        later = iter(forward[warm_up:])
-        for chunk, micro_batch in (unit for unit in done if unit in known):
-            yield False, chunk, micro_batch
+        waiting, later = set(forward), iter(forward[warm_up:])
+        for unit in (self._unit(number, backward=True) for number in range(count)):
+            if not waiting:
+                return  # however many micro-batches follow, they are like these
+            if unit not in waiting:
+                continue
+            waiting.remove(unit)
+            yield False, *unit
             following = next(later, None)
             if following is not None:
                 yield True, *following
