@@ -20,7 +20,7 @@ from windtunnel.cost.fit import POOLED, Fit
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.specs.catalogue import generation_of
 from windtunnel.validation.calibrate.fitting import Points, predict, thinned
-from windtunnel.validation.calibrate.kernel_points import EVERYTHING, KernelPath
+from windtunnel.validation.calibrate.kernel_points import KernelPath
 from windtunnel.validation.score import weighted_quantile
 
 PointsByPath = Mapping[KernelPath, Mapping[str, Points]]
@@ -32,6 +32,11 @@ PATHS_LEAST = 2
 """Fewest kernel paths that an interval of its own is taken from."""
 LOW, HIGH = 0.87, 1.15
 """Narrowest interval of anything borrowed, before it is widened for the number of paths it comes from."""
+COVERED = 0.8
+PATHS_TO_JUDGE = 4
+"""Kernel paths from which on one can be left out to see how wide the interval of the others must be; ..."""
+WIDENINGS = np.arange(0.5, 2.01, 0.05)
+"""... the powers that are tried."""
 ROWS_LEAST = 5
 """Kernel paths with fewer rows say too little about themselves, and fits of fewer about others."""
 
@@ -49,7 +54,7 @@ def transfer_intervals(paths: PointsByPath, fits: Sequence[Fit], left_out: LeftO
             seen: set[tuple[str, str, str, str]] = set()
             for gone in (None, frozenset({name}), _architecture(name, fits)):
                 choice = _chosen(path, points, _without(fits, path, name, left_out, gone))
-                if choice is None or choice.fit.rows < ROWS_LEAST or not _answers(choice, name, left_out):
+                if choice is None or choice.fit.rows < ROWS_LEAST or not choice.fit.library:
                     continue
                 if _key(choice.fit) in seen:
                     continue
@@ -58,11 +63,6 @@ def transfer_intervals(paths: PointsByPath, fits: Sequence[Fit], left_out: LeftO
                 seconds = predict(points, points.parts[0].family, dict(choice.fit.values))
                 found.setdefault(kind, []).append((seconds, points.seconds / seconds))
     return {kind: _regimes(parts) for kind, parts in sorted(found.items()) if len(parts) >= PATHS_LEAST}
-
-
-def _answers(choice: Choice, name: str, left_out: LeftOut) -> bool:
-    """Whether a choice says what borrowing gets wrong: the fit over everything only if made without the chip."""
-    return choice.fit.library != "" or (EVERYTHING, name) in left_out
 
 
 def _key(fit: Fit) -> tuple[str, str, str, str]:
@@ -99,7 +99,7 @@ def _without(
         here = KernelPath(fit.library, fit.precision, fit.variant)
         if (fit.chip in gone) if gone is not None else (fit.chip == chip and here == path):
             continue
-        if fit.chip == POOLED and (here == path or gone is not None):
+        if fit.chip == POOLED and fit.library and (here == path or gone is not None):
             values = left_out.get((here, chip))
             if values is None and here == path:
                 continue
@@ -109,17 +109,51 @@ def _without(
 
 
 def _regimes(parts: Sequence[tuple[Floats, Floats]]) -> list[list[float | None]]:
-    seconds = np.concatenate([item[0] for item in parts])
-    ratio = np.concatenate([item[1] for item in parts])
-    weight = np.concatenate([np.full(len(item[0]), 1.0 / len(item[0])) for item in parts])
+    seconds, ratio, weight = _together(parts)
     table: list[list[float | None]] = []
-    widening = 1.0 + 0.5 / np.sqrt(len(parts))  # few paths say little about the next one
+    widening = _widening(parts)
     start = 0.0
     for end in ENDS_S:
         inside = (seconds >= start) & (seconds < end)
         rows = inside if weight[inside].sum() >= 1.0 else np.ones(len(seconds), dtype=np.bool_)
-        low, high = (weighted_quantile(ratio[rows], weight[rows], q) for q in (0.1, 0.9))
-        low, high = min(low, LOW) ** widening, max(high, HIGH) ** widening
+        low, high = (end**widening for end in _ends(ratio[rows], weight[rows]))
         table.append([None if end == np.inf else end, float(f"{low:.3g}"), float(f"{high:.3g}")])
         start = end
     return table
+
+
+def _widening(parts: Sequence[tuple[Floats, Floats]]) -> float:
+    """The power that the factors of an interval are raised to.
+
+    With it the interval of the other paths holds four in five rows of a path left out, on the mean over paths. Where
+    paths are too few to leave one out, the fewer the wider.
+    """
+    if len(parts) < PATHS_TO_JUDGE:
+        return 1.0 + 0.5 / float(np.sqrt(len(parts)))
+    ends = []
+    for left_out in parts:
+        _, ratio, weight = _together([item for item in parts if item is not left_out])
+        ends.append(_ends(ratio, weight))
+
+    def coverage(widening: float) -> float:
+        held = [
+            np.mean((ratio >= low**widening) & (ratio <= high**widening))
+            for (_, ratio), (low, high) in zip(parts, ends, strict=True)
+        ]
+        return float(np.mean(held))
+
+    return next((float(width) for width in WIDENINGS if coverage(width) >= COVERED), float(WIDENINGS[-1]))
+
+
+def _ends(ratio: Floats, weight: Floats) -> tuple[float, float]:
+    low, high = (weighted_quantile(ratio, weight, q) for q in (0.1, 0.9))
+    return min(low, LOW), max(high, HIGH)
+
+
+def _together(parts: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats, Floats]:
+    """Seconds, ratios and weights of all rows; every path weighs the same."""
+    return (
+        np.concatenate([item[0] for item in parts]),
+        np.concatenate([item[1] for item in parts]),
+        np.concatenate([np.full(len(item[0]), 1.0 / len(item[0])) for item in parts]),
+    )
