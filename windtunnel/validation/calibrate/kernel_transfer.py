@@ -101,11 +101,21 @@ def _without(
             continue
         if fit.chip == POOLED and fit.library and (here == path or gone is not None):
             values = left_out.get((here, chip))
-            if values is None and here == path:
+            if values is None and (here == path or _only_there(fits, here, gone)):
                 continue
             fit = fit if values is None else fit.with_values(values)
         rest.append(fit)
     return rest
+
+
+def _only_there(fits: Sequence[Fit], path: KernelPath, gone: frozenset[str] | None) -> bool:
+    """Whether a kernel path was measured on chips that are gone and nowhere else: its pooled fit goes with them."""
+    measured = {
+        fit.chip
+        for fit in fits
+        if fit.chip != POOLED and KernelPath(fit.library, fit.precision, fit.variant) == path
+    }
+    return gone is not None and bool(measured) and measured <= gone
 
 
 def _regimes(parts: Sequence[tuple[Floats, Floats]]) -> list[list[float | None]]:
