@@ -104,10 +104,9 @@ class Products:
         weight: list[OpSpec] = []
         trains = self.layout.trains_base
         x = tensor(self.dtype, rows, wide_in)
-        ways, back_ways = self._chunks(split, len(parts))
         for number, part in enumerate(parts):
-            forward += self.product(rows // ways, part, wide_in) * ways
-            inward += self.product(rows // back_ways, wide_in, part, backward=True) * back_ways
+            forward += self.product(rows, part, wide_in)
+            inward += self.product(rows, wide_in, part, backward=True)
             inward += [op("aten.add.Tensor", (x, x), (x,))] if number else []
             if trains:
                 weight += self.product(part, wide_in, rows, self.gradient, backward=True)
@@ -157,21 +156,18 @@ class Products:
         back = [mm(rows, wide_out, rank), mm(rows, rank, wide_in), op("aten.add.Tensor", (x, x), (x,))]
         return forward, back, [mm(rank, rows, wide_out), mm(wide_in, rows, rank)]
 
-    def _chunks(self, split: str, parts: int) -> tuple[int, int]:
-        """Into how many products forward and input gradient are cut, so that their tensor-parallel traffic overlaps.
+    def _overlaps(self, parts: int = 1) -> bool:
+        """Whether tensor-parallel traffic runs beside the product that it is for.
 
-        What is gathered arrives rank by rank, and sums leave as they are ready: as many cuts as ranks (Transformer
-        Engine's ring exchange, PyTorch's asynchronous tensor parallelism), but for sums of 16-bit products, which its
-        recipes cut in four (Megatron Bridge's `comm_overlap.py`). The input gradient of a column-parallel product
-        runs whole, beside the other's traffic, unless it is all that backward does.
+        What is gathered arrives rank by rank, the own share first; sums leave share by share. The shares of a product
+        run on several streams (three in Transformer Engine), so that together they fill the card as the whole does.
         """
-        layout = self.layout
-        if not (layout.overlap_tensor and layout.sequence_parallel and split and parts == 1):
-            return 1, 1
-        pipelined = layout.tensor if layout.precision.is_fp8 else min(PIPELINED_SPLITS, layout.tensor)
-        if split == "row":
-            return pipelined, layout.tensor
-        return layout.tensor, 1 if layout.trains_base else pipelined
+        return self.layout.overlap_tensor and self.layout.sequence_parallel and parts == 1
+
+    def _shares(self) -> int:
+        """Shares in which sums leave: as many as ranks, 16-bit ones four (Megatron Bridge's `comm_overlap.py`)."""
+        tensor = self.layout.tensor
+        return tensor if self.layout.precision.is_fp8 else min(PIPELINED_SPLITS, tensor)
 
     def _parts(self, rows: int, width: int) -> tuple[TensorSpec, TensorSpec]:
         return tensor(self.dtype, rows // self.layout.tensor, width), tensor(self.dtype, rows, width)
@@ -184,13 +180,25 @@ class Products:
         part, whole = tensor(dtype, rows // layout.tensor, width), tensor(dtype, rows, width)
         return collective("_allgather_base_", TENSOR, part, whole, work)
 
-    def _scattered(self, rows: int, width: int, products: list[OpSpec], ways: int) -> list[OpSpec]:
-        """Products, the last of them cut in ``ways``: each one's sums leave beside the next."""
-        share = tensor(self.dtype, rows // ways, width)
-        part = tensor(self.dtype, max(1, rows // ways // self.layout.tensor), width)
-        leave = collective("_reduce_scatter_base_", TENSOR, share, part, _SCATTER_WORK)
-        cut = [spec for product in products[-ways:] for spec in (product, leave)]
-        return [*products[:-ways], *cut, wait(_SCATTER_WORK)]
+    def _scattered(self, rows: int, width: int, products: list[OpSpec]) -> list[OpSpec]:
+        """Products whose sums leave beside them, the last share when they are done."""
+        shares = self._shares()
+        last = max(1, rows // shares)
+
+        def leave(count: int, work: int = -1) -> OpSpec:
+            whole = tensor(self.dtype, count, width)
+            part = tensor(self.dtype, max(1, count // self.layout.tensor), width)
+            return collective("_reduce_scatter_base_", TENSOR, whole, part, work)
+
+        if shares == 1:
+            return [*products, leave(rows)]
+        return [
+            *products[:-1],
+            leave(rows - last, _SCATTER_WORK),
+            products[-1],
+            wait(_SCATTER_WORK),
+            leave(last),
+        ]
 
     def _column(
         self, rows: int, width: int, forward: list[OpSpec], backward: list[OpSpec], weight: list[OpSpec]
@@ -203,14 +211,14 @@ class Products:
         gather = self._gathered(rows, width)
         again = self._gathered(rows, width, _GATHER_WORK)
         scatter = collective("_reduce_scatter_base_", TENSOR, whole, part, _SCATTER_WORK)
-        cut, back_cut = self._chunks("column", 1 if self.layout.fused else 2)
+        overlaps = self._overlaps(1 if self.layout.fused else 2)
         if weight:
             both = [again, *backward, wait(_GATHER_WORK), scatter, *weight, wait(_SCATTER_WORK)]
-        elif back_cut > 1:  # frozen: nobody needs the input again
-            both = self._scattered(rows, width, backward, back_cut)
+        elif overlaps:  # frozen: nobody needs the input again
+            both = self._scattered(rows, width, backward)
         else:
             both = [*backward, collective("_reduce_scatter_base_", TENSOR, whole, part)]
-        if cut > 1:
+        if overlaps:
             return [again, *forward, wait(_GATHER_WORK)], both, []
         return [gather, *forward], both, []
 
@@ -220,9 +228,8 @@ class Products:
         part, whole = self._parts(rows, wide_out)
         if not self.layout.sequence_parallel:
             return [*forward, collective("allreduce_", TENSOR, whole, whole)], backward
-        cut = self._chunks("row", 1)[0]
-        if cut > 1:
+        if self._overlaps():
             early = self._gathered(rows, wide_out, _GATHER_WORK)
-            return self._scattered(rows, wide_out, forward, cut), [early, *backward, wait(_GATHER_WORK)]
+            return self._scattered(rows, wide_out, forward), [early, *backward, wait(_GATHER_WORK)]
         scatter = collective("_reduce_scatter_base_", TENSOR, whole, part)
         return [*forward, scatter], [self._gathered(rows, wide_out), *backward]
