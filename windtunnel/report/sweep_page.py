@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -110,37 +110,28 @@ def _front(found: SweepResult) -> LinePlot | None:
 
 
 def _decode(found: SweepResult) -> list[LinePlot]:
-    curves = _curves(found.of("decode"))
-    if max((len(members) for _, members in curves), default=0) < 2:
-        return []
-    series = [
-        Series(name, [(p.batch, p.tokens_per_s_per_gpu.value) for p in members]) for name, members in curves
-    ]
-    xs = [x for one in series for x, _ in one.points]
-    rates = [y for one in series for _, y in one.points]
-    return [
-        plot(
-            "Output tokens/s a card against the batch, whether it fits or not", "sequences a rank", series,
-            logarithmic(xs, _number), linear(rates, _number),
-        )
-    ]  # fmt: skip
+    title = "Output tokens/s a card against the batch, whether it fits or not"
+    return _against(found, "decode", lambda point: point.batch, title, "sequences a rank")
 
 
 def _prefill(found: SweepResult) -> list[LinePlot]:
-    curves = _curves(found.of("prefill"))
+    title = "Prompt tokens/s a card against the prompt"
+    return _against(found, "prefill", lambda point: point.context, title, "tokens a prompt")
+
+
+def _against(
+    found: SweepResult, phase: str, size: Callable[[Point], int], title: str, label: str
+) -> list[LinePlot]:
+    """Rates of a phase against a size; nothing where no chip has two points."""
+    curves = _curves(found.of(phase))
     if max((len(members) for _, members in curves), default=0) < 2:
         return []
     series = [
-        Series(name, [(p.context, p.tokens_per_s_per_gpu.value) for p in members]) for name, members in curves
+        Series(name, [(size(p), p.tokens_per_s_per_gpu.value) for p in members]) for name, members in curves
     ]
     xs = [x for one in series for x, _ in one.points]
     rates = [y for one in series for _, y in one.points]
-    return [
-        plot(
-            "Prompt tokens/s a card against the prompt", "tokens a prompt", series,
-            logarithmic(xs, _number), linear(rates, _number),
-        )
-    ]  # fmt: skip
+    return [plot(title, label, series, logarithmic(xs, _number), linear(rates, _number))]
 
 
 def _sources(points: Sequence[Point]) -> str:
