@@ -108,7 +108,8 @@ def test_what_is_given_stays() -> None:
     assert {(row.tensor, row.pipeline, row.expert, row.micro_batch) for row in found.rows} == {(4, 2, 8, 1)}
     assert {row.sharding for row in found.rows} == {"zero1"}
     even = plan_training(JOBS["delta experts"], replace(space, imbalance=1.0))
-    assert found.rows[0].step_time_s.value > even.rows[0].step_time_s.value
+    assert found.rows[0].parts.compute_s > even.rows[0].parts.compute_s
+    assert found.rows[0].step_time_s.value >= even.rows[0].step_time_s.value  # its host may hide the difference
 
 
 def test_parts_sum_and_rates_agree() -> None:
