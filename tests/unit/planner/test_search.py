@@ -109,7 +109,8 @@ def test_what_is_given_stays() -> None:
     assert {row.sharding for row in found.rows} == {"zero1"}
     even = plan_training(JOBS["delta experts"], replace(space, imbalance=1.0))
     assert found.rows[0].parts.compute_s > even.rows[0].parts.compute_s
-    assert found.rows[0].step_time_s.value >= even.rows[0].step_time_s.value  # its host may hide the difference
+    # the host of such a step may hide the difference
+    assert found.rows[0].step_time_s.value >= even.rows[0].step_time_s.value
 
 
 def test_parts_sum_and_rates_agree() -> None:
