@@ -31,6 +31,8 @@ def predicted(table: str) -> tuple[Predicted, ...]:
     ("table", "chip_name", "path", "bound"),
     [
         ("kernel_aic_gemm", "b200", "gemm/bf16", 0.08),
+        # large products under vLLM, whose fit lets the clock take what K beyond 50,000 costs
+        pytest.param("kernel_aic_gemm", "b200", "gemm/fp8", 0.16, marks=pytest.mark.xfail(reason="0.18 now")),
         ("kernel_aic_gemm", "b200", "gemm/fp8", 0.19),
         ("kernel_aic_gemm", "l40s", "gemm/bf16", 0.12),
         ("kernel_infersim_gemm", "h20", "gemm/fp8/block128", 0.08),

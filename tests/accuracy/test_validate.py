@@ -32,7 +32,10 @@ def groups(folder: Path, only: str) -> dict[str, Group]:
         ("kernel_vidur_mlp_ops", "median_seconds", 0.99, 0.14),
         ("train_simumax_b200", "step_seconds", 0.95, 0.07),
         ("train_simumax_b200", "peak_memory_gib", 0.95, 0.03),
-        # rows with row-wise 8-bit products and TP 8 are 10 to 40 % too fast: their casts and waits are not modelled
+        # gathers of 8 bits are right, and took away what had made up for casts of row-wise products and waits of TP 8
+        pytest.param(
+            "train_torchtitan", "step_seconds", 0.95, 0.08, marks=pytest.mark.xfail(reason="0.104 now")
+        ),
         ("train_torchtitan", "step_seconds", 0.95, 0.11),
     ],
 )

@@ -59,6 +59,7 @@ def test_the_tower_is_priced() -> None:
     assert tower is not None
     assert tower.merge == 4
     floor, small, large = (tower.seconds(patches) for patches in (16, 2040, 8160))
+    assert 3 * tower.seconds(4080) < tower.seconds(16320) < 30 * tower.seconds(4080)
     # above the floors of small kernels: more than in proportion, as attention grows with the square, but less than that
     assert 4 * (small - floor) < large - floor < 16 * (small - floor)
     request = Request(0, 0.0, 4000, 1, images=(8160,))
