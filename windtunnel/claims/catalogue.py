@@ -9,6 +9,7 @@ from windtunnel.claims import (
     card_claims,
     comparison_claims,
     deepseek_claims,
+    fp8_claims,
     model_claims,
     scaling_claims,
     science_claims,
@@ -24,6 +25,7 @@ from windtunnel.specs.table import did_you_mean
 CLAIMS: tuple[Claim, ...] = (
     *card_claims.CLAIMS,
     *comparison_claims.CLAIMS,
+    *fp8_claims.CLAIMS,
     *stack_claims.CLAIMS,
     *training_claims.CLAIMS,
     *scaling_claims.CLAIMS,
