@@ -19,10 +19,10 @@ from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Phase, StepKind
 from windtunnel.recipes.architecture import Architecture, LayerShape
 from windtunnel.recipes.builder import ProgramBuilder
-from windtunnel.recipes.chunk import recomputed
 from windtunnel.recipes.groups import groups_of
 from windtunnel.recipes.layers.ends import embedding, head
 from windtunnel.recipes.layout import Layout, Sharding
+from windtunnel.recipes.recompute import recomputed
 from windtunnel.recipes.stages import Pieces, layer_counts, layer_pieces
 from windtunnel.timeline.schedule import Schedule
 

@@ -11,7 +11,7 @@ of ``exchange_program`` run beside the chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,18 +20,12 @@ from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
 from windtunnel.recipes.builder import ProgramBuilder
 from windtunnel.recipes.groups import DATA, EXPERT_DATA, REPLICA, SHARD
-from windtunnel.recipes.layout import EagerCode, GraphScope, Layout, Recompute, Sharding
+from windtunnel.recipes.layout import GraphScope, Layout, Sharding
 from windtunnel.recipes.linear import FP8_FORWARD
-from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
+from windtunnel.recipes.piece import Piece, collective, op, tensor, wait
+from windtunnel.recipes.recompute import is_end, recomputed
 from windtunnel.recipes.stages import ModelChunk, Pieces
 
-_RECOMPUTED = {
-    Recompute.NONE: frozenset[Keep](),
-    Recompute.SELECTIVE: frozenset({Keep.CORE}),
-    Recompute.SELECTIVE_OPS: frozenset({Keep.CHEAP, Keep.HALF}),
-    Recompute.SELECTIVE_PRODUCTS: frozenset({Keep.CHEAP, Keep.HALF, Keep.CORE}),
-    Recompute.FULL: frozenset(Keep),
-}
 _GATHER, _REDUCE = 1000, 2000  # work numbers: plus twice the layer, plus one for experts
 
 
@@ -152,30 +146,9 @@ def _backward(
             builder.add(_waits(layers[index], index, _REDUCE, layout), Phase.BACKWARD, "gradients")
 
 
-def _is_end(pieces: Pieces) -> bool:
-    """Whether these are the embedding, or the output product with the loss."""
-    return any(piece.name in ("embedding", "loss") for piece in pieces)
-
-
 def _has_head(pieces: Pieces) -> bool:
     """Whether the output product has a matrix of its own."""
-    return not _is_end(pieces) or any(piece.name == "head" and piece.parameters for piece in pieces)
-
-
-def recomputed(pieces: Pieces, layout: Layout) -> Iterator[Piece]:
-    """What backward computes again; the ends of the model (embedding, head) never are."""
-    if _is_end(pieces):
-        return
-    again = _RECOMPUTED[layout.recompute]
-    unneeded = 0
-    if layout.recompute is Recompute.FULL:
-        # nobody needs the sum at the end of a layer; PyTorch stops as soon as it has all that backward asks for,
-        # which TorchTitan and Megatron-LM do not let it do
-        stops = not layout.fused and layout.eager is EagerCode.TRANSFORMERS and pieces[-2].name == "down"
-        unneeded = 2 if stops else 1
-    for piece in pieces[: len(pieces) - unneeded]:
-        if piece.keep in again:
-            yield piece
+    return not is_end(pieces) or any(piece.name == "head" and piece.parameters for piece in pieces)
 
 
 def _parameters(pieces: Pieces, layout: Layout) -> tuple[tuple[int, int], ...]:
@@ -209,7 +182,7 @@ def _gather(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
     for elements, is_expert in _parameters(pieces, layout):
         group, ways = _ways(layout, is_expert)
         if ways > 1:
-            eight_bit = layout.fp8_parameters and not _is_end(pieces)
+            eight_bit = layout.fp8_parameters and not is_end(pieces)
             dtype = FP8_FORWARD if eight_bit else layout.precision.activation
             part, whole = tensor(dtype, -(-elements // ways)), tensor(dtype, -(-elements // ways) * ways)
             if _copies(layout):  # FP32 shards are cast, and laid end to end in the buffer

@@ -14,7 +14,7 @@ from windtunnel.program import kernels
 from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.groups import TENSOR
 from windtunnel.recipes.layout import HostLoad, Layout, Precision, Sharding
-from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
+from windtunnel.recipes.piece import Piece, collective, op, tensor, wait
 
 FP4 = "float4_e2m1fn"
 FP8_FORWARD, FP8_BACKWARD = "float8_e4m3fn", "float8_e5m2"
@@ -82,7 +82,6 @@ class Products:
         *,
         split: str = "",
         bias: bool = False,
-        keep: Keep = Keep.ALWAYS,
         cast_input: bool = True,
         adapted: bool = False,
         parts: tuple[int, ...] = (),
@@ -136,8 +135,7 @@ class Products:
             tuple(forward),
             tuple(backward),
             tuple(weight),
-            keep,
-            parameters,
+            parameters=parameters,
             adapter_parameters=adapters,
         )
 

@@ -15,12 +15,11 @@ from windtunnel.program.op import Attribute, OpSpec, TensorSpec
 
 
 class Keep(Enum):
-    """Whether backward finds a piece's results in memory."""
+    """How a piece takes part in recomputation that is short of whole layers."""
 
-    ALWAYS = 0  # unless whole layers are recomputed
+    ALWAYS = 0  # kept; where single operations are computed again, all but every second product is
     CORE = 1  # the attention core: computed again under selective recomputation
-    CHEAP = 2  # norms and pointwise: computed again under per-op selective recomputation
-    HALF = 3  # every second product: computed again under per-op selective recomputation
+    UNCOUNTED = 2  # a product that is left out when every second one is counted, and always computed again
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _KINDS = {
 
 # the first that matches, on module paths and names of pieces in lower case
 _PARTS = (
-    ("vision", r"visual|vision|patch|merge"),
+    ("vision", r"visual|vision|(?<!dis)patch|merge"),
     ("norm, residual", r"^(norm|residual|final norm)|_norm$|layernorm$|layers\.\d+$|\.norm$"),
     ("mixer", r"attn|attention|qkv|core|rotary|^q|^k|delta|decay|convolution|gated norm|^gate$"),
     ("experts", r"expert|router|gate$|dispatch|combine|moe|latent (up|down)|shared"),

@@ -52,9 +52,7 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     pieces += laid_out(layout, q)
     if shape.gated:
         pieces.append(_gate(products.dtype, tokens, q, layout.fused))
-    pieces.append(
-        products.linear("attention out", tokens, q, hidden, split="row", keep=Keep.HALF, adapted=True)
-    )
+    pieces.append(products.linear("attention out", tokens, q, hidden, split="row", adapted=True))
     return tuple(pieces)
 
 
@@ -64,13 +62,13 @@ def _gate(dtype: str, tokens: int, width: int, fused: bool) -> Piece:
     if fused:
         forward = (op(kernels.FUSED, (x, x), (x,), ops=6),)
         backward = (op(kernels.FUSED, (x, x, x), (x, x), ops=10),)
-        return Piece("gate", forward, backward, keep=Keep.CHEAP)
+        return Piece("gate", forward, backward)
     product = op("aten.mul.Tensor", (x, x), (x,))
     # queries are made contiguous, their gradient joins the gate's
     eager = (op("aten.clone", (x,), (x,)), op("aten.sigmoid", (x,), (x,)), product)
     back = op("aten.sigmoid_backward", (x, x), (x,))
     join = op("aten.cat", (x, x), (tensor(dtype, tokens, 2 * width),))
-    return Piece("gate", eager, (product, product, back, join), keep=Keep.CHEAP)
+    return Piece("gate", eager, (product, product, back, join))
 
 
 def _split_qkv(dtype: str, tokens: int, queries: int, keys: int) -> Piece:
@@ -78,7 +76,7 @@ def _split_qkv(dtype: str, tokens: int, queries: int, keys: int) -> Piece:
     whole = tensor(dtype, tokens, queries + 2 * keys)
     apart = tensor(dtype, tokens, queries), *(tensor(dtype, tokens, keys),) * 2
     forward = tuple(op("aten.clone", (part,), (part,)) for part in apart)
-    return Piece("qkv split", forward, (op("aten.cat", apart, (whole,)),), keep=Keep.CHEAP)
+    return Piece("qkv split", forward, (op("aten.cat", apart, (whole,)),))
 
 
 def rotary(name: str, dtype: str, tokens: int, heads: tuple[int, ...], dim: int, layout: Layout) -> Piece:
@@ -86,11 +84,11 @@ def rotary(name: str, dtype: str, tokens: int, heads: tuple[int, ...], dim: int,
     if layout.fused:
         x, table = tensor(dtype, tokens, sum(heads), dim), tensor("float32", tokens, dim)
         there = op(kernels.ROTARY, (x, table, table), (x,))
-        return Piece(name, (there,), (op(kernels.ROTARY_BACKWARD, (x, table, table), (x,)),), keep=Keep.CHEAP)
+        return Piece(name, (there,), (op(kernels.ROTARY_BACKWARD, (x, table, table), (x,)),))
     turn = _by_halves if layout.eager.turns_halves else _by_complex_numbers
     both = [turn(dtype, tokens, count, dim) for count in heads]
     forward, backward = (tuple(spec for turned in both for spec in turned[way]) for way in (0, 1))
-    return Piece(name, forward, backward, keep=Keep.CHEAP)
+    return Piece(name, forward, backward)
 
 
 def _by_complex_numbers(dtype: str, tokens: int, heads: int, dim: int) -> tuple[list[OpSpec], list[OpSpec]]:
@@ -119,7 +117,7 @@ def laid_out(layout: Layout, width: int) -> tuple[Piece, ...]:
     if layout.fused or layout.eager is not EagerCode.TORCHTITAN:
         return ()
     x = tensor(layout.precision.activation, layout.tokens, width)
-    return (Piece("attention layout", (op("aten.clone", (x,), (x,)),), keep=Keep.CHEAP),)
+    return (Piece("attention layout", (op("aten.clone", (x,), (x,)),)),)
 
 
 def core(

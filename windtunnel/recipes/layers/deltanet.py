@@ -48,7 +48,6 @@ def _convolution(dtype: str, layout: Layout, channels: int, width: int) -> Piece
         "convolution",
         (op(kernels.CAUSAL_CONV1D, (x, w), (x,)),),
         tuple(backward),
-        keep=Keep.CHEAP,
         parameters=channels * width,
     )
 

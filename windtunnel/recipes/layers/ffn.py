@@ -28,9 +28,7 @@ def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
             "up", tokens, hidden, up, split="column", bias=shape.bias, parts=apart, adapted=adapted
         ),
         activation_piece(products.dtype, tokens, width, shape.gated, layout.fused),
-        products.linear(
-            "down", tokens, width, hidden, split="row", bias=shape.bias, keep=Keep.HALF, adapted=adapted
-        ),
+        products.linear("down", tokens, width, hidden, split="row", bias=shape.bias, adapted=adapted),
     )
 
 
@@ -91,7 +89,8 @@ def _router(layout: Layout, rows: int, hidden: int, shape: MoeFfn) -> Piece:
         backward += (total, total) if shape.shared_width else (total,)
         forward += (total,) if shape.shared_width else ()
     weight = op("aten.mm", (logits, x), (tensor("float32", shape.experts, hidden),))
-    return Piece("router", forward, backward, (weight,) if trains else (), parameters=hidden * shape.experts)
+    learns = (weight,) if trains else ()
+    return Piece("router", forward, backward, learns, Keep.UNCOUNTED, parameters=hidden * shape.experts)
 
 
 def _grouped(

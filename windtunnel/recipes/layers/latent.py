@@ -7,7 +7,7 @@ from windtunnel.recipes.layers.attention import core, laid_out, rotary, split_he
 from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.linear import Products
-from windtunnel.recipes.piece import Keep, Piece, op, tensor
+from windtunnel.recipes.piece import Piece, op, tensor
 
 
 def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
@@ -61,4 +61,4 @@ def _join(layout: Layout, shape: Latent, heads: int, hidden: int) -> Piece:
         backward += [op("aten.clone", (x,), (x,)) for x in (expanded, whole)]
     x = tensor(dtype, layout.sequence_tokens, hidden)
     backward.append(op("aten.add.Tensor", (x, x), (x,)))  # two products have the same input
-    return Piece("latent join", forward, tuple(backward), keep=Keep.CHEAP)
+    return Piece("latent join", forward, tuple(backward))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from windtunnel.program import kernels
 from windtunnel.program.op import OpSpec
-from windtunnel.recipes.piece import Keep, Piece, op, tensor
+from windtunnel.recipes.piece import Piece, op, tensor
 
 
 def norm_piece(
@@ -20,9 +20,7 @@ def norm_piece(
     else:
         forward = op(kernels.RMS_NORM, (x, w), (x, mean))
         backward = op(kernels.RMS_NORM_BACKWARD, (x, x, w, mean), (x, w))
-    return Piece(
-        name, (forward,), (backward,), keep=Keep.CHEAP, parameters=columns * (2 if layer_norm else 1)
-    )
+    return Piece(name, (forward,), (backward,), parameters=columns * (2 if layer_norm else 1))
 
 
 def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int) -> Piece:
@@ -57,14 +55,14 @@ def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int) -> Piece:
         op("aten.add.Tensor", (wide, wide), (wide,)),
         down,
     )
-    return Piece(name, forward, backward, keep=Keep.CHEAP, parameters=columns)
+    return Piece(name, forward, backward, parameters=columns)
 
 
 def residual_piece(dtype: str, rows: int, columns: int) -> Piece:
     """The residual addition forward, and the sum of the two gradients backward."""
     x = tensor(dtype, rows, columns)
     add = op("aten.add.Tensor", (x, x), (x,))
-    return Piece("residual", (add,), (add,), keep=Keep.CHEAP)
+    return Piece("residual", (add,), (add,))
 
 
 def activation_piece(dtype: str, rows: int, width: int, gated: bool, fused: bool) -> Piece:
@@ -72,14 +70,12 @@ def activation_piece(dtype: str, rows: int, width: int, gated: bool, fused: bool
     x = tensor(dtype, rows, width)
     if not gated:
         forward = (op("aten.gelu", (x,), (x,)),)
-        return Piece("activation", forward, (op("aten.gelu_backward", (x, x), (x,)),), keep=Keep.CHEAP)
+        return Piece("activation", forward, (op("aten.gelu_backward", (x, x), (x,)),))
     if fused:
         both = tensor(dtype, rows, 2 * width)
         forward = (op(kernels.SWIGLU, (both,), (x,)),)
-        return Piece(
-            "activation", forward, (op(kernels.SWIGLU_BACKWARD, (x, both), (both,)),), keep=Keep.CHEAP
-        )
+        return Piece("activation", forward, (op(kernels.SWIGLU_BACKWARD, (x, both), (both,)),))
     eager: tuple[OpSpec, ...] = (op("aten.silu", (x,), (x,)), op("aten.mul.Tensor", (x, x), (x,)))
     product = op("aten.mul.Tensor", (x, x), (x,))
     backward = (product, product, op("aten.silu_backward", (x, x), (x,)))
-    return Piece("activation", eager, backward, keep=Keep.CHEAP)
+    return Piece("activation", eager, backward)

@@ -106,13 +106,13 @@ def _router(graph: Graph, x: Value, ffn: Moe, hidden: int, layout: Layout) -> Va
     tokens = x
     if ffn.router_fp32 and not layout.fused and layout.eager is EagerCode.TRANSFORMERS:
         tokens = parts.cast(graph, x, WIDE)
-    logits = parts.linear(graph, tokens, hidden, ffn.experts)
+    logits = parts.linear(graph, tokens, hidden, ffn.experts, counted=False)
     del tokens
     scores = graph.call("aten._softmax", rows * ffn.experts, WIDE, [logits], saves_result=True)
     del logits
     return graph.call(
-        "aten.topk", rows * ffn.top_k, WIDE, [scores], gradients=(scores.nbytes,), before=(scores.nbytes,)
-    )
+        "aten.topk", rows * ffn.top_k, WIDE, [scores], gradients=(scores.nbytes,), before=(scores.nbytes,), keeps=True
+    )  # fmt: skip
 
 
 def _dispatch(graph: Graph, tokens: Value, received: int, width: int, layout: Layout) -> Value:

@@ -51,12 +51,14 @@ def unary(graph: Graph, by: str, x: Value, *, saves_result: bool = False, saves:
     return graph.call(by, x.elements, x.width, [x], saves=kept, saves_result=saves_result)
 
 
-def linear(graph: Graph, x: Value, wide_in: int, wide_out: int, *, bias: bool = False) -> Value:
-    """A product with weights; its input is saved."""
+def linear(
+    graph: Graph, x: Value, wide_in: int, wide_out: int, *, bias: bool = False, counted: bool = True
+) -> Value:
+    """A product with weights; its input is saved. ``counted``: among those of which every second is kept."""
     rows = x.elements // wide_in
     return graph.call(
         "aten.mm", rows * wide_out, x.width, [x], saves=(x,), weights=_weights(wide_in, wide_out, x.width, bias),
-        keeps=graph.is_kept_product(),
+        keeps=counted and graph.is_kept_product(),
     )  # fmt: skip
 
 
