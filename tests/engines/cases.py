@@ -45,6 +45,34 @@ def ahead_cases() -> list[Case]:
     return [{**case, "options": {**case["options"], "async_scheduling": True}} for case in cases()]
 
 
+OFFLOADED = (
+    # name, like, blocks of host memory, seconds to move one
+    ("offloading, roomy", "roomy", 3000, 2**-12),
+    ("offloading, tight", "tight", 2000, 2**-12),
+    ("offloading, evicting", "tight", 300, 2**-12),
+    ("offloading, slow link", "tight", 1200, 2**-7),
+    ("offloading, slow link, evicting", "tight", 250, 2**-7),
+    ("offloading, too small", "tight", 40, 2**-8),
+    ("offloading, few places", "few places", 700, 2**-9),
+    ("offloading, large blocks", "large blocks", 160, 2**-8),
+    ("offloading, tiny budget", "tiny budget", 200, 2**-9),
+    ("offloading, burst", "burst", 600, 2**-10),
+    ("offloading, preempting", "preempting", 500, 2**-11),
+    ("offloading, latent", "latent", 300, 2**-9),
+)
+
+
+def offload_cases() -> list[Case]:
+    """Traffic with host memory beyond the card, decided after each step and ahead of it."""
+    found = []
+    for seed, (name, like, blocks, block_s) in enumerate(OFFLOADED):
+        case = _case(40 + seed, *next(setting for setting in SETTINGS if setting[0] == like))
+        options = {**case["options"], "host_blocks": blocks, "host_block_s": block_s}
+        found.append({**case, "name": name, "options": options})
+        found.append({**case, "name": f"{name}, ahead", "options": {**options, "async_scheduling": True}})
+    return found
+
+
 def _case(
     seed: int, name: str, block: int, blocks: int, places: int, budget: int, reuse: bool, count: int,
     prompts: int, outputs: int, rate: float,

@@ -27,7 +27,7 @@ from windtunnel.endpoint.vllm import stand_ins
 
 stand_ins.install()  # importing vLLM must work without a card
 from vllm import SamplingParams
-from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.config import CacheConfig, KVTransferConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import (
@@ -40,6 +40,9 @@ from vllm.v1.kv_cache_interface import (
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
+
+from tests.engines.cases import digest
+from tests.engines.vllm_offload_worker import VirtualWorker
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "num_hidden_layers": 2,
@@ -67,6 +70,7 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
     config = VllmConfig(
         model_config=model,
         cache_config=cache,
+        kv_transfer_config=offloading(options, block) if options.get("host_blocks") else None,
         scheduler_config=SchedulerConfig(
             max_num_seqs=options["max_num_seqs"],
             max_num_batched_tokens=options["max_num_batched_tokens"],
@@ -97,6 +101,17 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
         block_size=block,
         hash_block_size=block,
         log_stats=False,
+    )
+
+
+def offloading(options: dict, block: int) -> KVTransferConfig:
+    """What ``--kv-offloading-size`` comes to, for ``host_blocks`` blocks."""
+    page = block * (576 if options.get("latent") else 2 * 64) * 2
+    size = options["host_blocks"] * (-(-page // 4096) * 4096)
+    return KVTransferConfig(
+        kv_connector="OffloadingConnector",
+        kv_role="kv_both",
+        kv_connector_extra_config={"cpu_bytes_to_use": size},
     )
 
 
@@ -132,13 +147,14 @@ def replay(case: dict) -> dict:
     engine = scheduler(options)
     most = 2 if options.get("async_scheduling") else 1
     now, free_at, place, steps = 0.0, 0.0, 0, []
+    worker = VirtualWorker(engine, options["host_block_s"]) if options.get("host_blocks") else None
     first, finished = {}, {}
     queue: deque = deque()
     while place < len(rows) or engine.has_requests() or queue:
         while place < len(rows) and rows[place][0] <= now:
             engine.add_request(build(place, rows[place], case["key_tokens"], options["block_size"]))
             place += 1
-        if not engine.get_num_unfinished_requests() and not queue:
+        if not (engine.has_requests() if worker else engine.get_num_unfinished_requests()) and not queue:
             engine.finished_req_ids = set()
             if place >= len(rows):
                 break
@@ -147,32 +163,44 @@ def replay(case: dict) -> dict:
         if engine.has_requests():
             made = engine.schedule()
             tokens = made.num_scheduled_tokens
+            told = None
+            seconds = case["fixed_s"] + case["token_s"] * made.total_num_scheduled_tokens if tokens else 0.0
+            if worker:
+                end, told = worker.launch(made, now, free_at, seconds)
+            else:
+                end = max(now, free_at) + seconds
             if tokens:
-                free_at = (
-                    max(now, free_at) + case["fixed_s"] + case["token_s"] * made.total_num_scheduled_tokens
-                )
+                free_at = end
                 steps.append(sorted((int(name), count) for name, count in tokens.items()))
             sampled = [[] if engine.requests[name].is_prefill_chunk else [11] for name in tokens]
-            queue.append((made, sampled, free_at if tokens else now))
+            queue.append((made, sampled, end if tokens else now, told))
             if len(queue) < most and (tokens or engine.has_requests()):
                 continue
-        made, sampled, ends_at = queue.popleft()
+        made, sampled, ends_at, told = queue.popleft()
         now = max(now, ends_at)
         tokens = made.num_scheduled_tokens
-        for name, told in zip(tokens, sampled, strict=True):
-            if told:
+        for name, told_tokens in zip(tokens, sampled, strict=True):
+            if told_tokens:
                 first.setdefault(name, now)
         answer = ModelRunnerOutput(
             req_ids=list(tokens),
             req_id_to_index={name: index for index, name in enumerate(tokens)},
             sampled_token_ids=sampled,
+            kv_connector_output=told,
         )
         for outputs in engine.update_from_output(made, answer).values():
             for output in outputs.outputs:
                 if output.finished:
                     finished[output.request_id] = now
+        steps_left = [(made, told), *((entry[0], entry[3]) for entry in queue)]
+        if worker and not any(m.num_scheduled_tokens or t.kv_connector_worker_meta for m, t in steps_left):
+            arrival = rows[place][0] if place < len(rows) else float("inf")
+            now = max(now, min(worker.next_s, arrival))  # the engine looks again and again until then
     times = [[first[str(number)], finished[str(number)]] for number in range(len(rows))]
-    return {"name": case["name"], "steps": steps, "times": times}
+    found = {"name": case["name"], "steps": steps, "times": times}
+    if worker:
+        found |= {**worker.counts, "moves": digest([worker.events])}
+    return found
 
 
 if __name__ == "__main__":

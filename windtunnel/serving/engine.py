@@ -218,7 +218,7 @@ class Replica:
     def step_seconds(self, plans: Seq[StepPlan]) -> float:
         """How long one step of all ranks takes: as long as its slowest rank."""
         mixed = any(plan.chunks for plan in plans)
-        longest = 0.0
+        longest, held_s = 0.0, max(rank.held_s for rank in self.ranks)
         for plan in plans:
             if mixed:
                 chunks = [(chunk.new, chunk.context) for chunk in plan.chunks]
@@ -230,7 +230,7 @@ class Replica:
             else:
                 seconds = self.step.decode_s(plan.decodes, plan.contexts) if plan.decodes else 0.0
             longest = max(longest, seconds, plan.loaded_s - self.now_s)
-        return longest
+        return longest + max(0.0, held_s - self.now_s)
 
     def _told(self, sequence: Sequence) -> Served:
         return Served(

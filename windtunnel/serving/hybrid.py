@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from windtunnel.serving.kv_cache import Hit, Run
 from windtunnel.serving.kv_tiers import KvTiers
+from windtunnel.serving.offload_scheduler import OffloadScheduler
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
@@ -28,7 +29,9 @@ _STATE = 1 << 120
 def scheduler_for(options: SchedulerOptions, tiers: KvTiers | None = None) -> VllmScheduler:
     """The scheduler that these options need: states without reuse are one more block a group and sequence."""
     hybrid = options.state_groups > 0 and options.enable_prefix_caching
-    return HybridScheduler(options) if hybrid else VllmScheduler(options, tiers)
+    if hybrid:
+        return HybridScheduler(options)
+    return OffloadScheduler(options, tiers) if tiers is not None else VllmScheduler(options)
 
 
 class Slot:

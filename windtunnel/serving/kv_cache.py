@@ -47,9 +47,12 @@ Hit = tuple[Run, int, int]
 
 
 class BlockPool:
-    """``capacity`` blocks. ``version`` moves when more may fit or be found than before."""
+    """``capacity`` blocks. ``version`` moves when more may fit or be found than before.
 
-    __slots__ = ("_found", "_idle", "_idle_blocks", "blank", "capacity", "version")
+    ``gone``: where wanted, what was evicted, by key, first and end.
+    """
+
+    __slots__ = ("_found", "_idle", "_idle_blocks", "blank", "capacity", "gone", "version")
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
@@ -57,6 +60,7 @@ class BlockPool:
         self.capacity = capacity
         self.blank = capacity
         self.version = 0
+        self.gone: list[tuple[int, int, int]] | None = None
         self._idle: OrderedDict[Run, None] = OrderedDict()
         self._idle_blocks = 0
         self._found: dict[int, Run | list[Run]] = {}
@@ -123,6 +127,8 @@ class BlockPool:
         while count:
             run = next(iter(idle))
             size = run.end - run.first
+            if self.gone is not None:
+                self.gone.append((run.key, max(run.first, run.end - count), run.end))
             if size > count:
                 run.end -= count
                 return

@@ -13,7 +13,6 @@ from collections.abc import Sequence as Seq
 from windtunnel.serving.decode_batch import DecodeBatch
 from windtunnel.serving.kv_cache import BlockPool
 from windtunnel.serving.kv_tiers import KvTiers
-from windtunnel.serving.loading import Loading
 from windtunnel.serving.queue_order import SchedulePolicy, order_of
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
@@ -40,7 +39,6 @@ class Scheduler(DecodeBatch):
         self.options = options
         self.tiers = tiers
         self.pool = BlockPool(options.num_gpu_blocks)
-        self.loading: Loading | None = None
         self.waiting: deque[Sequence] = deque()
         self.running: dict[Sequence, None] = {}
         self.prompt_tokens = 0  # computed so far
@@ -85,12 +83,17 @@ class Scheduler(DecodeBatch):
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.running or self.waiting or (self.loading and self.loading.under_way))
+        return bool(self.running or self.waiting)
 
     @property
     def wakes_s(self) -> float:
         """When the next cache from a slower tier arrives; infinity: none is on its way."""
-        return self.loading.next_s if self.loading else INFINITY
+        return INFINITY
+
+    @property
+    def held_s(self) -> float:
+        """When the step that was decided first can begin: its blocks are still being written out until then."""
+        return 0.0
 
     def advance(self, steps: int) -> None:
         """Take ``steps`` steady steps at once, with the blocks that fall due in them."""

@@ -5,15 +5,13 @@ the budget for a prompt under way; then waiting requests are admitted while budg
 (the whole sequence must fit). When a running sequence gets no block, the last one to be admitted is preempted
 and starts over; nothing is admitted in such a step.
 
-At most one prompt is under way between steps, the last of the running ones. With tiers beyond the card, a prompt
-whose cache is on its way waits beside the queue.
+At most one prompt is under way between steps, the last of the running ones.
 """
 
 from __future__ import annotations
 
 from windtunnel.serving.kv_cache import Hit
 from windtunnel.serving.kv_tiers import KvTiers
-from windtunnel.serving.loading import Begun, Loading, still_to_take
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
@@ -27,7 +25,6 @@ class VllmScheduler(Scheduler):
 
     def __init__(self, options: SchedulerOptions, tiers: KvTiers | None = None) -> None:
         super().__init__(options, tiers)
-        self.loading = Loading(tiers, self.pool, options) if tiers is not None else None
         self._under_way: Sequence | None = None
         self._refused_at = -1  # pool version at which the head of the queue did not fit
 
@@ -51,8 +48,6 @@ class VllmScheduler(Scheduler):
         """See ``Scheduler``."""
         if self._under_way is not None or not self.decodes or self._may_admit:
             return 0
-        if self.loading and self.loading.under_way:
-            return 0
         most = min(most, self._next_end() - self.clock - 1)
         free, size = self.pool.free, self.options.block_size
         if self.decodes * -(-most // size) <= free:
@@ -68,15 +63,16 @@ class VllmScheduler(Scheduler):
     @property
     def _may_admit(self) -> bool:
         full = len(self.running) >= self.options.max_num_seqs
-        return bool(self.waiting) and not full and self._refused_at != self.pool.version
+        return bool(self.waiting) and not full and self._refused_at != self._version
+
+    @property
+    def _version(self) -> int:
+        """Moves when the head of the queue may fit that did not."""
+        return self.pool.version
 
     def schedule(self, now_s: float) -> StepPlan:
         """Decide the next step; an empty plan when nothing can run."""
         options = self.options
-        if self.loading:
-            for sequence in self.loading.arrived(now_s):
-                self.waiting.appendleft(sequence)
-                self._refused_at = -1
         self._order_queue()
         if options.prefill_first:
             chunks: list[Chunk] = []
@@ -96,7 +92,7 @@ class VllmScheduler(Scheduler):
         return self._decide(chunks)
 
     def _order_queue(self) -> None:
-        if self._refused_at != self.pool.version:
+        if self._refused_at != self._version:
             super()._order_queue()
 
     def _cached_tokens(self, sequence: Sequence) -> int:
@@ -105,8 +101,6 @@ class VllmScheduler(Scheduler):
     def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
         """Take note that the step ended; the answer is the sequences that are done."""
         for chunk in plan.chunks:
-            if self.loading:
-                self.loading.store(chunk.sequence, now_s)
             if chunk.ends and chunk.sequence.first_s < 0:
                 chunk.sequence.first_s = now_s
         if plan is self.decided:
@@ -115,8 +109,6 @@ class VllmScheduler(Scheduler):
         for sequence in plan.ends:
             if sequence in self.running:
                 del self.running[sequence]
-                if self.loading:
-                    self.loading.store(sequence, now_s)
                 self._release(sequence)
             elif sequence in self.waiting:  # preempted while its last step ran
                 self.waiting.remove(sequence)
@@ -138,12 +130,6 @@ class VllmScheduler(Scheduler):
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
             self._refused_at = -1
-            if sequence.loaded and self.loading:
-                self.loading.drop(sequence)
-                self._release(sequence)
-        elif self.loading:
-            self.loading.drop(sequence)
-            self._release(sequence)
         if not self.running:
             self.decided = None
 
@@ -210,21 +196,7 @@ class VllmScheduler(Scheduler):
             if promised < 0:
                 promised = self._promised
             sequence = self.waiting[0]
-            found: list[Hit] = []
-            kept = self.loading.kept_free if self.loading else 0
-            if sequence.loaded:
-                blocks = sequence.held
-                kept -= still_to_take(sequence)
-            else:
-                found, blocks = self._look_up(sequence)
-                if self.loading and not sequence.shipped:
-                    begun = self.loading.begin(sequence, found, blocks, now_s)
-                    if begun is Begun.NO_ROOM:
-                        self._refused_at = pool.version
-                        return
-                    if begun is Begun.YES:
-                        self.waiting.popleft()
-                        continue
+            found, blocks = self._look_up(sequence)
             context = blocks * options.block_size
             if sequence.shipped and not sequence.generated:
                 context = sequence.known
@@ -239,23 +211,19 @@ class VllmScheduler(Scheduler):
                 last = sequence.request.last_tokens
             idle = pool.idle_among(found)
             groups = options.state_groups
-            if -(-last // options.block_size) - blocks + idle + groups > pool.free - promised - kept:
+            if -(-last // options.block_size) - blocks + idle + groups > pool.free - promised:
                 self._refused_at = pool.version
                 return
             self.waiting.popleft()
-            if sequence.loaded and self.loading:
-                self.loading.drop(sequence)
-                sequence.loaded = False
-            else:
-                pool.touch(sequence, found)
-                sequence.keyed = blocks
+            pool.touch(sequence, found)
+            sequence.keyed = blocks
             pool.take(groups)
             self.running[sequence] = None
             if sequence.admitted_s < 0:
                 sequence.admitted_s = now_s
                 sequence.cached_tokens = blocks * options.block_size
                 self.queries += sequence.request.prompt_tokens
-                self.hits += sequence.cached_tokens - sequence.tier_tokens
+                self.hits += sequence.cached_tokens
             sequence.computed = context
             need = -(-end // options.block_size) - blocks
             if new:

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.engines.cases import Case, ahead_cases, cases, condensed
+from tests.engines.cases import Case, ahead_cases, cases, condensed, digest, offload_cases
 from windtunnel.serving.hybrid import scheduler_for
+from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
+from windtunnel.serving.offload_scheduler import OffloadScheduler
+from windtunnel.serving.offloading import Job
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.step_plan import StepPlan
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "serving"
@@ -24,15 +28,64 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, AHEAD = recorded("vllm_scheduler"), recorded("vllm_run_ahead")
+RUNS, AHEAD, OFFLOADED = map(recorded, ("vllm_scheduler", "vllm_run_ahead", "vllm_offload"))
+NOT_OURS = ("latent", "host_blocks", "host_block_s")
 
 
 def engine_of(case: Case) -> Scheduler:
     """The scheduler of a case; latent attention needs nothing but its block size."""
-    options = {name: value for name, value in case["options"].items() if name != "latent"}
-    engine = scheduler_for(SchedulerOptions(**options))
+    options = {name: value for name, value in case["options"].items() if name not in NOT_OURS}
+    engine = scheduler_for(SchedulerOptions(**options), host_memory(case["options"]))
     engine.lists_decoded = True
     return engine
+
+
+def host_memory(options: dict[str, Any]) -> KvTiers | None:
+    """What is beyond the card: one byte a token."""
+    if "host_blocks" not in options:
+        return None
+    size, block_s = options["block_size"], options["host_block_s"]
+    spec = TierSpec(
+        name="host memory", capacity_tokens=size * options["host_blocks"], token_bytes=1.0,
+        read_bytes_per_s=size / block_s, write_bytes_per_s=size / block_s,
+    )  # fmt: skip
+    return KvTiers([Tier(spec)], size)
+
+
+class Moves:
+    """What a scheduler has loaded, stored and dropped, in order."""
+
+    def __init__(self, engine: OffloadScheduler) -> None:
+        self.offload, self.moves, self.loads = engine.offload, list[list[Any]](), list[list[Any]]()
+        self.refused = 0
+        offer, load, launch = self.offload.offer, self.offload.load, self.offload.launch
+
+        def offered(sequence: Sequence, tokens: int) -> list[Job]:
+            jobs = offer(sequence, tokens)
+            self.moves += [["store", sequence.request.number, len(job.blocks)] for job in jobs]
+            self.refused += sequence in self.offload.behind
+            return jobs
+
+        def loaded(sequence: Sequence, have: int, near: int, far: int) -> None:
+            load(sequence, have, near, far)
+            self.loads.append(["load", sequence.request.number, near])
+
+        def launched(*step: Any) -> None:
+            place = len(self.moves)
+            launch(*step)
+            self.moves[place:place] = self.loads
+            self.loads.clear()
+
+        self.offload.__dict__.update(offer=offered, load=loaded, launch=launched)
+
+    def counts(self) -> dict[str, Any]:
+        """As the recorded runs have them."""
+        loaded = sum(blocks for kind, _, blocks in self.moves if kind == "load")
+        host = self.offload.host
+        return {
+            "loaded": loaded, "stored": host.stored, "evicted": host.dropped, "refused": self.refused,
+            "moves": digest([self.moves]),
+        }  # fmt: skip
 
 
 Decided = tuple[StepPlan, dict[int, int]]
@@ -56,26 +109,34 @@ def replay(case: Case) -> dict[str, Any]:
         for number, row in enumerate(case["requests"])
     ]
     engine = engine_of(case)
+    moves = Moves(engine) if isinstance(engine, OffloadScheduler) else None
     now, place, steps, times = 0.0, 0, [], [[0.0, 0.0] for _ in rows]
     ahead: Decided | None = None
     while place < len(rows) or engine.busy:
         while place < len(rows) and rows[place].arrival_s <= now:
             engine.add(rows[place])
             place += 1
+        arrival = rows[place].arrival_s if place < len(rows) else float("inf")
         if not engine.busy:
-            now = max(now, rows[place].arrival_s)
+            now = max(now, arrival)
             continue
         plan, tokens = ahead or decide(engine, now)
+        ahead = None
+        if plan.empty:  # everything waits for what is on its way
+            assert not engine.busy or now < min(engine.wakes_s, arrival) < float("inf")
+            now = now if not engine.busy else min(engine.wakes_s, arrival)
+            continue
         if engine.options.async_scheduling:
             following = decide(engine, now)
             ahead = None if following[0].empty else following
-        assert tokens
         steps.append(sorted(tokens.items()))
+        now = max(now, engine.held_s)
         now += case["fixed_s"] + case["token_s"] * sum(tokens.values())
         for sequence in engine.complete(plan, now):
             times[sequence.request.number] = [sequence.first_s, now]
     assert engine.pool.free == engine.pool.capacity
-    return condensed(case["name"], steps, times)
+    found = condensed(case["name"], steps, times)
+    return {**found, **moves.counts()} if moves else found
 
 
 def check(case: Case, golden: dict[str, Any]) -> None:
@@ -85,6 +146,8 @@ def check(case: Case, golden: dict[str, Any]) -> None:
     assert ours["steps"] == golden["steps"]
     assert ours["sha256"] == golden["sha256"]
     assert ours["times"] == golden["times"]
+    for moved in ("loaded", "stored", "evicted", "refused", "moves"):
+        assert ours.get(moved) == golden.get(moved)
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case["name"].replace(" ", "_"))
@@ -95,6 +158,18 @@ def test_same_steps_as_vllm(case: Case) -> None:
 @pytest.mark.parametrize("case", ahead_cases(), ids=lambda case: case["name"].replace(" ", "_"))
 def test_same_steps_as_vllm_that_runs_ahead(case: Case) -> None:
     check(case, AHEAD[case["name"]])
+
+
+@pytest.mark.parametrize("case", offload_cases(), ids=lambda case: case["name"].replace(" ", "_"))
+def test_same_steps_and_moves_as_vllm_with_host_memory(case: Case) -> None:
+    check(case, OFFLOADED[case["name"]])
+
+
+def test_recorded_traffic_moves() -> None:
+    assert all(
+        sum(run[what] for run in OFFLOADED.values()) > 50
+        for what in ("loaded", "evicted", "refused", "flushes")
+    )
 
 
 def test_recorded_traffic_preempts_and_reuses() -> None:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from tests.unit.serving.traffic import Linear, traffic
 from windtunnel.cli.main import main
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
+from windtunnel.serving.offload_scheduler import OffloadScheduler
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_scheduler import SglangScheduler
-from windtunnel.serving.vllm_scheduler import VllmScheduler
 
 PAGE = 16
 Prompts = list[tuple[int, ...]]
@@ -37,7 +38,7 @@ def replica(tiers: KvTiers | None, sglang: bool = False, blocks: int = 60) -> Re
     options = SchedulerOptions(
         max_num_seqs=8, max_num_batched_tokens=256, block_size=PAGE, num_gpu_blocks=blocks
     )
-    rank = SglangScheduler(options, SglangOptions(), tiers) if sglang else VllmScheduler(options, tiers)
+    rank = SglangScheduler(options, SglangOptions(), tiers) if sglang else scheduler_for(options, tiers)
     return Replica([rank], Linear())
 
 
@@ -137,7 +138,7 @@ def test_everything_is_answered_and_given_back(sglang: bool, rate: float) -> Non
     assert len(one.served) == 150
     rank = one.ranks[0]
     assert rank.pool.free == rank.pool.capacity
-    assert rank.loading is None or (not rank.loading.under_way and not rank.loading.kept_free)
+    assert sglang or (isinstance(rank, OffloadScheduler) and not rank.loading and not rank.offload.pending)
     assert rank.wakes_s == float("inf")
     assert all(served.cached_tokens < served.request.prompt_tokens for served in one.served)
 
@@ -190,23 +191,23 @@ def test_a_client_that_leaves_while_its_cache_is_on_its_way_gives_all_back() -> 
     for number in range(3):
         one.add(request(number, number))
         one.advance(float("inf"))
+    assert isinstance(rank, OffloadScheduler)
     first, second = rank.add(request(8, 0)), rank.add(request(9, 1))
     one.advance(one.now_s + 1e-6)  # both have begun to load, or wait for room
-    assert rank.loading is not None
-    assert [entry[2] for entry in rank.loading.under_way] == [first]
+    assert list(rank.loading) == [first]
     rank.cancel(first)
-    assert not rank.loading.under_way
+    assert not rank.loading
     one.advance(float("inf"))
     assert len(one.served) == 4
-    rank.add(request(10, 2))
-    while not any(waiting.loaded for waiting in rank.waiting):
-        if not rank.loading.under_way:
-            break
-        rank.schedule(rank.wakes_s - 1e-9)
-        for waiting in rank.loading.arrived(rank.wakes_s):
-            rank.waiting.appendleft(waiting)
-    for waiting in list(rank.waiting):
-        rank.cancel(waiting)
+    third = rank.add(request(10, 2))
+    rank.schedule(one.now_s)
+    assert list(rank.loading) == [third]
+    while not third.loaded:  # its cache is there, and it has not gone on
+        assert rank.wakes_s < float("inf")
+        rank.offload.launch(rank.wakes_s, False, [], set())
+        rank.offload.turn()
+    rank.cancel(third)
     assert rank.pool.free == rank.pool.capacity
-    assert rank.loading.kept_free == 0
+    rank.schedule(one.now_s + 10)
+    assert not rank.busy
     assert second.generated == 2
