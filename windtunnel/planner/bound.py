@@ -92,7 +92,7 @@ class StepBound:
             return layer_pieces(shape, self._model.hidden, layout)
         if shape == "embedding":
             return embedding(self._model, layout)
-        return head(self._model, layout, self._model.layers[-1].layer_norm)
+        return head(self._model, layout, self._model.layers[-1].norm)
 
     def _sum(self, ops: list[OpSpec], layout: Layout) -> float:
         builder = ProgramBuilder(groups_of(layout), rank=0, world_size=layout.cards, name="bound")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from windtunnel.specs.model import Norm
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupedQuery:
@@ -13,10 +15,11 @@ class GroupedQuery:
     kv_heads: int
     head_dim: int
     bias: bool = False
-    query_norm: bool = False
+    query_norm: Norm | None = None
     gated: bool = False  # an output gate of the queries' size (Qwen3-Next, Qwen3.5)
     window: int = 0
     rotary: bool = True
+    rotary_dims: int = 0  # of each head that are turned; 0: all
     causal: bool = True
 
 
@@ -78,11 +81,11 @@ Ffn = DenseFfn | MoeFfn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
-    """One layer; hybrids have layers with only one of the two. ``layer_norm``: LayerNorm, not RMSNorm."""
+    """One layer; hybrids have layers with only one of the two."""
 
     mixer: Mixer | None
     ffn: Ffn | None
-    layer_norm: bool = False
+    norm: Norm = Norm.RMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from windtunnel.recipes.architecture import (
     VisionTower,
 )
 from windtunnel.specs import model_mixers as mixers
-from windtunnel.specs.model import Layer, ModelSpec, Norm
+from windtunnel.specs.model import Layer, ModelSpec
 from windtunnel.specs.model import VisionTower as VisionSpec
 from windtunnel.specs.model_ffn import Dense, Moe
 
@@ -40,7 +40,7 @@ def _layer(layer: Layer, model: ModelSpec) -> LayerShape:
     return LayerShape(
         mixer=None if layer.mixer is None else _mixer(layer.mixer, model),
         ffn=None if layer.ffn is None else _ffn(layer.ffn),
-        layer_norm=model.norm is Norm.LAYER,
+        norm=model.norm,
     )
 
 
@@ -51,10 +51,11 @@ def _mixer(mixer: mixers.Mixer, model: ModelSpec) -> Mixer:
             kv_heads=mixer.kv_heads,
             head_dim=mixer.head_dim,
             bias=mixer.bias,
-            query_norm=mixer.query_norm is not mixers.QueryNorm.NONE,
+            query_norm=None if mixer.query_norm is mixers.QueryNorm.NONE else model.norm,
             gated=mixer.gated,
             window=mixer.window,
             rotary=model.positions == 0,
+            rotary_dims=mixer.rotary_dims,
         )
     if isinstance(mixer, mixers.Latent):
         # the indexer of sparse attention is left out: it is small, and training runs it dense
@@ -117,7 +118,7 @@ def _vision(tower: VisionSpec, patches: int) -> VisionTower:
             causal=False,
         ),
         ffn=DenseFfn(width=tower.ffn, gated=tower.gated, bias=True),
-        layer_norm=tower.norm is Norm.LAYER,
+        norm=tower.norm,
     )
     return VisionTower(
         layers=(block,) * tower.layers,

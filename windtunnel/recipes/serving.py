@@ -34,7 +34,7 @@ from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, sof
 from windtunnel.recipes.layout import Layout, Precision
 from windtunnel.recipes.linear import FP4, FP8_FORWARD, Products
 from windtunnel.recipes.piece import collective, op, tensor
-from windtunnel.specs.model import ModelSpec
+from windtunnel.specs.model import ModelSpec, Norm
 
 EULER = 0.5772156649015329
 _WORLD, _TENSOR, _EXPERT = 0, 1, 2
@@ -176,7 +176,7 @@ class _Step:
     def _norm(self, shape: LayerShape, written: str) -> list[OpSpec]:
         x, w = self._hidden(), tensor(self.layout.precision.activation, self.model.hidden)
         out = tensor(written, *x.shape)
-        if shape.layer_norm:
+        if shape.norm is Norm.LAYER:
             mean = tensor("float32", self.tokens, 1)
             added = op("aten.add.Tensor", (x, x), (x,))
             return [added, op("aten.native_layer_norm", (x, w, w), (out, mean, mean))]

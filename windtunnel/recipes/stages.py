@@ -24,6 +24,7 @@ from windtunnel.recipes.layers.norm import norm_piece, residual_piece
 from windtunnel.recipes.layers.vision import vision_pieces
 from windtunnel.recipes.layout import GraphScope, Layout
 from windtunnel.recipes.piece import Piece
+from windtunnel.specs.model import Norm
 
 Pieces = tuple[Piece, ...]
 
@@ -69,7 +70,7 @@ def layer_pieces(shape: LayerShape, hidden: int, layout: Layout) -> Pieces:
         forward = moe(ffn, hidden, layout)
     elif isinstance(ffn, DenseFfn):
         forward = dense(ffn, hidden, layout)
-    norm = norm_piece("norm", dtype, rows, hidden, shape.layer_norm, layout.fused_norm)
+    norm = norm_piece("norm", dtype, rows, hidden, shape.norm, layout.fused_norm)
     residual = residual_piece(dtype, rows, hidden)
     halves = (
         _captured((norm, *mixed, residual) if mixed else (), _ATTENTION, layout),
@@ -116,7 +117,7 @@ def model_chunks(model: Architecture, layout: Layout) -> tuple[ModelChunk, ...]:
     counts = layer_counts(model, layout)
     answers, begin = [], 0
     last = len(counts) - 1
-    norm = model.layers[-1].layer_norm if model.layers else False
+    norm = model.layers[-1].norm if model.layers else Norm.RMS
     for virtual, count in enumerate(counts):
         layers = [layer_pieces(s, model.hidden, layout) for s in model.layers[begin : begin + count]]
         begin += count

@@ -8,6 +8,9 @@ from windtunnel.specs.model_ffn import Dense, Moe
 from windtunnel.specs.model_keys import Config
 from windtunnel.specs.model_mixers import Attention, Compressed, GatedDelta, Indexer, Mamba, QueryNorm
 
+QWEN_TURNED = 0.25
+"""Share of a head that Qwen3-Next and Qwen3.5 turn (``partial_rotary_factor`` of their configurations)."""
+
 
 def gated_delta_hybrid(config: Config) -> tuple[Layer, ...]:
     """Qwen3-Next and Qwen3.5: one layer in ``full_attention_interval`` attends, the others recur."""
@@ -17,6 +20,7 @@ def gated_delta_hybrid(config: Config) -> tuple[Layer, ...]:
         head_dim=config.head_dim,
         query_norm=QueryNorm.HEAD,
         gated=True,
+        rotary_dims=config.rotary_dims(QWEN_TURNED),
     )
     delta = GatedDelta(
         key_heads=config.size("linear_num_key_heads"),

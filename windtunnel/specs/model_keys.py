@@ -95,3 +95,10 @@ class Config:
     def head_dim(self) -> int:
         """Width of one head; the hidden size shared out where not said."""
         return self.size("head_dim", self.hidden // self.heads)
+
+    def rotary_dims(self, default: float = 1.0) -> int:
+        """Numbers of a head that the rotary embedding turns; 0: all. ``default``: the share where it is not said."""
+        parameters = self.get("rope_parameters", self.get("rope_scaling"))
+        inner = parameters.get("partial_rotary_factor") if isinstance(parameters, Mapping) else None
+        share = self.get("partial_rotary_factor", inner if inner is not None else default)
+        return int(self.head_dim * share) if isinstance(share, (int, float)) and 0 < share < 1 else 0

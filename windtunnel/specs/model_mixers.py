@@ -20,7 +20,10 @@ class QueryNorm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Softmax attention: MHA, GQA, MQA. ``window`` 0 sees everything; ``gated`` has an output gate."""
+    """Softmax attention: MHA, GQA, MQA. ``window`` 0 sees everything; ``gated`` has an output gate.
+
+    ``rotary_dims``: numbers of a head that the rotary embedding turns; 0: all.
+    """
 
     heads: int
     kv_heads: int
@@ -31,6 +34,7 @@ class Attention:
     gated: bool = False
     window: int = 0
     sinks: bool = False
+    rotary_dims: int = 0
 
     def parameters(self, hidden: int) -> int:
         """Learned numbers."""

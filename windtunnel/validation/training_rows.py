@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.architecture import Architecture, DenseFfn, GroupedQuery, LayerShape
 from windtunnel.recipes.layout import Layout, Precision, Recompute
+from windtunnel.specs.model import Norm
 from windtunnel.validation.framework_defaults import Row, defaults_of, megatron_2021
 from windtunnel.validation.reasons import Incomplete
 
@@ -174,7 +175,7 @@ def gpt(layers: int, hidden: int, heads: int, vocabulary: int, positions: int = 
     shape = LayerShape(
         mixer=GroupedQuery(heads=heads, kv_heads=heads, head_dim=hidden // heads, bias=True, rotary=False),
         ffn=DenseFfn(width=4 * hidden, gated=False, bias=True),
-        layer_norm=True,
+        norm=Norm.LAYER,
     )
     return Architecture(
         hidden=hidden,
@@ -204,7 +205,7 @@ def _mpt(row: Mapping[str, str]) -> Architecture | None:
     shape = LayerShape(
         mixer=GroupedQuery(heads=heads, kv_heads=heads, head_dim=hidden // heads, rotary=False),
         ffn=DenseFfn(width=4 * hidden, gated=False),
-        layer_norm=True,
+        norm=Norm.LAYER,
     )
     return Architecture(
         hidden=hidden,

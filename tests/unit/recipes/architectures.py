@@ -12,6 +12,7 @@ from windtunnel.recipes.architecture import (
     MoeFfn,
     VisionTower,
 )
+from windtunnel.specs.model import Norm
 
 
 def llama(
@@ -37,7 +38,7 @@ DEEPSEEK_V3 = Architecture(
 )
 
 _GDN = GatedDelta(key_heads=16, value_heads=64, key_dim=128, value_dim=128)
-_GATED = GroupedQuery(heads=32, kv_heads=2, head_dim=256, gated=True, query_norm=True)
+_GATED = GroupedQuery(heads=32, kv_heads=2, head_dim=256, gated=True, query_norm=Norm.CENTRED)
 _MOE = MoeFfn(experts=512, top_k=10, width=1024, shared_width=1024)
 QWEN35_397B = Architecture(
     hidden=4096,
@@ -52,6 +53,6 @@ QWEN35_397B = Architecture(
 _VIT = LayerShape(
     mixer=GroupedQuery(heads=16, kv_heads=16, head_dim=72, bias=True, causal=False),
     ffn=DenseFfn(width=4304, gated=False, bias=True),
-    layer_norm=True,
+    norm=Norm.LAYER,
 )
 VISION = VisionTower(layers=(_VIT,) * 2, hidden=1152, patch_elements=1536, merge=4, output=1024, patches=1024)

@@ -24,6 +24,7 @@ from windtunnel.recipes.layout import (
     Sharding,
 )
 from windtunnel.recipes.training import training_step
+from windtunnel.specs.model import Norm
 from windtunnel.specs.targets import cluster_of
 
 LAYER = LayerShape(
@@ -89,7 +90,7 @@ def test_experts_split_over_tensor_ranks_gather_and_scatter_their_tokens() -> No
 
 def test_losses_in_pieces_move_more_bytes() -> None:
     def passes(loss: LossKernel) -> float:
-        pieces = head(MODEL, replace(LAYOUT, loss=loss), layer_norm=False)
+        pieces = head(MODEL, replace(LAYOUT, loss=loss), norm=Norm.RMS)
         specs = (*pieces[-1].forward, *pieces[-1].backward)
         return sum(t.nbytes for spec in specs for t in (*spec.inputs, *spec.outputs))
 

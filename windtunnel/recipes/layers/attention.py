@@ -42,12 +42,13 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     ]
     if not layout.fused and not apart:
         pieces.append(_split_qkv(products.dtype, tokens, wide - kv, kv // 2))
-    if shape.query_norm:
-        fused = layout.fused_norm
-        pieces.append(norm_piece("q norm", products.dtype, tokens * heads, shape.head_dim, fused=fused))
-        pieces.append(norm_piece("k norm", products.dtype, tokens * kv_heads, shape.head_dim, fused=fused))
+    if shape.query_norm is not None:
+        for which, count in (("q norm", heads), ("k norm", kv_heads)):
+            rows, kind = tokens * count, shape.query_norm
+            pieces.append(norm_piece(which, products.dtype, rows, shape.head_dim, kind, layout.fused_norm))
     if shape.rotary:
-        pieces.append(rotary("rotary", products.dtype, tokens, (heads, kv_heads), shape.head_dim, layout))
+        both, turned = (heads, kv_heads), shape.rotary_dims
+        pieces.append(rotary("rotary", products.dtype, tokens, both, shape.head_dim, layout, turned))
     pieces.append(core(layout, heads, kv_heads, shape.head_dim, shape.head_dim, shape.window, shape.causal))
     pieces += laid_out(layout, q)
     if shape.gated:
@@ -79,16 +80,39 @@ def _split_qkv(dtype: str, tokens: int, queries: int, keys: int) -> Piece:
     return Piece("qkv split", forward, (op("aten.cat", apart, (whole,)),))
 
 
-def rotary(name: str, dtype: str, tokens: int, heads: tuple[int, ...], dim: int, layout: Layout) -> Piece:
-    """Rotary embedding of queries and keys: one kernel, or piece by piece as model code writes it."""
+def rotary(
+    name: str, dtype: str, tokens: int, heads: tuple[int, ...], dim: int, layout: Layout, turned: int = 0
+) -> Piece:
+    """Rotary embedding of queries and keys: one kernel, or piece by piece as model code writes it.
+
+    ``turned``: only so many numbers of a head; 0: all.
+    """
     if layout.fused:
         x, table = tensor(dtype, tokens, sum(heads), dim), tensor("float32", tokens, dim)
         there = op(kernels.ROTARY, (x, table, table), (x,))
         return Piece(name, (there,), (op(kernels.ROTARY_BACKWARD, (x, table, table), (x,)),))
     turn = _by_halves if layout.eager.turns_halves else _by_complex_numbers
-    both = [turn(dtype, tokens, count, dim) for count in heads]
-    forward, backward = (tuple(spec for turned in both for spec in turned[way]) for way in (0, 1))
+    both = [turn(dtype, tokens, count, turned or dim) for count in heads]
+    if 0 < turned < dim:
+        both = [
+            _in_part(dtype, tokens, count, dim, turned, *ways)
+            for count, ways in zip(heads, both, strict=True)
+        ]
+    forward, backward = (tuple(spec for ways in both for spec in ways[way]) for way in (0, 1))
     return Piece(name, forward, backward)
+
+
+def _in_part(
+    dtype: str, tokens: int, heads: int, dim: int, turned: int, forward: list[OpSpec], backward: list[OpSpec]
+) -> tuple[list[OpSpec], list[OpSpec]]:
+    """The part that is turned is joined with the rest; backward both come out of one tensor."""
+    part, rest = tensor(dtype, tokens, heads, turned), tensor(dtype, tokens, heads, dim - turned)
+    x = tensor(dtype, tokens, heads, dim)
+    copy = op("aten.clone", (x,), (x,))
+    apart = [op("aten.slice_backward", (y,), (x,)) for y in (rest, part)]
+    total = op("aten.add.Tensor", (x, x), (x,))
+    own = [spec for spec in backward if spec.name != copy.name]  # the whole is made contiguous, not the part
+    return [*forward, op("aten.cat", (part, rest), (x,))], [*own, *apart, total, copy]
 
 
 def _by_complex_numbers(dtype: str, tokens: int, heads: int, dim: int) -> tuple[list[OpSpec], list[OpSpec]]:

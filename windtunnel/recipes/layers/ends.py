@@ -12,6 +12,7 @@ from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import Layout, LossKernel, Precision
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece, collective, op, tensor
+from windtunnel.specs.model import Norm
 
 BothWays = tuple[list[OpSpec], list[OpSpec]]
 
@@ -36,7 +37,7 @@ def embedding(model: Architecture, layout: Layout) -> tuple[Piece, ...]:
     return (Piece("embedding", tuple(forward), tuple(backward), parameters=parameters),)
 
 
-def head(model: Architecture, layout: Layout, layer_norm: bool) -> tuple[Piece, ...]:
+def head(model: Architecture, layout: Layout, norm: Norm) -> tuple[Piece, ...]:
     """Final norm, logits and cross entropy; the output product stays in 16 bit."""
     plain = layout if not layout.precision.is_fp8 else replace(layout, precision=Precision.BF16)
     products = Products(plain)
@@ -46,7 +47,7 @@ def head(model: Architecture, layout: Layout, layer_norm: bool) -> tuple[Piece, 
         logits = replace(logits, parameters=0)
     return (
         norm_piece(
-            "final norm", products.dtype, layout.sequence_tokens, model.hidden, layer_norm, layout.fused_norm
+            "final norm", products.dtype, layout.sequence_tokens, model.hidden, norm, layout.fused_norm
         ),
         logits,
         _loss(products.dtype, layout, rows),

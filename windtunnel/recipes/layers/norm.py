@@ -5,15 +5,17 @@ from __future__ import annotations
 from windtunnel.program import kernels
 from windtunnel.program.op import OpSpec
 from windtunnel.recipes.piece import Piece, op, tensor
+from windtunnel.specs.model import Norm
 
 
 def norm_piece(
-    name: str, dtype: str, rows: int, columns: int, layer_norm: bool = False, fused: bool = True
+    name: str, dtype: str, rows: int, columns: int, norm: Norm = Norm.RMS, fused: bool = True
 ) -> Piece:
     """RMSNorm or LayerNorm with weights. LayerNorm is one kernel in eager PyTorch too, RMSNorm is not."""
-    if not fused and not layer_norm:
-        return _eager_rms_norm(name, dtype, rows, columns)
+    if not fused and norm is not Norm.LAYER:
+        return _eager_rms_norm(name, dtype, rows, columns, norm is Norm.CENTRED)
     x, w, mean = tensor(dtype, rows, columns), tensor(dtype, columns), tensor("float32", rows, 1)
+    layer_norm = norm is Norm.LAYER
     if layer_norm:
         forward = op("aten.native_layer_norm", (x, w, w), (x, mean, mean), normalized_shape=(columns,))
         backward = op("aten.native_layer_norm_backward", (x, x, mean, mean, w, w), (x, w, w))
@@ -23,10 +25,12 @@ def norm_piece(
     return Piece(name, (forward,), (backward,), parameters=columns * (2 if layer_norm else 1))
 
 
-def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int) -> Piece:
-    """To FP32, square, mean, rsqrt, scale, back, weight; and what autograd makes of it."""
+def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int, centred: bool) -> Piece:
+    """To FP32, square, mean, rsqrt, scale, back, weight; and what autograd makes of it. ``centred``: weighed in FP32."""
     x, wide, mean = tensor(dtype, rows, columns), tensor("float32", rows, columns), tensor("float32", rows, 1)
-    w = tensor(dtype, columns)
+    w = tensor("float32" if centred else dtype, columns)
+    y = wide if centred else x
+    weigh = op("aten.mul.Tensor", (y, w), (y,))
     up, down = op("aten._to_copy", (x,), (wide,)), op("aten._to_copy", (wide,), (x,))
     scale = op("aten.mul.Tensor", (wide, mean), (wide,))
     product = op("aten.mul.Tensor", (wide, wide), (wide,))
@@ -37,14 +41,15 @@ def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int) -> Piece:
         op("aten.mean.dim", (wide,), (mean,)),
         op("aten.rsqrt", (mean,), (mean,)),
         scale,
-        down,
-        op("aten.mul.Tensor", (x, w), (x,)),
+        *((weigh, down) if centred else (down, weigh)),
+    )
+    weighed = (
+        op("aten.mul.Tensor", (y, y), (y,)),
+        op("aten.sum.dim_IntList", (y,), (w,)),
+        op("aten.mul.Tensor", (y, w), (y,)),
     )
     backward = (
-        op("aten.mul.Tensor", (x, x), (x,)),
-        op("aten.sum.dim_IntList", (x,), (w,)),
-        op("aten.mul.Tensor", (x, w), (x,)),
-        up,
+        *((up, *weighed) if centred else (*weighed, up)),
         product,  # of the inverse root
         reduce,
         scale,

@@ -10,6 +10,7 @@ from windtunnel.recipes.layers.norm import activation_piece, norm_piece
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece
+from windtunnel.specs.model import Norm
 
 LayerPieces = Callable[[LayerShape, int, Layout], tuple[Piece, ...]]
 
@@ -31,23 +32,21 @@ def vision_pieces(
     )
     # nobody wants the gradient of the pictures
     patch = replace(patch, backward=(), parameters=patch.parameters + tower.positions * tower.hidden)
-    layer_norm = tower.layers[0].layer_norm if tower.layers else True
-    mergers = _merger(tower, seen, tower.hidden, layer_norm)
+    norm = tower.layers[0].norm if tower.layers else Norm.LAYER
+    mergers = _merger(tower, seen, tower.hidden, norm)
     for _ in range(tower.deep_mergers):
-        mergers += _merger(tower, seen, tower.hidden * tower.merge, layer_norm)
+        mergers += _merger(tower, seen, tower.hidden * tower.merge, norm)
     blocks = tuple(layer_pieces(shape, tower.hidden, seen) for shape in tower.layers)
     return ((patch,), *blocks, mergers)
 
 
-def _merger(tower: VisionTower, layout: Layout, normalised: int, layer_norm: bool) -> tuple[Piece, ...]:
+def _merger(tower: VisionTower, layout: Layout, normalised: int, norm: Norm) -> tuple[Piece, ...]:
     """Norm, and two products with an activation between that make one token of ``tower.merge`` patches."""
     products = Products(layout)
     merged, elements = tower.hidden * tower.merge, layout.tokens * tower.hidden
     rows = max(1, layout.tokens // tower.merge)
     return (
-        norm_piece(
-            "merge norm", products.dtype, elements // normalised, normalised, layer_norm, layout.fused_norm
-        ),
+        norm_piece("merge norm", products.dtype, elements // normalised, normalised, norm, layout.fused_norm),
         products.linear("merge up", rows, merged, merged, split="column", bias=True),
         activation_piece(products.dtype, rows, merged // layout.tensor, gated=False, fused=layout.fused),
         products.linear("merge down", rows, merged, tower.output, split="row", bias=True),
