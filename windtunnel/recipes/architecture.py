@@ -15,6 +15,7 @@ class GroupedQuery:
     kv_heads: int
     head_dim: int
     bias: bool = False
+    output_bias: bool = False
     query_norm: Norm | None = None
     gated: bool = False  # an output gate of the queries' size (Qwen3-Next, Qwen3.5)
     window: int = 0

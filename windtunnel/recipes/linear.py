@@ -114,8 +114,9 @@ class Products:
             b = tensor(self.dtype, wide_out)
             y = tensor(self.dtype, rows, wide_out)
             # fused layers add it at the end of the product or with what follows, Transformer Engine sums its
-            # gradient there, too
-            forward += [] if self.layout.fused else [op("aten.add.Tensor", (y, b), (y,))]
+            # gradient there, too; PyTorch's own layers add it with the product, Megatron-LM's behind it
+            behind = not self.layout.fused and self.layout.sharding is not Sharding.FSDP
+            forward += [op("aten.add.Tensor", (y, b), (y,))] if behind else []
             by_itself = trains and not (self.layout.fused and self.layout.host is HostLoad.FUSED)
             weight += [op("aten.sum.dim_IntList", (y,), (b,))] if by_itself else []
         before = self.cast(rows, wide_out)

@@ -53,7 +53,9 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     pieces += laid_out(layout, q)
     if shape.gated:
         pieces.append(_gate(products.dtype, tokens, q, layout.fused))
-    pieces.append(products.linear("attention out", tokens, q, hidden, split="row", adapted=True))
+    pieces.append(
+        products.linear("attention out", tokens, q, hidden, split="row", bias=shape.output_bias, adapted=True)
+    )
     return tuple(pieces)
 
 

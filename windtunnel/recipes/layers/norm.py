@@ -26,7 +26,7 @@ def norm_piece(
 
 
 def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int, centred: bool) -> Piece:
-    """To FP32, square, mean, rsqrt, scale, back, weight; and what autograd makes of it. ``centred``: weighed in FP32."""
+    """To FP32, square, mean, rsqrt, scale, back, weight; and what autograd makes of it. ``centred``: weighed so."""
     x, wide, mean = tensor(dtype, rows, columns), tensor("float32", rows, columns), tensor("float32", rows, 1)
     w = tensor("float32" if centred else dtype, columns)
     y = wide if centred else x

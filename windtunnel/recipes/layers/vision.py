@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from windtunnel.recipes.architecture import LayerShape, VisionTower
+from windtunnel.recipes.layers import tower_block
 from windtunnel.recipes.layers.norm import activation_piece, norm_piece
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.linear import Products
@@ -36,6 +37,10 @@ def vision_pieces(
     mergers = _merger(tower, seen, tower.hidden, norm)
     for _ in range(tower.deep_mergers):
         mergers += _merger(tower, seen, tower.hidden * tower.merge, norm)
+    if not layout.fused and layout.eager.turns_halves:
+        blocks = tuple(tower_block.block(tower, shape, seen) for shape in tower.layers)
+        joined = tower_block.joined(tower, seen, layout.tokens)
+        return (tower_block.patches(tower, seen, patch), *blocks, (*mergers, joined))
     blocks = tuple(layer_pieces(shape, tower.hidden, seen) for shape in tower.layers)
     return ((patch,), *blocks, mergers)
 
