@@ -21,10 +21,10 @@ from megatron.core.distributed import (
     finalize_model_grads,
 )
 from megatron.core.models.gpt import GPTModel
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
-from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer import MLATransformerConfig, TransformerConfig
 from torch.nn import functional
 
 MODELS = {
@@ -38,6 +38,11 @@ MODELS = {
     # of Megatron-LM's published weak scaling on H100
     "gpt-7b": {"layers": 30, "hidden": 4096, "heads": 32, "groups": 32, "ffn": 16384, "vocabulary": 131072},
     "gpt-16b": {"layers": 32, "hidden": 6144, "heads": 48, "groups": 48, "ffn": 24576, "vocabulary": 131072},
+    # latent attention, and after one dense layer 64 experts with two shared ones
+    "deepseek-v2-lite": {
+        "layers": 27, "hidden": 2048, "heads": 16, "groups": 16, "ffn": 10944, "vocabulary": 102400,
+        "kv_rank": 512, "experts": 64, "expert_ffn": 1408, "shared_ffn": 2816, "top_k": 6,
+    },
 }  # fmt: skip
 
 parser = argparse.ArgumentParser()
@@ -64,8 +69,15 @@ add("--train-iters", type=int, default=2)
 args = parser.parse_args()
 sizes = MODELS[args.model]
 is_gpt = args.model.startswith("gpt")
+layers = args.num_layers or sizes["layers"]
+latent = "kv_rank" in sizes
+experts = args.num_experts or sizes.get("experts")
 
-if args.num_experts:
+if latent:
+    from megatron.core.transformer import multi_latent_attention
+
+    multi_latent_attention.HAVE_TE = isinstance(multi_latent_attention.TELinear, type)  # a stand-in without it
+if experts:
     from megatron.core.transformer.moe import moe_utils
 
     if not hasattr(moe_utils, "te_general_gemm"):
@@ -81,8 +93,20 @@ mpu.initialize_model_parallel(
     context_parallel_size=args.cp,
 )
 tensor_parallel.model_parallel_cuda_manual_seed(123)
-config = TransformerConfig(
-    num_layers=args.num_layers or sizes["layers"],
+more = {}
+if latent:
+    more = {
+        "q_lora_rank": None,
+        "kv_lora_rank": sizes["kv_rank"],
+        "rope_type": "rope",
+        "normalization": "LayerNorm",
+        "qk_layernorm": True,
+        "moe_ffn_hidden_size": sizes["expert_ffn"],
+        "moe_shared_expert_intermediate_size": sizes["shared_ffn"],
+        "moe_layer_freq": [0] + [1] * (layers - 1),
+    }
+config = (MLATransformerConfig if latent else TransformerConfig)(
+    num_layers=layers,
     hidden_size=sizes["hidden"],
     num_attention_heads=sizes["heads"],
     num_query_groups=sizes["groups"],
@@ -104,10 +128,11 @@ config = TransformerConfig(
     recompute_granularity=args.recompute_granularity,
     recompute_method=args.recompute_method,
     recompute_num_layers=args.recompute_num_layers,
-    num_moe_experts=args.num_experts,
+    num_moe_experts=experts,
     moe_token_dispatcher_type="alltoall",
-    moe_router_topk=2,
+    moe_router_topk=sizes.get("top_k", 2),
     gradient_accumulation_fusion=False,
+    **more,
 )
 
 
@@ -127,15 +152,18 @@ class FlashAttention(torch.nn.Module):
         return out.permute(2, 0, 1, 3).flatten(2)
 
 
-spec = get_gpt_layer_local_spec(args.num_experts)
-if args.cp == 1:
-    spec.submodules.self_attention.submodules.core_attention = FlashAttention
+def specification(stage):
+    """Every layer's modules, Megatron-core's own, with PyTorch's attention."""
+    whole = get_gpt_decoder_block_spec(config, use_transformer_engine=False, vp_stage=stage)
+    for layer in whole.layer_specs if args.cp == 1 else ():
+        layer.submodules.self_attention.submodules.core_attention = FlashAttention
+    return whole
 
 
 def build(stage=None):
     return GPTModel(
         config=config,
-        transformer_layer_spec=spec,
+        transformer_layer_spec=specification(stage),
         vocab_size=sizes["vocabulary"],
         max_sequence_length=args.seq_length,
         pre_process=mpu.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),

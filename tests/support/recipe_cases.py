@@ -137,6 +137,13 @@ CASES = {
     ),
     "latent": Case("DeepSeek-V3 (transformers)", "deepseek_v3", DEEPSEEK | {"n_group": 4, "topk_group": 2}),
     "delta": Case("Qwen3.5 (transformers)", "qwen3_5_text", SIZES | HEADS | DELTA),
+    "delta-experts": Case(
+        "Qwen3.5-MoE (transformers)",
+        "qwen3_5_moe_text",
+        SIZES | HEADS | DELTA | EXPERTS | {"num_experts": 32, "shared_expert_intermediate_size": 768},
+    ),
+    "mixtral": Case("Mixtral (transformers)", "mixtral", SIZES | HEADS | {"num_local_experts": 8}),
+    "biased": Case("Qwen2.5 (transformers)", "qwen2", SIZES | HEADS),
     "vision": Case(
         "Qwen3-VL (transformers), 1,024 patches a sequence",
         "qwen3_vl",

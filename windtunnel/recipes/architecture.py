@@ -62,7 +62,7 @@ class MoeFfn:
 
     ``groups``, ``groups_chosen``: a token's experts lie in some of the groups only; 0: anywhere.
     ``latent``: width that tokens are projected to before the experts; 0: the hidden size.
-    ``router_fp32``: the router works on an FP32 copy of the tokens, and its weights stay in FP32.
+    ``router_fp32``: the router works on an FP32 copy of the tokens. ``weights_fp32``: its weights stay in FP32.
     """
 
     experts: int
@@ -74,6 +74,7 @@ class MoeFfn:
     groups_chosen: int = 0
     latent: int = 0
     router_fp32: bool = False
+    weights_fp32: bool = False
 
 
 Mixer = GroupedQuery | Latent | GatedDelta

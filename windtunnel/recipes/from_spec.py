@@ -104,6 +104,7 @@ def _ffn(ffn: Dense | Moe) -> Ffn:
         gated=ffn.gated,
         latent=ffn.latent,
         router_fp32=ffn.router_fp32,
+        weights_fp32=ffn.weights_fp32,
         groups=ffn.groups,
         groups_chosen=ffn.groups_chosen,
     )

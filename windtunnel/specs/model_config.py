@@ -129,6 +129,7 @@ def _mixtral(config: Config) -> tuple[Layer, ...]:
         experts=config.size("num_local_experts"),
         top_k=config.size("num_experts_per_tok"),
         width=config.size("intermediate_size"),
+        weights_fp32=True,
     )
     return (Layer(mixer=_attention(config, bias=False, output_bias=False), ffn=moe),) * config.num_layers
 
@@ -203,6 +204,7 @@ def _deepseek(config: Config) -> tuple[Layer, ...]:
         width=width,
         shared_width=width * config.size("n_shared_experts", 0),
         router_fp32=True,
+        weights_fp32=True,
         groups=groups if groups > 1 else 0,
         groups_chosen=config.size("topk_group", 0) if groups > 1 else 0,
     )

@@ -32,6 +32,7 @@ class Moe:
         shared_gate: whether a learned gate scales the shared part.
         router_bias: whether the router's product has a bias.
         router_fp32: whether the router works on an FP32 copy of the tokens.
+        weights_fp32: whether results are weighed and summed in FP32 where model code does it (transformers).
         latent: width that tokens are projected to before the routed experts; 0: their own.
         groups, groups_chosen: a token's experts all lie in ``groups_chosen`` of so many groups (``n_group`` and
             ``topk_group`` of DeepSeek's configurations); 0: anywhere.
@@ -46,6 +47,7 @@ class Moe:
     shared_gate: bool = False
     router_bias: bool = False
     router_fp32: bool = False
+    weights_fp32: bool = False
     latent: int = 0
     groups: int = 0
     groups_chosen: int = 0

@@ -28,7 +28,7 @@ def exchange_pieces(
     )
     sort = op("aten.index.Tensor", (sent, index), (sent,))
     if layout.eager is EagerCode.TRANSFORMERS:
-        forward, backward = _summed(tokens, sent, wide if shape.router_fp32 else sent, shape.top_k)
+        forward, backward = _summed(tokens, sent, wide if shape.weights_fp32 else sent, shape.top_k)
         return (
             Piece("dispatch", (spread, *there), (*back, *gathered)),
             Piece("combine", (*back, *forward), (*backward, *there)),

@@ -140,7 +140,7 @@ def _combine(
             "windtunnel.moe_unpermute", total, result.width, [result, weights], saves=(result, weights)
         )
     if layout.eager is EagerCode.TRANSFORMERS:
-        summed_width = WIDE if ffn.router_fp32 else result.width
+        summed_width = WIDE if ffn.weights_fp32 else result.width
         back = (copies * summed_width,) if summed_width == result.width else (copies * summed_width,) * 2
         weighed = graph.call(
             "aten.mul", copies, summed_width, [result, weights], saves=(result, weights), before=back
