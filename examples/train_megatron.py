@@ -76,7 +76,9 @@ experts = args.num_experts or sizes.get("experts")
 if latent:
     from megatron.core.transformer import multi_latent_attention
 
-    multi_latent_attention.HAVE_TE = isinstance(multi_latent_attention.TELinear, type)  # a stand-in without it
+    multi_latent_attention.HAVE_TE = isinstance(
+        multi_latent_attention.TELinear, type
+    )  # a stand-in without it
 if experts:
     from megatron.core.transformer.moe import moe_utils
 
