@@ -250,6 +250,14 @@ class Layout:
         return self.fused or self.eager.fuses_norm
 
     @property
+    def by_dtensor(self) -> bool:
+        """Whether layers are split over tensor-parallel ranks by PyTorch's DTensor, not by Megatron-LM's layers.
+
+        FSDP2 wants DTensors; Megatron-FSDP, which copies nothing, wraps Megatron-LM's layers.
+        """
+        return self.sharding is Sharding.FSDP and not self.zero_copy
+
+    @property
     def trains_base(self) -> bool:
         """Whether the model's own parameters get gradients."""
         return self.adapter_rank == 0

@@ -3,7 +3,8 @@
 Forward ``y = x W^T``, input gradient ``dx = dy W``, weight gradient ``dW = dy^T x`` summed into the gradient
 buffer. With sequence parallelism a column-parallel product gathers its input over the tensor-parallel ranks
 first, and a row-parallel one scatters its sums; backward does the reverse, and gathers the input again for
-the weight gradient (Megatron-LM, arXiv 2205.05198), next to the input gradient.
+the weight gradient (Megatron-LM, arXiv 2205.05198), next to the input gradient. DTensor exchanges where modules begin
+and end instead (``tensor_parallel``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.groups import TENSOR
 from windtunnel.recipes.layout import HostLoad, Layout, Precision, Sharding
 from windtunnel.recipes.piece import Piece, collective, op, tensor, wait
+from windtunnel.recipes.tensor_parallel import at_boundaries
 
 FP4 = "float4_e2m1fn"
 FP8_FORWARD, FP8_BACKWARD = "float8_e4m3fn", "float8_e5m2"
@@ -121,9 +123,10 @@ class Products:
             weight += [op("aten.sum.dim_IntList", (y,), (b,))] if by_itself else []
         before = self.cast(rows, wide_out)
         backward = [*before, *inward]
-        if self.layout.tensor > 1 and split == "column":
+        split = split if self.layout.tensor > 1 and not at_boundaries(self.layout) else ""
+        if split == "column":
             forward, backward, weight = self._column(rows, wide_in, forward, backward, weight)
-        elif self.layout.tensor > 1 and split == "row":
+        elif split == "row":
             forward, backward = self._row(rows, wide_in, wide_out, forward, backward)
         parameters = wide_in * wide_out + (wide_out if bias else 0)
         rank = self.layout.adapter_rank if adapted else 0
@@ -180,7 +183,10 @@ class Products:
         return collective("_allgather_base_", TENSOR, part, whole, work)
 
     def _scattered(self, rows: int, width: int, products: list[OpSpec]) -> list[OpSpec]:
-        """Products whose sums leave beside them, the last share when they are done."""
+        """Products whose sums leave beside them, the last share when they are done.
+
+        PyTorch copies shares and sums all of them at the end (`fused_matmul_reduce_scatter`).
+        """
         shares = self._shares()
         last = max(1, rows // shares)
 
@@ -189,14 +195,17 @@ class Products:
             part = tensor(self.dtype, max(1, count // self.layout.tensor), width)
             return collective("_reduce_scatter_base_", TENSOR, whole, part, work)
 
+        part, whole = self._parts(rows, width)
+        added = [op("aten.sum.dim_IntList", (whole,), (part,))] if self.layout.by_dtensor else []
         if shares == 1:
-            return [*products, leave(rows)]
+            return [*products, leave(rows), *added]
         return [
             *products[:-1],
             leave(rows - last, _SCATTER_WORK),
             products[-1],
             wait(_SCATTER_WORK),
             leave(last),
+            *added,
         ]
 
     def _column(
@@ -211,6 +220,8 @@ class Products:
         again = self._gathered(rows, width, _GATHER_WORK)
         scatter = collective("_reduce_scatter_base_", TENSOR, whole, part, _SCATTER_WORK)
         overlaps = self._overlaps(1 if self.layout.fused else 2)
+        if weight and self.layout.by_dtensor:  # what was gathered is kept
+            return [again, *forward, wait(_GATHER_WORK)], self._scattered(rows, width, backward), weight
         if weight:
             both = [again, *backward, wait(_GATHER_WORK), scatter, *weight, wait(_SCATTER_WORK)]
         elif overlaps:  # frozen: nobody needs the input again

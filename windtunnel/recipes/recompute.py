@@ -8,9 +8,10 @@ from dataclasses import replace
 from windtunnel.program import kernels
 from windtunnel.program.marks import COLLECTIVE_PREFIX, ITEM, WAIT_COLLECTIVE
 from windtunnel.program.op import OpSpec
-from windtunnel.recipes.layout import EagerCode, Layout, Recompute
+from windtunnel.recipes.layout import EagerCode, HostLoad, Layout, Recompute
 from windtunnel.recipes.piece import Keep, Piece
 from windtunnel.recipes.stages import Pieces
+from windtunnel.recipes.tensor_parallel import leaves
 
 _COUNTED = frozenset({"aten.mm.default", "aten._scaled_mm.default", kernels.BLOCK_SCALED_GEMM})
 """Products of which every second is computed again; those of experts (grouped) all are."""
@@ -25,14 +26,37 @@ def recomputed(pieces: Pieces, layout: Layout) -> Iterator[Piece]:
     if is_end(pieces) or layout.recompute is Recompute.NONE:
         return
     if layout.recompute is Recompute.FULL:
-        # nobody needs the sum at the end of a layer; PyTorch stops as soon as it has all that backward asks for,
-        # which TorchTitan and Megatron-LM do not let it do
-        stops = not layout.fused and layout.eager is EagerCode.TRANSFORMERS and pieces[-2].name == "down"
-        yield from pieces[: len(pieces) - (2 if stops else 1)]
+        yield from pieces[: len(pieces) - _unneeded(pieces, layout)]
     elif layout.recompute is Recompute.SELECTIVE:
         yield from (piece for piece in pieces if piece.keep is Keep.CORE)
     else:
-        yield from _single_operations(pieces, layout.recompute is Recompute.SELECTIVE_OPS)
+        again = _single_operations(pieces, layout.recompute is Recompute.SELECTIVE_OPS)
+        unread = _before_kept_sums(layout)
+        yield from (piece for piece in again if piece.name not in unread)
+
+
+def _unneeded(pieces: Pieces, layout: Layout) -> int:
+    """Pieces at the end of a layer that full recomputation leaves out, as no gradient needs a layer's result.
+
+    Compiled backward graphs hold what gradients need, and PyTorch stops as soon as it has all that backward asks for;
+    TorchTitan and Megatron-LM do not let it stop.
+    """
+    compiled = layout.fused and layout.host is HostLoad.COMPILED
+    if not layout.fused and layout.eager is EagerCode.TORCHTITAN:
+        return 0
+    count = 1  # the sum with the residual stream
+    if compiled or (not layout.fused and layout.eager is EagerCode.TRANSFORMERS):
+        while count < len(pieces) and pieces[-1 - count].name in ("down", *leaves("ffn")):
+            count += 1
+    return count
+
+
+def _before_kept_sums(layout: Layout) -> tuple[str, ...]:
+    """What only leads to sums over tensor ranks that per-operation recomputation keeps: compiled code drops it."""
+    compiled = layout.fused and layout.host is HostLoad.COMPILED
+    if not compiled or layout.tensor == 1:
+        return ()
+    return ("attention out", *leaves("attention"), *leaves("ffn"))
 
 
 def is_end(pieces: Pieces) -> bool:

@@ -24,6 +24,7 @@ from windtunnel.recipes.layers.norm import norm_piece, residual_piece
 from windtunnel.recipes.layers.vision import vision_pieces
 from windtunnel.recipes.layout import GraphScope, Layout
 from windtunnel.recipes.piece import Piece
+from windtunnel.recipes.tensor_parallel import with_summed_weights
 from windtunnel.specs.model import Norm
 
 Pieces = tuple[Piece, ...]
@@ -71,6 +72,8 @@ def layer_pieces(shape: LayerShape, hidden: int, layout: Layout) -> Pieces:
     elif isinstance(ffn, DenseFfn):
         forward = dense(ffn, hidden, layout)
     norm = norm_piece("norm", dtype, rows, hidden, shape.norm, layout.fused_norm)
+    if layout.sequence_parallel:  # each rank's sees its own tokens
+        norm = with_summed_weights(norm, layout, hidden)
     residual = residual_piece(dtype, rows, hidden)
     halves = (
         _captured((norm, *mixed, residual) if mixed else (), _ATTENTION, layout),

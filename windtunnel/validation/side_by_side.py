@@ -32,7 +32,7 @@ _KINDS = {
 _PARTS = (
     ("vision", r"visual|vision|(?<!dis)patch|merge"),
     ("norm, residual", r"^(norm|residual|final norm)|_norm$|layernorm$|layers\.\d+$|\.norm$"),
-    ("mixer", r"attn|attention|qkv|core|rotary|^q|^k|delta|decay|convolution|gated norm|^gate$"),
+    ("mixer", r"attn|attention|qkv|core|rotary|latent join|^q|^k|delta|decay|convolution|gated norm|^gate$"),
     ("experts", r"expert|router|gate$|dispatch|combine|moe|latent (up|down)|shared"),
     ("feed-forward", r"mlp|feed_forward|ffn|^up$|^down$|activation"),
     ("ends", r"embed|head|output|loss|^$"),
@@ -98,18 +98,17 @@ def part_of(scope: str, phase: Phase) -> str:
 def totals(program: Program, events: Iterable[int] | None = None) -> Totals:
     """Of the whole program, or of some of its events."""
     found = Totals()
-    chosen = program.events.tolist() if events is None else events
-    for event in chosen:
-        if event < 0:
-            continue
+    events = [event for event in (program.events.tolist() if events is None else events) if event >= 0]
+    phases = _phases(program, events)
+    for event, phase in zip(events, phases, strict=True):
         site = program.site(event)
-        spec, work, phase = program.specs[site.spec], program.works[site.spec], Phase(site.phase)
+        spec, work = program.specs[site.spec], program.works[site.spec]
         if spec.name.startswith(COLLECTIVE_PREFIX):
             _exchange(found, program, site.spec, phase)
             continue
         if not work.kernels or work.family is Family.HOST_COPY:
             continue
-        sharding = spec.name.startswith("fsdp.")
+        sharding = spec.name.startswith(("fsdp.", "aten._foreach_copy_"))
         part = "sharding" if sharding else part_of(program.scopes[site.scope], phase)
         key = part, _KINDS.get(work.family, "pointwise")
         if work.flops:
@@ -118,6 +117,16 @@ def totals(program: Program, events: Iterable[int] | None = None) -> Totals:
             found.flops[key] = found.flops.get(key, 0.0) + whole
         found.bytes_moved[key] = found.bytes_moved.get(key, 0.0) + work.bytes_moved
     return found
+
+
+def _phases(program: Program, events: list[int]) -> list[Phase]:
+    """Phase of each event. What runs outside all modules until the last backward pass ends is the loss."""
+    phases = [Phase(program.site(event).phase) for event in events]
+    last = max((place for place, phase in enumerate(phases) if phase is Phase.BACKWARD), default=0)
+    return [
+        Phase.FORWARD if phase is Phase.OTHER and place < last else phase
+        for place, phase in enumerate(phases)
+    ]
 
 
 def last_step(program: Program) -> list[int]:

@@ -190,3 +190,10 @@ def deepseek_v3_16b_cut_selective() -> Trainer.Config:
     config = deepseek_v3_16b_cut()
     config.activation_checkpoint = SelectiveAC.Config()
     return config
+
+
+def llama3_8b_cut_full() -> Trainer.Config:
+    """Whole layers are computed again."""
+    config = llama3_8b_cut()
+    config.activation_checkpoint = FullAC.Config()
+    return config

@@ -15,6 +15,7 @@ from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import AttentionKernel, EagerCode, Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Keep, Piece, collective, op, tensor, wait
+from windtunnel.recipes.tensor_parallel import enter, leave, with_summed_weights
 
 _RING_WORK = 8
 SOFTMAX_HEADS = 4
@@ -36,16 +37,18 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     apart = not layout.fused and layout.eager.turns_halves
     parts = (wide - kv, kv // 2, kv // 2) if apart else ()
     pieces = [
+        *enter(layout, "attention", hidden),
         products.linear(
             "qkv", tokens, hidden, wide, split="column", bias=shape.bias, adapted=True, parts=parts
-        )
+        ),
     ]
     if not layout.fused and not apart:
         pieces.append(_split_qkv(products.dtype, tokens, wide - kv, kv // 2))
     if shape.query_norm is not None:
-        for which, count in (("q norm", heads), ("k norm", kv_heads)):
+        for which, count in (("q norm", heads), ("k norm", kv_heads)):  # of this rank's heads only
             rows, kind = tokens * count, shape.query_norm
-            pieces.append(norm_piece(which, products.dtype, rows, shape.head_dim, kind, layout.fused_norm))
+            norm = norm_piece(which, products.dtype, rows, shape.head_dim, kind, layout.fused_norm)
+            pieces.append(with_summed_weights(norm, layout, shape.head_dim))
     if shape.rotary:
         both, turned = (heads, kv_heads), shape.rotary_dims
         pieces.append(rotary("rotary", products.dtype, tokens, both, shape.head_dim, layout, turned))
@@ -56,7 +59,7 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     pieces.append(
         products.linear("attention out", tokens, q, hidden, split="row", bias=shape.output_bias, adapted=True)
     )
-    return tuple(pieces)
+    return (*pieces, *leave(layout, "attention", hidden))
 
 
 def _gate(dtype: str, tokens: int, width: int, fused: bool) -> Piece:

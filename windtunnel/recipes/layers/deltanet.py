@@ -11,6 +11,7 @@ from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Keep, Piece, op, tensor
+from windtunnel.recipes.tensor_parallel import enter, leave
 
 CHUNK = 64
 
@@ -28,12 +29,14 @@ def gated_delta(shape: GatedDelta, hidden: int, layout: Layout) -> tuple[Piece, 
         x = tensor(dtype, tokens, hidden)
         gates = replace(gates, backward=(*gates.backward, op("aten.add.Tensor", (x, x), (x,))))
     return (
+        *enter(layout, "attention", hidden),
         products.linear("qkvz", tokens, hidden, channels + value_width, split="column", parts=wide),
         gates,
         _convolution(dtype, layout, channels, shape.convolution),
         _core(dtype, layout, keys, values, shape),
         _gated_norm(layout, dtype, tokens * values, shape.value_dim),
         products.linear("delta out", tokens, value_width, hidden, split="row"),
+        *leave(layout, "attention", hidden),
     )
 
 

@@ -12,6 +12,15 @@ from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import Layout, LossKernel, Precision
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece, collective, op, tensor
+from windtunnel.recipes.tensor_parallel import (
+    at_boundaries,
+    cut,
+    enter,
+    gather,
+    scatter,
+    summed,
+    with_summed_weights,
+)
 from windtunnel.specs.model import Norm
 
 BothWays = tuple[list[OpSpec], list[OpSpec]]
@@ -25,7 +34,9 @@ def embedding(model: Architecture, layout: Layout) -> tuple[Piece, ...]:
     whole = tensor(dtype, tokens, model.hidden)
     forward = [op("aten.embedding", (table, ids), (whole,))]
     backward = [op("aten.embedding_dense_backward", (whole, ids), (table,))]
-    if layout.tensor > 1 and layout.sequence_parallel:
+    if at_boundaries(layout):
+        forward, backward = _masked(layout, whole, forward, backward)
+    elif layout.tensor > 1 and layout.sequence_parallel:
         part = tensor(dtype, layout.sequence_tokens, model.hidden)
         forward.append(collective("_reduce_scatter_base_", TENSOR, whole, part))
         backward.insert(0, collective("_allgather_base_", TENSOR, part, whole))
@@ -37,6 +48,17 @@ def embedding(model: Architecture, layout: Layout) -> tuple[Piece, ...]:
     return (Piece("embedding", tuple(forward), tuple(backward), parameters=parameters),)
 
 
+def _masked(layout: Layout, found: TensorSpec, forward: list[OpSpec], backward: list[OpSpec]) -> BothWays:
+    """DTensor's: words of other ranks are looked up as the first one and zeroed; compiled code does that in passing."""
+    mask = tensor(layout.precision.activation, found.shape[0], 1)
+    zero = [] if layout.fused else [op("aten.mul.Tensor", (found, mask), (found,))]
+    width = found.shape[1]
+    if not layout.sequence_parallel:
+        return [*forward, *zero, *summed(layout, *found.shape)], [*zero, *backward]
+    out = (*cut(layout, width), *scatter(layout, width))
+    return [*forward, *zero, *out], [*gather(layout, width), *zero, *backward]
+
+
 def head(model: Architecture, layout: Layout, norm: Norm) -> tuple[Piece, ...]:
     """Final norm, logits and cross entropy; the output product stays in 16 bit."""
     plain = layout if not layout.precision.is_fp8 else replace(layout, precision=Precision.BF16)
@@ -45,10 +67,11 @@ def head(model: Architecture, layout: Layout, norm: Norm) -> tuple[Piece, ...]:
     logits = products.linear("head", layout.tokens, model.hidden, rows, split="column")
     if model.tied and layout.pipeline == 1:
         logits = replace(logits, parameters=0)
+    own = layout.sequence_tokens
+    last = norm_piece("final norm", products.dtype, own, model.hidden, norm, layout.fused_norm)
     return (
-        norm_piece(
-            "final norm", products.dtype, layout.sequence_tokens, model.hidden, norm, layout.fused_norm
-        ),
+        with_summed_weights(last, layout, model.hidden) if layout.sequence_parallel else last,
+        *enter(layout, "head", model.hidden),
         logits,
         _loss(products.dtype, layout, rows),
     )
@@ -59,6 +82,8 @@ def _loss(dtype: str, layout: Layout, classes: int) -> Piece:
     logits, targets = tensor(dtype, tokens, classes), tensor("int64", tokens)
     each = tensor("float32", tokens)
     kind = _BY_KERNEL[layout.loss] if layout.fused else _pytorch
+    if not layout.fused and at_boundaries(layout):
+        return Piece("loss", *_loss_parallel(logits, each))
     forward, backward = kind(logits, targets, each)
     if layout.tensor > 1:  # maximum, sum and the target's logit over the split vocabulary
         forward += [collective("allreduce_", TENSOR, each, each)] * 3
@@ -82,6 +107,36 @@ def _pytorch(logits: TensorSpec, targets: TensorSpec, each: TensorSpec) -> BothW
         op("aten._log_softmax_backward_data", (wide, wide), (wide,)),
         op("aten._to_copy", (wide,), (logits,)),
     ]
+    return forward, backward
+
+
+def _loss_parallel(logits: TensorSpec, each: TensorSpec) -> tuple[tuple[OpSpec, ...], tuple[OpSpec, ...]]:
+    """DTensor's over a split vocabulary (`torch/distributed/tensor/parallel/loss.py`), FP32, in pieces."""
+    wide, places = tensor("float32", *logits.shape), tensor("int64", logits.shape[0])
+    reduce = collective("allreduce_", TENSOR, each, each)
+    less = op("aten.sub.Tensor", (wide, each), (wide,))
+    exponential = op("aten.exp", (wide,), (wide,))
+    forward = (
+        op("aten._to_copy", (logits,), (wide,)),
+        op("aten.amax", (wide,), (each,)),
+        reduce,
+        less,
+        exponential,
+        op("aten.sum.dim_IntList", (wide,), (each,)),
+        reduce,
+        op("aten.log", (each,), (each,)),
+        less,
+        op("aten.gather", (wide, places), (each,)),
+        reduce,
+    )
+    backward = (
+        op("aten.zeros_like", (wide,), (wide,)),
+        op("aten.index_put_", (wide, places, places, each), (wide,)),
+        exponential,
+        op("aten.add.Tensor", (wide, wide), (wide,)),
+        op("aten.mul.Tensor", (wide, each), (wide,)),
+        op("aten._to_copy", (wide,), (logits,)),
+    )
     return forward, backward
 
 

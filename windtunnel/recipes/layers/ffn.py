@@ -11,6 +11,7 @@ from windtunnel.recipes.layers.norm import activation_piece
 from windtunnel.recipes.layout import EagerCode, GraphScope, Layout
 from windtunnel.recipes.linear import BLOCK_SCALES, FP8_BACKWARD, FP8_FORWARD, Products
 from windtunnel.recipes.piece import Keep, Piece, op, tensor
+from windtunnel.recipes.tensor_parallel import enter, leave, with_summed_weights
 
 EXPERT_CALL_S = 8e-6
 """Host time of one more product in a loop of library calls: set-up and launch, as in ``cost/host.py`` (convention)."""
@@ -24,11 +25,13 @@ def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     tokens = layout.tokens
     adapted, apart = layout.adapts_all, _apart(shape, width, layout)
     return (
+        *enter(layout, "ffn", hidden),
         products.linear(
             "up", tokens, hidden, up, split="column", bias=shape.bias, parts=apart, adapted=adapted
         ),
         activation_piece(products.dtype, tokens, width, shape.gated, layout.fused),
         products.linear("down", tokens, width, hidden, split="row", bias=shape.bias, adapted=adapted),
+        *leave(layout, "ffn", hidden),
     )
 
 
@@ -90,7 +93,8 @@ def _router(layout: Layout, rows: int, hidden: int, shape: MoeFfn) -> Piece:
         forward += (total,) if shape.shared_width else ()
     weight = op("aten.mm", (logits, x), (tensor("float32", shape.experts, hidden),))
     learns = (weight,) if trains else ()
-    return Piece("router", forward, backward, learns, Keep.UNCOUNTED, parameters=hidden * shape.experts)
+    router = Piece("router", forward, backward, learns, Keep.UNCOUNTED, parameters=hidden * shape.experts)
+    return with_summed_weights(router, layout, shape.experts, hidden)
 
 
 def _grouped(

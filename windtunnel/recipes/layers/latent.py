@@ -8,26 +8,34 @@ from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece, op, tensor
+from windtunnel.recipes.tensor_parallel import at_boundaries, enter, leave, replicated, with_summed_weights
 
 
 def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
-    """The mixer of a layer. Every tensor-parallel rank does the down products whole, the up ones in part."""
+    """The mixer of a layer. Every tensor-parallel rank does the down products whole, the up ones in part.
+
+    Of its own tokens, as Megatron-LM does them, or of all (DTensor).
+    """
     products = Products(layout)
     heads = split_heads(shape.heads, layout.tensor)
-    tokens, rows = layout.tokens, layout.sequence_tokens
+    whole = at_boundaries(layout)
+    tokens, rows = layout.tokens, layout.tokens if whole else layout.sequence_tokens
     qk_dim = shape.nope_dim + shape.rope_dim
-    pieces: list[Piece] = []
+    pieces = [*enter(layout, "attention", hidden)]
     if shape.query_rank:
         pieces += [
             products.linear("q down", rows, hidden, shape.query_rank),
             norm_piece("q norm", products.dtype, rows, shape.query_rank, fused=layout.fused_norm),
+            *replicated(layout, "q", shape.query_rank),
             products.linear("q up", tokens, shape.query_rank, heads * qk_dim, split="column"),
         ]
     else:
         pieces.append(products.linear("q", tokens, hidden, heads * qk_dim, split="column"))
+    down = products.linear("kv down", rows, hidden, shape.kv_rank + shape.rope_dim, cast_input=False)
     pieces += [
-        products.linear("kv down", rows, hidden, shape.kv_rank + shape.rope_dim, cast_input=False),
+        with_summed_weights(down, layout, shape.kv_rank + shape.rope_dim, hidden) if whole else down,
         norm_piece("kv norm", products.dtype, rows, shape.kv_rank, fused=layout.fused_norm),
+        *replicated(layout, "kv", shape.kv_rank),
         products.linear(
             "kv up", tokens, shape.kv_rank, heads * (shape.nope_dim + shape.value_dim), split="column"
         ),
@@ -36,6 +44,7 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
         core(layout, heads, heads, qk_dim, shape.value_dim),
         *laid_out(layout, heads * shape.value_dim),
         products.linear("attention out", tokens, heads * shape.value_dim, hidden, split="row"),
+        *leave(layout, "attention", hidden),
     ]
     return tuple(pieces)
 
@@ -59,6 +68,8 @@ def _join(layout: Layout, shape: Latent, heads: int, hidden: int) -> Piece:
     ]
     if layout.eager.turns_halves:  # heads lie outside the length there
         backward += [op("aten.clone", (x,), (x,)) for x in (expanded, whole)]
-    x = tensor(dtype, layout.sequence_tokens, hidden)
+    if at_boundaries(layout):  # the latent's gradient becomes one of several that are summed
+        backward.append(op("aten.div.Tensor", (latent,), (latent,)))
+    x = tensor(dtype, tokens if at_boundaries(layout) else layout.sequence_tokens, hidden)
     backward.append(op("aten.add.Tensor", (x, x), (x,)))  # two products have the same input
     return Piece("latent join", forward, tuple(backward))

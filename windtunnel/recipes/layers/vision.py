@@ -11,6 +11,7 @@ from windtunnel.recipes.layers.norm import activation_piece, norm_piece
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece
+from windtunnel.recipes.tensor_parallel import enter, leave
 from windtunnel.specs.model import Norm
 
 LayerPieces = Callable[[LayerShape, int, Layout], tuple[Piece, ...]]
@@ -52,7 +53,9 @@ def _merger(tower: VisionTower, layout: Layout, normalised: int, norm: Norm) -> 
     rows = max(1, layout.tokens // tower.merge)
     return (
         norm_piece("merge norm", products.dtype, elements // normalised, normalised, norm, layout.fused_norm),
+        *enter(layout, "merge", tower.hidden),
         products.linear("merge up", rows, merged, merged, split="column", bias=True),
         activation_piece(products.dtype, rows, merged // layout.tensor, gated=False, fused=layout.fused),
         products.linear("merge down", rows, merged, tower.output, split="row", bias=True),
+        *leave(layout, "merge", tower.output // tower.merge),
     )
