@@ -107,7 +107,9 @@ def test_latent_decode_is_not_borrowed_from_matrix_units_of_another_kind() -> No
         assert found is not None
         return found.fit.value("issue")
 
+    grouped = fit("b200", "trtllm@trtllm", issue=4.0, **beside)
     assert issue("b200", [usual, hopper, ampere]) == 1.0
+    assert issue("b200", [usual, hopper, grouped]) == 1.0  # nor from grouped queries on the card itself
     assert issue("h200", [usual, hopper, ampere]) == 2.0
     assert issue("l40s", [usual, hopper, ampere]) == 3.0  # Ada runs Ampere's programs
 
