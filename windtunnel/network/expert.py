@@ -11,6 +11,9 @@ it needs more where experts outnumber multiprocessors; where experts are fewer, 
 tokens (``internode_ll.cu``: ``num_warp_groups``, ``num_sms``). What starts and waits is network latency, a factor by
 generation of cards. One-sided mode (TensorRT-LLM, NVLink domains): one write for each rank that a token
 needs. Balanced routing; imbalance is a factor on the most loaded rank, given by callers.
+
+DeepEP's first releases (its own tables of the time): between nodes a token's copy for its own node took as long as one
+for another, until 21 April 2025; low-latency messages inside a node went through the network card, too, until 5 June.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ class ExpertTraffic:
         one_sided: TensorRT-LLM's exchange: written once to each rank of a scale-up domain, the own one included.
         tma: copy units move the data, so that the links limit and not the multiprocessors (HybridEP).
         imbalance: load of the busiest rank over the mean, at least 1.
+        as_of: date (ISO, day or month) of the DeepEP that runs; empty: today's.
     """
 
     tokens: float
@@ -51,8 +55,16 @@ class ExpertTraffic:
     sms: int = 0
     tma: bool = False
     imbalance: float = 1.0
+    as_of: str = ""
+
+    @property
+    def first_release(self) -> bool:
+        """Whether this runs before the change that made its mode what it is today."""
+        change = LOW_LATENCY_CHANGED if self.low_latency else NORMAL_CHANGED
+        return bool(self.as_of) and self.as_of < change
 
 
+NORMAL_CHANGED, LOW_LATENCY_CHANGED = "2025-04-21", "2025-06-05"
 ASSUMED_EXPERTS = 256
 """Of a layer that does not say: DeepSeek-V3's."""
 
@@ -115,10 +127,12 @@ def expert_s(
     nodes_hit = distinct(within_groups(shape.nodes, *groups), traffic.top_k)
     if traffic.node_limit:
         nodes_hit = min(nodes_hit, traffic.node_limit)
-    over_nic = load * nodes_hit * (shape.nodes - 1) / shape.nodes
+    early = traffic.first_release
+    efficiency = parameters.early.nic_efficiency if early else parameters.nic_efficiency
+    over_nic = load * nodes_hit * (1.0 if early and shape.nodes > 1 else (shape.nodes - 1) / shape.nodes)
     copies = distinct(within_groups(shape.ranks, *groups), traffic.top_k) * (shape.ranks - 1) / shape.ranks
     over_links_s = load * copies / (link_bytes_per_s * parameters.link_efficiency)
-    over_nic_s = over_nic / (nic_bytes_per_s * parameters.nic_efficiency) if over_nic else 0.0
+    over_nic_s = over_nic / (nic_bytes_per_s * efficiency) if over_nic else 0.0
     inside_s = over_links_s
     kernel = parameters.combine if kind is Collective.COMBINE else parameters.dispatch
     # how much of it is network latency is not known from cards of one generation: between none and all
@@ -167,10 +181,13 @@ def _low_latency_s(
     messages = load * traffic.top_k
     inside = messages * (shape.per_node - 1) / shape.ranks
     away = messages * (shape.ranks - shape.per_node) / shape.ranks
+    nic_efficiency = fast.nic_efficiency
+    if traffic.first_release:
+        inside, away, nic_efficiency = 0.0, messages, parameters.early.low_latency_nic_efficiency
     combines = kind is Collective.COMBINE
     share = fast.combine_efficiency if combines else fast.dispatch_efficiency
     over_links_s = inside / (card.link_bytes_per_s * share)
-    over_nic_s = away / (card.nic_bytes_per_s * fast.nic_efficiency)
+    over_nic_s = away / (card.nic_bytes_per_s * nic_efficiency)
     packed_s = 0.0
     if card.occupies_sms:
         # dispatch casts every token once; combine sends what each expert made of it

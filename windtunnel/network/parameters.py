@@ -169,6 +169,14 @@ class LowLatency:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyExchange:
+    """DeepEP's first releases: share of the network card that each mode reached, the own node's copies included."""
+
+    nic_efficiency: float
+    low_latency_nic_efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertParameters:
     """DeepEP dispatch and combine, and TensorRT-LLM's one-sided exchange over NVLink.
 
@@ -176,6 +184,7 @@ class ExpertParameters:
         launch_s: of both normal kernels. chunk_copies: of one multiprocessor, sent before their receiver starts.
         fitted: major compute capabilities of the cards that were timed.
         walk_bytes_per_s: at which one warp of combine walks a token, waiting for the remote reads of each step.
+        early: of the first releases.
     """
 
     dispatch: ExpertKernel
@@ -186,6 +195,7 @@ class ExpertParameters:
     link_efficiency: float
     nic_efficiency: float
     low_latency: LowLatency
+    early: EarlyExchange
     one_sided_dispatch_s: float
     one_sided_combine_s: float
     one_sided_start_s: float
@@ -304,6 +314,7 @@ def expert_parameters() -> ExpertParameters:
     return ExpertParameters(
         **{name: value for name, value in table.items() if isinstance(value, float)},
         low_latency=LowLatency(**table["low_latency"]),
+        early=EarlyExchange(**table["early"]),
         default_sms=table["default_sms"],
         dispatch=ExpertKernel(**table["dispatch"]),
         combine=ExpertKernel(**table["combine"]),

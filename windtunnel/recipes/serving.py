@@ -51,6 +51,7 @@ class ServingLayout:
         imbalance: load of the busiest expert rank over the mean, by what experts are popular.
         redundant: expert slots beyond one for each expert. drawn: tokens choose by chance, so that the busiest
             rank of a step carries more than its mean; otherwise routing is forced to be even.
+        deepep: date of the exchange library's release (``ExpertTraffic.as_of``); empty: today's.
     """
 
     tensor: int = 1
@@ -62,6 +63,7 @@ class ServingLayout:
     imbalance: float = 1.0
     redundant: int = 0
     drawn: bool = True
+    deepep: str = ""
 
     def __post_init__(self) -> None:
         if min(self.tensor, self.data, self.expert) < 1 or self.cards % self.expert:
@@ -322,6 +324,7 @@ class _Step:
             imbalance=self.imbalance(ffn),
             experts=ffn.experts,
             low_latency=self.decodes,
+            **({"as_of": self.layout.deepep} if self.layout.deepep else {}),
         )
 
     def _grouped(self, rows: int, wide_in: int, wide_out: int, experts: int, top_k: int) -> list[OpSpec]:

@@ -49,7 +49,10 @@ class DeploymentOptions:
 
     Attributes:
         tensor_parallel_size: 0: chosen. stack: whose rules and kernels.
+        gpu_memory_utilization: TensorRT-LLM's share of what weights and activations leave free, too
+            (``free_gpu_memory_fraction``).
         expert_imbalance: a factor on the busiest rank's load. expert_load: see ``expert_load.busiest_over_mean``.
+        deepep: date of its release, empty: today's.
         num_redundant_experts: spare slots, as vLLM's and SGLang's balancers take them.
         offload: cache beyond the card. async_scheduling: SGLang's overlap scheduling, too
             (TensorRT-LLM's executor, whose admission this is, decides after each step).
@@ -71,6 +74,7 @@ class DeploymentOptions:
     expert_imbalance: float = 1.0
     expert_load: str = BALANCED
     num_redundant_experts: int = 0
+    deepep: str = ""
     stack: Stack = Stack.VLLM
     schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
     async_scheduling: bool = True
@@ -206,6 +210,7 @@ def _memory(model: ModelSpec, layout: ServingLayout, cluster: Cluster, o: Deploy
         model, layout, cluster.chip, utilization=o.gpu_memory_utilization,
         batched_tokens=o.max_num_batched_tokens, sequences=o.max_num_seqs,
         block_tokens=o.block_size or (LATENT_BLOCK if latent else BLOCK[o.stack]),
+        of_free=o.stack is Stack.TRTLLM,
     )  # fmt: skip
 
 
@@ -217,6 +222,7 @@ def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> S
         imbalance=options.expert_imbalance,
         redundant=options.num_redundant_experts,
         drawn=options.expert_load != FORCED,
+        deepep=options.deepep,
     )
     asked = options.tensor_parallel_size or options.data_parallel_size > 1 or options.enable_expert_parallel
     if not asked:

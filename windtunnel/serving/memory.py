@@ -59,14 +59,21 @@ class CardMemory:
 
 def card_memory(
     model: ModelSpec, layout: ServingLayout, chip: Chip, *, utilization: float, batched_tokens: int,
-    sequences: int, block_tokens: int,
+    sequences: int, block_tokens: int, of_free: bool = False,
 ) -> CardMemory:  # fmt: skip
-    """Memory of one card. ``blocks`` is 0 where weights and activations leave nothing."""
-    whole = chip.memory_bytes.value
-    usable = int(min(whole * utilization, usable_bytes(chip)))
+    """Memory of one card. ``blocks`` is 0 where weights and activations leave nothing.
+
+    Args:
+        utilization: share of the card that the engine takes; with ``of_free``, as TensorRT-LLM counts, the cache's
+            share of what weights and activations leave free.
+    """
+    whole = chip.memory_bytes.value * (1.0 if of_free else utilization)
+    usable = int(min(whole, usable_bytes(chip)))
     weights = weight_bytes(model, layout)
     activations = activation_bytes(model, layout, batched_tokens, sequences)
     cache = usable - weights - activations
+    if of_free and cache > 0:
+        cache = int(cache * utilization)
     element = CACHE_BYTES[layout.cache]
     token_bytes = sum(_token_elements(layer, layout.tensor) for layer in model.layers) * element
     states = [_state_bytes(layer, layout.tensor) for layer in model.layers]

@@ -12,8 +12,8 @@ Logs state model, system and scenario; the rules give the rest (mlcommons, read 
 
 Lengths scatter about those means; how is not published (a gamma distribution of shape 2, cut at the longest, is
 assumed). What a log leaves unsaid takes a named default: the narrowest matrix precision that card and TensorRT-LLM both
-have, and the smallest tensor-parallel group that leaves room for the cache. Replicas do not talk to each other, so one
-stands for all cards.
+have, and the group of cards that gives most output a card within the limits, since submitters tune. Replicas do not
+talk to each other, so one stands for all cards.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from windtunnel.errors import AnswerIsNo
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving import metrics
 from windtunnel.serving.arrivals import Lengths, drawn
@@ -47,6 +48,8 @@ REQUESTS_MIN, REQUESTS_MAX = 200, 6_000
 SHAPE = 2.0
 """Of the gamma distribution of lengths (assumed)."""
 SEQUENCES_MAX, STEP_TOKENS = 2048, 8192
+GROUPS = (1, 2, 4, 8)
+"""Cards a replica that are tried where a log does not say."""
 SCENARIOS = ("offline", "server", "interactive")
 
 
@@ -154,8 +157,8 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
     longest = found.prompt + found.output + 1
     cards = run.tensor
     if not cards:
-        cards = _fewest(model.name, chip_name, precision)
-        assumed.append(f"tensor parallel over {cards} cards, the fewest that leave room for the cache")
+        cards = _tuned(run)
+        assumed.append(f"{cards} cards a replica, which give most output a card")
     latent = found.model.startswith("deepseek")
     cache = "bfloat16" if latent else "float8_e4m3fn"
     if latent and cards > 1:
@@ -188,18 +191,49 @@ def _precision(stated: str, chip_name: str) -> tuple[Precision, list[str]]:
     return (Precision.NVFP4 if narrow else Precision.FP8), [words]
 
 
-def _fewest(model: str, chip_name: str, precision: Precision) -> int:
-    """Cards of the smallest group that holds the model with a cache worth having, by the engine's own rule."""
-    options = DeploymentOptions(precision=precision, kv_cache_dtype="float8_e4m3fn", stack=Stack.TRTLLM)
-    return deploy(shipped_model(model), cluster_of(chip_name, 8), options).layout.cards
+def _tuned(run: MlperfRun) -> int:
+    """Cards a replica that give most output a card, of those inside a node that hold the model.
+
+    Steady states decide offline; under limits the best two are served, since queues decide there.
+    """
+    rates: dict[int, float] = {}
+    for cards in GROUPS:
+        try:
+            found = replace(run, tensor=cards).deployment
+        except AnswerIsNo:
+            continue
+        rates[cards] = _steady_rate(found, run.benchmark, run.limits)
+    best = sorted(rates, key=lambda cards: -rates[cards])[:2]
+    if run.limits is not None and len(best) > 1:
+        rates = {cards: tokens_per_s_per_card(replace(run, tensor=cards)) for cards in best}
+    return max(rates, key=lambda cards: rates[cards], default=GROUPS[-1])
+
+
+def _steady_rate(found: Deployment, of: Benchmark, limits: tuple[float, float] | None) -> float:
+    """Output tokens a second and card of the largest batch whose steps keep to the limit; each step also computes the
+    prompts that take the place of what ends in it.
+    """
+
+    def seconds(batch: int) -> float:
+        fresh = max(1, round(batch * of.prompt / of.output))
+        return found.step.mixed_s(batch, batch * (of.prompt + of.output // 2), [(fresh, 0)])
+
+    batch = _held(found, of)
+    while limits is not None and batch > 1 and seconds(batch) > limits[1]:
+        batch = int(batch * 0.8)
+    return batch * found.layout.data / seconds(batch) / found.layout.cards
+
+
+def _held(found: Deployment, of: Benchmark) -> int:
+    """Sequences of their mean length that a rank holds."""
+    return max(1, min(found.options.max_num_seqs, int(found.cache_tokens / (of.prompt + of.output / 2))))
 
 
 @lru_cache(maxsize=256)
 def tokens_per_s_per_card(run: MlperfRun) -> float:
     """Output tokens a second and card: all requests at once, or the highest rate that keeps to the limits."""
     found, of, limits = run.deployment, run.benchmark, run.limits
-    held = max(1, min(found.options.max_num_seqs, int(found.cache_tokens / (of.prompt + of.output / 2))))
-    held = max(1, held // run.pipeline) * found.layout.data
+    held = max(1, _held(found, of) // run.pipeline) * found.layout.data
     cards = found.layout.cards * found.replicas
     stay_s = of.output * found.step.decode_s(max(1, held // found.layout.data), held * of.prompt)
     count = max(REQUESTS_MIN, int(held * min(ROUNDS, 1 + TRAFFIC_S / stay_s)))

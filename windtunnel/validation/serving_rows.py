@@ -2,13 +2,14 @@
 
 Kept: rows whose model, card, precision, layout and lengths are stated. Refused, with the reason: 4-bit weights with
 16-bit products (no priced kernel path), pipelines but MLPerf's, production averages of unknown mixes, drafts of unknown
-acceptance. A row's limits that the source does not state are the engine's defaults (2,048 sequences, 8,192 tokens a
-step, 95 % of memory), the same for all rows. The baseline is dumb on purpose: half of the roofline at the largest batch
-that fits.
+acceptance. Limits that the source does not state are those that ``trtllm-bench`` chooses for its maximum loads
+(``trtllm_bench.py``), else 2,048 sequences and 8,192 tokens a step; 95 % of memory. The baseline is dumb on purpose:
+half of the roofline at the largest batch that fits.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,10 @@ from windtunnel.validation.aliases import chip_name
 from windtunnel.validation.mlperf_rows import SCENARIOS, mlperf_run, tokens_per_s_per_card
 from windtunnel.validation.model_names import catalogue_name
 from windtunnel.validation.tables import Table, read_table
+from windtunnel.validation.trtllm_bench import benchmarked, without_windows
 
+SEQUENCES_MAX, STEP_TOKENS = 2048, 8192
+MONTHS = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
 ROUNDS = 3
 """Offline loads are cut to this many batches: throughput has settled by then."""
 
@@ -272,12 +276,20 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
     options = DeploymentOptions(
         tensor_parallel_size=tensor, data_parallel_size=wide, precision=precision,
         kv_cache_dtype="float8_e4m3fn" if small_cache else "bfloat16", gpu_memory_utilization=0.95,
-        max_num_seqs=2048, max_num_batched_tokens=8192, enable_prefix_caching=False, enable_dbo=overlapped,
+        max_num_seqs=SEQUENCES_MAX, max_num_batched_tokens=STEP_TOKENS, enable_prefix_caching=False,
+        enable_dbo=overlapped,
         stack=stack,
+        deepep=_month(record["framework"]),
         expert_load=FORCED if "balanced routing" in record["notes"] + record["framework"] else BALANCED,
     )  # fmt: skip
-    cards = int(_number(record, "num_gpus") or tensor * wide)
-    return deploy(shipped_model(model), cluster_of(chip, cards), options, int(_number(record, prompt)) + 1)
+    cluster = cluster_of(chip, int(_number(record, "num_gpus") or tensor * wide))
+    shipped, longest = shipped_model(model), int(_number(record, prompt)) + 1
+    if stack is Stack.TRTLLM and "C++" in record["framework"]:
+        shipped = without_windows(shipped)
+    if stack is Stack.TRTLLM and "maximum load" in record["phase"]:
+        lengths = (int(_number(record, f"{name}_tokens")) for name in ("input", "output"))
+        options = benchmarked(shipped, cluster.chip, options, *lengths)
+    return deploy(shipped, cluster, options, longest)
 
 
 def _in_blocks(model: str, stack: Stack) -> bool:
@@ -293,6 +305,14 @@ def _stack(framework: str) -> Stack:
     if "trt" in words or "tensorrt" in words or "nim" in words:
         return Stack.TRTLLM
     return Stack.SGLANG if "sglang" in words else Stack.VLLM
+
+
+def _month(framework: str) -> str:
+    """ISO month that a stack is said to be of; empty where it is not."""
+    found = re.search(r"\(([A-Z][a-z]{2}) (20\d\d)\)", framework)
+    if found is None or found[1] not in MONTHS:
+        return ""
+    return f"{found[2]}-{MONTHS.index(found[1]) + 1:02}"
 
 
 def _batch(found: Deployment, prompt: int, output: int) -> int:

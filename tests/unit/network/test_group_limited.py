@@ -38,3 +38,28 @@ def test_group_limited_routing_sends_to_fewer_nodes() -> None:
         for traffic in (anywhere, grouped)
     )
     assert 0.6 * free < limited < 0.8 * free  # 3.6 of 8 nodes, not 5.3
+
+
+@pytest.mark.parametrize("kind", [Collective.DISPATCH, Collective.COMBINE])
+def test_deepeps_first_releases_took_the_network_card_for_copies_that_stay_in_a_node(
+    kind: Collective,
+) -> None:
+    def seconds(cards: int, traffic: ExpertTraffic) -> float:
+        network = NetworkModel(cluster_of("h800", cards))
+        return network.collective_time(kind, 0, tuple(range(cards)), traffic=traffic).seconds
+
+    prompts = ExpertTraffic(tokens=4096, token_bytes=7168, top_k=8, node_limit=4)
+    output = replace(prompts, tokens=128, low_latency=True)
+    for traffic, cards, change in ((prompts, 32, "2025-04-21"), (output, 16, "2025-06-05")):
+        today = seconds(cards, traffic)
+        first = seconds(cards, replace(traffic, as_of="2025-02"))
+        assert 1.15 * today < first < 2.5 * today
+        assert seconds(cards, replace(traffic, as_of=change)) == today
+    # DeepEP's own table of March 2025: 44 GB/s of four copies, and 186 microseconds to 64 ranks
+    if kind is Collective.DISPATCH:
+        assert seconds(32, replace(prompts, as_of="2025-03")) == pytest.approx(
+            4096 * 7168 * 4 / 44e9, rel=0.1
+        )
+        assert seconds(64, replace(output, as_of="2025-03")) == pytest.approx(186e-6, rel=0.1)
+    inside = replace(prompts, node_limit=0)
+    assert seconds(8, replace(inside, as_of="2025-02")) == seconds(8, inside)  # one node: as today

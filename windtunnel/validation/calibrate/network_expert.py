@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from windtunnel.network.engine import by_generation
 from windtunnel.network.expert import ExpertCard, expert_s
 from windtunnel.network.parameters import (
+    EarlyExchange,
     ExpertKernel,
     ExpertParameters,
     Interval,
@@ -17,7 +19,11 @@ from windtunnel.network.parameters import (
     switch_parameters,
 )
 from windtunnel.specs.catalogue import chip
-from windtunnel.validation.calibrate.network_expert_points import deepep_points, one_sided_points
+from windtunnel.validation.calibrate.network_expert_points import (
+    deepep_points,
+    early_points,
+    one_sided_points,
+)
 from windtunnel.validation.calibrate.network_fit import NO_INTERVAL, Vector, fit, quantiles, weights_of
 from windtunnel.validation.calibrate.network_points import Point
 
@@ -26,6 +32,7 @@ TIMED = (9,)
 _KERNEL = [20e9, 1.01, 0.05e-6]
 _NORMAL = [*_KERNEL, *_KERNEL, 30e-6, 10, 1e9, 0.75, 0.9]
 _LOW_LATENCY = [9e-6, 2e-6, 0.5, 0.5, 0.85, 1e-6, 5e9, 20e9]
+_EARLY = [0.8, 0.8]
 _ONE_SIDED = [20e-6, 30e-6, 15e-6, 0.5]
 
 
@@ -40,6 +47,7 @@ def _parameters(normal: Vector, low_latency: Vector, one_sided: Vector) -> Exper
         link_efficiency=v[9],
         nic_efficiency=v[10],
         low_latency=LowLatency(*(float(value) for value in low_latency)),
+        early=EarlyExchange(*_EARLY),
         one_sided_dispatch_s=w[0],
         one_sided_combine_s=w[1],
         one_sided_start_s=w[2],
@@ -81,4 +89,16 @@ def fit_expert(folder: Path) -> tuple[ExpertParameters, tuple[Interval, ...]]:
 
         found[place] = fit(found[place].tolist(), predict, measured, weights)
     fitted = _parameters(*found)
+    fitted = replace(fitted, early=_fit_early(folder, fitted))
     return fitted, tuple(quantiles(_times(chosen, fitted), chosen) for chosen in kinds)
+
+
+def _fit_early(folder: Path, fitted: ExpertParameters) -> EarlyExchange:
+    """What the first releases reached of the network card; all else as today."""
+    points = early_points(folder)
+    measured = np.array([point.seconds for point in points])
+
+    def predict(v: Vector) -> Vector:
+        return _times(points, replace(fitted, early=EarlyExchange(float(v[0]), float(v[1]))))
+
+    return EarlyExchange(*(float(value) for value in fit(_EARLY, predict, measured, np.ones(len(points)))))

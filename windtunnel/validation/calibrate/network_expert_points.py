@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from windtunnel.network.collective import Collective
 from windtunnel.network.expert import ExpertTraffic
 from windtunnel.network.topology import GroupShape
 from windtunnel.validation.calibrate.network_points import Point, rows, system_chip
+
+NEWEST = {"normal": "1a0c8f6", "low_latency": "de8cfca"}
 
 
 def deepep_points(folder: Path) -> list[Point]:
@@ -54,12 +57,18 @@ def one_sided_points(folder: Path) -> list[Point]:
     return points
 
 
-def _published_deepep(folder: Path) -> list[Point]:
-    newest = {"normal": "1a0c8f6", "low_latency": "de8cfca"}
+def early_points(folder: Path) -> list[Point]:
+    """DeepEP's first releases over InfiniBand, once each."""
+    return _published_deepep(folder, dict.fromkeys(("normal", "low_latency"), "e130cc6"), "2025-03-27", 1)
+
+
+def _published_deepep(
+    folder: Path, commits: Mapping[str, str] = NEWEST, as_of: str = "", times: int = 20
+) -> list[Point]:
     points = []
     for row in rows(folder / "collective_deepep.csv"):
         mode, n = row["kernel_mode"], int(row["ep_size"])
-        if row["source_commit"] != newest.get(mode) or n < 16:
+        if row["source_commit"] != commits.get(mode) or n < 16:
             continue
         nodes = n // 8
         width = 1.0 if row["op"] == "dispatch" else 2.0
@@ -75,8 +84,9 @@ def _published_deepep(folder: Path) -> list[Point]:
             top_k=top_k,
             node_limit=4,
             low_latency=low_latency,
+            as_of=as_of,
         )
         shape = GroupShape(n, nodes, 8)
         size = tokens * hidden * width
-        points += [Point("h800", Collective(row["op"]), size, shape, seconds, traffic=traffic)] * 20
+        points += [Point("h800", Collective(row["op"]), size, shape, seconds, traffic=traffic)] * times
     return points

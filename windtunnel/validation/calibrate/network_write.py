@@ -157,6 +157,8 @@ def _expert_text(p: ExpertParameters, intervals: tuple[Interval, ...]) -> str:
         f"default_sms = {p.default_sms}\nfitted = [{generations}]\n\n"
         + "[low_latency]\n"
         + "".join(f"{name} = {value:.4g}\n" for name, value in asdict(p.low_latency).items())
+        + "\n# DeepEP's README until April 2025 (e130cc6)\n[early]\n"
+        + "".join(f"{name} = {value:.4g}\n" for name, value in asdict(p.early).items())
         + "\n"
         + _kernel("dispatch", p.dispatch)
         + _kernel("combine", p.combine)
