@@ -73,6 +73,32 @@ def offload_cases() -> list[Case]:
     return found
 
 
+DRAFTED = (
+    # name, like, drafts a step, chance that one is accepted
+    ("drafts, roomy", "roomy", 1, 0.8),
+    ("drafts, no reuse", "no reuse", 2, 0.7),
+    ("drafts, tight", "tight", 2, 0.7),
+    ("drafts, few places", "few places", 3, 0.6),
+    ("drafts, small blocks", "small blocks", 3, 0.9),
+    ("drafts, large blocks", "large blocks", 1, 0.85),
+    ("drafts, tiny budget", "tiny budget", 2, 0.5),
+    ("drafts, burst", "burst", 1, 0.8),
+    ("drafts, preempting", "preempting", 2, 0.6),
+    ("drafts, latent", "latent", 1, 0.9),
+)
+
+
+def draft_cases() -> list[Case]:
+    """Traffic with drafted tokens, whose acceptance is drawn, decided after each step and ahead of it."""
+    found = []
+    for seed, (name, like, drafts, chance) in enumerate(DRAFTED):
+        case = _case(60 + seed, *next(setting for setting in SETTINGS if setting[0] == like))
+        options = {**case["options"], "num_speculative_tokens": drafts, "acceptance": chance}
+        found.append({**case, "name": name, "options": options})
+        found.append({**case, "name": f"{name}, ahead", "options": {**options, "async_scheduling": True}})
+    return found
+
+
 def _case(
     seed: int, name: str, block: int, blocks: int, places: int, budget: int, reuse: bool, count: int,
     prompts: int, outputs: int, rate: float,

@@ -14,7 +14,7 @@ import os
 import struct
 import sys
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 
 os.environ.update(
@@ -24,11 +24,21 @@ os.environ.update(
 import torch
 
 from windtunnel.endpoint.vllm import stand_ins
+from windtunnel.serving.acceptance import accepted
 
 stand_ins.install()  # importing vLLM must work without a card
 from vllm import SamplingParams
-from vllm.config import CacheConfig, KVTransferConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.config import (
+    CacheConfig,
+    KVTransferConfig,
+    ModelConfig,
+    ParallelConfig,
+    SchedulerConfig,
+    SpeculativeConfig,
+    VllmConfig,
+)
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import (
     FullAttentionSpec,
@@ -37,7 +47,7 @@ from vllm.v1.kv_cache_interface import (
     MambaSpec,
     MLAAttentionSpec,
 )
-from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
@@ -51,9 +61,20 @@ LLAMA = {
 }  # fmt: skip
 
 
+DEEPSEEK = {
+    **LLAMA, "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "num_nextn_predict_layers": 1,
+    "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+    "kv_lora_rank": 64, "q_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32,
+    "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "moe_layer_freq": 1, "norm_topk_prob": True,
+    "scoring_func": "sigmoid", "topk_method": "noaux_tc", "routed_scaling_factor": 2.5,
+}  # fmt: skip
+"""The smallest model with a drafting layer that vLLM knows: MTP is refused without one."""
+
+
 def scheduler(options: dict[str, int | bool]) -> Scheduler:
     folder = Path(tempfile.mkdtemp())
-    (folder / "config.json").write_text(json.dumps(LLAMA))
+    drafts = options.get("num_speculative_tokens", 0)
+    (folder / "config.json").write_text(json.dumps(DEEPSEEK if drafts else LLAMA))
     model = ModelConfig(model=str(folder), skip_tokenizer_init=True, dtype="bfloat16", max_model_len=131072)
     ahead = bool(options.get("async_scheduling"))
     block = options["block_size"]
@@ -71,6 +92,14 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
         model_config=model,
         cache_config=cache,
         kv_transfer_config=offloading(options, block) if options.get("host_blocks") else None,
+        speculative_config=SpeculativeConfig(
+            method="mtp",
+            num_speculative_tokens=drafts,
+            target_model_config=model,
+            target_parallel_config=ParallelConfig(),
+        )
+        if drafts
+        else None,
         scheduler_config=SchedulerConfig(
             max_num_seqs=options["max_num_seqs"],
             max_num_batched_tokens=options["max_num_batched_tokens"],
@@ -115,7 +144,8 @@ def offloading(options: dict, block: int) -> KVTransferConfig:
     )
 
 
-def build(number: int, row: list, key_tokens: int, block: int) -> Request:
+def build(number: int, row: list, key_tokens: int, block: int, lookahead: int) -> Request:
+    """A request; ``lookahead``: tokens after a block that its hash covers."""
     arrival, prompt, output, keys = row
     request = Request(
         request_id=str(number),
@@ -127,10 +157,11 @@ def build(number: int, row: list, key_tokens: int, block: int) -> Request:
     )
 
     def hashes(asked: Request | None = None) -> list[bytes]:
-        have, full, out = len(request.block_hashes), request.num_tokens // block, []
+        have, full, out = len(request.block_hashes), (request.num_tokens - lookahead) // block, []
         for index in range(have, full):
-            if keys and (index + 1) * block <= prompt:
-                first = keys[((index + 1) * block - 1) // key_tokens]
+            last = (index + 1) * block - 1 + lookahead
+            if keys and last < prompt:
+                first = keys[last // key_tokens]
                 out.append(struct.pack(">QQ", first, index).ljust(32, b"\0"))
             else:
                 out.append(f"{number}:{index}".encode().ljust(32, b"\0"))
@@ -141,6 +172,16 @@ def build(number: int, row: list, key_tokens: int, block: int) -> Request:
     return request
 
 
+def kept(made: SchedulerOutput, name: str, checks: Counter, options: dict) -> int:
+    """How many drafts of a request this step accepts; what stands in for drafts of a newcomer is rejected."""
+    drafts = made.scheduled_spec_decode_tokens.get(name, ())
+    came = {new.req_id for new in made.scheduled_new_reqs} | made.scheduled_cached_reqs.resumed_req_ids
+    if not drafts or name in came:
+        return 0
+    checks[name] += 1
+    return accepted(int(name), checks[name] - 1, len(drafts), options["acceptance"])
+
+
 def replay(case: dict) -> dict:
     """Steps and times; batches queue as in ``EngineCore.step`` and ``step_with_batch_queue``."""
     options, rows = case["options"], case["requests"]
@@ -149,10 +190,19 @@ def replay(case: dict) -> dict:
     now, free_at, place, steps = 0.0, 0.0, 0, []
     worker = VirtualWorker(engine, options["host_block_s"]) if options.get("host_blocks") else None
     first, finished = {}, {}
+    checks: Counter = Counter()
     queue: deque = deque()
     while place < len(rows) or engine.has_requests() or queue:
         while place < len(rows) and rows[place][0] <= now:
-            engine.add_request(build(place, rows[place], case["key_tokens"], options["block_size"]))
+            engine.add_request(
+                build(
+                    place,
+                    rows[place],
+                    case["key_tokens"],
+                    options["block_size"],
+                    engine.num_hash_lookahead_tokens,
+                )
+            )
             place += 1
         if not (engine.has_requests() if worker else engine.get_num_unfinished_requests()) and not queue:
             engine.finished_req_ids = set()
@@ -172,7 +222,12 @@ def replay(case: dict) -> dict:
             if tokens:
                 free_at = end
                 steps.append(sorted((int(name), count) for name, count in tokens.items()))
-            sampled = [[] if engine.requests[name].is_prefill_chunk else [11] for name in tokens]
+            sampled = [
+                []
+                if engine.requests[name].is_prefill_chunk
+                else [11] * (1 + kept(made, name, checks, options))
+                for name in tokens
+            ]
             queue.append((made, sampled, end if tokens else now, told))
             if len(queue) < most and (tokens or engine.has_requests()):
                 continue
@@ -192,6 +247,10 @@ def replay(case: dict) -> dict:
             for output in outputs.outputs:
                 if output.finished:
                     finished[output.request_id] = now
+        if options.get("num_speculative_tokens") and most == 1 and tokens:
+            names = list(tokens)
+            drafts = [[11] * options["num_speculative_tokens"] for _ in names]
+            engine.update_draft_token_ids(DraftTokenIds(names, drafts))
         steps_left = [(made, told), *((entry[0], entry[3]) for entry in queue)]
         if worker and not any(m.num_scheduled_tokens or t.kv_connector_worker_meta for m, t in steps_left):
             arrival = rows[place][0] if place < len(rows) else float("inf")

@@ -189,7 +189,8 @@ class LiveEngine:
                 await wake.wait()
                 deadline = time.monotonic()
                 continue
-            plans = replica.decide(self.now_s)
+            replica.now_s = self.now_s
+            plans = replica.decide(replica.now_s)
             self._left |= {rank: len(rank.waiting) for rank in replica.ranks}
             if not plans:
                 await asyncio.sleep(0.001)
@@ -208,10 +209,10 @@ class LiveEngine:
         moved = [sequence for sequence in moved if sequence not in rank.dropped]
         self.counters.iteration(plan.decodes + sum(chunk.new for chunk in plan.chunks))
         done = rank.complete(plan, now_s)
-        for sequence in moved:
+        for sequence, more in (rank.gained or dict.fromkeys(moved, 1)).items():
             stream = self._streams.get(sequence)
             if stream is not None:
-                stream.sent += 1
+                stream.sent += more
                 self.counters.token(stream.sent, now_s - (stream.last_s or stream.arrived_s), sequence)
                 stream.last_s = now_s
                 stream.wake()

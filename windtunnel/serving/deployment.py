@@ -125,6 +125,7 @@ class Deployment:
             prefill_first=options.stack is Stack.SGLANG,
             guaranteed_no_evict=options.stack is Stack.TRTLLM,
             num_speculative_tokens=options.speculation.tokens,
+            acceptance=options.speculation.acceptance,
             state_groups=memory.blocks_per_sequence,
             schedule_policy=options.schedule_policy,
             async_scheduling=options.async_scheduling and options.stack is not Stack.TRTLLM,
@@ -141,6 +142,11 @@ class Deployment:
     @cached_property
     def _probe(self) -> Scheduler:
         return self._rank()
+
+    @property
+    def bursts(self) -> bool:
+        """Whether drafts come as they are accepted; else they are spread evenly."""
+        return self._probe.bursts
 
     @property
     def state_slots(self) -> int:

@@ -33,6 +33,10 @@ class StepSeconds(Protocol):
         """A step that also computes prompt chunks of (new tokens, context)."""
         ...
 
+    def whole_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
+        """A step that checks drafts, however many tokens come out."""
+        ...
+
     def images_s(self, request: Request, first: int, end: int) -> float:
         """The vision tower on the images of a prompt that begin at its tokens ``first`` to ``end``."""
         ...
@@ -57,6 +61,10 @@ class Scaled:
     def mixed_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
         """See ``StepSeconds``."""
         return self.factor * self.step.mixed_s(decodes, contexts, chunks)
+
+    def whole_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
+        """See ``StepSeconds``."""
+        return self.factor * self.step.whole_s(decodes, contexts, chunks)
 
     def images_s(self, request: Request, first: int, end: int) -> float:
         """See ``StepSeconds``."""
@@ -219,10 +227,11 @@ class Replica:
         """How long one step of all ranks takes: as long as its slowest rank."""
         mixed = any(plan.chunks for plan in plans)
         longest, held_s = 0.0, max(rank.held_s for rank in self.ranks)
-        for plan in plans:
-            if mixed:
+        for rank, plan in zip(self.ranks, plans, strict=True):
+            if mixed or rank.bursts:
                 chunks = [(chunk.new, chunk.context) for chunk in plan.chunks]
-                seconds = self.step.mixed_s(plan.decodes, plan.contexts, chunks)
+                priced = self.step.whole_s if rank.bursts else self.step.mixed_s
+                seconds = priced(plan.decodes, plan.contexts, chunks)
                 for chunk in plan.chunks:
                     request = chunk.sequence.request
                     if request.images:

@@ -13,6 +13,7 @@ prompt may take what later sequences would have decoded with: those wait a step.
 
 from __future__ import annotations
 
+from windtunnel.serving.drafting import DraftingScheduler
 from windtunnel.serving.kv_cache import Hit, Run
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.offload_scheduler import OffloadScheduler
@@ -27,10 +28,15 @@ _STATE = 1 << 120
 
 
 def scheduler_for(options: SchedulerOptions, tiers: KvTiers | None = None) -> VllmScheduler:
-    """The scheduler that these options need: states without reuse are one more block a group and sequence."""
+    """The scheduler that these options need: states without reuse are one more block a group and sequence.
+
+    Drafts come in bursts with vLLM's rules and plain attention; elsewhere they are spread evenly.
+    """
     hybrid = options.state_groups > 0 and options.enable_prefix_caching
     if hybrid:
         return HybridScheduler(options)
+    if options.num_speculative_tokens and tiers is None and not (options.state_groups or options.other_rules):
+        return DraftingScheduler(options)
     return OffloadScheduler(options, tiers) if tiers is not None else VllmScheduler(options)
 
 

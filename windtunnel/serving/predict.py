@@ -207,5 +207,6 @@ def assumptions(deployment: Deployment) -> tuple[str, ...]:
         )
     if deployment.options.speculation.tokens:
         speculation = deployment.options.speculation
-        said.append(f"drafted tokens are accepted with {speculation.acceptance:.0%} each, spread evenly")
+        how = "drawn step by step" if deployment.bursts else "spread evenly"
+        said.append(f"drafted tokens are accepted with {speculation.acceptance:.0%} each, {how}")
     return tuple(said)

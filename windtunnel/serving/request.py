@@ -63,15 +63,23 @@ class Request:
                 found.append(patches)
         return tuple(found)
 
-    def runs(self, block_tokens: int) -> tuple[tuple[int, int], ...]:
+    def runs(self, block_tokens: int, lookahead: int = 0) -> tuple[tuple[int, int], ...]:
         """Keys of the prompt's full blocks of ``block_tokens``, each with how many blocks carry it.
 
         Where blocks do not divide the traffic's own, a block is known by the first of those that holds its end.
-        Empty where nothing can be shared.
+        Empty where nothing can be shared. ``lookahead``: tokens after a block that its key covers, too.
         """
         full, known = self.prompt_tokens // block_tokens, self.key_tokens
         if not self.keys:
             return ()
+        if lookahead:
+            full = (self.prompt_tokens - lookahead) // block_tokens
+            ends = range(block_tokens, full * block_tokens + 1, block_tokens)
+            at = [(end + lookahead - 1) // known for end in ends]
+            if known % block_tokens:
+                return tuple((self.keys[p] << _PLACES | i, 1) for i, p in enumerate(at) if p < len(self.keys))
+            counts = Counter(p for p in at if p < len(self.keys))
+            return tuple((self.keys[p], count) for p, count in counts.items())
         if known % block_tokens:
             ends = range(block_tokens, full * block_tokens + 1, block_tokens)
             places = [(-(-end // known) - 1, index) for index, end in enumerate(ends)]

@@ -31,6 +31,7 @@ class Scheduler(DecodeBatch):
     Attributes:
         running: in the order of admission. decided: the last step, until it is completed.
         dropped: sequences whose token of the step under way is thrown away.
+        gained: tokens that the last step brought a sequence, where that may be more than one.
         lists_decoded: whether plans say which sequences decode.
     """
 
@@ -47,7 +48,11 @@ class Scheduler(DecodeBatch):
         self.preempted = 0
         self.decided: StepPlan | None = None
         self.dropped: set[Sequence] = set()
+        self.gained: dict[Sequence, int] = {}
         self.lists_decoded = False
+
+    bursts = False
+    """Whether sequences move by as many tokens as were accepted; else by one a step, drafts spread evenly."""
 
     @abstractmethod
     def add(self, request: Request, shipped: bool = False) -> Sequence:

@@ -22,6 +22,7 @@ class SchedulerOptions:
         state_groups: groups of layers with recurrent state; each holds a block a sequence beside attention's (two
             while a prefix can be found again, see ``hybrid``).
         num_speculative_tokens: drafts of each decoding sequence, which use the budget of a step, too.
+        acceptance: chance that a draft is accepted after the ones before it.
         async_scheduling: each step is decided when the one before it begins.
         guaranteed_no_evict: a request is admitted only when the blocks of its whole output are free too, so that
             none is ever preempted (TensorRT-LLM's default capacity scheduler).
@@ -38,8 +39,14 @@ class SchedulerOptions:
     async_scheduling: bool = False
     guaranteed_no_evict: bool = False
     num_speculative_tokens: int = 0
+    acceptance: float = 0.0
     state_groups: int = 0
     schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
+
+    @property
+    def other_rules(self) -> bool:
+        """Whether the engine is not vLLM."""
+        return self.prefill_first or self.guaranteed_no_evict
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks"):

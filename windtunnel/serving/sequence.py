@@ -21,16 +21,18 @@ class Sequence:
     __slots__ = (
         "_cursor", "admitted_s", "blank", "block_tokens", "cached_tokens", "came_at", "computed", "ends_at", "first_s",
         "generated", "joined_at", "keyed", "known_blocks", "loaded", "parts", "pool", "preemptions", "request", "runs",
-        "shipped", "tier_tokens",
+        "shipped",
     )  # fmt: skip
 
-    def __init__(self, request: Request, pool: BlockPool, block_tokens: int, reuse: bool) -> None:
+    def __init__(
+        self, request: Request, pool: BlockPool, block_tokens: int, reuse: bool, lookahead: int = 0
+    ) -> None:
         self.request = request
         self.pool = pool
         self.block_tokens = block_tokens
         self.computed = 0
         self.generated = 0
-        self.parts = request.runs(block_tokens) if reuse else ()
+        self.parts = request.runs(block_tokens, lookahead) if reuse else ()
         self.known_blocks = sum(blocks for _, blocks in self.parts)
         self.runs: list[Run] = []
         self._cursor = (0, 0)  # the part in which ``keyed`` lies or ends, and the blocks before it
@@ -45,7 +47,6 @@ class Sequence:
         self.came_at = 0  # prompt tokens that had been computed when it was queued
         self.shipped = False  # the prompt's cache arrives from a prefill replica
         self.loaded = False  # it waits with cache that came from a slower tier
-        self.tier_tokens = 0  # of ``cached_tokens``, from slower tiers
 
     @property
     def known(self) -> int:
@@ -90,6 +91,10 @@ class Sequence:
                     self.pool.register(self, self.output_key, first, full - self.known_blocks)
                     self.blank -= full - self.keyed
         self.pool.release(self, self.blank)
+        self.restart()
+
+    def restart(self) -> None:
+        """Nothing held."""
         self._cursor = (0, 0)
         self.keyed = 0
         self.blank = 0

@@ -10,8 +10,7 @@ captured size, as engines do; other token counts are straight lines between poin
 decode batch is linear in the sum of contexts, so the mean stands for all.
 
 With speculative tokens a decode step verifies ``1 + n`` tokens a sequence after ``n`` passes of one further
-layer; the time given is per token that comes out on average (arXiv 2211.17192, equation 1), so bursts
-are spread evenly.
+layer; ``decode_s`` is per token that comes out on average (arXiv 2211.17192, equation 1), ``whole_s`` the step.
 
 With ``overlap`` the batch is cut in halves that take turns (``--enable-dbo``, see ``overlap``). Not here: padding of
 prompts; vision towers are in ``vision``.
@@ -121,6 +120,19 @@ class StepTime:
         With drafts, the decoding sequences get more than the one token that they are counted; what decode steps they
         are spared for it, by their own price, is taken off.
         """
+        seconds = self._mixed_whole_s(decodes, contexts, chunks)
+        if self.speculation.tokens and decodes:
+            each = self.decode_s(decodes, contexts)
+            seconds = max(each, seconds - (self.speculation.yielded - 1) * each)
+        return seconds
+
+    def whole_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
+        """A step that checks drafts, however many tokens come out of it."""
+        if chunks:
+            return self._mixed_whole_s(decodes, contexts, chunks)
+        return self.decode_s(decodes, contexts) * self.speculation.yielded if decodes else 0.0
+
+    def _mixed_whole_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
         drafted = self.speculation.tokens
         verified = decodes * (1 + drafted)
         tokens = verified + sum(new for new, _ in chunks)
@@ -134,9 +146,7 @@ class StepTime:
         around = self._launch_s + self._head.at(verified + len(chunks))
         seconds = around + self._with_core(self._mixed_dense, max(1, tokens), core)
         if drafted and decodes:
-            each = self.decode_s(decodes, contexts)
             seconds += drafted * self._draft_s(decodes, contexts / decodes)
-            seconds = max(each, seconds - (self.speculation.yielded - 1) * each)
         return seconds
 
     def warm(self, sequences: int) -> None:

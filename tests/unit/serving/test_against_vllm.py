@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.engines.cases import Case, ahead_cases, cases, condensed, digest, offload_cases
+from tests.engines.cases import Case, ahead_cases, cases, condensed, digest, draft_cases, offload_cases
+from windtunnel.serving.drafting import DraftingScheduler
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
 from windtunnel.serving.offload_scheduler import OffloadScheduler
@@ -28,7 +29,9 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, AHEAD, OFFLOADED = map(recorded, ("vllm_scheduler", "vllm_run_ahead", "vllm_offload"))
+RUNS, AHEAD, OFFLOADED, DRAFTED = map(
+    recorded, ("vllm_scheduler", "vllm_run_ahead", "vllm_offload", "vllm_drafts")
+)
 NOT_OURS = ("latent", "host_blocks", "host_block_s")
 
 
@@ -94,6 +97,8 @@ Decided = tuple[StepPlan, dict[int, int]]
 def decide(engine: Scheduler, now: float) -> Decided:
     """The next step, and its tokens by request."""
     plan = engine.schedule(now)
+    if isinstance(engine, DraftingScheduler):
+        return plan, {part.sequence.request.number: part.new for part in engine.newest}
     tokens = {s.request.number: 1 for s in plan.decoded}
     tokens |= {chunk.sequence.request.number: chunk.new for chunk in plan.chunks}
     assert len(tokens) == plan.decodes + len(plan.chunks)
@@ -163,6 +168,11 @@ def test_same_steps_as_vllm_that_runs_ahead(case: Case) -> None:
 @pytest.mark.parametrize("case", offload_cases(), ids=lambda case: case["name"].replace(" ", "_"))
 def test_same_steps_and_moves_as_vllm_with_host_memory(case: Case) -> None:
     check(case, OFFLOADED[case["name"]])
+
+
+@pytest.mark.parametrize("case", draft_cases(), ids=lambda case: case["name"].replace(" ", "_"))
+def test_same_steps_as_vllm_with_drafts(case: Case) -> None:
+    check(case, DRAFTED[case["name"]])
 
 
 def test_recorded_traffic_moves() -> None:

@@ -26,6 +26,9 @@ class Linear:
     def mixed_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
         return self.decode_s(decodes, contexts) + self.token_s * sum(new for new, _ in chunks)
 
+    def whole_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
+        return self.mixed_s(decodes, contexts, chunks)
+
     def images_s(self, request: Request, first: int, end: int) -> float:
         return 1e-6 * sum(request.images_between(first, end, 4))
 

@@ -1,0 +1,300 @@
+"""vLLM's scheduler with drafted tokens (``--num-speculative-tokens``, MTP), as 0.33 decides every step.
+
+A decoding sequence takes one place of the budget for its last token and one for every draft, and blocks for as many
+drafts again; what is rejected is taken back when the step is over. An engine that runs ahead decides as if everything
+were accepted and is corrected later. A block can be found again once the token after it is known, too: drafts read it.
+Sequences move by different numbers of tokens, so each has counts of its own here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.serving.acceptance import accepted
+from windtunnel.serving.request import Request
+from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.step_plan import Chunk, StepPlan
+from windtunnel.serving.vllm_scheduler import VllmScheduler
+
+LOOKAHEAD = 1
+"""Tokens after a block that its key covers."""
+
+
+class DraftingSequence(Sequence):
+    """One request. ``computed`` counts as if all drafts under way were accepted.
+
+    Attributes:
+        promised: tokens that steps under way may bring. drafts: tokens drafted for its next step. in_flight: tokens in
+            steps that are not over; ``stale`` of them from before a preemption. checks: steps with drafts so far.
+    """
+
+    __slots__ = ("checks", "drafts", "in_flight", "promised", "stale")
+
+    def begin(self) -> None:
+        """Nothing under way."""
+        self.promised = self.drafts = self.in_flight = self.stale = self.checks = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a step does for one sequence: ``new`` tokens, ``drafts`` of them drafted, ``kept`` of those accepted.
+
+    ``samples``: whether it brings a token.
+    """
+
+    sequence: DraftingSequence
+    new: int
+    drafts: int
+    kept: int
+    samples: bool
+
+
+class DraftingScheduler(VllmScheduler):
+    """Decides as ``VllmScheduler`` does, sequence by sequence. ``gained``: tokens that the last step brought each."""
+
+    bursts = True
+
+    def __init__(self, options: SchedulerOptions) -> None:
+        super().__init__(options)
+        self._count = options.num_speculative_tokens
+        self._parts: dict[int, list[Part]] = {}  # of steps under way
+        self.newest: list[Part] = []  # of the step that was decided last
+        self._steps = 0
+        self._over = 0
+
+    def add(self, request: Request, shipped: bool = False) -> DraftingSequence:
+        """See ``Scheduler``."""
+        options = self.options
+        sequence = DraftingSequence(
+            request, self.pool, options.block_size, options.enable_prefix_caching, LOOKAHEAD
+        )
+        sequence.begin()
+        sequence.shipped = shipped
+        self.waiting.append(sequence)
+        return sequence
+
+    def fits(self, request: Request) -> bool:
+        """See ``Scheduler``."""
+        last = request.last_tokens + 2 * self._count
+        return -(-last // self.options.block_size) <= self.pool.capacity
+
+    @property
+    def busy(self) -> bool:
+        """See ``Scheduler``. A step may be under way for sequences that are done by now."""
+        return super().busy or self.decided is not None
+
+    def steady(self, most: int) -> int:
+        """Every step is decided by itself."""
+        return 0
+
+    def schedule(self, now_s: float) -> StepPlan:
+        """See ``Scheduler``."""
+        parts: list[Part] = []
+        chunks: list[Chunk] = []
+        before = self.preempted
+        decoded: list[Sequence] = []
+        budget, contexts = self.options.max_num_batched_tokens, 0
+        prompts = False
+        for one in list(self.running):
+            assert isinstance(one, DraftingSequence)
+            if budget <= 0 or one not in self.running:
+                break
+            if self._surely_done(one):
+                continue
+            new = min(one.known + one.drafts + one.promised - one.computed, budget)
+            if not self._room_for(one, new):
+                break
+            prompts |= one.joined_at < 0
+            budget -= new
+            if one.joined_at < 0:
+                chunks.append(Chunk(new, one.computed, one.computed + new >= one.known, one))
+                self.prompt_tokens += new
+            else:
+                decoded.append(one)
+                contexts += one.computed
+            parts.append(self._take(one, new))
+        if self.preempted == before:
+            self._admit_all(chunks, parts, decoded, budget, now_s, prompts)
+        self._steps += 1
+        self._parts[self._steps] = self.newest = parts
+        self.decodes, self.contexts = len(decoded), contexts
+        plan = StepPlan(
+            len(decoded), contexts, tuple(chunks), decoded=tuple(decoded) if self.lists_decoded else ()
+        )
+        if plan.empty:
+            del self._parts[self._steps]
+            self._steps -= 1
+        self.decided = None if plan.empty else plan
+        return plan
+
+    def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
+        """See ``Scheduler``."""
+        self.gained.clear()
+        if plan.empty:
+            return []
+        if plan is self.decided:
+            self.decided = None
+        self._over += 1
+        done: list[Sequence] = []
+        for part in self._parts.pop(self._over):
+            one = part.sequence
+            one.in_flight -= part.new
+            stale = one.stale > 0
+            if stale:
+                one.stale -= part.new
+            if one.ends_at == 0 or not part.samples:
+                continue  # done or cancelled, or a prompt that is not complete
+            if not stale:
+                one.computed -= part.drafts - part.kept
+                one.promised = max(0, one.promised - (part.drafts - part.kept))
+            told = min(1 + part.kept, one.request.output_tokens - one.generated)
+            one.generated += told
+            self.gained[one] = told
+            if one.first_s < 0:
+                one.first_s = now_s
+            ends = one.generated >= one.request.output_tokens
+            if not stale:
+                one.computed -= 1 + part.kept - told
+                one.promised = max(0, one.promised - (1 + part.kept))
+                if not self.options.async_scheduling:
+                    one.drafts = self._count
+                self._keep(one, one.computed - one.in_flight)
+            if ends:
+                self._end(one)
+                done.append(one)
+        return done
+
+    def cancel(self, sequence: Sequence) -> None:
+        """See ``Scheduler``."""
+        assert isinstance(sequence, DraftingSequence)
+        self._end(sequence)
+
+    def _end(self, one: DraftingSequence) -> None:
+        one.ends_at = 0
+        if one in self.running:
+            del self.running[one]
+            self._give_back(one)
+        elif one in self.waiting:
+            self.waiting.remove(one)
+            self._refused_at = -1
+
+    # Running sequences
+
+    def _surely_done(self, one: DraftingSequence) -> bool:
+        """Whether steps under way bring its last token even if all drafts are rejected."""
+        return 0 < one.promised and one.computed + 2 - one.promised >= one.request.last_tokens + 1
+
+    def _room_for(self, one: DraftingSequence, new: int) -> bool:
+        """Take the blocks of ``new`` tokens and drafts to come, preempting; False: it was preempted itself."""
+        need = -(-(one.computed + new + self._count) // self.options.block_size) - one.held
+        while need > self.pool.free:
+            last = self._preempt_last()
+            if last is one:
+                return False
+        if need > 0:
+            self.pool.take(need)
+            one.blank += need
+        return True
+
+    def _take(self, one: DraftingSequence, new: int, padded: int = 0) -> Part:
+        """Count ``new`` tokens of it as under way; ``padded``: of them that stand for drafts nobody made."""
+        used = padded or min(one.drafts, max(0, new + one.computed - one.known - one.promised))
+        kept = 0
+        if used and not padded:
+            kept = accepted(one.request.number, one.checks, used, self.options.acceptance)
+            one.checks += 1
+        one.drafts = 0
+        self._keep(one, min(one.computed + new, one.known))
+        one.computed += new
+        one.in_flight += new
+        samples = one.computed >= one.known + one.promised
+        if samples:
+            one.joined_at = self.clock
+            if self.options.async_scheduling:
+                one.promised += 1 + used
+                one.drafts = self._count
+        return Part(one, new, used, kept, samples)
+
+    def _keep(self, one: DraftingSequence, tokens: int) -> None:
+        """Give the full blocks of its first ``tokens`` tokens their keys, as far as the token after them is known."""
+        if not self.options.enable_prefix_caching:
+            return
+        full = min(tokens, one.known - LOOKAHEAD) // self.options.block_size
+        if full <= one.keyed:
+            return
+        one.register(full * self.options.block_size)
+        if full > one.keyed:
+            first = one.keyed - one.known_blocks
+            self.pool.register(one, one.output_key, first, full - one.known_blocks)
+            one.blank -= full - one.keyed
+            one.keyed = full
+
+    def _give_back(self, one: DraftingSequence) -> None:
+        self.pool.release(one, one.blank)
+        one.restart()
+
+    def _preempt_last(self) -> DraftingSequence:
+        one = next(reversed(self.running))
+        assert isinstance(one, DraftingSequence)
+        del self.running[one]
+        self._give_back(one)
+        one.computed = one.drafts = one.promised = 0
+        one.stale = one.in_flight
+        one.joined_at = -1
+        one.preemptions += 1
+        self.preempted += 1
+        self.waiting.appendleft(one)
+        self._refused_at = -1
+        return one
+
+    # Prompts
+
+    def _admit_all(
+        self, chunks: list[Chunk], parts: list[Part], decoded: list[Sequence], budget: int, now_s: float,
+        prompts: bool,
+    ) -> None:  # fmt: skip
+        options, pool, size = self.options, self.pool, self.options.block_size
+        passed: list[Sequence] = []
+        ran = bool(parts)
+        while budget > 0 and self.waiting and len(self.running) < options.max_num_seqs:
+            one = self.waiting[0]
+            assert isinstance(one, DraftingSequence)
+            if one.stale:
+                passed.append(self.waiting.popleft())
+                continue
+            found, blocks = self._look_up(one)
+            shipped = one.shipped and not one.generated
+            context = one.known if shipped else blocks * size
+            new, padded = min(one.known - context, budget), 0
+            if one.known - context == 1 and not prompts and (ran or context):
+                if 1 + self._count > budget:
+                    break
+                new, padded = 1 + self._count, self._count
+            idle = pool.idle_among(found)
+            whole = -(-(one.known + shipped) // size) - blocks + idle
+            need = -(-(context + max(new, int(shipped)) + self._count) // size) - blocks
+            if max(whole, need + idle) > pool.free:
+                break
+            self.waiting.popleft()
+            pool.touch(one, found)
+            one.keyed = blocks
+            pool.take(need)
+            one.blank = need
+            one.computed = context
+            self.running[one] = None
+            if one.admitted_s < 0:
+                one.admitted_s = now_s
+                one.cached_tokens = blocks * size
+                self.queries += one.request.prompt_tokens
+                self.hits += one.cached_tokens
+            if shipped:
+                one.generated = 1
+                one.first_s = now_s
+                one.joined_at = self.clock
+                continue
+            chunks.append(Chunk(new, context, context + new >= one.known, one))
+            self.prompt_tokens += new
+            budget -= new
+            parts.append(self._take(one, new, padded))
+        self.waiting.extendleft(reversed(passed))
