@@ -183,7 +183,7 @@ class DraftingScheduler(VllmScheduler):
 
     def _surely_done(self, one: DraftingSequence) -> bool:
         """Whether steps under way bring its last token even if all drafts are rejected."""
-        return 0 < one.promised and one.computed + 2 - one.promised >= one.request.last_tokens + 1
+        return one.promised > 0 and one.computed + 2 - one.promised >= one.request.last_tokens + 1
 
     def _room_for(self, one: DraftingSequence, new: int) -> bool:
         """Take the blocks of ``new`` tokens and drafts to come, preempting; False: it was preempted itself."""
