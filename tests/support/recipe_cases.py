@@ -67,6 +67,9 @@ class Case:
     context: int = 1
     pipeline: int = 1
     patches: int = 0
+    sequences: int = 2
+    shards: int = 0
+    sequence_parallel: bool = True
 
     @property
     def model(self) -> ModelSpec:
@@ -77,16 +80,18 @@ class Case:
 
     @property
     def layout(self) -> Layout:
-        """Eight ways sharded, two sequences a card."""
+        """On eight cards, ``sequences`` for each unless a pipeline cuts them up."""
         return Layout(
             cards=8,
-            global_batch=16 // (self.tensor * self.context * self.pipeline),
-            micro_batch=2 // self.pipeline,
+            global_batch=8 * self.sequences // (self.tensor * self.context * self.pipeline),
+            micro_batch=self.sequences // self.pipeline,
             tensor=self.tensor,
+            sequence_parallel=self.sequence_parallel,
             context=self.context,
             pipeline=self.pipeline,
             sequence=2048 if self.titan else 1024,
             expert=self.expert,
+            fsdp_shard=self.shards,
             sharding=Sharding.FSDP,
             fused=False,
             ends_apart=True,
@@ -123,6 +128,12 @@ class Case:
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
         return program_file.load(str(folder / "out.wt"))
+
+
+def tensor_parallel(title: str, ways: int, *options: str, titan: str = "llama3_8b_cut", **more: Any) -> Case:
+    """TorchTitan's Llama over ``ways`` tensor-parallel ranks."""
+    degree = ("--parallelism.tensor_parallel_degree", str(ways))
+    return Case(title, "llama", TITAN_LLAMA, titan=titan, options=(*degree, *options), tensor=ways, **more)
 
 
 CASES = {
@@ -178,13 +189,32 @@ CASES = {
         expert=4,
         recompute=Recompute.SELECTIVE_OPS,
     ),
-    "titan-tensor": Case(
-        "Llama-3.1 8B, TP 2",
-        "llama",
-        TITAN_LLAMA,
-        titan="llama3_8b_cut",
-        options=("--parallelism.tensor_parallel_degree", "2"),
-        tensor=2,
+    "titan-tensor": tensor_parallel("Llama-3.1 8B, TP 2", 2),
+    "titan-tensor-4": tensor_parallel("Llama-3.1 8B, TP 4", 4),
+    "titan-tensor-one": tensor_parallel(
+        "Llama-3.1 8B, TP 2, one sequence a card", 2, "--training.local_batch_size", "1", sequences=1
+    ),
+    "titan-tensor-whole": tensor_parallel(
+        "Llama-3.1 8B, TP 2 without sequence parallelism",
+        2,
+        "--parallelism.no-enable-sequence-parallel",
+        sequence_parallel=False,
+    ),
+    "titan-tensor-full": tensor_parallel(
+        "Llama-3.1 8B, TP 2, recomputed", 2, titan="llama3_8b_cut_full", recompute=Recompute.FULL
+    ),
+    "titan-tensor-selective": tensor_parallel(
+        "Llama-3.1 8B, TP 2, every second product kept",
+        2,
+        titan="llama3_8b_cut_selective",
+        recompute=Recompute.SELECTIVE_OPS,
+    ),
+    "titan-tensor-replicas": tensor_parallel(
+        "Llama-3.1 8B, TP 2, FSDP 2, two copies",
+        2,
+        "--parallelism.data_parallel_replicate_degree",
+        "2",
+        shards=2,
     ),
     "titan-experts-tensor": Case(
         "DeepSeek-V2-Lite, TP 2, EP 4",

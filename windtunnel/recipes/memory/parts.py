@@ -52,13 +52,23 @@ def unary(graph: Graph, by: str, x: Value, *, saves_result: bool = False, saves:
 
 
 def linear(
-    graph: Graph, x: Value, wide_in: int, wide_out: int, *, bias: bool = False, counted: bool = True
+    graph: Graph,
+    x: Value,
+    wide_in: int,
+    wide_out: int,
+    *,
+    bias: bool = False,
+    counted: bool = True,
+    needed: bool = True,
 ) -> Value:
-    """A product with weights; its input is saved. ``counted``: among those of which every second is kept."""
+    """A product with weights; its input is saved. ``counted``: among those of which every second is kept.
+
+    ``needed``: some gradient needs its result.
+    """
     rows = x.elements // wide_in
     return graph.call(
         "aten.mm", rows * wide_out, x.width, [x], saves=(x,), weights=_weights(wide_in, wide_out, x.width, bias),
-        keeps=counted and graph.is_kept_product(),
+        keeps=counted and graph.is_kept_product() and needed,
     )  # fmt: skip
 
 
@@ -96,7 +106,9 @@ def gathered(graph: Graph, x: Value, layout: Layout) -> Value:
     if layout.tensor == 1 or not layout.sequence_parallel:
         return x
     whole = x.elements * layout.tensor
-    return graph.call("c10d._allgather_base_", whole, x.width, [x])
+    copied = (whole * x.width,) if layout.by_dtensor else ()  # into place, and rank by rank on the way back
+    there = copied if layout.micro_batch > 1 else ()
+    return graph.call("c10d._allgather_base_", whole, x.width, [x], scratch=there, before=copied)
 
 
 def column(
@@ -141,10 +153,24 @@ def row(
     shared = layout.tensor > 1 and layout.sequence_parallel
     whole = (rows * wide_out * x.width,) if shared else ()
     saved = eight_bits(graph, x, layout) if by_transformer_engine(layout) else x
+    if shared and layout.by_dtensor and not by_transformer_engine(layout):
+        sums = linear(graph, x, wide_in, wide_out, bias=bias, needed=needed)
+        return summed_out(graph, sums, layout, needed=needed)
     return graph.call(
         "aten.mm", rows * wide_out // (layout.tensor if shared else 1), x.width, [x], saves=(saved,),
         scratch=whole, before=whole, weights=_weights(wide_in, wide_out, x.width, bias),
         keeps=graph.is_kept_product() and needed,
+    )  # fmt: skip
+
+
+def summed_out(graph: Graph, sums: Value, layout: Layout, *, needed: bool = True) -> Value:
+    """DTensor's: sums copied rank by rank and scattered; their gradient is gathered, and copied into place."""
+    if not layout.sequence_parallel:
+        return graph.call("c10d.all_reduce", sums.elements, sums.width, [sums], gradients=(None,))
+    gathers = (sums.nbytes,) if layout.micro_batch > 1 else ()
+    return graph.call(
+        "c10d.reduce_scatter_tensor", sums.elements // layout.tensor, sums.width, [sums],
+        scratch=(sums.nbytes,), before=gathers, keeps=needed,
     )  # fmt: skip
 
 

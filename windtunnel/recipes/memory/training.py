@@ -122,10 +122,13 @@ def loss(graph: Graph, logits: Value, layout: Layout) -> Value:
     wide = parts.cast(graph, logits, parts.WIDE)
     # over tensor-parallel ranks the exponential is taken beside zeros for the gradient
     beside = (wide.nbytes,) if layout.tensor > 1 else ()
+    shifted = [graph.constant(nbytes, "aten.sub") for nbytes in beside]
+    for nbytes in beside:
+        graph.constant(nbytes, "aten.exp")
     known = graph.call(
         "aten._log_softmax", wide.elements, parts.WIDE, [wide], saves_result=True, before=beside
     )
-    del wide
+    del wide, shifted
     return graph.call("aten.nll_loss_forward", 1, parts.WIDE, [known], saves=(known,))
 
 
@@ -136,6 +139,10 @@ def _embedding(model: ModelSpec, layout: Layout) -> Code:
 
     def embed(graph: Graph, ids: Value) -> Value:
         weights = ((vocabulary + model.positions) * model.hidden * width,)
+        if layout.tensor > 1 and layout.by_dtensor:  # words of other ranks are zeroed
+            whole = layout.tokens * model.hidden
+            found = graph.call("aten.embedding", whole, width, [ids], saves=(ids,), weights=weights)
+            return parts.summed_out(graph, parts.unary(graph, "aten.mul", found, saves=False), layout)
         return graph.call("aten.embedding", elements, width, [ids], saves=(ids,), weights=weights)
 
     return embed
