@@ -34,6 +34,7 @@ class Latent:
     nope_dim: int
     rope_dim: int
     value_dim: int
+    norm: Norm = Norm.RMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

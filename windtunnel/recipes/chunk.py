@@ -20,7 +20,8 @@ from windtunnel.program.op import OpSpec
 from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
 from windtunnel.recipes.builder import ProgramBuilder
 from windtunnel.recipes.groups import DATA, EXPERT_DATA, REPLICA, SHARD
-from windtunnel.recipes.layout import GraphScope, Layout, Sharding
+from windtunnel.recipes.layers.megatron_local import adam
+from windtunnel.recipes.layout import EagerCode, GraphScope, Layout, Sharding
 from windtunnel.recipes.linear import FP8_FORWARD
 from windtunnel.recipes.piece import Piece, collective, op, tensor, wait
 from windtunnel.recipes.recompute import is_end, recomputed
@@ -268,10 +269,14 @@ def optimizer_program(chunks: list[ModelChunk], layout: Layout, groups: list[Pro
     for elements, is_expert in _parameters(merged, layout):
         _, ways = _ways(layout, is_expert)
         share = elements if layout.sharding is Sharding.DDP else -(-elements // ways)
-        builder.add(_adam(share, layout), Phase.OPTIMIZER, "optimizer")
+        local = not layout.fused and layout.eager is EagerCode.MEGATRON
+        step = adam(share, elements, layout.precision.activation) if local else _adam(share, layout)
+        builder.add(step, Phase.OPTIMIZER, "optimizer")
     if separate and layout.sharding is Sharding.ZERO1 and not layout.overlap_param_gather:
-        builder.add(_gather(merged, 0, layout), Phase.OPTIMIZER, "parameters")
-        builder.add(_waits(merged, 0, _GATHER, layout), Phase.OPTIMIZER, "parameters")
+        # Megatron-core has an optimizer for experts and one for the rest; each gathers all parameters when it is done
+        for _ in _parameters(merged, layout):
+            builder.add(_gather(merged, 0, layout), Phase.OPTIMIZER, "parameters")
+            builder.add(_waits(merged, 0, _GATHER, layout), Phase.OPTIMIZER, "parameters")
     return builder.finish(StepKind.SCRIPT)
 
 

@@ -67,6 +67,7 @@ def _mixer(mixer: mixers.Mixer, model: ModelSpec) -> Mixer:
             nope_dim=mixer.nope_dim,
             rope_dim=mixer.rope_dim,
             value_dim=mixer.value_dim,
+            norm=model.norm,
         )
     if isinstance(mixer, mixers.GatedDelta):
         return GatedDelta(

@@ -70,6 +70,7 @@ class EagerCode(StrEnum):
         "torchtitan"  # PyTorch's RMSNorm, one kernel on CUDA since 2.8; rotary embedding in complex numbers
     )
     TORCHTITAN_2024 = "torchtitan-2024"  # before: RMSNorm in pieces, fused attention
+    MEGATRON = "megatron"  # Megatron-core's own modules, without Transformer Engine or Apex
 
     @property
     def fuses_norm(self) -> bool:

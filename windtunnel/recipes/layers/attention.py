@@ -11,6 +11,7 @@ from windtunnel.program import kernels
 from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.architecture import GroupedQuery
 from windtunnel.recipes.groups import CONTEXT
+from windtunnel.recipes.layers import megatron_local
 from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import AttentionKernel, EagerCode, Layout
 from windtunnel.recipes.linear import Products
@@ -42,7 +43,7 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
             "qkv", tokens, hidden, wide, split="column", bias=shape.bias, adapted=True, parts=parts
         ),
     ]
-    if not layout.fused and not apart:
+    if not layout.fused and not apart and layout.eager is not EagerCode.MEGATRON:
         pieces.append(_split_qkv(products.dtype, tokens, wide - kv, kv // 2))
     if shape.query_norm is not None:
         for which, count in (("q norm", heads), ("k norm", kv_heads)):  # of this rank's heads only
@@ -86,16 +87,25 @@ def _split_qkv(dtype: str, tokens: int, queries: int, keys: int) -> Piece:
 
 
 def rotary(
-    name: str, dtype: str, tokens: int, heads: tuple[int, ...], dim: int, layout: Layout, turned: int = 0
+    name: str,
+    dtype: str,
+    tokens: int,
+    heads: tuple[int, ...],
+    dim: int,
+    layout: Layout,
+    turned: int = 0,
+    latent: bool = False,
 ) -> Piece:
     """Rotary embedding of queries and keys: one kernel, or piece by piece as model code writes it.
 
-    ``turned``: only so many numbers of a head; 0: all.
+    ``turned``: only so many numbers of a head; 0: all. ``latent``: of latent attention.
     """
     if layout.fused:
         x, table = tensor(dtype, tokens, sum(heads), dim), tensor("float32", tokens, dim)
         there = op(kernels.ROTARY, (x, table, table), (x,))
         return Piece(name, (there,), (op(kernels.ROTARY_BACKWARD, (x, table, table), (x,)),))
+    if layout.eager is EagerCode.MEGATRON:
+        return megatron_local.rotary(name, dtype, tokens, heads, turned or dim, latent)
     turn = _by_halves if layout.eager.turns_halves else _by_complex_numbers
     both = [turn(dtype, tokens, count, turned or dim) for count in heads]
     if 0 < turned < dim:

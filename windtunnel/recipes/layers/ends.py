@@ -9,7 +9,7 @@ from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.architecture import Architecture
 from windtunnel.recipes.groups import TENSOR
 from windtunnel.recipes.layers.norm import norm_piece
-from windtunnel.recipes.layout import Layout, LossKernel, Precision
+from windtunnel.recipes.layout import EagerCode, Layout, LossKernel, Precision
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece, collective, op, tensor
 from windtunnel.recipes.tensor_parallel import (
@@ -42,6 +42,7 @@ def embedding(model: Architecture, layout: Layout) -> tuple[Piece, ...]:
         backward.insert(0, collective("_allgather_base_", TENSOR, part, whole))
     elif layout.tensor > 1:
         forward.append(collective("allreduce_", TENSOR, whole, whole))
+    backward += Products(layout).into_buffer(rows, model.hidden)
     if not layout.trains_base:
         backward = []
     parameters = rows * model.hidden + model.learned_positions * model.hidden
@@ -81,7 +82,8 @@ def _loss(dtype: str, layout: Layout, classes: int) -> Piece:
     tokens = layout.tokens
     logits, targets = tensor(dtype, tokens, classes), tensor("int64", tokens)
     each = tensor("float32", tokens)
-    kind = _BY_KERNEL[layout.loss] if layout.fused else _pytorch
+    eager = _in_pieces if layout.eager is EagerCode.MEGATRON else _pytorch
+    kind = _BY_KERNEL[layout.loss] if layout.fused else eager
     if not layout.fused and at_boundaries(layout):
         return Piece("loss", *_loss_parallel(logits, each))
     forward, backward = kind(logits, targets, each)

@@ -16,8 +16,9 @@ from windtunnel.program.marks import ITEM
 from windtunnel.program.op import Attribute, OpSpec, TensorSpec
 from windtunnel.recipes.architecture import MoeFfn
 from windtunnel.recipes.groups import EXPERT, TENSOR
+from windtunnel.recipes.layers import megatron_local
 from windtunnel.recipes.layers.eager_experts import exchange_pieces
-from windtunnel.recipes.layout import Dispatcher, GraphScope, Layout, Precision
+from windtunnel.recipes.layout import Dispatcher, EagerCode, GraphScope, Layout, Precision
 from windtunnel.recipes.linear import FP8_FORWARD
 from windtunnel.recipes.piece import Piece, collective, op, tensor
 
@@ -41,6 +42,10 @@ def exchanges(shape: MoeFfn, width: int, layout: Layout) -> tuple[Piece, Piece]:
             _transfer("combine", shape, layout, width),
         )
     gather, scatter = _between_tensor_ranks(layout, permuted)
+    if not layout.fused and layout.eager is EagerCode.MEGATRON:
+        sent, returned = _all_to_all(shape, layout, tokens)
+        between = (*sent, *gather), (*scatter, *returned)
+        return megatron_local.exchange(layout, shape, tokens, permuted, *between)
     if not layout.fused:
         return exchange_pieces(layout, shape, tokens, permuted, (*sent, *gather), (*scatter, *returned))
     chosen, weights = tensor("int64", rows, shape.top_k), tensor("float32", rows, shape.top_k)

@@ -6,6 +6,7 @@ from windtunnel.program import kernels
 from windtunnel.program.marks import HOST_DELAY
 from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.architecture import DenseFfn, MoeFfn
+from windtunnel.recipes.layers import megatron_local
 from windtunnel.recipes.layers.expert_exchange import exchanges, received_rows
 from windtunnel.recipes.layers.norm import activation_piece
 from windtunnel.recipes.layout import EagerCode, GraphScope, Layout
@@ -29,7 +30,7 @@ def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
         products.linear(
             "up", tokens, hidden, up, split="column", bias=shape.bias, parts=apart, adapted=adapted
         ),
-        activation_piece(products.dtype, tokens, width, shape.gated, layout.fused),
+        _activation(products.dtype, tokens, width, shape.gated, layout),
         products.linear("down", tokens, width, hidden, split="row", bias=shape.bias, adapted=adapted),
         *leave(layout, "ffn", hidden),
     )
@@ -37,7 +38,18 @@ def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
 
 def _apart(shape: DenseFfn | MoeFfn, width: int, layout: Layout) -> tuple[int, ...]:
     """Gate and up are two products in eager model code."""
-    return (width, width) if shape.gated and not layout.fused else ()
+    return (width, width) if shape.gated and not layout.fused and not _joins(layout) else ()
+
+
+def _joins(layout: Layout) -> bool:
+    """Whether eager code has gate and up as one product all the same."""
+    return not layout.fused and layout.eager is EagerCode.MEGATRON
+
+
+def _activation(dtype: str, rows: int, width: int, gated: bool, layout: Layout) -> Piece:
+    if gated and _joins(layout):
+        return megatron_local.activation(dtype, rows, width)
+    return activation_piece(dtype, rows, width, gated, layout.fused)
 
 
 def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
@@ -56,7 +68,8 @@ def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     pieces += [
         dispatch,
         _grouped("experts up", layout, received, inner, up, local, shape.gated and not layout.fused),
-        activation_piece(dtype, received, width, shape.gated, layout.fused),
+        _activation(dtype, received, width, shape.gated, layout),
+        *((megatron_local.weighed(dtype, received, width),) if _joins(layout) else ()),
         _grouped("experts down", layout, received, width, inner, local),
         combine,
     ]
@@ -117,6 +130,7 @@ def _grouped(
         )
         return op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,), block=block)
 
+    gated = gated and not _joins(layout)
     apart = gated and layout.eager is not EagerCode.TRANSFORMERS
     ways = 2 if apart else 1
     part = wide_out // ways

@@ -5,7 +5,7 @@ from __future__ import annotations
 from windtunnel.recipes.architecture import Latent
 from windtunnel.recipes.layers.attention import core, laid_out, rotary, split_heads
 from windtunnel.recipes.layers.norm import norm_piece
-from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.layout import EagerCode, Layout
 from windtunnel.recipes.linear import Products
 from windtunnel.recipes.piece import Piece, op, tensor
 from windtunnel.recipes.tensor_parallel import at_boundaries, enter, leave, replicated, with_summed_weights
@@ -25,7 +25,7 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     if shape.query_rank:
         pieces += [
             products.linear("q down", rows, hidden, shape.query_rank),
-            norm_piece("q norm", products.dtype, rows, shape.query_rank, fused=layout.fused_norm),
+            norm_piece("q norm", products.dtype, rows, shape.query_rank, shape.norm, layout.fused_norm),
             *replicated(layout, "q", shape.query_rank),
             products.linear("q up", tokens, shape.query_rank, heads * qk_dim, split="column"),
         ]
@@ -34,12 +34,12 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     down = products.linear("kv down", rows, hidden, shape.kv_rank + shape.rope_dim, cast_input=False)
     pieces += [
         with_summed_weights(down, layout, shape.kv_rank + shape.rope_dim, hidden) if whole else down,
-        norm_piece("kv norm", products.dtype, rows, shape.kv_rank, fused=layout.fused_norm),
+        norm_piece("kv norm", products.dtype, rows, shape.kv_rank, shape.norm, layout.fused_norm),
         *replicated(layout, "kv", shape.kv_rank),
         products.linear(
             "kv up", tokens, shape.kv_rank, heads * (shape.nope_dim + shape.value_dim), split="column"
         ),
-        rotary("rotary", products.dtype, tokens, (heads, 1), shape.rope_dim, layout),
+        rotary("rotary", products.dtype, tokens, (heads, 1), shape.rope_dim, layout, latent=True),
         *(() if layout.fused else (_join(layout, shape, heads, hidden),)),
         core(layout, heads, heads, qk_dim, shape.value_dim),
         *laid_out(layout, heads * shape.value_dim),
@@ -59,7 +59,7 @@ def _join(layout: Layout, shape: Latent, heads: int, hidden: int) -> Piece:
     expanded = tensor(dtype, tokens, heads, shape.nope_dim + shape.value_dim)
     latent, rope = tensor(dtype, tokens, shape.kv_rank), tensor(dtype, tokens, shape.rope_dim)
     down = tensor(dtype, tokens, shape.kv_rank + shape.rope_dim)
-    forward = (op("aten.cat", (plain, turned), (whole,)), op("aten.cat", (plain, shared), (whole,)))
+    forward = [op("aten.cat", (plain, turned), (whole,)), op("aten.cat", (plain, shared), (whole,))]
     backward = [
         op("aten.sum.dim_IntList", (turned,), (shared,)),
         op("aten.cat", (plain, value), (expanded,)),
@@ -68,8 +68,10 @@ def _join(layout: Layout, shape: Latent, heads: int, hidden: int) -> Piece:
     ]
     if layout.eager.turns_halves:  # heads lie outside the length there
         backward += [op("aten.clone", (x,), (x,)) for x in (expanded, whole)]
+    if layout.eager is EagerCode.MEGATRON:  # values are made contiguous
+        forward.append(op("aten.clone", (value,), (value,)))
     if at_boundaries(layout):  # the latent's gradient becomes one of several that are summed
         backward.append(op("aten.div.Tensor", (latent,), (latent,)))
     x = tensor(dtype, tokens if at_boundaries(layout) else layout.sequence_tokens, hidden)
     backward.append(op("aten.add.Tensor", (x, x), (x,)))  # two products have the same input
-    return Piece("latent join", forward, tuple(backward))
+    return Piece("latent join", tuple(forward), tuple(backward))

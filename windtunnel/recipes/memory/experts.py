@@ -80,6 +80,10 @@ def mixture(graph: Graph, x: Value, ffn: Moe, hidden: int, layout: Layout) -> Va
         else:
             middle = _gate_and_up(graph, up, received * width, offset=parts.by_megatron(layout))
         del up
+        if parts.by_megatron(layout):  # experts weigh their inner results
+            middle = graph.call(
+                "aten.mul", middle.elements, middle.width, [middle, weights], saves=(middle, weights)
+            )
     else:
         gate = parts.expert_linear(graph, sent, inner, width, local, layout)
         opened = parts.unary(graph, "aten.silu", gate)
@@ -119,6 +123,10 @@ def _dispatch(graph: Graph, tokens: Value, received: int, width: int, layout: La
     """The tokens' copies, in the order of the local experts."""
     copies = received * width
     nbytes = copies * tokens.width
+    if parts.by_megatron(layout):
+        sent = graph.call("aten.index_select", copies, tokens.width, [tokens], before=(tokens.nbytes,))
+        there = graph.call("c10d.alltoall_base_", copies, tokens.width, [sent])
+        return graph.call("aten.cat", copies, tokens.width, [there])
     if layout.fused:
         return graph.call("windtunnel.moe_permute", copies, tokens.width, [tokens])
     spread = graph.call(
@@ -135,6 +143,10 @@ def _combine(
 ) -> Value:
     """Copies brought back, weighed and summed for each token."""
     copies, total = result.elements, rows * width
+    if parts.by_megatron(layout):
+        for name in ("aten.cat", "aten.cat", "c10d.alltoall_base_"):  # by expert, by sender, back
+            result = graph.call(name, copies, result.width, [result])
+        return graph.call("aten.scatter_add_", total, result.width, [result])
     if layout.fused:
         return graph.call(
             "windtunnel.moe_unpermute", total, result.width, [result, weights], saves=(result, weights)

@@ -178,8 +178,10 @@ def expert_linear(graph: Graph, x: Value, wide_in: int, wide_out: int, experts: 
     """One product for each local expert."""
     rows = x.elements // wide_in
     saved = eight_bits(graph, x, layout) if by_transformer_engine(layout) else x
-    each = wide_in * wide_out * x.width  # Transformer Engine has a parameter for each expert
-    apart = layout.fused and layout.sharding is not Sharding.FSDP
+    each = (
+        wide_in * wide_out * x.width
+    )  # Transformer Engine and Megatron-core have a parameter for each expert
+    apart = layout.sharding is not Sharding.FSDP
     return graph.call(
         "aten._grouped_mm", rows * wide_out, x.width, [x], saves=(saved,), expert=True,
         weights=(each,) * experts if apart else (each * experts,),
