@@ -43,8 +43,9 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
             "qkv", tokens, hidden, wide, split="column", bias=shape.bias, adapted=True, parts=parts
         ),
     ]
-    if not layout.fused and not apart and layout.eager is not EagerCode.MEGATRON:
-        pieces.append(_split_qkv(products.dtype, tokens, wide - kv, kv // 2))
+    if not layout.fused and not apart:
+        only_queries = layout.eager is EagerCode.MEGATRON
+        pieces.append(_split_qkv(products.dtype, tokens, wide - kv, kv // 2, only_queries))
     if shape.query_norm is not None:
         for which, count in (("q norm", heads), ("k norm", kv_heads)):  # of this rank's heads only
             rows, kind = tokens * count, shape.query_norm
@@ -78,11 +79,11 @@ def _gate(dtype: str, tokens: int, width: int, fused: bool) -> Piece:
     return Piece("gate", eager, (product, product, back, join))
 
 
-def _split_qkv(dtype: str, tokens: int, queries: int, keys: int) -> Piece:
-    """Queries, keys and values out of one product, each made contiguous; their gradients into one."""
+def _split_qkv(dtype: str, tokens: int, queries: int, keys: int, only_queries: bool) -> Piece:
+    """Queries, keys and values out of one product, each (or the queries) made contiguous; their gradients into one."""
     whole = tensor(dtype, tokens, queries + 2 * keys)
     apart = tensor(dtype, tokens, queries), *(tensor(dtype, tokens, keys),) * 2
-    forward = tuple(op("aten.clone", (part,), (part,)) for part in apart)
+    forward = tuple(op("aten.clone", (part,), (part,)) for part in (apart[:1] if only_queries else apart))
     return Piece("qkv split", forward, (op("aten.cat", apart, (whole,)),))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from windtunnel.recipes.architecture import Latent
+from windtunnel.recipes.groups import TENSOR
 from windtunnel.recipes.layers.attention import core, laid_out, rotary, split_heads
 from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import EagerCode, Layout
 from windtunnel.recipes.linear import Products
-from windtunnel.recipes.piece import Piece, op, tensor
+from windtunnel.recipes.piece import Piece, collective, op, tensor
 from windtunnel.recipes.tensor_parallel import at_boundaries, enter, leave, replicated, with_summed_weights
 
 
@@ -24,16 +25,17 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     pieces = [*enter(layout, "attention", hidden)]
     if shape.query_rank:
         pieces += [
-            products.linear("q down", rows, hidden, shape.query_rank),
+            *_down(products, "q down", rows, hidden, shape.query_rank),
             norm_piece("q norm", products.dtype, rows, shape.query_rank, shape.norm, layout.fused_norm),
             *replicated(layout, "q", shape.query_rank),
             products.linear("q up", tokens, shape.query_rank, heads * qk_dim, split="column"),
         ]
     else:
         pieces.append(products.linear("q", tokens, hidden, heads * qk_dim, split="column"))
-    down = products.linear("kv down", rows, hidden, shape.kv_rank + shape.rope_dim, cast_input=False)
+    wide = shape.kv_rank + shape.rope_dim
+    down = _down(products, "kv down", rows, hidden, shape.kv_rank, shape.rope_dim)
     pieces += [
-        with_summed_weights(down, layout, shape.kv_rank + shape.rope_dim, hidden) if whole else down,
+        *((with_summed_weights(*down, layout, wide, hidden),) if whole else down),
         norm_piece("kv norm", products.dtype, rows, shape.kv_rank, shape.norm, layout.fused_norm),
         *replicated(layout, "kv", shape.kv_rank),
         products.linear(
@@ -47,6 +49,25 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
         *leave(layout, "attention", hidden),
     ]
     return tuple(pieces)
+
+
+def _down(products: Products, name: str, rows: int, hidden: int, rank: int, beside: int = 0) -> tuple[Piece, ...]:
+    """The product to latent vectors, with ``beside`` numbers that go another way.
+
+    Every tensor-parallel rank does it whole for its tokens; Megatron-core's own is in columns, gathered behind it and
+    shared out again.
+    """
+    layout, wide = products.layout, rank + beside
+    ways = layout.tensor
+    if ways == 1 or layout.fused or layout.eager is not EagerCode.MEGATRON:
+        return (products.linear(name, rows, hidden, wide, cast_input=not beside),)
+    product = products.linear(name, layout.tokens, hidden, max(1, wide // ways), split="column")
+    part, whole = (tensor(products.dtype, layout.tokens, width) for width in (max(1, wide // ways), wide))
+    own, all_rows = (tensor(products.dtype, rows, rank) for rows in (layout.sequence_tokens, layout.tokens))
+    gather = collective("_allgather_base_", TENSOR, part, whole)
+    forward = (gather, op("aten.cat", (whole,), (whole,)))
+    back = (collective("_allgather_base_", TENSOR, own, all_rows),) if layout.sequence_parallel else ()
+    return product, Piece(f"{name} gather", forward, back)
 
 
 def _join(layout: Layout, shape: Latent, heads: int, hidden: int) -> Piece:

@@ -75,20 +75,23 @@ def exchange(
 
     ``there``, ``back``: what goes between ranks. Each expert's rows are cut out and laid side by side again.
     """
-    index = tensor("int64", sent.shape[0])
-    spread = op("aten.index_select", (tokens, index), (sent,))
-    places = TensorSpec("int64", sent.shape, (1, 0))
+    own = tensor(
+        tokens.dtype, tokens.shape[0] * shape.top_k, tokens.shape[1]
+    )  # ranks that share experts send theirs
+    index = tensor("int64", own.shape[0])
+    spread = op("aten.index_select", (tokens, index), (own,))
+    places = TensorSpec("int64", own.shape, (1, 0))
     ordered = (op("aten.cat", (sent,), (sent,)),)
     sort: Ops = ordered if shape.experts // layout.expert > 1 else ()
     gathered = (
-        op("aten.new_zeros", (sent,), (tokens,)),
-        op("aten.index_add", (tokens, index, sent), (tokens,)),
+        op("aten.new_zeros", (own,), (tokens,)),
+        op("aten.index_add", (tokens, index, own), (tokens,)),
     )
     summed = (
         op("aten.zero_", (tokens,), (tokens,)),
-        op("aten.scatter_add_", (tokens, places, sent), (tokens,)),
+        op("aten.scatter_add_", (tokens, places, own), (tokens,)),
     )
-    spread_back = (op("aten.gather", (tokens, places), (sent,)),)
+    spread_back = (op("aten.gather", (tokens, places), (own,)),)
     return (
         Piece("dispatch", (spread, *there, *sort), (*ordered, *sort, *reversed(there), *gathered)),
         Piece("combine", (*ordered, *sort, *back, *summed), (*spread_back, *reversed(back), *sort)),
