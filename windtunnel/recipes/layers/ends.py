@@ -34,7 +34,9 @@ def embedding(model: Architecture, layout: Layout) -> tuple[Piece, ...]:
     whole = tensor(dtype, tokens, model.hidden)
     forward = [op("aten.embedding", (table, ids), (whole,))]
     backward = [op("aten.embedding_dense_backward", (whole, ids), (table,))]
-    if layout.tensor > 1 and not layout.fused and layout.eager is EagerCode.MEGATRON:  # others' words give nothing
+    if (
+        layout.tensor > 1 and not layout.fused and layout.eager is EagerCode.MEGATRON
+    ):  # others' words give nothing
         mask, none = tensor("bool", tokens), tensor(dtype, 1)
         forward.append(op("aten.index_put_", (whole, mask, none), (whole,)))
         backward.insert(0, op("aten.index_put", (whole, mask, none), (whole,)))

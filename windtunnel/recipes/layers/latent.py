@@ -35,7 +35,7 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     wide = shape.kv_rank + shape.rope_dim
     down = _down(products, "kv down", rows, hidden, shape.kv_rank, shape.rope_dim)
     pieces += [
-        *((with_summed_weights(*down, layout, wide, hidden),) if whole else down),
+        *((with_summed_weights(down[0], layout, wide, hidden),) if whole else down),
         norm_piece("kv norm", products.dtype, rows, shape.kv_rank, shape.norm, layout.fused_norm),
         *replicated(layout, "kv", shape.kv_rank),
         products.linear(
@@ -51,7 +51,9 @@ def latent(shape: Latent, hidden: int, layout: Layout) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _down(products: Products, name: str, rows: int, hidden: int, rank: int, beside: int = 0) -> tuple[Piece, ...]:
+def _down(
+    products: Products, name: str, rows: int, hidden: int, rank: int, beside: int = 0
+) -> tuple[Piece, ...]:
     """The product to latent vectors, with ``beside`` numbers that go another way.
 
     Every tensor-parallel rank does it whole for its tokens; Megatron-core's own is in columns, gathered behind it and
