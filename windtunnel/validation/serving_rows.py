@@ -286,7 +286,7 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
     shipped, longest = shipped_model(model), int(_number(record, prompt)) + 1
     if stack is Stack.TRTLLM and "C++" in record["framework"]:
         shipped = without_windows(shipped)
-    if stack is Stack.TRTLLM and "maximum load" in record["phase"]:
+    if stack is Stack.TRTLLM and "maximum load" in record.get("phase", ""):
         lengths = (int(_number(record, f"{name}_tokens")) for name in ("input", "output"))
         options = benchmarked(shipped, cluster.chip, options, *lengths)
     return deploy(shipped, cluster, options, longest)

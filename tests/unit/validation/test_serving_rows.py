@@ -51,3 +51,20 @@ def test_published_deployments_are_told_in_words(tmp_path: Path) -> None:
     [(words, row), (more, _)] = published(tmp_path / "infer_published_misc.csv", "Qwen")
     assert (words, more) == ("x, 1 × H20, decode, 4,096 tokens", "x, 1 × H20, prefill, 4,096 tokens")
     assert row.low < row.predicted < row.high
+
+
+def test_online_rows_are_rebuilt(tmp_path: Path) -> None:
+    columns = (
+        "row_id,model,gpu,num_gpus,framework,precision,tensor_parallel,pipeline_parallel,mean_input_tokens,"
+        "mean_output_tokens,offered_requests_per_s,num_requests,mean_ttft_seconds,mean_inter_token_latency_seconds"
+    )
+    row = "o,Llama 3.1 8B,H100 SXM 80GB,1,TensorRT-LLM v0.14 behind Triton backend,BF16,1,1,202,16,4,40,0.02,0.007"
+    (tmp_path / "infer_trtllm_online.csv").write_text(f"{columns}\n{row}\n", encoding="utf-8")
+    [(_, parts)] = predict_folder(tmp_path)
+    assert {part.target: part.reason for part in parts} == {
+        "mean_inter_token_latency_seconds": "",
+        "mean_ttft_seconds": "",
+    }
+    gap, first = (float(part.value[0]) for part in sorted(parts, key=lambda part: part.target))
+    assert 0.005 < gap < 0.012  # 16 GB of weights a token
+    assert gap < first < 0.1
