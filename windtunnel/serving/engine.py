@@ -77,8 +77,17 @@ STRIDE = 128
 """Most steady steps taken at once; the gaps between their tokens are kept as one, their mean."""
 
 
+@dataclass(frozen=True, slots=True)
+class CachePart:
+    """The first ``tokens`` of a prompt's cache, in whole pages, ready to leave at ``at_s``."""
+
+    at_s: float
+    number: int
+    tokens: int
+
+
 class Replica:
-    """One copy of the model. ``number`` names it in results."""
+    """One copy of the model. ``number`` names it in results; ``parts``: what of prompts could leave, where wanted."""
 
     def __init__(self, ranks: Seq[Scheduler], step: StepSeconds, number: int = 0) -> None:
         self.ranks = list(ranks)
@@ -94,6 +103,7 @@ class Replica:
         self.gaps: list[tuple[float, int]] = []  # (seconds, tokens that came after about that long)
         self._stalled_s = 0.0  # prompt steps that decoding sequences waited for (engines that do not mix)
         self.served: list[Served] = []
+        self.parts: list[CachePart] | None = None
         self.used_blocks: list[tuple[float, int, int, int]] = []  # time, blocks, running, waiting
 
     def add(self, request: Request, shipped: bool = False) -> None:
@@ -179,6 +189,8 @@ class Replica:
         if not plans:
             return False
         seconds = self.step_seconds(plans)
+        if self.parts is not None:
+            self._ready(plans, seconds)
         self.now_s += seconds
         self.busy_s += seconds
         self.steps += 1
@@ -198,6 +210,19 @@ class Replica:
             self._stalled_s += seconds
         self._sample()
         return True
+
+    def _ready(self, plans: Seq[StepPlan], seconds: float) -> None:
+        """What the cache had of prompts can leave when their first step begins, chunks but the last when it ends."""
+        assert self.parts is not None
+        size = self.ranks[0].options.block_size
+        for begins in (True, False):
+            for plan in plans:
+                for chunk in plan.chunks:
+                    tokens = chunk.context if begins else chunk.context + chunk.new
+                    number = chunk.sequence.request.number
+                    if tokens >= size and (begins or not chunk.ends):
+                        at_s = self.now_s if begins else self.now_s + seconds
+                        self.parts.append(CachePart(at_s, number, tokens // size * size))
 
     def decide(self, now_s: float) -> list[StepPlan]:
         """What every rank does in the step that starts now; nothing when nobody can run anything."""

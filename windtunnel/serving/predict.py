@@ -15,6 +15,7 @@ from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving import metrics, roofline
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import Sla
 from windtunnel.serving.request import Request, Served, with_spans
 from windtunnel.serving.router import Policy, Router
@@ -57,10 +58,11 @@ def predict(
         first = prefill.start(len(replicas), together=not load.concurrency)
         shipping = Shipping(deployment, prefill)
         routers = Router(first, policy), Router(replicas, policy)
+        part_s = shipping.part_s if prefill.options.stack is Stack.SGLANG else None
         if load.concurrency:
-            served = closed_disaggregated(fitting, *routers, shipping.seconds, load.concurrency)
+            served = closed_disaggregated(fitting, *routers, shipping.seconds, load.concurrency, part_s)
         else:
-            served = disaggregated(fitting, *routers, shipping.seconds)
+            served = disaggregated(fitting, *routers, shipping.seconds, part_s)
     elif load.concurrency:
         served = closed_loop(fitting, replicas, load.concurrency)
     else:
@@ -85,7 +87,13 @@ class Shipping:
 
     def seconds(self, tokens: int) -> float:
         """Every card ships its own part over its own network port, all at once."""
-        nbytes = tokens * self._token_bytes + self._state_bytes
+        return self._sent_s(tokens * self._token_bytes + self._state_bytes)
+
+    def part_s(self, tokens: int) -> float:
+        """A part of a cache that is not the last: recurrent states come with that one."""
+        return self._sent_s(tokens * self._token_bytes)
+
+    def _sent_s(self, nbytes: float) -> float:
         return self._network.collective_time(Collective.SEND, nbytes, self._pair).seconds
 
 

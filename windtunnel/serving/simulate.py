@@ -2,7 +2,7 @@
 
 Replicas do not talk to each other, so each is advanced only when a request is routed to it or a router looks at
 its load. Prefill replicas do not hear from decode replicas either: they run first, and what they finish arrives
-at the decode side after its cache has crossed the network.
+at the decode side after its cache has crossed the network (``wires``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import islice
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Router
+from windtunnel.serving.wires import Wires
 
 INFINITY = float("inf")
 
@@ -61,31 +62,29 @@ def _closed(replica: Replica, requests: Sequence[Request], places: int) -> None:
 
 
 def disaggregated(
-    requests: Iterable[Request], prefill: Router, decode: Router, transfer_s: Callable[[int], float]
-) -> list[Served]:
+    requests: Iterable[Request], prefill: Router, decode: Router, transfer_s: Callable[[int], float],
+    part_s: Callable[[int], float] | None = None,
+) -> list[Served]:  # fmt: skip
     """Prompts on one set of replicas, outputs on another; ``transfer_s``: seconds to ship so many tokens.
 
-    A prefill replica ships one cache after another. The first token is the prefill side's.
+    A prefill replica ships one cache after another, with ``part_s`` part by part. The first token is the prefill
+    side's.
     """
+    wires = Wires(prefill.replicas, transfer_s, part_s)
     by_number = {request.number: request for request in requests}
     prompts = open_loop([replace(request, output_tokens=1) for request in by_number.values()], prefill)
-    wires = [0.0] * (1 + max(replica.number for replica in prefill.replicas))
-    arriving: list[tuple[float, int]] = []
     for done in sorted(prompts, key=lambda one: (one.finished_s, one.request.number)):
         request = by_number[done.request.number]
-        if request.output_tokens == 1:
-            continue
-        start = max(wires[done.replica], done.finished_s)
-        wires[done.replica] = start + transfer_s(request.prompt_tokens)
-        heapq.heappush(arriving, (wires[done.replica], request.number))
-    shipped = [replace(by_number[number], arrival_s=at) for at, number in _drained(arriving)]
+        if request.output_tokens > 1:
+            wires.send(done, request)
+    shipped = [replace(by_number[number], arrival_s=at) for at, number in _drained(wires.arriving)]
     finished = {one.request.number: one for one in open_loop(shipped, decode, shipped=True)}
     return [_joined(by_number[one.request.number], one, finished.get(one.request.number)) for one in prompts]
 
 
 def closed_disaggregated(
     requests: Sequence[Request], prefill: Router, decode: Router, transfer_s: Callable[[int], float],
-    concurrency: int,
+    concurrency: int, part_s: Callable[[int], float] | None = None,
 ) -> list[Served]:  # fmt: skip
     """``concurrency`` clients, prompts and outputs on sets of replicas of their own.
 
@@ -96,8 +95,8 @@ def closed_disaggregated(
     both = [*prefill.replicas, *decode.replicas]
     asked: dict[int, Request] = {}
     prompts: dict[int, Served] = {}
-    wires = [0.0] * (1 + max(replica.number for replica in prefill.replicas))
-    arriving: list[tuple[float, int]] = []
+    wires = Wires(prefill.replicas, transfer_s, part_s)
+    arriving = wires.arriving
     answers: list[Served] = []
 
     def ask(at_s: float) -> None:
@@ -128,9 +127,7 @@ def closed_disaggregated(
                 ask(one.finished_s)
                 continue
             prompts[number] = one
-            begin = max(wires[one.replica], one.finished_s)
-            wires[one.replica] = begin + transfer_s(one.request.prompt_tokens)
-            heapq.heappush(arriving, (wires[one.replica], number))
+            wires.send(one, asked[number])
     return sorted(answers, key=lambda one: one.request.number)
 
 

@@ -166,6 +166,44 @@ def test_disaggregated_ships_each_cache_once_and_in_turn() -> None:
         assert rank.pool.free == rank.pool.capacity
 
 
+def test_chunks_that_leave_early_shorten_the_wait_for_the_network() -> None:
+    """Four chunks of 512 tokens, each sent faster than the next is computed: only the last is waited for."""
+
+    def decoded_s(parts: bool) -> float:
+        first = replica(step=Linear(0.1, 0.0), max_num_batched_tokens=512, num_gpu_blocks=4000)
+        second = replica(step=Linear(0.1, 0.0), num_gpu_blocks=4000)
+        wire = lambda tokens: 1e-4 * tokens  # noqa: E731
+        request = [Request(0, 0.0, 2048, 2)]
+        (one,) = disaggregated(request, Router([first]), Router([second]), wire, wire if parts else None)
+        assert one.first_token_s == pytest.approx(0.4)
+        return one.finished_s
+
+    assert decoded_s(parts=False) == pytest.approx(0.4 + 0.2048 + 0.1)
+    assert decoded_s(parts=True) == pytest.approx(0.4 + 0.0512 + 0.1)
+
+
+def test_cache_in_parts_sends_every_token_once_and_is_never_later() -> None:
+    requests = [
+        replace(one, prompt_tokens=one.prompt_tokens + 300, keys=()) for one in traffic(60, 9, rate=30.0)
+    ]
+
+    def run(parts: bool) -> tuple[list[float], int]:
+        sent = 0
+
+        def wire(tokens: int) -> float:
+            nonlocal sent
+            sent += tokens
+            return 1e-5 * tokens
+
+        routers = [Router([replica(number=number, max_num_batched_tokens=64)]) for number in (1, 0)]
+        served = disaggregated(requests, *routers, wire, wire if parts else None)
+        return [one.finished_s for one in served], sent
+
+    (whole, all_tokens), (early, in_parts) = run(False), run(True)
+    assert all_tokens == in_parts
+    assert sum(early) < sum(whole)
+
+
 def test_cache_aware_routing_finds_more() -> None:
     requests = []
     for number in range(120):
