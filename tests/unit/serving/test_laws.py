@@ -184,7 +184,8 @@ def test_chunks_that_leave_early_shorten_the_wait_for_the_network() -> None:
 
 def test_cache_in_parts_sends_every_token_once_and_is_never_later() -> None:
     requests = [
-        replace(one, prompt_tokens=one.prompt_tokens + 300, keys=()) for one in traffic(60, 9, rate=30.0)
+        replace(one, prompt_tokens=one.prompt_tokens + 300, output_tokens=one.output_tokens + 1, keys=())
+        for one in traffic(60, 9, rate=30.0)
     ]
 
     def run(parts: bool) -> tuple[list[float], int]:
