@@ -104,7 +104,13 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--enable-expert-parallel", "--ep", action="store_true", help="experts over all ranks")
     add("--precision", choices=PRECISIONS, default="auto", help="of weights; auto: as published")
     add("--kv-precision", choices=list(CACHES), default="auto", help="of the cache; auto: bf16")
-    add("--gpu-memory-utilization", type=float, default=0.9, metavar="F", help="default: 0.9")
+    add(
+        "--gpu-memory-utilization",
+        type=float,
+        default=0.9,
+        metavar="F",
+        help="of the card; with --scheduler trtllm the cache's share of what is free; default: 0.9",
+    )
     add("--max-num-seqs", "--max-running-requests", type=int, default=256, metavar="N", help="default: 256")
     add("--max-num-batched-tokens", type=int, default=8192, metavar="N", help="default: 8192")
     add(
