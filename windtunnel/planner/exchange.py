@@ -2,7 +2,7 @@
 
 Parameters of a stage's chunks are gathered one after another from the step's start; the first forward of a
 chunk cannot end before its parameters have arrived. Gradients of a chunk leave layer by layer during its last
-backward; what is not through when the pipeline ends is exposed.
+backward, or after it under FSDP2; what is not through when the pipeline ends is exposed.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ class PipelineExchange:
                 layers = max(1, len(self.recipe.chunks[self._chunk(virtual)].layers))
                 length = self.seconds(self._chunk(virtual), Direction.GRADIENTS)
                 span = last[virtual]
+                if self.recipe.layout.shards_stages:
+                    free = max(free, span.end_s) + length
+                    continue
                 # the first layer's gradients leave when its backward is done, the last one's at the end
                 begin = max(free, span.start_s + (span.end_s - span.start_s) / layers)
                 free = max(begin + length, span.end_s + length / layers)

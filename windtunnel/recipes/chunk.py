@@ -6,14 +6,16 @@ What data-parallel ranks exchange, and when:
     fsdp         parameters of each layer before it is used, one layer ahead; gradients after its backward;
                  for every micro-batch
 A pipeline spreads that over its whole step: parameters stay gathered between micro-batches, and the programs
-of ``exchange_program`` run beside the chunks.
+of ``exchange_program`` run beside the chunks. Under FSDP2 the first micro-batch gathers, every backward adds whole
+gradients to those before it, in the type that reduces, and a chunk's are reduced after its last backward
+(``PipelineStage.backward_maybe_with_nosync``, ``perform_reduce_grad``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from windtunnel.program.count.sharding import CHUNK_CAT, COPY_IN, COPY_OUT
 from windtunnel.program.op import OpSpec
@@ -41,18 +43,29 @@ class Part(StrEnum):
 _PHASES = {Part.FORWARD: Phase.FORWARD, Part.BACKWARD: Phase.BACKWARD, Part.WEIGHT: Phase.BACKWARD}
 
 
+class Sums(Enum):
+    """What a micro-batch does with the whole gradients of a layer."""
+
+    NOT = 0
+    FIRST = 1  # kept, in the type that reduces
+    MORE = 2  # added to those
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Whether this micro-batch gathers parameters before, and reduces gradients after, each layer."""
+    """Whether this micro-batch gathers parameters before, and reduces or sums gradients after, each layer."""
 
     gather: bool
     reduce: bool
+    sums: Sums = Sums.NOT
 
 
 def exchange_of(layout: Layout, micro_batch: int) -> Exchange:
     """What the chunk exchanges for a micro-batch by its number in the step."""
     first, last = micro_batch == 0, micro_batch == layout.micro_batches - 1
     alone = layout.data_and_context == 1 and layout.expert_data == 1
+    if layout.shards_stages and not alone:
+        return Exchange(first, False, Sums.FIRST if first else Sums.MORE)
     if alone or layout.pipeline > 1:
         return Exchange(False, False)
     if layout.sharding is Sharding.FSDP:
@@ -87,6 +100,8 @@ def chunk_program(
                 builder.add(_reduce(chunk.layers[index], index, layout), Phase.BACKWARD, "gradients")
             for index in reversed(range(len(chunk.layers))):
                 builder.add(_waits(chunk.layers[index], index, _REDUCE, layout), Phase.BACKWARD, "gradients")
+        for pieces in reversed(chunk.layers):
+            builder.add(_sum(pieces, layout, exchange.sums), Phase.BACKWARD, "gradients")
     if whole:
         builder.captured(phase, begins=False)
     return builder.finish(StepKind.SCRIPT, tokens=layout.tokens, samples=layout.micro_batch)
@@ -122,7 +137,7 @@ def _backward(
     builder: ProgramBuilder, chunk: ModelChunk, layout: Layout, exchange: Exchange, with_weights: bool
 ) -> None:
     layers = chunk.layers
-    again = exchange.gather and layout.sharding is Sharding.FSDP
+    again = exchange.gather and layout.sharding is Sharding.FSDP and not layout.shards_stages
     # the output's unit keeps its parameters after forward; the embedding is in it where they are tied or in the root
     apart = layout.ends_apart and bool(layers) and _has_head(layers[-1])
     stays = ("loss",) if apart else ("loss", "embedding")
@@ -140,6 +155,8 @@ def _backward(
             (lambda piece: piece.backward + piece.weight) if with_weights else (lambda piece: piece.backward)
         )
         _issue(builder, reversed(pieces), Phase.BACKWARD, both)
+        if with_weights:
+            builder.add(_sum(pieces, layout, exchange.sums), Phase.BACKWARD, "gradients")
         if exchange.reduce and with_weights:
             builder.add(_reduce(pieces, index, layout), Phase.BACKWARD, "gradients")
     if exchange.reduce and with_weights:
@@ -208,11 +225,26 @@ def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
             answers.append(collective("allreduce_", group, whole, whole, work))
             continue
         if _copies(layout):
-            answers.append(op(CHUNK_CAT, (tensor(layout.precision.activation, *whole.shape), whole), ()))
+            own = dtype if layout.shards_stages else layout.precision.activation
+            answers.append(op(CHUNK_CAT, (tensor(own, *whole.shape), whole), ()))
         answers.append(collective("_reduce_scatter_base_", group, whole, part, work))
         copies = layout.data_and_context // layout.shards
         if layout.sharding is Sharding.FSDP and copies > 1 and not is_expert:
             answers.append(collective("allreduce_", REPLICA, part, part, work))
+    return answers
+
+
+def _sum(pieces: Pieces, layout: Layout, sums: Sums) -> list[OpSpec]:
+    """Whole gradients of a layer, kept for the next micro-batch."""
+    own = layout.precision.activation
+    reduced = "float32" if layout.reduce_in_fp32 else own
+    answers = []
+    for elements, _ in _parameters(pieces, layout) if sums is not Sums.NOT else ():
+        gradient, total = tensor(own, elements), tensor(reduced, elements)
+        if sums is Sums.MORE:
+            answers.append(op("aten.add_.Tensor", (total, gradient), (total,)))
+        elif own != reduced:
+            answers.append(op("aten._to_copy", (gradient,), (total,)))
     return answers
 
 
@@ -239,11 +271,19 @@ class Direction(StrEnum):
 def exchange_program(
     chunk: ModelChunk, layout: Layout, direction: Direction, groups: list[ProcessGroup]
 ) -> Program:
-    """What one chunk of a pipeline exchanges beside compute, once a step; empty where that comes after."""
+    """What one chunk of a pipeline exchanges once a step, beside compute or, under FSDP2, after its last backward.
+
+    Empty where the micro-batches or the optimizer have it.
+    """
     name = f"chunk {chunk.virtual} {direction}"
     rank = chunk.stage * layout.stage_ranks
     builder = ProgramBuilder(groups, rank=rank, world_size=layout.cards, name=name)
     sharded = layout.sharding is Sharding.FSDP
+    if layout.shards_stages:
+        if direction is Direction.GRADIENTS:
+            for index, pieces in enumerate(chunk.layers):
+                builder.add(_reduce(pieces, index, layout), Phase.OTHER, "gradients")
+        return builder.finish(StepKind.SCRIPT)
     if direction is Direction.GRADIENTS and (sharded or layout.overlap_grad_reduce):
         for index in reversed(range(len(chunk.layers))):
             builder.add(_reduce(chunk.layers[index], index, layout), Phase.BACKWARD, "gradients")

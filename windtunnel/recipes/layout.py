@@ -289,6 +289,11 @@ class Layout:
         return self.stage_ranks // (self.expert * self.expert_tensor)
 
     @property
+    def shards_stages(self) -> bool:
+        """Whether PyTorch's pipeline stages run FSDP2: gathered once a step, gradients summed whole and reduced last."""
+        return self.pipeline > 1 and self.sharding is Sharding.FSDP and not self.zero_copy
+
+    @property
     def micro_batches(self) -> int:
         """Micro-batches of one step on one rank."""
         return self.global_batch // (self.micro_batch * self.data)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from windtunnel.program.op import TensorSpec
-from windtunnel.program.program import Program, StepKind
+from windtunnel.program.op import OpSpec, TensorSpec
+from windtunnel.program.program import Phase, Program, StepKind
 from windtunnel.recipes.architecture import Architecture
 from windtunnel.recipes.builder import ProgramBuilder
 from windtunnel.recipes.chunk import (
@@ -22,8 +22,9 @@ from windtunnel.recipes.chunk import (
     optimizer_program,
 )
 from windtunnel.recipes.from_spec import architecture_of
-from windtunnel.recipes.groups import groups_of
+from windtunnel.recipes.groups import PIPELINE, groups_of
 from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.piece import collective
 from windtunnel.recipes.stages import ModelChunk, model_chunks
 from windtunnel.specs.model import ModelSpec
 
@@ -83,6 +84,21 @@ class TrainingRecipe:
         """What one stage sends the next for one micro-batch, on one rank."""
         return TensorSpec(self.layout.precision.activation, (self.layout.sequence_tokens, self.model.hidden))
 
+    def received(self, unit: Unit) -> list[OpSpec]:
+        """What a part waits for from another stage."""
+        first = 0 if unit.part is Part.FORWARD else len(self.chunks) - 1
+        return self._passed("recv", unit, first)
+
+    def sent(self, unit: Unit) -> list[OpSpec]:
+        """What a part hands on to another stage."""
+        last = len(self.chunks) - 1 if unit.part is Part.FORWARD else 0
+        return self._passed("send", unit, last)
+
+    def _passed(self, name: str, unit: Unit, end: int) -> list[OpSpec]:
+        if self.layout.pipeline == 1 or unit.part is Part.WEIGHT or unit.virtual == end:
+            return []
+        return [collective(name, PIPELINE, self.boundary, self.boundary)]
+
     def parameters(self, stage: int) -> int:
         """Elements of the parameters that one rank of ``stage`` computes with."""
         return sum(c.parameters + c.expert_parameters for c in self.chunks if c.stage == stage)
@@ -109,7 +125,9 @@ def training_program(
         for virtual in own:
             builder.append(recipe.exchange(virtual, Direction.PARAMETERS))
     for unit in order:
+        builder.add(recipe.received(unit), Phase.OTHER, "pipeline")
         builder.append(recipe.program(unit.virtual, unit.part, unit.micro_batch, splits_backward))
+        builder.add(recipe.sent(unit), Phase.OTHER, "pipeline")
         last = unit.micro_batch == layout.micro_batches - 1 and unit.part is not Part.FORWARD
         if layout.pipeline > 1 and last and (unit.part is Part.WEIGHT) is splits_backward:
             builder.append(recipe.exchange(unit.virtual, Direction.GRADIENTS))

@@ -20,6 +20,7 @@ class WeightGradients(Enum):
     KEPT = 0  # until they are reduced
     SUMMED = 1  # added to a buffer and dropped
     NONE = 2  # summed by the product itself; a stand-in of each size is kept for good (Transformer Engine)
+    UNASKED = 3  # only the input's gradient is asked for
 
 
 class Value:
@@ -213,6 +214,8 @@ class Graph:
 
     def _weigh(self, node: Node) -> None:
         """Gradients of parameters."""
+        if self.weights is WeightGradients.UNASKED:
+            return
         for nbytes in node.weights:
             if self.weights is WeightGradients.NONE:
                 if nbytes not in self.placeholders:

@@ -21,7 +21,6 @@ from windtunnel.recipes.memory.graph import (
     WeightGradients,
     differentiate_again,
 )
-from windtunnel.recipes.memory.stage_shards import StageShards, share
 from windtunnel.recipes.memory.tape import Buffer, Tape
 
 STEPS = 2
@@ -32,7 +31,8 @@ class Block:
     """A layer, or an end of the model.
 
     ``expert_weights`` are shared out over other ranks than ``weights``. ``stands_in``: its products sum gradients by
-    themselves and leave one stand-in for each size, as Transformer Engine's do; the ends' leave none.
+    themselves and leave one stand-in for each size, as Transformer Engine's do; the ends' leave none. ``pieces``:
+    elements that its first matrix is drawn as.
     """
 
     name: str
@@ -41,6 +41,8 @@ class Block:
     expert_weights: Sequence[int] = ()
     checkpoints: bool = False
     stands_in: bool = False
+    is_loss: bool = False
+    pieces: Sequence[int] = ()
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class PipelinedStep:
     Attributes:
         chunks: blocks of each model chunk of the stage, in order.
         state_bytes: of the optimizer, a parameter. is_first, is_last: stage of the model.
-        stream_elements: of what passes between stages.
+        stream_elements: of what passes between stages. hidden: numbers of the residual stream, a token.
     """
 
     tape: Tape
@@ -67,28 +69,26 @@ class PipelinedStep:
     stage: int
     state_bytes: int
     stream_elements: int
+    hidden: int
     placeholders: dict[int, Buffer] = field(default_factory=dict)
-    shards: StageShards | None = None
 
     def run(self) -> list[Buffer]:
         """Parameters and buffers, then steps; answers what stays."""
         held = self._start()
-        if self.layout.sharding is Sharding.FSDP:
-            self.shards = StageShards(self.tape, self.layout)
         self.tape.begin_step()
         state: list[Buffer] = []
-        for _ in range(STEPS):
+        for step in range(STEPS):
+            self._begin(step == 0)
             waiting: dict[tuple[int, int], Pass] = {}
             for forward, chunk, micro_batch in self._order():
                 if forward:
-                    waiting[chunk, micro_batch] = self._forward(chunk)
+                    waiting[chunk, micro_batch] = self._forward(chunk, micro_batch)
                 else:
-                    self._backward(waiting.pop((chunk, micro_batch)))
-            shards = self.shards.reduce() if self.shards is not None else []
+                    self._backward(waiting.pop((chunk, micro_batch)), chunk, micro_batch)
+            self._end()
             self.tape.phase, self.tape.scope = Phase.OPTIMIZER, "optimizer"
             self._update(state)
             self.tape.end_step(self.layout.tokens)
-            del shards
         return held + state
 
     def _start(self) -> list[Buffer]:
@@ -97,13 +97,6 @@ class PipelinedStep:
         full = layout.precision is Precision.FP32
         eight_bit = layout.precision.is_fp8
         width = parts.width_of(layout)
-        if layout.sharding is Sharding.FSDP:
-            return [
-                tape.allocate(
-                    share(nbytes // width, ways) * parts.WIDE, "aten.empty", category=Category.PARAMETER
-                )
-                for nbytes, ways in self._parameters()
-            ]
         sizes = [nbytes for nbytes, _ in self._parameters()]
         first = [tape.allocate(nbytes, "aten.empty", category=Category.PARAMETER) for nbytes in sizes]
         total = sum(sizes)
@@ -185,7 +178,7 @@ class PipelinedStep:
                 for _ in range(self.state_bytes // parts.WIDE)
             ]
         narrow = not self.layout.reduce_in_fp32 and parts.width_of(self.layout) != parts.WIDE
-        if by_pytorch or (narrow and self.layout.sharding is not Sharding.FSDP):
+        if by_pytorch or narrow:
             beside = [self.tape.allocate(nbytes, "aten._foreach_sqrt") for nbytes in owned]
             del beside
 
@@ -223,7 +216,13 @@ class PipelinedStep:
         chunk, within = divmod(place, stages)
         return (chunks - 1 - chunk if backward else chunk), group * stages + within
 
-    def _forward(self, chunk: int) -> Pass:
+    def _begin(self, is_first_step: bool) -> None:
+        """Before the first micro-batch of a step."""
+
+    def _end(self) -> None:
+        """After the last."""
+
+    def _forward(self, chunk: int, micro_batch: int) -> Pass:
         tape, layout = self.tape, self.layout
         tape.phase, tape.scope = Phase.FORWARD, "received"
         done = Pass()
@@ -237,8 +236,6 @@ class PipelinedStep:
             del received
         for block in self.chunks[chunk]:
             tape.scope = block.name
-            if self.shards is not None:
-                self.shards.gather(block.name, (*block.weights, *block.expert_weights))
             mode = WeightGradients.NONE if block.stands_in else WeightGradients.SUMMED
             graph = Graph(
                 tape,
@@ -251,13 +248,11 @@ class PipelinedStep:
             x = block.code(graph, x if block.checkpoints else graph.leaf(x))
             done.graphs.append((block, graph, saved))
             del saved, graph
-        if self.shards is not None:
-            self.shards.end_forward()
         if self.stage == layout.pipeline - 1 and chunk == len(self.chunks) - 1:
             done.result.append(x)
         return done  # what goes to the next stage is given back as soon as it is sent
 
-    def _backward(self, done: Pass) -> None:
+    def _backward(self, done: Pass, chunk: int, micro_batch: int) -> None:
         tape = self.tape
         tape.phase, tape.scope = Phase.BACKWARD, "received"
         last = bool(done.result)
@@ -271,9 +266,12 @@ class PipelinedStep:
                 gradient = graph.backward(gradient)
             else:
                 gradient = differentiate_again(graph, block.code, saved, gradient)
-            if self.shards is not None:
-                self.shards.sum(block.name, (*block.weights, *block.expert_weights))
             del saved, graph
+
+
+def share(elements: int, ways: int) -> int:
+    """Elements of one of ``ways`` ranks."""
+    return -(-elements // ways)
 
 
 def selective(layout: Layout) -> bool:

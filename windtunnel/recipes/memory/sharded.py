@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from windtunnel.program.program import Category, Phase
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.memory import parts
+from windtunnel.recipes.memory.drawn import draw, draws
 from windtunnel.recipes.memory.graph import Code, Graph, Value, differentiate_again
 from windtunnel.recipes.memory.pipelined import selective
 from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape
@@ -36,6 +37,7 @@ class Unit:
         code: from its input to its result. weights, expert_weights: bytes of each parameter, gathered.
         ways, expert_ways: ranks that share them.
         checkpoints: computed again in backward. stays: gathered from forward to backward.
+        pieces: elements that its first matrix is drawn as.
         root: the unit that holds its parameters, if it has none of its own.
         aside: of a vision tower: it runs beside the embedded text, and joins it where the tower ends.
     """
@@ -49,6 +51,7 @@ class Unit:
     checkpoints: bool = False
     stays: bool = False
     aside: bool = False
+    pieces: Sequence[int] = ()
     gathered: list[Buffer] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     shards: list[Buffer] = field(default_factory=list)
@@ -69,7 +72,7 @@ class ShardedStep:
     """Writes the buffers of steps on a tape.
 
     ``state_bytes``: of the optimizer, a parameter. ``prefetches``: forward gathers one unit ahead.
-    ``merged_bytes``: of a vision tower's result.
+    ``merged_bytes``: of a vision tower's result. ``hidden``: numbers of the residual stream, a token.
     """
 
     tape: Tape
@@ -79,6 +82,7 @@ class ShardedStep:
     trains: bool = True
     prefetches: bool = False
     merged_bytes: int = 0
+    hidden: int = 0
     last_buffers: list[Buffer] = field(default_factory=list)
     reducing: list[Buffer] = field(default_factory=list)
 
@@ -92,6 +96,8 @@ class ShardedStep:
         """
         tape = self.tape
         held = self._parameters()
+        if draws(self.layout):
+            self._draw()
         tape.begin_step()
         state: list[Buffer] = []
         for _ in range(STEPS):
@@ -116,6 +122,13 @@ class ShardedStep:
                     shard = _share(nbytes // width, ways) * parts.WIDE
                     held.append(self.tape.allocate(shard, "aten.empty", category=Category.PARAMETER))
         return held
+
+    def _draw(self) -> None:
+        width = parts.width_of(self.layout)
+        for unit in self.units[1:]:  # the embedding is drawn in place
+            self.tape.scope = unit.name
+            shards = [_share(nbytes // width, ways) for weights, ways in unit.sets for nbytes in weights]
+            draw(self.tape, shards, unit.pieces, self.hidden)
 
     def _states(self) -> list[Buffer]:
         width, each = parts.width_of(self.layout), self.state_bytes // parts.WIDE

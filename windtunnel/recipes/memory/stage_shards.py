@@ -1,7 +1,9 @@
-"""FSDP within a stage of a pipeline: gathered once a step, gradients summed whole, reduced after the last micro-batch.
+"""Two steps of one stage of a pipeline whose layers are under FSDP2, buffer by buffer.
 
-PyTorch's stages keep what they gathered for the next micro-batch, and sum gradients in the type that reduces until the
-last one (``PipelineStage.backward_maybe_with_nosync``).
+PyTorch's stages (``torch/distributed/pipelining/stage.py``) keep what they gathered for the next micro-batch, sum
+gradients whole in the type that reduces, and reduce and reshard after the last micro-batch. They receive into buffers
+of their own, one for each micro-batch, hold what a micro-batch sends on until its backward is done, and before the
+first step they run a micro-batch through the stage to learn the shapes.
 """
 
 from __future__ import annotations
@@ -9,73 +11,275 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from windtunnel.program.program import Category
+from windtunnel.program.program import Category, Phase
 from windtunnel.recipes.layout import Layout
 from windtunnel.recipes.memory import parts
+from windtunnel.recipes.memory.drawn import draw, draws
+from windtunnel.recipes.memory.graph import Graph, Value, WeightGradients, differentiate_again
+from windtunnel.recipes.memory.pipelined import Block, Pass, PipelinedStep, selective, share
 from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape
 
 
 @dataclass(slots=True)
 class StageShards:
-    """What a stage holds beside its shards. Blocks go by their names, ``weights`` are bytes of each parameter."""
+    """What a stage holds beside its shards, by the names of its blocks."""
 
     tape: Tape
     layout: Layout
     gathered: dict[str, list[Buffer]] = field(default_factory=dict)
     summed: dict[str, list[Buffer]] = field(default_factory=dict)
-    shares: dict[str, int] = field(default_factory=dict)
-    buffer: list[Buffer] = field(default_factory=list)
+    buffers: dict[str, list[Buffer]] = field(default_factory=dict)
+    reducing: list[Buffer] = field(default_factory=list)
 
-    def gather(self, block: str, weights: Sequence[int]) -> None:
-        """Parameters of a block, before its first pass: as in ``sharded``."""
-        if block in self.gathered:
+    def unshard(self, block: Block) -> None:
+        """Parameters of a block laid end to end, before its first pass: as in ``sharded``."""
+        if block.name in self.gathered or block.name in self.buffers:
             return
-        width, ways = parts.width_of(self.layout), self.layout.shards
-        own = self.shares[block] = sum(share(nbytes // width, ways) for nbytes in weights)
-        sent = self.tape.allocate(own * width, "aten.empty", GATHER, Category.COMMUNICATION)
-        buffer = self.tape.allocate(own * ways * width, "aten.empty", GATHER, Category.COMMUNICATION)
-        laid = self.tape.allocate(own * width, "fsdp.all_gather_copy_in", GATHER, Category.COMMUNICATION)
-        del sent, laid
-        self.gathered[block] = [
-            self.tape.allocate(nbytes, "fsdp.split", category=Category.COMMUNICATION) for nbytes in weights
+        width = parts.width_of(self.layout)
+        buffers = self.buffers[block.name] = []
+        for weights, ways in self.sets(block):
+            own = sum(share(nbytes // width, ways) for nbytes in weights) * width
+            sent = self.tape.allocate(own, "aten.empty", GATHER, Category.COMMUNICATION)
+            buffers.append(self.tape.allocate(own * ways, "aten.empty", GATHER, Category.COMMUNICATION))
+            laid = self.tape.allocate(own, "fsdp.all_gather_copy_in", GATHER, Category.COMMUNICATION)
+            del sent, laid
+
+    def copy_out(self, block: Block) -> None:
+        """They get memory of their own; the buffer is given back when the next block's is copied out."""
+        if block.name in self.gathered:
+            return
+        self.gathered[block.name] = [
+            self.tape.allocate(nbytes, "fsdp.split", category=Category.COMMUNICATION)
+            for weights, _ in self.sets(block)
+            for nbytes in weights
         ]
-        self.buffer = [buffer]  # given back when the next block's is copied out
+        for name in [name for name in self.buffers if name in self.gathered and name != block.name]:
+            del self.buffers[name]
 
     def end_forward(self) -> None:
         """The last buffer is given back."""
-        self.buffer = []
+        for name in [name for name in self.buffers if name in self.gathered]:
+            del self.buffers[name]
 
-    def sum(self, block: str, weights: Sequence[int]) -> None:
-        """Gradients of a block, whole, from its first backward on."""
-        if block not in self.summed:
-            width, reduced = parts.width_of(self.layout), self._reduced
-            self.summed[block] = [
-                self.tape.allocate(nbytes // width * reduced, "aten._to_copy", category=Category.GRADIENT)
-                for nbytes in weights
-            ]
+    def keep(self, block: Block, graph: Graph) -> None:
+        """Gradients of a block: of the first micro-batch they are kept, one by one, and later ones added."""
+        gradients = graph.expert_gradients
+        gradients += graph.weight_gradients
+        graph.weight_gradients.clear()
+        first = block.name not in self.summed
+        held = self.summed.setdefault(block.name, [])
+        width = parts.width_of(self.layout)
+        while gradients:
+            whole = gradients.pop()
+            if first and self._reduced != width:
+                nbytes = self.tape.sizes[whole.number] // width * self._reduced
+                held.append(self.tape.allocate(nbytes, "aten._to_copy", category=Category.GRADIENT))
+            elif first:
+                held.append(whole)
+            del whole
 
-    def reduce(self) -> list[Buffer]:
+    def reduce(self, blocks: Sequence[Block]) -> list[Buffer]:
         """Block by block: parameters given back, gradients copied into a buffer, their shards."""
         shards: list[Buffer] = []
-        held: Buffer | None = None
-        for block in list(self.gathered):
-            self.tape.scope = block
-            del self.gathered[block]
-            own = self.shares[block]
-            held = None
-            held = self.tape.allocate(
-                own * self.layout.shards * self._reduced, "aten.empty", category=Category.COMMUNICATION
-            )
-            self.summed.pop(block, None)
-            shards.append(self.tape.allocate(own * parts.WIDE, "aten.empty", REDUCE, Category.GRADIENT))
-        del held
+        width = parts.width_of(self.layout)
+        for block in blocks:
+            self.tape.scope = block.name
+            self.gathered.pop(block.name, None)
+            whole = self.summed.pop(block.name, [])
+            if not whole:
+                continue
+            self.reducing = []
+            owned = [sum(share(n // width, ways) for n in weights) for weights, ways in self.sets(block)]
+            for own, (_, ways) in zip(owned, self.sets(block), strict=True):
+                buffer = self.tape.allocate(
+                    own * ways * self._reduced, "aten.empty", category=Category.COMMUNICATION
+                )
+                self.reducing.append(buffer)
+                del buffer
+            whole.clear()
+            shards += [
+                self.tape.allocate(own * parts.WIDE, "aten.empty", REDUCE, Category.GRADIENT) for own in owned
+            ]
         return shards
+
+    def release(self, blocks: Sequence[Block]) -> None:
+        """Parameters given back."""
+        for block in blocks:
+            self.gathered.pop(block.name, None)
+
+    def sets(self, block: Block) -> list[tuple[Sequence[int], int]]:
+        """Parameters that are gathered by one collective, and over how many ranks."""
+        layout = self.layout
+        expert_ways = max(1, layout.expert_data * layout.shards // layout.data_and_context)
+        both = ((block.weights, layout.shards), (block.expert_weights, expert_ways))
+        return [(weights, ways) for weights, ways in both if weights]
 
     @property
     def _reduced(self) -> int:
         return parts.WIDE if self.layout.reduce_in_fp32 else parts.width_of(self.layout)
 
 
-def share(elements: int, ways: int) -> int:
-    """Elements of one of ``ways`` ranks."""
-    return -(-elements // ways)
+@dataclass(slots=True)
+class ShardedStage(PipelinedStep):
+    """The same stage under FSDP2. The last block of the model is its loss.
+
+    Attributes:
+        received, handed_back: by chunk and micro-batch, what arrives from the stages before and behind.
+        output, sent: of the last forward and the last backward, which their loop still holds.
+        rows: gradients of the shards.
+    """
+
+    shards: StageShards = field(init=False)
+    received: dict[tuple[int, int], Value] = field(default_factory=dict)
+    handed_back: dict[tuple[int, int], Buffer] = field(default_factory=dict)
+    output: list[Value] = field(default_factory=list)
+    sent: list[Buffer] = field(default_factory=list)
+    reduced: list[Buffer] = field(default_factory=list)
+    left: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.shards = StageShards(self.tape, self.layout)
+
+    def _start(self) -> list[Buffer]:
+        width = parts.width_of(self.layout)
+        held = [
+            self.tape.allocate(
+                share(nbytes // width, ways) * parts.WIDE, "aten.empty", category=Category.PARAMETER
+            )
+            for nbytes, ways in self._parameters()
+        ]
+        for block in (block for blocks in self.chunks for block in blocks if draws(self.layout)):
+            self.tape.scope = block.name
+            if block.name != "embedding":  # drawn in place
+                shards = [share(n // width, ways) for weights, ways in self.shards.sets(block) for n in weights]
+                draw(self.tape, shards, block.pieces, self.hidden)
+        return held
+
+    def _first(self, chunk: int) -> bool:
+        return self.stage == 0 and chunk == 0
+
+    def _last(self, chunk: int) -> bool:
+        return self.stage == self.layout.pipeline - 1 and chunk == len(self.chunks) - 1
+
+    def _begin(self, is_first_step: bool) -> None:
+        if is_first_step:
+            self._infer()
+        self.reduced = []
+        self.left = dict.fromkeys(range(len(self.chunks)), 0)
+        for forward, chunk, _ in self._order():
+            self.left[chunk] += forward
+        if len(self.chunks) > 1:  # what the next passes need is gathered as a whole
+            for blocks in self.chunks:
+                for block in blocks:
+                    self.shards.unshard(block)
+
+    def _infer(self) -> None:
+        """One micro-batch forward, and the gradient of its input backward, where there is one."""
+        count = range(self.layout.micro_batches)
+        passes: list[Pass] = []
+        for chunk in range(len(self.chunks)):
+            x = self._given() if self._first(chunk) else self._stream()
+            passes.append(self._run(chunk, x, WeightGradients.UNASKED))
+            if not self._first(chunk):
+                self.received.update({(chunk, number): self._stream() for number in count})
+            if self._last(chunk):
+                self._lose(chunk, passes[-1], WeightGradients.UNASKED)
+            del x
+        for chunk in reversed(range(len(self.chunks))):
+            done, last = passes.pop(), self._last(chunk)
+            gradient = [self._ones(last)]
+            if self._first(chunk):
+                gradient.clear()
+                done.graphs.clear()
+            self._differentiate(done, gradient, WeightGradients.UNASKED)
+            done.result.clear()
+            gradient.clear()
+            if not last:
+                self.handed_back.update({(chunk, number): self._stream().buffer for number in count})
+        for blocks in self.chunks:
+            self.shards.release(blocks)
+
+    def _given(self) -> Value:
+        tokens = self.layout.tokens
+        return Value(self.tape.allocate(tokens * 8, "ids", category=Category.INPUT), tokens, 8)
+
+    def _stream(self) -> Value:
+        elements, width = self.stream_elements, parts.width_of(self.layout)
+        return Value(self.tape.allocate(elements * width, "aten.empty_strided"), elements, width)
+
+    def _ones(self, last: bool) -> Buffer:
+        if last:
+            return self.tape.allocate(parts.WIDE, "aten.ones_like")
+        return self._stream().buffer
+
+    def _run(self, chunk: int, x: Value, mode: WeightGradients) -> Pass:
+        """All blocks but the loss."""
+        tape, done = self.tape, Pass()
+        tape.phase = Phase.FORWARD
+        for block in self.chunks[chunk]:
+            if block.is_loss:
+                break
+            tape.scope = block.name
+            self.shards.unshard(block)
+            self.shards.copy_out(block)
+            x = self._through(done, block, x, mode)
+        self.shards.end_forward()
+        done.result.append(x)
+        return done
+
+    def _through(self, done: Pass, block: Block, x: Value, mode: WeightGradients) -> Value:
+        graph = Graph(
+            self.tape, saves=not block.checkpoints, keeps=selective(self.layout), weights=mode,
+            placeholders=self.placeholders,
+        )  # fmt: skip
+        saved = x if block.checkpoints else None
+        result = block.code(graph, x if block.checkpoints else graph.leaf(x))
+        done.graphs.append((block, graph, saved))
+        return result
+
+    def _lose(self, chunk: int, done: Pass, mode: WeightGradients) -> None:
+        block = self.chunks[chunk][-1]
+        self.tape.scope = block.name
+        result = self._through(done, block, done.result[0], mode)
+        del result
+
+    def _differentiate(self, done: Pass, gradient: list[Buffer], mode: WeightGradients) -> list[Buffer]:
+        self.tape.phase = Phase.BACKWARD
+        while done.graphs:
+            block, graph, saved = done.graphs.pop()
+            self.tape.scope = block.name
+            graph.weights = mode
+            if saved is None:
+                gradient = graph.backward(gradient)
+            else:
+                gradient = differentiate_again(graph, block.code, saved, gradient)
+            if mode is WeightGradients.UNASKED:
+                self.shards.release([block])
+            else:
+                self.shards.keep(block, graph)
+            del saved, graph
+        return gradient
+
+    def _forward(self, chunk: int, micro_batch: int) -> Pass:
+        x = self._given() if self._first(chunk) else self.received[chunk, micro_batch]
+        done = self._run(chunk, x, WeightGradients.KEPT)
+        self.output = list(done.result)
+        if self._last(chunk):
+            self._lose(chunk, done, WeightGradients.KEPT)
+        return done
+
+    def _backward(self, done: Pass, chunk: int, micro_batch: int) -> None:
+        gradient = [self._ones(True) if self._last(chunk) else self.handed_back[chunk, micro_batch]]
+        # gradients of the type that reduces are added up as they are made
+        own = parts.width_of(self.layout)
+        adds = self.layout.reduce_in_fp32 is False or own == parts.WIDE
+        first = micro_batch == 0
+        mode = WeightGradients.SUMMED if adds and not first else WeightGradients.KEPT
+        self.sent = self._differentiate(done, gradient, mode)
+        self.left[chunk] -= 1
+        if not self.left[chunk]:
+            self.tape.phase = Phase.OTHER
+            self.reduced += self.shards.reduce(self.chunks[chunk])
+
+    def _end(self) -> None:
+        self.output, self.sent, self.shards.reducing = [], [], []

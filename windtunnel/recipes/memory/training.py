@@ -8,10 +8,12 @@ from windtunnel.program.program import Category, Program
 from windtunnel.recipes.fit.sharding import stages
 from windtunnel.recipes.layout import EagerCode, Layout, Precision, Sharding
 from windtunnel.recipes.memory import parts
+from windtunnel.recipes.memory.drawn import joined
 from windtunnel.recipes.memory.graph import Code, Graph, Value
 from windtunnel.recipes.memory.layers import LayerCode, rotary_table_bytes
 from windtunnel.recipes.memory.pipelined import Block, PipelinedStep, checkpoints
 from windtunnel.recipes.memory.sharded import ShardedStep, Unit
+from windtunnel.recipes.memory.stage_shards import ShardedStage
 from windtunnel.recipes.memory.tape import Tape
 from windtunnel.recipes.memory.vision import tower_codes
 from windtunnel.specs.model import ModelSpec
@@ -33,7 +35,7 @@ def sharded_program(model: ModelSpec, layout: Layout, state_bytes: int, patches:
     patches = max(patches, tower.merge) if tower else 0
     rows = layout.micro_batch * patches
     merged = rows // tower.merge * tower.output * parts.width_of(layout) if tower else 0
-    step = ShardedStep(tape, layout, units, state_bytes, prefetches=prefetches, merged_bytes=merged)
+    step = ShardedStep(tape, layout, units, state_bytes, prefetches=prefetches, merged_bytes=merged, hidden=model.hidden)
     rotary_dims = _rotary_dims(model)
 
     def batch(tape: Tape) -> list[Value]:
@@ -65,7 +67,10 @@ def sharded_program(model: ModelSpec, layout: Layout, state_bytes: int, patches:
 def stage_program(model: ModelSpec, layout: Layout, state_bytes: int, stage: int) -> Program:
     """Two steps of one stage of a pipeline, or of a whole model under ``Sharding.DDP`` or ``ZERO1``."""
     tape = Tape()
-    chosen = stages(model, layout.pipeline, layout.first_layers_fewer, layout.last_layers_fewer)[stage]
+    sharded = layout.sharding is Sharding.FSDP
+    shares = stages(
+        model, layout.pipeline * layout.chunks, layout.first_layers_fewer, layout.last_layers_fewer
+    )
     rows, width = layout.sequence_tokens, parts.width_of(layout)
     stream = rows * model.hidden * model.streams
     tables = [
@@ -74,15 +79,20 @@ def stage_program(model: ModelSpec, layout: Layout, state_bytes: int, stage: int
     ]
     known: dict[object, tuple[list[int], list[int]]] = {}
     chunks: list[list[Block]] = [[] for _ in range(layout.chunks)]
-    stands_in = layout.fused and layout.sharding is not Sharding.FSDP
-    for place, number in enumerate(chosen):
-        layer = model.layers[number]
-        code = LayerCode(model, layer, layout, tables)
-        if layer not in known:
-            known[layer] = _weights(code, stream, width)
-        own, experts = known[layer]
-        block = Block(f"layers.{number}", code, own, experts, checkpoints(layout), stands_in)
-        chunks[place * layout.chunks // len(chosen)].append(block)
+    stands_in = layout.fused and not sharded
+    for chunk, blocks in enumerate(chunks):
+        for number in shares[stage + chunk * layout.pipeline]:
+            layer = model.layers[number]
+            code = LayerCode(model, layer, layout, tables)
+            if layer not in known:
+                known[layer] = _weights(code, stream, width)
+            own, experts = known[layer]
+            blocks.append(
+                Block(
+                    f"layers.{number}", code, own, experts, checkpoints(layout), stands_in,
+                    pieces=joined(layer, model.hidden),
+                )  # fmt: skip
+            )
     embed, output = _embedding(model, layout), _output(model, layout)
     if stage == 0:
         chunks[0].insert(0, Block("embedding", embed, _weights(embed, layout.tokens, ID_BYTES)[0]))
@@ -92,9 +102,13 @@ def stage_program(model: ModelSpec, layout: Layout, state_bytes: int, stage: int
     if stage == layout.pipeline - 1:
         weights = _weights(output, stream, width)[0]
         own = weights[:1] if model.tied and layout.pipeline == 1 else weights
-        whole = _in_order(output, lambda graph, logits: loss(graph, logits, layout))
-        chunks[-1].append(Block("output", whole, own))
-    held = PipelinedStep(tape, layout, chunks, stage, state_bytes, stream).run()
+        lose: Code = lambda graph, logits: loss(graph, logits, layout)  # noqa: E731
+        if sharded:
+            chunks[-1] += [Block("output", output, own), Block("loss", lose, (), is_loss=True)]
+        else:
+            chunks[-1].append(Block("output", _in_order(output, lose), own))
+    kind = ShardedStage if sharded else PipelinedStep
+    held = kind(tape, layout, chunks, stage, state_bytes, stream, model.hidden).run()
     program = tape.program("recipe", layout.cards)
     del held
     return program
@@ -181,7 +195,7 @@ def _units(model: ModelSpec, layout: Layout, tables: list[Value], patches: int) 
         own, experts = known[layer]
         unit = Unit(
             f"layers.{number}", code, own, layout.shards,
-            checkpoints=checkpoints(layout),
+            checkpoints=checkpoints(layout), pieces=joined(layer, model.hidden),
         )  # fmt: skip
         expert_ways = max(1, layout.expert_data * layout.shards // layout.data_and_context)
         if expert_ways == layout.shards and layout.expert * layout.expert_tensor == 1:
