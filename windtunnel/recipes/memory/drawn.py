@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from windtunnel.recipes.layout import EagerCode, Layout, Sharding
 from windtunnel.recipes.memory.parts import WIDE
-from windtunnel.recipes.memory.tape import Tape
+from windtunnel.recipes.memory.tape import Tape, free
 from windtunnel.specs.model import Layer
 from windtunnel.specs.model_mixers import Attention
 
@@ -48,7 +48,7 @@ def draw(tape: Tape, shards: Sequence[int], pieces: Sequence[int], vector: int) 
         whole = tape.allocate(sum(pieces) * WIDE, "aten.cat")
         own = tape.allocate(elements * WIDE, "aten.clone")
         del own
-        drawn.clear()
+        free(drawn)
         del whole
         pieces = ()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from windtunnel.program.program import Phase
-from windtunnel.recipes.memory.tape import Buffer, Tape
+from windtunnel.recipes.memory.tape import Buffer, Tape, free
 
 
 class WeightGradients(Enum):
@@ -58,7 +58,7 @@ class Node:
         self.by = by
         self.scope = scope
         self.inputs: tuple[Node | None, ...] = ()
-        self.saved: tuple[Buffer, ...] = ()
+        self.saved: list[Buffer] = []
         self.gradients: tuple[int | None, ...] = ()
         self.before: Sequence[int] = ()
         self.after: Sequence[int] = ()
@@ -150,7 +150,7 @@ class Graph:
             return Value(result, elements, width)
         node = Node(by, tape.scope)
         node.inputs = nodes
-        node.saved = tuple(value.buffer for value in saves) + ((result,) if saves_result else ())
+        node.saved = [value.buffer for value in saves] + ([result] if saves_result else [])
         node.gradients = tuple(v.nbytes for v in inputs) if gradients is None else tuple(gradients)
         node.before, node.after, node.weights, node.expert = before, after, weights, expert
         self.nodes.append(node)
@@ -185,7 +185,7 @@ class Graph:
             node = self.nodes.pop()
             if node.by and (node.gradient is not None or node.parts):
                 self._differentiate(node)
-            node.saved = ()
+            free(node.saved)
         found, first.gradient = first.gradient, None
         return [found] if found is not None and not first.by else []
 
@@ -206,7 +206,7 @@ class Graph:
                 arriving.append((source, gradient))
         held += [tape.allocate(nbytes, node.by) for nbytes in node.after]
         del held, gradient, parts
-        node.saved = ()
+        free(node.saved)
         while arriving:
             source, own = arriving.pop(0)
             source.arrive(own, tape)

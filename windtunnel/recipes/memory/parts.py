@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from windtunnel.recipes.layout import AttentionKernel, EagerCode, Layout, Recompute, Sharding
 from windtunnel.recipes.memory.graph import Graph, Value
+from windtunnel.recipes.memory.tape import free
 from windtunnel.specs.model import Norm
 
 WIDE = 4
@@ -37,7 +38,8 @@ def multiply(graph: Graph, x: Value, y: Value, width: int = 0) -> Value:
     own = width or x.width
     # what was widened for the product is narrowed again on the way back
     back = [x.elements * own] if own != x.width else []
-    return graph.call("aten.mul", x.elements, own, [x, y], saves=(x, y), before=back)
+    # the second factor's gradient comes first
+    return graph.call("aten.mul", x.elements, own, [y, x], saves=(y, x), before=back)
 
 
 def scale(graph: Graph, x: Value, table: Value) -> Value:
@@ -265,10 +267,14 @@ def rotary(graph: Graph, xs: Sequence[Value], tables: Sequence[Value], layout: L
         turned = [_rotary_by_halves(graph, x, tables) for x in xs]
         return [graph.call("aten.cat", x.elements, x.width, [x], gradients=(None,)) for x in turned]
     wide = [cast(graph, x, WIDE) for x in xs]
-    turned = [
-        graph.call("aten.mul", x.elements, WIDE, [x], saves=(tables[0],), before=(x.nbytes,)) for x in wide
+    turned = [  # gradients come as pairs of real numbers, and are laid out as complex ones
+        graph.view(graph.call("aten.mul", x.elements, WIDE, [x], saves=(tables[0],)), "aten.clone")
+        for x in wide
     ]
-    return [cast(graph, x, y.width) for x, y in zip(turned, xs, strict=True)]
+    back = [cast(graph, x, y.width) for x, y in zip(turned, xs, strict=True)]
+    free(wide)
+    free(turned)
+    return back
 
 
 def _rotary_by_halves(graph: Graph, x: Value, tables: Sequence[Value]) -> Value:

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from windtunnel.program.program import Category, Phase
-from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.layout import EagerCode, Layout
 from windtunnel.recipes.memory import parts
 from windtunnel.recipes.memory.drawn import draw, draws
 from windtunnel.recipes.memory.graph import Graph, Value, WeightGradients, differentiate_again
 from windtunnel.recipes.memory.pipelined import Block, Pass, PipelinedStep, selective, share
-from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape
+from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape, free
+
+ENDS = ("embedding", "output")
+"""Blocks that are no layers."""
 
 
 @dataclass(slots=True)
@@ -69,6 +72,8 @@ class StageShards:
         first = block.name not in self.summed
         held = self.summed.setdefault(block.name, [])
         width = parts.width_of(self.layout)
+        if self.layout.eager is EagerCode.TORCHTITAN and len(gradients) > 2:  # w1, w2, w3: gate, down and up
+            gradients[:2] = reversed(gradients[:2])
         while gradients:
             whole = gradients.pop()
             if first and self._reduced != width:
@@ -84,7 +89,7 @@ class StageShards:
         width = parts.width_of(self.layout)
         for block in blocks:
             self.tape.scope = block.name
-            self.gathered.pop(block.name, None)
+            self.release([block])
             whole = self.summed.pop(block.name, [])
             if not whole:
                 continue
@@ -96,16 +101,18 @@ class StageShards:
                 )
                 self.reducing.append(buffer)
                 del buffer
+            last = whole[-1:] if block.name in ENDS else []  # the loop's; layers end with a norm
             whole.clear()
             shards += [
                 self.tape.allocate(own * parts.WIDE, "aten.empty", REDUCE, Category.GRADIENT) for own in owned
             ]
+            last.clear()
         return shards
 
     def release(self, blocks: Sequence[Block]) -> None:
         """Parameters given back."""
         for block in blocks:
-            self.gathered.pop(block.name, None)
+            free(self.gathered.pop(block.name, []))
 
     def sets(self, block: Block) -> list[tuple[Sequence[int], int]]:
         """Parameters that are gathered by one collective, and over how many ranks."""
@@ -164,7 +171,7 @@ class ShardedStage(PipelinedStep):
     def _begin(self, is_first_step: bool) -> None:
         if is_first_step:
             self._infer()
-        self.reduced = []
+        free(self.reduced)
         self.left = dict.fromkeys(range(len(self.chunks)), 0)
         for forward, chunk, _ in self._order():
             self.left[chunk] += forward
@@ -176,23 +183,25 @@ class ShardedStage(PipelinedStep):
     def _infer(self) -> None:
         """One micro-batch forward, and the gradient of its input backward, where there is one."""
         count = range(self.layout.micro_batches)
-        passes: list[Pass] = []
+        passes: list[tuple[Pass, Value]] = []
         for chunk in range(len(self.chunks)):
             x = self._given() if self._first(chunk) else self._stream()
-            passes.append(self._run(chunk, x, WeightGradients.UNASKED))
+            done = self._run(chunk, x, WeightGradients.UNASKED)
             if not self._first(chunk):
                 self.received.update({(chunk, number): self._stream() for number in count})
             if self._last(chunk):
-                self._lose(chunk, passes[-1], WeightGradients.UNASKED)
+                self._lose(chunk, done, WeightGradients.UNASKED)
+            passes.append((done, x))
             del x
         for chunk in reversed(range(len(self.chunks))):
-            done, last = passes.pop(), self._last(chunk)
+            (done, x), last = passes.pop(), self._last(chunk)
             gradient = [self._ones(last)]
             if self._first(chunk):
                 gradient.clear()
                 done.graphs.clear()
-            self._differentiate(done, gradient, WeightGradients.UNASKED)
+            gradient = self._differentiate(done, gradient, WeightGradients.UNASKED)
             done.result.clear()
+            del x
             gradient.clear()
             if not last:
                 self.handed_back.update({(chunk, number): self._stream().buffer for number in count})
@@ -282,4 +291,5 @@ class ShardedStage(PipelinedStep):
             self.reduced += self.shards.reduce(self.chunks[chunk])
 
     def _end(self) -> None:
-        self.output, self.sent, self.shards.reducing = [], [], []
+        self.shards.reducing.clear()
+        self.output, self.sent = [], []

@@ -6,6 +6,8 @@ are those of the model code that the recipes follow.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from windtunnel.program.op import OpSpec
@@ -99,3 +101,9 @@ class Buffer:
 
     def __del__(self) -> None:
         self._events.append(free_event(self.number))
+
+
+def free(held: list[Any]) -> None:
+    """Drop references in order: a list that goes out of scope drops its last one first."""
+    while held:
+        held.pop(0)

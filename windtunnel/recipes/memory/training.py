@@ -98,7 +98,8 @@ def stage_program(model: ModelSpec, layout: Layout, state_bytes: int, stage: int
         chunks[0].insert(0, Block("embedding", embed, _weights(embed, layout.tokens, ID_BYTES)[0]))
         # text alone: a tower's parameters are there, and do nothing
         tower = [weight for unit in _tower(model, layout, 0) for weight in unit.weights]
-        chunks[0].insert(1, Block("visual", lambda graph, x: x, tower))
+        if tower:
+            chunks[0].insert(1, Block("visual", lambda graph, x: x, tower))
     if stage == layout.pipeline - 1:
         weights = _weights(output, stream, width)[0]
         own = weights[:1] if model.tied and layout.pipeline == 1 else weights
