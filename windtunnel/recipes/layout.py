@@ -289,6 +289,12 @@ class Layout:
         return self.stage_ranks // (self.expert * self.expert_tensor)
 
     @property
+    def gathers_keys(self) -> bool:
+        """Whether context-parallel ranks gather keys and values whole, as TorchTitan's flex attention does; others
+        pass them round a ring (Transformer Engine)."""
+        return self.context > 1 and not self.fused and self.eager is EagerCode.TORCHTITAN
+
+    @property
     def shards_stages(self) -> bool:
         """Whether PyTorch's pipeline stages run FSDP2: gathered once a step, gradients summed whole and reduced last."""
         return self.pipeline > 1 and self.sharding is Sharding.FSDP and not self.zero_copy

@@ -148,6 +148,8 @@ def _exchange(found: Totals, program: Program, number: int, phase: Phase) -> Non
         kind = "all_to_all"
         nbytes = int(str(spec.attribute("tokens"))) * int(str(spec.attribute("top_k")))
         nbytes *= int(str(spec.attribute("token_bytes")))
+    if kind in ("send", "recv"):  # between the passes of a stage: whichever was last
+        phase = Phase.OTHER
     during = {Phase.RECOMPUTE: Phase.BACKWARD, Phase.OTHER: Phase.OPTIMIZER}.get(phase, phase)
     key = CollectiveKey(kind, ranks, during.name.lower())
     count, total = found.exchanged.get(key, (0, 0.0))

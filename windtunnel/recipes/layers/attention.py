@@ -2,7 +2,7 @@
 
 With context parallelism keys and values travel round a ring (Megatron-LM, zigzag order): a rank computes the
 causal block of its own tokens and, for each other rank, a rectangle of half the area, while the next keys and
-values arrive.
+values arrive. Or they are gathered whole (``gathered_keys``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.architecture import GroupedQuery
 from windtunnel.recipes.groups import CONTEXT
 from windtunnel.recipes.layers import megatron_local
+from windtunnel.recipes.layers.gathered_keys import gathered_core
 from windtunnel.recipes.layers.norm import norm_piece
 from windtunnel.recipes.layout import AttentionKernel, EagerCode, Layout
 from windtunnel.recipes.linear import Products
@@ -170,6 +171,8 @@ def core(
         batch, length = batch * (length // layout.segment), layout.segment
     if layout.attention is AttentionKernel.UNFUSED:
         return unfused_core(dtype, batch, length, heads, qk_dim, v_dim)
+    if layout.gathers_keys:
+        return Piece("core", *gathered_core(layout, (heads, kv_heads), qk_dim, v_dim, window, causal), keep=Keep.CORE)
     calls = [(length, causal)]
     # zigzag order: a rectangle of half the keys for every other rank
     calls += [(max(1, length // 2) if causal else length, False)] * (layout.context - 1)

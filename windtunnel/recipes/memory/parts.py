@@ -289,6 +289,14 @@ def _rotary_by_halves(graph: Graph, x: Value, tables: Sequence[Value]) -> Value:
     return add(graph, plain, turned)
 
 
+def _over_context(graph: Graph, x: Value, layout: Layout) -> Value:
+    """Keys or values of all context-parallel ranks, gathered and laid out anew; gradients the other way round."""
+    whole = x.elements * layout.context
+    return graph.call(
+        "c10d._allgather_base_", whole, x.width, [x], scratch=(whole * x.width,), before=(whole * x.width,)
+    )
+
+
 def attention(
     graph: Graph,
     queries: Value,
@@ -299,6 +307,9 @@ def attention(
     layout: Layout,
 ) -> Value:
     """The core: results of ``width`` numbers a token. Queries, keys and values may be parts of one tensor."""
+    if layout.gathers_keys:
+        values = sized(values, min(values.elements, layout.tokens * width))
+        keys, values = (_over_context(graph, x, layout) for x in (keys, values))
     rows = layout.tokens
     again = layout.recompute is Recompute.SELECTIVE
     inputs = list(dict.fromkeys((queries, keys, values)))
