@@ -17,7 +17,7 @@ from windtunnel.recipes.memory import parts
 from windtunnel.recipes.memory.drawn import draw, draws
 from windtunnel.recipes.memory.graph import Graph, Value, WeightGradients, differentiate_again
 from windtunnel.recipes.memory.pipelined import Block, Pass, PipelinedStep, selective, share
-from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape, free
+from windtunnel.recipes.memory.tape import COMPUTE, GATHER, REDUCE, Buffer, Tape, free, own_stream
 
 ENDS = ("embedding", "output")
 """Blocks that are no layers."""
@@ -34,7 +34,7 @@ class StageShards:
     buffers: dict[str, list[Buffer]] = field(default_factory=dict)
     reducing: list[Buffer] = field(default_factory=list)
 
-    def unshard(self, block: Block) -> None:
+    def unshard(self, block: Block, stream: int) -> None:
         """Parameters of a block laid end to end, before its first pass: as in ``sharded``."""
         if block.name in self.gathered or block.name in self.buffers:
             return
@@ -42,9 +42,9 @@ class StageShards:
         buffers = self.buffers[block.name] = []
         for weights, ways in self.sets(block):
             own = sum(share(nbytes // width, ways) for nbytes in weights) * width
-            sent = self.tape.allocate(own, "aten.empty", GATHER, Category.COMMUNICATION)
-            buffers.append(self.tape.allocate(own * ways, "aten.empty", GATHER, Category.COMMUNICATION))
-            laid = self.tape.allocate(own, "fsdp.all_gather_copy_in", GATHER, Category.COMMUNICATION)
+            sent = self.tape.allocate(own, "aten.empty", stream, Category.COMMUNICATION)
+            buffers.append(self.tape.allocate(own * ways, "aten.empty", stream, Category.COMMUNICATION))
+            laid = self.tape.allocate(own, "fsdp.all_gather_copy_in", stream, Category.COMMUNICATION)
             del sent, laid
 
     def copy_out(self, block: Block) -> None:
@@ -83,7 +83,7 @@ class StageShards:
                 held.append(whole)
             del whole
 
-    def reduce(self, blocks: Sequence[Block]) -> list[Buffer]:
+    def reduce(self, blocks: Sequence[Block], stream: int) -> list[Buffer]:
         """Block by block: parameters given back, gradients copied into a buffer, their shards."""
         shards: list[Buffer] = []
         width = parts.width_of(self.layout)
@@ -104,9 +104,10 @@ class StageShards:
             last = whole[-1:] if block.name in ENDS else []  # the loop's; layers end with a norm
             whole.clear()
             shards += [
-                self.tape.allocate(own * parts.WIDE, "aten.empty", REDUCE, Category.GRADIENT) for own in owned
+                self.tape.allocate(own * parts.WIDE, "aten.empty", stream, Category.GRADIENT) for own in owned
             ]
             last.clear()
+        self.reducing.clear()
         return shards
 
     def release(self, blocks: Sequence[Block]) -> None:
@@ -132,8 +133,8 @@ class ShardedStage(PipelinedStep):
 
     Attributes:
         received, handed_back: by chunk and micro-batch, what arrives from the stages before and behind.
-        output, sent: of the last forward and the last backward, which their loop still holds.
-        rows: gradients of the shards.
+        output, sent: of the last forward and the last backward, which their loop still holds; or all that was sent.
+        reduced: gradients of the shards. left: passes of each chunk until it reduces.
     """
 
     shards: StageShards = field(init=False)
@@ -149,18 +150,28 @@ class ShardedStage(PipelinedStep):
 
     def _start(self) -> list[Buffer]:
         width = parts.width_of(self.layout)
-        held = [
-            self.tape.allocate(
-                share(nbytes // width, ways) * parts.WIDE, "aten.empty", category=Category.PARAMETER
-            )
-            for nbytes, ways in self._parameters()
-        ]
-        for block in (block for blocks in self.chunks for block in blocks if draws(self.layout)):
-            self.tape.scope = block.name
-            if block.name != "embedding":  # drawn in place
-                shards = [share(n // width, ways) for weights, ways in self.shards.sets(block) for n in weights]
-                draw(self.tape, shards, block.pieces, self.hidden)
+        held: list[Buffer] = []
+        for blocks in self.chunks:
+            owned = [
+                [share(n // width, ways) for weights, ways in self.shards.sets(block) for n in weights]
+                for block in blocks
+            ]
+            held += [
+                self.tape.allocate(elements * parts.WIDE, "aten.empty", category=Category.PARAMETER)
+                for shards in owned
+                for elements in shards
+            ]
+            for block, shards in zip(blocks, owned, strict=True):
+                self.tape.scope = block.name
+                if draws(self.layout) and block.name != "embedding":  # drawn in place
+                    draw(self.tape, shards, block.pieces, self.hidden)
         return held
+
+    @property
+    def looped(self) -> bool:
+        """Whether the stage has several chunks: PyTorch's schedule then gathers chunks as a whole, ahead of their first
+        pass, and holds whatever it sent until the end of the step."""
+        return len(self.chunks) > 1
 
     def _first(self, chunk: int) -> bool:
         return self.stage == 0 and chunk == 0
@@ -175,10 +186,11 @@ class ShardedStage(PipelinedStep):
         self.left = dict.fromkeys(range(len(self.chunks)), 0)
         for forward, chunk, _ in self._order():
             self.left[chunk] += forward
-        if len(self.chunks) > 1:  # what the next passes need is gathered as a whole
-            for blocks in self.chunks:
-                for block in blocks:
-                    self.shards.unshard(block)
+        if self.looped:
+            self.tape.phase = Phase.OTHER
+            for block in (block for blocks in self.chunks for block in blocks):
+                self.tape.scope = block.name
+                self.shards.unshard(block, COMPUTE)
 
     def _infer(self) -> None:
         """One micro-batch forward, and the gradient of its input backward, where there is one."""
@@ -229,7 +241,7 @@ class ShardedStage(PipelinedStep):
             if block.is_loss:
                 break
             tape.scope = block.name
-            self.shards.unshard(block)
+            self.shards.unshard(block, own_stream(GATHER, chunk))
             self.shards.copy_out(block)
             x = self._through(done, block, x, mode)
         self.shards.end_forward()
@@ -270,9 +282,15 @@ class ShardedStage(PipelinedStep):
         return gradient
 
     def _forward(self, chunk: int, micro_batch: int) -> Pass:
+        for block in self.chunks[chunk] if self.looped else ():
+            self.shards.copy_out(block)
+            self.shards.end_forward()
         x = self._given() if self._first(chunk) else self.received[chunk, micro_batch]
         done = self._run(chunk, x, WeightGradients.KEPT)
-        self.output = list(done.result)
+        if not self.looped:
+            self.output = list(done.result)
+        elif not self._last(chunk):
+            self.sent.append(done.result[0].buffer)
         if self._last(chunk):
             self._lose(chunk, done, WeightGradients.KEPT)
         return done
@@ -284,12 +302,16 @@ class ShardedStage(PipelinedStep):
         adds = self.layout.reduce_in_fp32 is False or own == parts.WIDE
         first = micro_batch == 0
         mode = WeightGradients.SUMMED if adds and not first else WeightGradients.KEPT
-        self.sent = self._differentiate(done, gradient, mode)
+        gradient = self._differentiate(done, gradient, mode)
+        if not self.looped:
+            self.sent = gradient
+        elif not self._first(chunk):
+            self.sent += gradient
         self.left[chunk] -= 1
         if not self.left[chunk]:
             self.tape.phase = Phase.OTHER
-            self.reduced += self.shards.reduce(self.chunks[chunk])
+            self.reduced += self.shards.reduce(self.chunks[chunk], own_stream(REDUCE, chunk))
 
     def _end(self) -> None:
-        self.shards.reducing.clear()
-        self.output, self.sent = [], []
+        self.output = []
+        self.sent.clear()

@@ -31,6 +31,11 @@ COMPUTE, GATHER, REDUCE = 0, 1, 2
 STREAMS = ("default", "gather", "reduce")
 
 
+def own_stream(stream: int, chunk: int) -> int:
+    """The stream of one chunk of a pipeline stage: each has its own for what data-parallel ranks exchange."""
+    return stream + (len(STREAMS) - 1) * chunk
+
+
 class Tape:
     """Events in order. ``scope`` and ``phase`` hold for what is allocated next."""
 
@@ -71,6 +76,8 @@ class Tape:
         """The events as a program of one rank."""
         names = {by: number for number, by in enumerate(dict.fromkeys(key[0] for key in self._sites))}
         scopes = {scope: number for number, scope in enumerate(dict.fromkeys(key[2] for key in self._sites))}
+        used = max((key[1] for key in self._sites), default=COMPUTE)
+        chunks = max(1, -(-used // (len(STREAMS) - 1)))
         sites = [
             Site(names[by], stream, scopes[scope], 0, int(phase)) for by, stream, scope, phase in self._sites
         ]
@@ -85,7 +92,7 @@ class Tape:
             storage_category=np.array(self.categories, dtype=np.int64),
             scopes=list(scopes),
             lines=[SourceLine("recipe", 0)],
-            streams=list(STREAMS),
+            streams=[STREAMS[0], *(name for _ in range(chunks) for name in STREAMS[1:])],
             steps=self._steps,
         )
 
