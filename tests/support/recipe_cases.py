@@ -22,11 +22,11 @@ from windtunnel.memory.workspace import blas_workspace_bytes
 from windtunnel.program import file as program_file
 from windtunnel.program.program import Program
 from windtunnel.recipes.chunk import Part
-from windtunnel.recipes.fit.parts import MemoryParts
-from windtunnel.recipes.fit.replayed import replayed_memory
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layout import EagerCode, Layout, Recompute, Sharding
+from windtunnel.recipes.memory.training import sharded_program, stage_program
 from windtunnel.recipes.training import Unit, training_program, training_step
+from windtunnel.results.run_result import MemoryResult
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_config import model_from_config
@@ -36,6 +36,7 @@ from windtunnel.validation.side_by_side import Totals, differences, last_step, t
 
 SCRIPTS = Path(__file__).parents[1] / "integration" / "scripts"
 CARD = "h100-sxm"
+ADAM_BYTES = 8  # two FP32 numbers a parameter
 SIZES = {"hidden_size": 2048, "intermediate_size": 5632, "vocab_size": 32000, "num_hidden_layers": 4}
 HEADS = {"num_attention_heads": 16, "num_key_value_heads": 4}
 EXPERTS = {"moe_intermediate_size": 768, "num_experts_per_tok": 4}
@@ -66,6 +67,8 @@ class Case:
     tensor: int = 1
     context: int = 1
     pipeline: int = 1
+    chunks: int = 1
+    schedule: Schedule = Schedule.ONE_F_ONE_B
     patches: int = 0
     sequences: int = 2
     shards: int = 0
@@ -80,15 +83,20 @@ class Case:
 
     @property
     def layout(self) -> Layout:
-        """On eight cards, ``sequences`` for each unless a pipeline cuts them up."""
+        """On eight cards. A pipeline takes sequences one by one; its ends count as a layer each (TorchTitan)."""
+        piped = self.pipeline > 1
         return Layout(
             cards=8,
-            global_batch=8 * self.sequences // (self.tensor * self.context * self.pipeline),
-            micro_batch=self.sequences // self.pipeline,
+            global_batch=self.sequences * 8 // (self.tensor * self.context * self.pipeline),
+            micro_batch=1 if piped else self.sequences,
             tensor=self.tensor,
             sequence_parallel=self.sequence_parallel,
             context=self.context,
             pipeline=self.pipeline,
+            chunks=self.chunks,
+            schedule=self.schedule,
+            first_layers_fewer=int(piped),
+            last_layers_fewer=int(piped),
             sequence=2048 if self.titan else 1024,
             expert=self.expert,
             fsdp_shard=self.shards,
@@ -99,19 +107,23 @@ class Case:
             recompute=self.recompute,
         )
 
-    def built(self) -> Program:
-        """One rank's step by recipe."""
+    def built(self, stage: int) -> Program:
+        """The step of one rank of a stage by recipe."""
         recipe = training_step(architecture_of(self.model, self.patches), self.layout)
-        plan = order(Schedule.ONE_F_ONE_B, self.pipeline, self.layout.micro_batches)
-        units = [Unit(Part(str(one.kind)), one.micro_batch, one.virtual) for one in plan.stages[0]]
-        return training_program(recipe, 0, units)
+        plan = order(self.schedule, self.pipeline, self.layout.micro_batches, self.chunks)
+        units = [Unit(Part(str(one.kind)), one.micro_batch, one.virtual) for one in plan.stages[stage]]
+        return training_program(recipe, stage, units)
 
-    def memory(self) -> MemoryParts:
-        """What the fullest card holds by recipe."""
-        return replayed_memory(chip(CARD), self.model, self.layout, patches=self.patches)
+    def memory(self, stage: int) -> MemoryResult:
+        """What a card of a stage holds by recipe."""
+        if self.pipeline == 1:
+            program = sharded_program(self.model, self.layout, ADAM_BYTES, self.patches)
+        else:
+            program = stage_program(self.model, self.layout, ADAM_BYTES, stage)
+        return memory_result(program, chip(CARD))
 
-    def recorded(self, folder: Path) -> Program:
-        """One rank's steps as unmodified code ran them."""
+    def record(self, folder: Path) -> None:
+        """Run unmodified code in ``folder``, which then holds one recording a stage."""
         if self.titan:
             run = (sys.executable, str(SCRIPTS / "torchtitan_assets.py"), str(folder))
             subprocess.run(run, check=True, timeout=60)
@@ -127,7 +139,42 @@ class Case:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
-        return program_file.load(str(folder / "out.wt"))
+
+    def recorded(self, folder: Path, stage: int) -> Program:
+        """The steps of the first rank of a stage."""
+        name = f"out.rank{stage * self.layout.stage_ranks}.wt" if stage else "out.wt"
+        return program_file.load(str(folder / name))
+
+
+SCHEDULES = {
+    Schedule.ONE_F_ONE_B: "1F1B",
+    Schedule.INTERLEAVED: "Interleaved1F1B",
+    Schedule.GPIPE: "GPipe",
+}
+"""PyTorch's names."""
+
+
+def _llama(
+    layout: str,
+    *,
+    context: int = 1,
+    pipeline: int = 1,
+    chunks: int = 1,
+    schedule: Schedule = Schedule.ONE_F_ONE_B,
+    sequences: int = 2,
+) -> Case:
+    """TorchTitan's Llama under context parallelism or a pipeline."""
+    settings = {
+        "parallelism.context_parallel_degree": context,
+        "parallelism.pipeline_parallel_degree": pipeline,
+        "parallelism.pipeline_parallel_schedule": SCHEDULES[schedule],
+        "training.local_batch_size": sequences,
+    }
+    options = tuple(word for name, value in settings.items() for word in (f"--{name}", str(value)))
+    return Case(
+        f"Llama-3.1 8B, {layout}", "llama", TITAN_LLAMA, titan="llama3_8b_cut", options=options, context=context,
+        pipeline=pipeline, chunks=chunks, schedule=schedule, sequences=sequences,
+    )  # fmt: skip
 
 
 def tensor_parallel(title: str, ways: int, *options: str, titan: str = "llama3_8b_cut", **more: Any) -> Case:
@@ -225,27 +272,15 @@ CASES = {
         tensor=2,
         expert=4,
     ),
-    "titan-context": Case(
-        "Llama-3.1 8B, CP 2",
-        "llama",
-        TITAN_LLAMA,
-        titan="llama3_8b_cut",
-        options=("--parallelism.context_parallel_degree", "2"),
-        context=2,
+    "titan-context": _llama("CP 2", context=2),
+    "titan-context-4": _llama("CP 4", context=4),
+    "titan-pipeline": _llama("PP 2 (1F1B)", pipeline=2),
+    "titan-pipeline-4": _llama("PP 4 (1F1B)", pipeline=4, sequences=4),
+    "titan-interleaved": _llama(
+        "PP 2 (Interleaved1F1B)", pipeline=2, chunks=2, schedule=Schedule.INTERLEAVED
     ),
-    "titan-pipeline": Case(
-        "Llama-3.1 8B, PP 2 (1F1B)",
-        "llama",
-        TITAN_LLAMA,
-        titan="llama3_8b_cut",
-        options=(
-            "--parallelism.pipeline_parallel_degree",
-            "2",
-            "--parallelism.pipeline_parallel_schedule",
-            "1F1B",
-        ),
-        pipeline=2,
-    ),
+    "titan-gpipe": _llama("PP 2 (GPipe)", pipeline=2, sequences=4, schedule=Schedule.GPIPE),
+    "titan-pipeline-context": _llama("PP 2 (1F1B), CP 2", pipeline=2, context=2),
 }
 
 
@@ -259,17 +294,23 @@ class Compared:
     reserved_bytes: tuple[float, float]
 
 
-def compare(case: Case, folder: Path) -> Compared:
-    """Record a case in ``folder`` and build it."""
-    program = case.recorded(folder)
-    found, parts = memory_result(program, chip(CARD)), case.memory()
+def compare(case: Case, folder: Path) -> list[Compared]:
+    """Record a case in ``folder`` and build it: each stage of its pipeline."""
+    case.record(folder)
+    answers = []
     workspace = blas_workspace_bytes(chip(CARD))  # the recording has it too
-    return Compared(
-        totals(case.built()),
-        totals(program, last_step(program)),
-        (parts.allocated + workspace, found.peak_active_bytes.value),
-        (parts.reserved + workspace, found.peak_reserved_bytes.value),
-    )
+    for stage in range(case.pipeline):
+        program = case.recorded(folder, stage)
+        found, ours = memory_result(program, chip(CARD)), case.memory(stage)
+        answers.append(
+            Compared(
+                totals(case.built(stage)),
+                totals(program, last_step(program)),
+                (ours.peak_active_bytes.value + workspace, found.peak_active_bytes.value),
+                (ours.peak_reserved_bytes.value + workspace, found.peak_reserved_bytes.value),
+            )
+        )
+    return answers
 
 
 def relative(ours: float, theirs: float) -> float:
@@ -282,7 +323,7 @@ def exchanged(of: Totals) -> float:
     return sum(nbytes for _, nbytes in of.exchanged.values())
 
 
-def _row(case: Case, found: Compared) -> str:
+def _cells(found: Compared) -> list[float]:
     def kinds(names: tuple[str, ...], of: Callable[[Totals], Mapping[tuple[str, str], float]]) -> float:
         sides = [
             sum(value for (_, kind), value in of(side).items() if not names or kind in names)
@@ -291,7 +332,7 @@ def _row(case: Case, found: Compared) -> str:
         return relative(*sides)
 
     products = ("products", "grouped products", "attention", "delta rule", "convolution")
-    cells = [
+    return [
         kinds((), lambda side: side.flops),
         kinds(products, lambda side: side.bytes_moved),
         kinds(("pointwise",), lambda side: side.bytes_moved),
@@ -299,10 +340,18 @@ def _row(case: Case, found: Compared) -> str:
         relative(*found.allocated_bytes),
         relative(*found.reserved_bytes),
     ]
-    counts = [sum(count for count, _ in side.exchanged.values()) for side in (found.built, found.recorded)]
+
+
+def _row(case: Case, found: list[Compared]) -> str:
+    """Of a pipeline every figure is that of the stage where it is furthest off."""
+    cells = [max(column, key=abs) for column in zip(*(_cells(one) for one in found), strict=True)]
     shown = " | ".join(f"{100 * cell:+.1f} %".replace("-0.0", "+0.0") for cell in cells)
-    size = f"{found.allocated_bytes[1] / MIB:,.0f} MiB"
-    return f"| {case.title} | {shown} | {counts[0]} / {counts[1]} | {size} |"
+    counts = [
+        ", ".join(str(sum(count for count, _ in side.exchanged.values())) for side in sides)
+        for sides in ([one.built for one in found], [one.recorded for one in found])
+    ]
+    peak = max(one.allocated_bytes[1] for one in found)
+    return f"| {case.title} | {shown} | {counts[0]} / {counts[1]} | {peak / MIB:,.0f} MiB |"
 
 
 HEADER = """\
@@ -318,13 +367,14 @@ def _folder() -> Path:
 def main(names: list[str]) -> int:
     """Print the table, or one case's differences."""
     if names:
-        found = compare(CASES[names[0]], _folder())
-        for item in differences(found.built, found.recorded):
-            print(
-                f"{item.quantity:14} {item.where:40} {item.recipe:18,.0f} {item.recorded:18,.0f} "
-                f"{100 * item.relative:+7.1f} %"
-            )
-        print(f"allocated {found.allocated_bytes}, reserved {found.reserved_bytes}")
+        for stage, found in enumerate(compare(CASES[names[0]], _folder())):
+            print(f"stage {stage}")
+            for item in differences(found.built, found.recorded):
+                print(
+                    f"{item.quantity:14} {item.where:40} {item.recipe:18,.0f} {item.recorded:18,.0f} "
+                    f"{100 * item.relative:+7.1f} %"
+                )
+            print(f"allocated {found.allocated_bytes}, reserved {found.reserved_bytes}")
         return 0
     print(HEADER)
     for case in CASES.values():

@@ -6,9 +6,9 @@ What data-parallel ranks exchange, and when:
     fsdp         parameters of each layer before it is used, one layer ahead; gradients after its backward;
                  for every micro-batch
 A pipeline spreads that over its whole step: parameters stay gathered between micro-batches, and the programs
-of ``exchange_program`` run beside the chunks. Under FSDP2 the first micro-batch gathers, every backward adds whole
-gradients to those before it, in the type that reduces, and a chunk's are reduced after its last backward
-(``PipelineStage.backward_maybe_with_nosync``, ``perform_reduce_grad``).
+of ``exchange_program`` run beside the chunks. Under FSDP2 the first micro-batch gathers, or the schedule does so ahead
+for stages of several chunks; every backward adds whole gradients to those before it, in the type that reduces, and a
+chunk's are reduced after its last backward (``PipelineStage.backward_maybe_with_nosync``, ``perform_reduce_grad``).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def exchange_of(layout: Layout, micro_batch: int) -> Exchange:
     first, last = micro_batch == 0, micro_batch == layout.micro_batches - 1
     alone = layout.data_and_context == 1 and layout.expert_data == 1
     if layout.shards_stages and not alone:
-        return Exchange(first, False, Sums.FIRST if first else Sums.MORE)
+        return Exchange(first and layout.chunks == 1, False, Sums.FIRST if first else Sums.MORE)
     if alone or layout.pipeline > 1:
         return Exchange(False, False)
     if layout.sharding is Sharding.FSDP:
@@ -280,9 +280,12 @@ def exchange_program(
     builder = ProgramBuilder(groups, rank=rank, world_size=layout.cards, name=name)
     sharded = layout.sharding is Sharding.FSDP
     if layout.shards_stages:
-        if direction is Direction.GRADIENTS:
-            for index, pieces in enumerate(chunk.layers):
+        for index, pieces in enumerate(chunk.layers):
+            if direction is Direction.GRADIENTS:
                 builder.add(_reduce(pieces, index, layout), Phase.OTHER, "gradients")
+            elif layout.chunks > 1:
+                builder.add(_gather(pieces, index, layout), Phase.OTHER, "parameters")
+                builder.add(_waits(pieces, index, _GATHER, layout), Phase.OTHER, "parameters")
         return builder.finish(StepKind.SCRIPT)
     if direction is Direction.GRADIENTS and (sharded or layout.overlap_grad_reduce):
         for index in reversed(range(len(chunk.layers))):

@@ -296,7 +296,7 @@ class Layout:
 
     @property
     def shards_stages(self) -> bool:
-        """Whether PyTorch's pipeline stages run FSDP2: gathered once a step, gradients summed whole and reduced last."""
+        """Whether PyTorch's stages run FSDP2: gathered once a step, gradients summed whole and reduced last."""
         return self.pipeline > 1 and self.sharding is Sharding.FSDP and not self.zero_copy
 
     @property

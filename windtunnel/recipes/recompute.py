@@ -17,6 +17,7 @@ _COUNTED = frozenset({"aten.mm.default", "aten._scaled_mm.default", kernels.BLOC
 """Products of which every second is computed again; those of experts (grouped) all are."""
 _KEPT = frozenset({ITEM, "aten.topk.default"})
 """Whatever else is kept: counts on the host and the choice of experts, which must not change."""
+_ATTENTION = (kernels.FLASH_ATTENTION, kernels.FLEX_ATTENTION)
 _EXCHANGED_AGAIN = ("_allgather_base_", "allreduce_")
 """Collectives that run again; what was exchanged or scattered is kept."""
 
@@ -80,7 +81,7 @@ def _single_operations(pieces: Pieces, keeps_attention: bool) -> Iterator[Piece]
             elif spec.name == WAIT_COLLECTIVE:
                 kept = spec.attribute("work", -1) in kept_works
             else:
-                kept = spec.name in _KEPT or (keeps_attention and spec.name == kernels.FLASH_ATTENTION)
+                kept = spec.name in _KEPT or (keeps_attention and spec.name in _ATTENTION)
             if not kept:
                 again.append(spec)
         if again:

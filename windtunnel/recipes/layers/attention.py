@@ -172,7 +172,9 @@ def core(
     if layout.attention is AttentionKernel.UNFUSED:
         return unfused_core(dtype, batch, length, heads, qk_dim, v_dim)
     if layout.gathers_keys:
-        return Piece("core", *gathered_core(layout, (heads, kv_heads), qk_dim, v_dim, window, causal), keep=Keep.CORE)
+        return Piece(
+            "core", *gathered_core(layout, (heads, kv_heads), qk_dim, v_dim, window, causal), keep=Keep.CORE
+        )
     calls = [(length, causal)]
     # zigzag order: a rectangle of half the keys for every other rank
     calls += [(max(1, length // 2) if causal else length, False)] * (layout.context - 1)

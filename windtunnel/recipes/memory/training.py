@@ -35,7 +35,9 @@ def sharded_program(model: ModelSpec, layout: Layout, state_bytes: int, patches:
     patches = max(patches, tower.merge) if tower else 0
     rows = layout.micro_batch * patches
     merged = rows // tower.merge * tower.output * parts.width_of(layout) if tower else 0
-    step = ShardedStep(tape, layout, units, state_bytes, prefetches=prefetches, merged_bytes=merged, hidden=model.hidden)
+    step = ShardedStep(
+        tape, layout, units, state_bytes, prefetches=prefetches, merged_bytes=merged, hidden=model.hidden
+    )
     rotary_dims = _rotary_dims(model)
 
     def batch(tape: Tape) -> list[Value]:
@@ -87,12 +89,8 @@ def stage_program(model: ModelSpec, layout: Layout, state_bytes: int, stage: int
             if layer not in known:
                 known[layer] = _weights(code, stream, width)
             own, experts = known[layer]
-            blocks.append(
-                Block(
-                    f"layers.{number}", code, own, experts, checkpoints(layout), stands_in,
-                    pieces=joined(layer, model.hidden),
-                )  # fmt: skip
-            )
+            block = Block(f"layers.{number}", code, own, experts, checkpoints(layout), stands_in)
+            blocks.append(replace(block, pieces=joined(layer, model.hidden)))
     embed, output = _embedding(model, layout), _output(model, layout)
     if stage == 0:
         chunks[0].insert(0, Block("embedding", embed, _weights(embed, layout.tokens, ID_BYTES)[0]))
