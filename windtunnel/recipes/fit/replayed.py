@@ -10,7 +10,7 @@ from windtunnel.memory.replay import memory_result
 from windtunnel.memory.settings import AllocatorSettings
 from windtunnel.program.program import Category
 from windtunnel.recipes.fit.parts import MemoryParts
-from windtunnel.recipes.fit.training import Optimizer, fullest_stage
+from windtunnel.recipes.fit.training import Optimizer, fullest_stages
 from windtunnel.recipes.layout import Layout, Sharding
 from windtunnel.recipes.memory.training import sharded_program, stage_program
 from windtunnel.specs.model import ModelSpec
@@ -31,11 +31,14 @@ def replayed_memory(
     is the one that counting finds fullest.
     """
     if layout.sharding is Sharding.FSDP and layout.pipeline == 1:
-        program = sharded_program(model, layout, optimizer.state_bytes, patches)
+        programs = [sharded_program(model, layout, optimizer.state_bytes, patches)]
     else:
-        stage = fullest_stage(model, layout, optimizer) if layout.pipeline > 1 else 0
-        program = stage_program(model, layout, optimizer.state_bytes, stage)
-    found = memory_result(program, chip, settings)
+        stages = fullest_stages(model, layout, optimizer) if layout.pipeline > 1 else [0]
+        programs = [stage_program(model, layout, optimizer.state_bytes, stage) for stage in stages]
+    found = max(
+        (memory_result(program, chip, settings) for program in programs),
+        key=lambda result: result.peak_active_bytes.value,
+    )
     at_peak = dict(found.peak_by_category)
 
     def part(category: Category) -> int:

@@ -94,10 +94,18 @@ def training_memory(
     return max(_by_stage(model, layout, optimizer, adapters), key=lambda parts: parts.allocated)
 
 
-def fullest_stage(model: ModelSpec, layout: Layout, optimizer: Optimizer = Optimizer.ADAMW) -> int:
-    """The pipeline stage that needs most."""
+CLOSE = 0.95
+"""Counting takes the chunks of a stage as equal: where they are not, it may miss the fullest stage by less than this."""
+
+
+def fullest_stages(model: ModelSpec, layout: Layout, optimizer: Optimizer = Optimizer.ADAMW) -> list[int]:
+    """The pipeline stage that needs most, or those among which it is where chunks differ in their layers."""
     found = [parts.allocated for parts in _by_stage(model, layout, optimizer, None)]
-    return found.index(max(found))
+    fewer = layout.first_layers_fewer + layout.last_layers_fewer
+    uneven = fewer or len(model.layers) % (layout.pipeline * layout.chunks)
+    if layout.chunks == 1 or not uneven:
+        return [found.index(max(found))]
+    return [stage for stage, need in enumerate(found) if need >= CLOSE * max(found)]
 
 
 def _by_stage(

@@ -108,4 +108,5 @@ def test_gradients_that_are_summed_at_once_leave_nothing_or_one_stand_in_for_eac
         WeightGradients.KEPT: 2 * each,
         WeightGradients.SUMMED: 0,
         WeightGradients.NONE: each,
+        WeightGradients.UNASKED: 0,
     }
