@@ -95,7 +95,7 @@ def training_memory(
 
 
 CLOSE = 0.95
-"""Counting takes the chunks of a stage as equal: where they are not, it may miss the fullest stage by less than this."""
+"""Counting takes the chunks of a stage as equal: where they are not, the fullest stage may come to this much by it."""
 
 
 def fullest_stages(model: ModelSpec, layout: Layout, optimizer: Optimizer = Optimizer.ADAMW) -> list[int]:
