@@ -17,8 +17,8 @@ test: lint
 test-full: lint
 	$(BIN)/python -m pytest -n 2 -q
 
-# vLLM's and SGLang's own schedulers against the recorded decisions, real clients against both engines; three
-# environments of 7 GB together, made once.
+# vLLM's and SGLang's own schedulers against the recorded decisions, real clients against both engines; four
+# environments of 8 GB together, made once.
 test-engines: $(VENV)/.ready
 	sh tests/engines/run.sh
 

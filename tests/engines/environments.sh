@@ -1,7 +1,8 @@
-# Makes the three environments of `make test-engines` where they are missing or out of date. Sourced by run.sh.
+# Makes the four environments of `make test-engines` where they are missing or out of date. Sourced by run.sh.
 # Packages come at the versions of environments/*.constraints.txt; PyTorch first, so that nothing pulls in another.
 export WINDTUNNEL_ENGINES="${WINDTUNNEL_ENGINES:-/tmp/windtunnel-engines}"
 export WINDTUNNEL_AGENTS="${WINDTUNNEL_AGENTS:-/tmp/windtunnel-agents}"
+export WINDTUNNEL_AIPERF="${WINDTUNNEL_AIPERF:-/tmp/windtunnel-aiperf}"
 export WINDTUNNEL_LOADGEN="${WINDTUNNEL_LOADGEN:-/tmp/windtunnel-loadgen}"
 version=${VLLM_VERSION:-0.33.0}
 
@@ -40,6 +41,11 @@ fill_loadgen() {
     install "$1" -c "$2.constraints.txt" guidellm==0.8.1 schemathesis==4.32.5
 }
 
+fill_aiperf() { # it asks for other versions than guidellm
+    install "$1" -c "$2.constraints.txt" aiperf==0.13.0
+}
+
+make_environment "$WINDTUNNEL_AIPERF" aiperf fill_aiperf
 make_environment "$WINDTUNNEL_ENGINES" engines fill_engines
 make_environment "$WINDTUNNEL_AGENTS" agents fill_agents
 make_environment "$WINDTUNNEL_LOADGEN" loadgen fill_loadgen

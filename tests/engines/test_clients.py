@@ -93,11 +93,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.make(tmp_path_factory.mktemp("tokenizer"), MODEL)
 
 
-def run(words: list[str | Path], timeout: int = 400) -> str:
+def run(words: list[str | Path], timeout: int = 400, **more: str) -> str:
     """Run a client; what it printed. Fails where its exit status is not 0."""
     done = subprocess.run(
         [str(word) for word in words], capture_output=True, text=True, timeout=timeout, check=False,
-        env={**os.environ, **QUIET},
+        env={**os.environ, **QUIET, **more},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
@@ -145,6 +145,22 @@ def test_guidellm(serving: Serving, tokenizer: Path, tmp_path: Path) -> None:
     totals = benchmark["metrics"]["request_totals"]
     assert totals["successful"] >= 8
     assert not totals["errored"]
+
+
+def test_aiperf(serving: Serving, tokenizer: Path, tmp_path: Path) -> None:
+    home = environment("WINDTUNNEL_AIPERF", "/tmp/windtunnel-aiperf")
+    words = [
+        home / "bin/aiperf", "profile", "-m", MODEL, "--url", serving.root, "--endpoint-type", "chat", "--streaming",
+        "--tokenizer", tokenizer, "--concurrency", "1", "--request-count", "8", "--synthetic-input-tokens-mean", "256",
+        "--output-tokens-mean", "64", "--extra-inputs", "ignore_eos:true", "--use-server-token-count",
+        "--artifact-dir", tmp_path,
+    ]  # fmt: skip
+    run(words, HF_HUB_OFFLINE="0")  # offline it takes no folder for a tokenizer
+    report = json.loads((tmp_path / "profile_export_aiperf.json").read_text(encoding="utf-8"))
+    assert report["request_count"]["avg"] == 8
+    assert not report["error_summary"]
+    assert report["output_sequence_length"]["avg"] == 64
+    assert report["inter_token_latency"]["avg"] == pytest.approx(step_s() * 1e3, rel=0.15)
 
 
 @pytest.mark.parametrize("program", ["autogen_teams.py", "crewai_crews.py"])

@@ -14,6 +14,7 @@ import os
 import struct
 import sys
 import tempfile
+import time
 from collections import Counter, deque
 from pathlib import Path
 
@@ -191,6 +192,7 @@ def replay(case: dict) -> dict:
     worker = VirtualWorker(engine, options["host_block_s"]) if options.get("host_blocks") else None
     first, finished = {}, {}
     checks: Counter = Counter()
+    began_s = time.process_time()
     queue: deque = deque()
     while place < len(rows) or engine.has_requests() or queue:
         while place < len(rows) and rows[place][0] <= now:
@@ -255,8 +257,11 @@ def replay(case: dict) -> dict:
         if worker and not any(m.num_scheduled_tokens or t.kv_connector_worker_meta for m, t in steps_left):
             arrival = rows[place][0] if place < len(rows) else float("inf")
             now = max(now, min(worker.next_s, arrival))  # the engine looks again and again until then
+    spent_s = time.process_time() - began_s
     times = [[first[str(number)], finished[str(number)]] for number in range(len(rows))]
     found = {"name": case["name"], "steps": steps, "times": times}
+    if case.get("timed"):
+        found["spent_s"] = spent_s
     if worker:
         found |= {**worker.counts, "moves": digest([worker.events])}
     return found

@@ -67,7 +67,11 @@ def add_parser(subparsers: Subparsers) -> None:
     add("model", metavar="MODEL", help="a shipped model, a config.json, a transformers class")
     add("--on", default=DEFAULT_ON, metavar="CHIP[:CARDS]", help=f"default: {DEFAULT_ON}")
     _add_load(parser)
-    parser.add_argument("--html", metavar="FILE", help="the answer as a page: of a load, a sweep, or agents")
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="the answer as a page: of a load, a sweep, agents, or an endpoint's life",
+    )
     serve_sweep.add_options(parser)
     _add_engine(parser)
     _add_tiers(parser)
@@ -189,12 +193,6 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     model = find_model(args.model)
     clusters = parse_target(args.on, args.set, args.chips)
-    if args.html and serve_endpoint.wanted(args):
-        raise WindtunnelError(
-            "E650",
-            "--html is the page of a prediction; an endpoint has /metrics",
-            hint="give a load, --sweep or --agents in place of --port",
-        )
     if args.sweep:
         return serve_sweep.run(args, model, clusters, _options(args, model, clusters[0]))
     if len(clusters) != 1:

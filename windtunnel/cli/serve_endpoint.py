@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 from windtunnel.cli import output
 from windtunnel.errors import WindtunnelError
+from windtunnel.report import serving_page
 from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.metrics import parse_sla
+from windtunnel.serving.predict import Load, lived
 from windtunnel.specs.cluster import Cluster
 
 if TYPE_CHECKING:
+    from windtunnel.endpoint.live import LiveEngine
     from windtunnel.endpoint.speaker import Speaker
 
 PORT = 8000
@@ -75,6 +79,12 @@ def run(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | 
         raise _bad("--port", port, "from 0 to 65535")
     if args.answer_tokens < 0:
         raise _bad("--answer-tokens", args.answer_tokens, "zero or more")
+    if args.html and args.engine == "vllm":
+        raise WindtunnelError(
+            "E650",
+            "--html of an endpoint is the native engine's; the real vLLM has /metrics",
+            hint="leave out --html, or --engine vllm",
+        )
     if args.engine == "vllm":
         return _vllm(args, deployment, prefill, port)
     if prefill is not None:
@@ -105,12 +115,27 @@ def _native(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
         lengths=AnswerLengths.told(args.answer_tokens, str(args.answer_trace or "")),
         record=args.record,
         speaker=speaker,
+        keeps=bool(args.html),
     )
     try:
-        return serve(endpoint, host=args.host, port=port)
+        status = serve(endpoint, host=args.host, port=port)
     finally:
         if speaker is not None:
             speaker.close()
+    if args.html:
+        _page(args, deployment, endpoint.engine)
+    return status
+
+
+def _page(args: argparse.Namespace, deployment: Deployment, engine: LiveEngine) -> None:
+    """What the endpoint has answered, as a page."""
+    if not any(replica.served for replica in engine.replicas):
+        output.say(f"nothing was answered: {args.html} is not written", quiet=args.quiet)
+        return
+    load = Load(requests=tuple(engine.asked), words=f"live, {len(engine.asked):,} requests to the endpoint")
+    result = lived(deployment, load, engine.replicas, engine.now_s / engine.speed, parse_sla(args.sla))
+    serving_page.write([result], args.html)
+    output.say(f"wrote {args.html}", quiet=args.quiet)
 
 
 def _speaker(args: argparse.Namespace) -> Speaker | None:

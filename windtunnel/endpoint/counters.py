@@ -81,10 +81,13 @@ class Counters:
         """One step of one rank."""
         self.histograms["iteration_tokens_total"].add(tokens)
 
-    def token(self, number: int, waited_s: float, sequence: Sequence) -> None:
-        """The ``number``-th token of a request, ``waited_s`` after the one before or after arrival."""
-        self.generation_tokens += 1
-        if number > 1:
+    def token(self, number: int, waited_s: float, sequence: Sequence, more: int = 1) -> None:
+        """The ``number``-th token of a request, ``waited_s`` after the one before or after arrival.
+
+        ``more``: how many have come at once.
+        """
+        self.generation_tokens += more
+        if number > more:
             self.histograms["inter_token_latency_seconds"].add(waited_s)
             return
         self.prompt_tokens += sequence.request.prompt_tokens

@@ -54,13 +54,20 @@ class Overloaded(Exception):
 
 
 class LiveEngine:
-    """Replicas of ``deployment`` in real time. ``start`` and ``stop`` from a running event loop."""
+    """Replicas of ``deployment`` in real time. ``start`` and ``stop`` from a running event loop.
 
-    def __init__(self, deployment: Deployment, speed: float = 1.0, max_queue: int = 4096) -> None:
+    ``keeps``: everything that is asked (``asked``) and answered is remembered, for a report at the end.
+    """
+
+    def __init__(
+        self, deployment: Deployment, speed: float = 1.0, max_queue: int = 4096, keeps: bool = False
+    ) -> None:
         self.deployment = deployment
         self.speed = speed
         self.max_queue = max_queue
         self.counters = Counters()
+        self.keeps = keeps
+        self.asked: list[Request] = []
         self.replicas = deployment.start()
         for replica in self.replicas:
             for rank in replica.ranks:
@@ -142,6 +149,8 @@ class LiveEngine:
         index = min(range(len(self.replicas)), key=lambda i: self.replicas[i].load)
         rank = min(self.replicas[index].ranks, key=lambda rank: len(rank.running) + 4 * len(rank.waiting))
         stream = Stream(rank.add(request), rank, request.arrival_s)
+        if self.keeps:
+            self.asked.append(request)
         self._streams[stream.sequence] = stream
         self._wake[index].set()
         return stream
@@ -195,15 +204,21 @@ class LiveEngine:
             if not plans:
                 await asyncio.sleep(0.001)
                 continue
-            seconds = replica.step_seconds(plans) / self.speed
+            taken_s = replica.step_seconds(plans)
+            seconds = taken_s / self.speed
             # cards would not have waited for a busy host: what it lost is made good by the next steps
             deadline = max(deadline, time.monotonic() - CATCH_UP_S) + seconds
             await asyncio.sleep(max(0.0, deadline - time.monotonic()))
+            replica.now_s = self.now_s
             for rank, plan in zip(replica.ranks, plans, strict=True):
-                self._end(rank, plan)
+                done = self._end(rank, plan)
+                if self.keeps:
+                    replica.served += [replica.told(sequence) for sequence in done]
+            if self.keeps:
+                replica.count(plans, taken_s)
 
-    def _end(self, rank: Scheduler, plan: StepPlan) -> None:
-        """A step of one rank is over: hand out its tokens."""
+    def _end(self, rank: Scheduler, plan: StepPlan) -> list[Sequence]:
+        """A step of one rank is over: hand out its tokens; the answer is who is done."""
         now_s = self.now_s
         moved = [*plan.decoded, *(chunk.sequence for chunk in plan.chunks if chunk.ends)]
         moved = [sequence for sequence in moved if sequence not in rank.dropped]
@@ -213,7 +228,8 @@ class LiveEngine:
             stream = self._streams.get(sequence)
             if stream is not None:
                 stream.sent += more
-                self.counters.token(stream.sent, now_s - (stream.last_s or stream.arrived_s), sequence)
+                waited_s = now_s - (stream.last_s or stream.arrived_s)
+                self.counters.token(stream.sent, waited_s, sequence, more)
                 stream.last_s = now_s
                 stream.wake()
         for sequence in done:
@@ -222,6 +238,7 @@ class LiveEngine:
                 self.counters.finish(sequence, stream.arrived_s, now_s)
                 stream.done = True
                 stream.wake()
+        return done
 
     def _drop_gone(self) -> None:
         leaving, self._leaving = self._leaving, []

@@ -59,14 +59,15 @@ class _Begun:
 
 
 class Endpoint:
-    """The application around one live engine. ``app`` is the ASGI application."""
+    """The application around one live engine. ``app`` is the ASGI application; ``keeps``: see ``LiveEngine``."""
 
     def __init__(
         self, deployment: Deployment, *, speed: float = 1.0, max_queue: int = 4096,
         names: Sequence[str] = (), lengths: AnswerLengths | None = None, record: Path | None = None,
-        speaker: Speaker | None = None,
+        speaker: Speaker | None = None, keeps: bool = False,
     ) -> None:  # fmt: skip
         self.deployment = deployment
+        self.keeps = keeps
         self.speed, self.max_queue = speed, max_queue
         model = deployment.model
         self.names = tuple(names) or (model.name, *model.aliases)
@@ -101,7 +102,7 @@ class Endpoint:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.deployment.step.warm(self.deployment.options.max_num_seqs)
-        self.engine = LiveEngine(self.deployment, self.speed, self.max_queue)
+        self.engine = LiveEngine(self.deployment, self.speed, self.max_queue, self.keeps)
         self.engine.start()
         yield
         await self.engine.stop()

@@ -192,16 +192,22 @@ class Replica:
         if self.parts is not None:
             self._ready(plans, seconds)
         self.now_s += seconds
+        for rank, plan in zip(self.ranks, plans, strict=True):
+            for sequence in rank.complete(plan, self.now_s):
+                self.served.append(self.told(sequence))
+        self.count(plans, seconds)
+        return True
+
+    def count(self, plans: Seq[StepPlan], seconds: float) -> None:
+        """Count a step that has just ended."""
         self.busy_s += seconds
         self.steps += 1
         decodes, stalls = 0, False
-        for rank, plan in zip(self.ranks, plans, strict=True):
+        for plan in plans:
             decodes += plan.decodes
             stalls |= plan.stalls
             for chunk in plan.chunks:
                 self.prompt_tokens += chunk.new
-            for sequence in rank.complete(plan, self.now_s):
-                self.served.append(self._told(sequence))
         if decodes:
             self.gaps.append((seconds + self._stalled_s, decodes))
             self._stalled_s = 0.0
@@ -209,7 +215,6 @@ class Replica:
         elif stalls:
             self._stalled_s += seconds
         self._sample()
-        return True
 
     def _ready(self, plans: Seq[StepPlan], seconds: float) -> None:
         """What the cache had of prompts can leave when their first step begins, chunks but the last when it ends."""
@@ -266,7 +271,8 @@ class Replica:
             longest = max(longest, seconds, plan.loaded_s - self.now_s)
         return longest + max(0.0, held_s - self.now_s)
 
-    def _told(self, sequence: Sequence) -> Served:
+    def told(self, sequence: Sequence) -> Served:
+        """What a request that is done now saw."""
         return Served(
             sequence.request,
             sequence.admitted_s,

@@ -71,6 +71,16 @@ def predict(
     return _told(deployment, prefill, load, served, replicas, first, tuple(sla), wall_s)
 
 
+def lived(
+    deployment: Deployment, load: Load, replicas: Sequence[Replica], wall_s: float, sla: Sequence[Sla] = ()
+) -> ServingResult:
+    """What ``replicas`` that ran live have answered of ``load``, of which at least one request was."""
+    served = sorted(
+        (one for replica in replicas for one in replica.served), key=lambda one: one.request.number
+    )
+    return _told(deployment, None, load, served, replicas, [], tuple(sla), wall_s)
+
+
 class Shipping:
     """Seconds to move a prompt's cache from a prefill card to a decode card of another node."""
 

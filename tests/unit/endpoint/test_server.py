@@ -17,6 +17,8 @@ import uvicorn
 from windtunnel.cli.main import main
 from windtunnel.endpoint.server import Endpoint
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.predict import Load, lived
+from windtunnel.serving.step_time import Speculation
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 
@@ -298,3 +300,22 @@ def test_shutdown_lets_answers_end(deployment: Deployment) -> None:
     running.stop()
     client.join(10)
     assert answers[0].json()["usage"]["completion_tokens"] == 60
+
+
+@pytest.mark.parametrize("drafts", [0, 2])
+def test_what_was_answered_can_be_reported(drafts: int) -> None:
+    options = DeploymentOptions(speculation=Speculation(tokens=drafts, acceptance=0.7))
+    deployment = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), options)
+    running = Running(Endpoint(deployment, speed=50.0, keeps=True))
+    for tokens in (1, 7, 60):
+        answer = ask(running, max_tokens=tokens, ignore_eos=True).json()
+        assert answer["usage"]["completion_tokens"] == tokens
+    running.stop()
+    engine = running.endpoint.engine
+    assert engine.counters.generation_tokens == 68
+    found = lived(deployment, Load(requests=tuple(engine.asked), words="live"), engine.replicas, 1.0)
+    assert (found.requests, found.rejected, found.output_tokens) == (3, 0, 68)
+    assert found.steps == 68 if not drafts else 68 / 3 <= found.steps < 60
+    assert engine.replicas[0].busy_s == pytest.approx(
+        found.steps * deployment.step.whole_s(1, 40, ()), rel=0.1
+    )

@@ -106,5 +106,5 @@ def test_serve_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert main([*common, "--rates", "2,4", "--html", str(tmp_path / "no" / "page.html")]) == 2
     assert "E925" in capsys.readouterr().err
-    assert main([*common, "--port", "0", "--html", str(page)]) == 2
+    assert main([*common, "--port", "0", "--engine", "vllm", "--html", str(page)]) == 2
     assert "E650" in capsys.readouterr().err
