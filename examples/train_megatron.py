@@ -43,6 +43,9 @@ MODELS = {
         "layers": 27, "hidden": 2048, "heads": 16, "groups": 16, "ffn": 10944, "vocabulary": 102400,
         "kv_rank": 512, "experts": 64, "expert_ffn": 1408, "shared_ffn": 2816, "top_k": 6,
     },
+    "gpt3-175b": {
+        "layers": 96, "hidden": 12288, "heads": 96, "groups": 96, "ffn": 49152, "vocabulary": 51200,
+    },
 }  # fmt: skip
 
 parser = argparse.ArgumentParser()
