@@ -127,6 +127,7 @@ def test_script_with_another_world_size(tmp_path: Path) -> None:
         (("--on", "mtt-s5000:8", "--ranks", "9"), "E236"),
         (("--on", "mtt-s5000:8,h100-sxm:16"), "E235"),
         (("--on", "mtt-s5000:64", "--values"), "E237"),
+        (("--on", "mtt-s5000:1024", "--ranks", "all"), "E245"),
         (("--on", "mtt-s5000", "--scale", "8,many"), "E240"),
     ],
 )

@@ -106,7 +106,7 @@ def ranks_asked(args: argparse.Namespace, world_size: int) -> tuple[int, ...]:
     """The ranks to record in any case: those of ``--ranks``, all in values mode, else the first.
 
     Raises:
-        WindtunnelError: E236, no such ranks; E237, too many ranks for values mode.
+        WindtunnelError: E236, no such ranks; E237, too many ranks for values mode; E245, for any.
     """
     if args.values:
         if world_size > VALUES_RANKS:
@@ -116,12 +116,19 @@ def ranks_asked(args: argparse.Namespace, world_size: int) -> tuple[int, ...]:
                 hint=f"ask for {VALUES_RANKS} cards or fewer, or leave out --values",
             )
         return tuple(range(world_size))
+    from windtunnel.capture.distributed.mailbox import MOST_RANKS, too_many
+
     text: str = getattr(args, "ranks", "") or "0"
-    if text == "all":
-        return tuple(range(world_size))
     words = [word.strip() for word in text.split(",")]
-    if all(word.isdigit() and int(word) < world_size for word in words):
-        return tuple(sorted({int(word) for word in words}))
+    ranks: tuple[int, ...] = ()
+    if text == "all":
+        ranks = tuple(range(world_size))
+    elif all(word.isdigit() and int(word) < world_size for word in words):
+        ranks = tuple(sorted({int(word) for word in words}))
+    if len(ranks) > MOST_RANKS:
+        raise too_many(f"--ranks {text} of {world_size} cards names {len(ranks):,}")
+    if ranks:
+        return ranks
     raise WindtunnelError(
         "E236",
         f"--ranks {text} names no ranks of a world of {world_size}",

@@ -80,15 +80,22 @@ def _node(table: Table, chip: Chip) -> Node:
     mesh = chip.scale_up is ScaleUp.MESH
     pair = "effective_pair_bytes_per_s"
     link, nic = "link_bytes_per_s", "nic_bytes_per_s"
+    links = table.integer("links_per_pair") if mesh else table.integer("links_per_pair", 0, least=0)
+    per_card = table.quantity(link, "B/s") if table.has(link) else chip.link_bytes_per_s
+    reached = table.quantity(pair, "B/s") if table.has(pair) else None
+    others = max(
+        1, table.integer("cards", chip.cards_per_node) - 1
+    )  # the card's links are shared out over them
+    if mesh and reached is not None and reached.value > per_card.value / others:
+        limit = f"at most {per_card.value / others:g}, the share of one pair in the {per_card.value:g} B/s of a card"
+        raise table.out_of_range(f"{pair}.value", reached.value, limit)
     return Node(
         chip=chip,
         cards=table.integer("cards", chip.cards_per_node),
         scale_up=chip.scale_up,
-        link_bytes_per_s=table.quantity(link, "B/s") if table.has(link) else chip.link_bytes_per_s,
-        links_per_pair=table.integer("links_per_pair")
-        if mesh
-        else table.integer("links_per_pair", 0, least=0),
-        effective_pair_bytes_per_s=table.quantity(pair, "B/s") if table.has(pair) else None,
+        link_bytes_per_s=per_card,
+        links_per_pair=links,
+        effective_pair_bytes_per_s=reached,
         nics=table.integer("nics"),
         nic_bytes_per_s=table.quantity(nic, "B/s") if table.has(nic) else chip.nic_bytes_per_s,
         host=table.text("host"),

@@ -22,7 +22,7 @@ from windtunnel.timeline.expert_load import load_of
 from windtunnel.timeline.flops import StepFlops, step_flops
 from windtunnel.timeline.pricing import ModelFor, default_model
 from windtunnel.timeline.step import step_sites
-from windtunnel.timeline.symmetry import different_batches, stands_for
+from windtunnel.timeline.symmetry import asked_besides, different_batches, stands_for
 
 NO_EXPERTS = (
     "no grouped products of experts that are spread over ranks were recorded: an unequal load changes nothing"
@@ -48,7 +48,8 @@ def predict_world(
             stand for; and what ``predict_cluster`` raises.
     """
     world = programs[0].origin.world_size
-    who = stands_for([program.origin.rank for program in programs], world)
+    ranks = [program.origin.rank for program in programs]
+    who = stands_for(ranks, world, asked_besides(programs))
     memories = [memory_result(program, chip) for program in programs]
     worst = max(memories, key=_peak)
     loads = [load_of(program, experts) for program in programs] if experts else []

@@ -189,3 +189,16 @@ def test_a_mesh_needs_its_links_per_pair(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(text, encoding="utf-8")
     with pytest.raises(WindtunnelError, match=r"`node\.links_per_pair` is missing"):
         parse_target(str(tmp_path / "c.toml"))
+
+
+def test_a_pair_faster_than_its_links_is_refused(tmp_path: Path) -> None:
+    import windtunnel.specs
+
+    text = (Path(windtunnel.specs.__file__).parent / "clusters" / "kuae-10240.toml").read_text(
+        encoding="utf-8"
+    )
+    assert "value = 33.5e9" in text
+    (tmp_path / "c.toml").write_text(text.replace("value = 33.5e9", "value = 57e9"), encoding="utf-8")
+    with pytest.raises(WindtunnelError, match=r"at most 5\.6e") as caught:  # 392 GB/s a card over seven others
+        parse_target(str(tmp_path / "c.toml"))
+    assert caught.value.code == "E106"

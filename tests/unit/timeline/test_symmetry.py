@@ -40,6 +40,32 @@ def test_what_is_no_grid_is_refused(ranks: list[int], world: int) -> None:
     assert raised.value.code == "E234"
 
 
+def test_ranks_count_from_the_first_recorded() -> None:
+    assert stands_for([3, 7], 8) == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert stands_for([5, 9], 16)[5] == 0
+    assert stands_for([5, 9], 16)[9] == 1
+
+
+def test_ranks_that_nobody_needs_stand_for_themselves() -> None:
+    """`--ranks 0,3` of four stages four ranks apart: rank 3 and the stages after it are recorded besides."""
+    recorded = [0, 3, 4, 7, 8, 11, 12, 15]
+    with pytest.raises(WindtunnelError):
+        stands_for(recorded, 16)
+    answer = stands_for(recorded, 16, besides={3, 7, 11, 15})
+    assert [recorded[number] for number in answer] == [
+        rank if rank in (3, 7, 11, 15) else rank // 4 * 4 for rank in range(16)
+    ]
+    # a regular pattern stays one, also of ranks asked for
+    assert stands_for([0, 8], 16, besides={8}) == [0] * 8 + [1] * 8
+
+
+def test_the_reason_is_said() -> None:
+    with pytest.raises(WindtunnelError, match="repeats every 16 ranks, and 16 does not divide 24"):
+        stands_for([0, 8], 24)
+    with pytest.raises(WindtunnelError, match="no regular pattern"):
+        stands_for([0, 3, 5], 16)
+
+
 def test_one_rank_stands_for_all_and_all_for_themselves() -> None:
     assert stands_for([0], 1024) == [0] * 1024
     assert stands_for([0, 1, 2], 3) == [0, 1, 2]

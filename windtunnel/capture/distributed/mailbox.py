@@ -22,6 +22,19 @@ POLL_S = 0.002
 STUCK_S = 2.0
 """Ranks that wait for each other this long, without a message on its way, will do so forever."""
 LIMIT_S = 600.0
+MOST_RANKS = 64
+"""Every recorded rank is a process with some tens of MB of its own."""
+
+
+def too_many(why: str, line: str = "") -> WindtunnelError:
+    """E245: more ranks than a machine has room for."""
+    return WindtunnelError(
+        "E245",
+        f"more than {MOST_RANKS} ranks would be recorded: {why}",
+        hint=f"ask for at most {MOST_RANKS} cards (--on CHIP:{MOST_RANKS}), and reach further with --scale or "
+        "`windtunnel plan`; or name only ranks that differ, as --ranks 0,8",
+        values={"line": line} if line else {},
+    )
 
 
 class SenderStopped(Exception):
@@ -46,9 +59,14 @@ class Mailbox:
     _met: set[int] = field(default_factory=set)
 
     def meet(self, peer: int) -> None:
-        """``peer`` takes part in what this rank does: it must be recorded too."""
+        """``peer`` takes part in what this rank does: it must be recorded too. Raises E245, too many are already."""
         if peer not in self._met and peer != self.rank:
             self._met.add(peer)
+            if (
+                not (self.folder / f"begun-{peer}").exists()
+                and len(list(self.folder.glob("begun-*"))) >= MOST_RANKS
+            ):
+                raise too_many(f"rank {self.rank} sends to or receives from rank {peer}", self.where())
             self.start(peer)
 
     def send(self, to: int, channel: str, payload: object) -> None:
