@@ -252,14 +252,17 @@ def test_deepspeed_zero(tmp_path: Path, stage: str) -> None:
     assert collectives(answer)["all_gather", 8] >= 1
 
 
-def torchtitan(folder: Path, config: str, on: str, *options: str) -> dict[str, Any]:
-    """One of the configurations of ``titan_configs.py`` by TorchTitan's own trainer."""
+def torchtitan(
+    folder: Path, config: str, on: str, *options: str, before: tuple[str, ...] = (), status: int = 0
+) -> dict[str, Any]:
+    """One of the configurations of ``titan_configs.py`` by TorchTitan's own trainer; ``before``: our options."""
     for package in ("torchtitan", "triton"):
         needs(package)
     subprocess.run([sys.executable, script("torchtitan_assets.py"), str(folder)], check=True)
     (folder / "titan_configs.py").write_text((SCRIPTS / "titan_configs.py").read_text())
     chosen = ("--module", "titan_configs", "--config", config)
-    return windtunnel(folder, "--on", on, "-m", "torchtitan.train", *chosen, *options)
+    run = ("--on", on, *before, "-m", "torchtitan.train", *chosen, *options)
+    return windtunnel(folder, *run, status=status, timeout_s=600.0)
 
 
 def degrees(**named: int | str) -> list[str]:

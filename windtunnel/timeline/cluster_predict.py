@@ -116,6 +116,10 @@ def predict_cluster(
         hfu=_rated(alone.hfu, ratio),
         mbu=_rated(alone.mbu, ratio),
         assumptions=(*alone.assumptions, *([expert_load.sentence()] if expert_load is not None else [])),
+        # asked of the critical rank alone: what waits for others is taken to shrink with it
+        sensitivities=tuple(
+            replace(what, step_time_s=what.step_time_s * ratio) for what in alone.sensitivities
+        ),
         communication=communication(program, rank.timeline, rank.parts.exposed_comm_s),
         spans=critical_spans(timing, program, chip),
         ranks=rank_results(timing, programs, chip, memories, Representatives(programs, stands_for)),

@@ -199,6 +199,8 @@ def test_a_pair_faster_than_its_links_is_refused(tmp_path: Path) -> None:
     )
     assert "value = 33.5e9" in text
     (tmp_path / "c.toml").write_text(text.replace("value = 33.5e9", "value = 57e9"), encoding="utf-8")
-    with pytest.raises(WindtunnelError, match=r"at most 5\.6e") as caught:  # 392 GB/s a card over seven others
+    with pytest.raises(
+        WindtunnelError, match=r"at most 5\.6e"
+    ) as caught:  # 392 GB/s a card over seven others
         parse_target(str(tmp_path / "c.toml"))
     assert caught.value.code == "E106"

@@ -72,3 +72,11 @@ def test_cover_counts_every_moment_once(intervals: list[tuple[float, float]], un
         inside |= (middle > begin) & (middle < finish)
     expected = inside.sum() * until / 4000
     assert float(Cover(start, end)(np.array([until]))[0]) == pytest.approx(expected, abs=0.02 * max(until, 1))
+
+
+def test_what_ifs_are_of_the_step_of_all_ranks() -> None:
+    """A rank alone waits for nobody: with kernels that no fact of the chip moves, what-ifs change next to nothing."""
+    result = pipeline()
+    assert result.sensitivities
+    for what in result.sensitivities:
+        assert what.step_time_s == pytest.approx(result.step_time_s.value, rel=0.02)
