@@ -92,6 +92,7 @@ def _template(name: str) -> jinja2.Template:
         place=lambda fraction: f"{100 * fraction:.3f}%",
         count=units.count,
         rate=lambda value: columns.text(Unit.FLOP_PER_S, value) if value > 0 else "",
+        volume=lambda value: units.decimal(value, "B"),
         bandwidth=lambda value: columns.text(Unit.BYTES_PER_S, value) if value > 0 else "",
         label=columns.label,
         definition=lambda key: columns.column(key).definition,
