@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -295,6 +296,8 @@ def _deployments(
     if not args.prefill_cards:
         return deploy(model, cluster, options, longest), None
     if not 0 < args.prefill_cards < cluster.cards:
+        if cluster.cards == 1:
+            raise _bad("--prefill-cards", args.prefill_cards, "left out: one card cannot be divided")
         raise _bad("--prefill-cards", args.prefill_cards, f"between 1 and {cluster.cards - 1}")
     prompts = cluster_of(cluster.chip, args.prefill_cards)
     outputs = cluster_of(cluster.chip, cluster.cards - args.prefill_cards)
@@ -335,6 +338,9 @@ def _load(args: argparse.Namespace) -> Load:
 
 
 def _check(args: argparse.Namespace) -> None:
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _bad(f"--{name.replace('_', '-')}", value, "a finite number")
     positive = (
         "input_len", "output_len", "max_num_seqs", "max_num_batched_tokens", "data_parallel_size",
         "trace_speed", "burstiness", "speed", "max_queue", "max_prefill_tokens", "schedule_conservativeness",

@@ -96,7 +96,8 @@ def test_more_memory_for_the_cache_with_eight_bits(capsys: pytest.CaptureFixture
     [
         (["--rate", "0"], "E650"), (["--rate", "nan"], "E650"), (["--rate", "1", "--concurrency", "2"], "E650"),
         (["--input-len", "0"], "E650"), (["--gpu-memory-utilization", "1.5"], "E650"),
-        (["--acceptance", "2"], "E650"), (["--max-num-batched-tokens", "16"], "E650"),
+        (["--acceptance", "2"], "E650"), (["--kv-offloading-size", "nan"], "E650"),
+        (["--port", "0", "--html", "/no/such/folder/page.html"], "E925"), (["--max-num-batched-tokens", "16"], "E650"),
         (["--on", "mtt-s5000:8", "--prefill-cards", "8"], "E650"), (["--on", "mtt-s5000,h20"], "E650"),
         (["--sla", "ttft"], "E654"), (["--sla", "fun<2s"], "E654"), (["--sla", "ttft<-1s"], "E654"),
         (["--on", "mtt-s5000:8", "--tp", "3"], "E653"), (["--trace", "/nowhere/at.all"], "E652"),
