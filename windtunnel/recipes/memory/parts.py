@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from windtunnel.recipes.layout import AttentionKernel, EagerCode, Layout, Recompute, Sharding
 from windtunnel.recipes.memory.graph import Graph, Value
 from windtunnel.recipes.memory.tape import free
+from windtunnel.recipes.tensor_parallel import at_boundaries
 from windtunnel.specs.model import Norm
 
 WIDE = 4
@@ -108,7 +109,7 @@ def gathered(graph: Graph, x: Value, layout: Layout) -> Value:
     if layout.tensor == 1 or not layout.sequence_parallel:
         return x
     whole = x.elements * layout.tensor
-    copied = (whole * x.width,) if layout.by_dtensor else ()  # into place, and rank by rank on the way back
+    copied = (whole * x.width,) if at_boundaries(layout) else ()  # into place, and rank by rank on the way back
     there = copied if layout.micro_batch > 1 else ()
     return graph.call("c10d._allgather_base_", whole, x.width, [x], scratch=there, before=copied)
 
@@ -155,7 +156,7 @@ def row(
     shared = layout.tensor > 1 and layout.sequence_parallel
     whole = (rows * wide_out * x.width,) if shared else ()
     saved = eight_bits(graph, x, layout) if by_transformer_engine(layout) else x
-    if shared and layout.by_dtensor and not by_transformer_engine(layout):
+    if shared and at_boundaries(layout) and not by_transformer_engine(layout):
         sums = linear(graph, x, wide_in, wide_out, bias=bias, needed=needed)
         return summed_out(graph, sums, layout, needed=needed)
     return graph.call(

@@ -16,6 +16,7 @@ from windtunnel.recipes.memory.sharded import ShardedStep, Unit
 from windtunnel.recipes.memory.stage_shards import ShardedStage
 from windtunnel.recipes.memory.tape import Tape
 from windtunnel.recipes.memory.vision import tower_codes
+from windtunnel.recipes.tensor_parallel import at_boundaries
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_mixers import Attention, Latent
 
@@ -152,7 +153,7 @@ def _embedding(model: ModelSpec, layout: Layout) -> Code:
 
     def embed(graph: Graph, ids: Value) -> Value:
         weights = ((vocabulary + model.positions) * model.hidden * width,)
-        if layout.tensor > 1 and layout.by_dtensor:  # words of other ranks are zeroed
+        if at_boundaries(layout):  # words of other ranks are zeroed
             whole = layout.tokens * model.hidden
             found = graph.call("aten.embedding", whole, width, [ids], saves=(ids,), weights=weights)
             return parts.summed_out(graph, parts.unary(graph, "aten.mul", found, saves=False), layout)
