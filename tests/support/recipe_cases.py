@@ -51,6 +51,9 @@ TITAN_DEEPSEEK = SIZES | {
 }  # fmt: skip
 TITAN_LLAMA = SIZES | HEADS | {"hidden_size": 4096, "intermediate_size": 14336}
 TITAN_LLAMA |= {"num_attention_heads": 32, "num_key_value_heads": 8}
+TITAN_QWEN = TITAN_LLAMA | {"intermediate_size": 12288, "head_dim": 128}
+TITAN_QWEN_EXPERTS = SIZES | EXPERTS | {"num_experts": 128, "num_experts_per_tok": 8, "head_dim": 128}
+TITAN_QWEN_EXPERTS |= {"num_attention_heads": 32, "num_key_value_heads": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +271,24 @@ CASES = {
         "deepseek_v3",
         TITAN_DEEPSEEK,
         titan="deepseek_v3_16b_cut",
+        options=("--parallelism.tensor_parallel_degree", "2", "--parallelism.expert_parallel_degree", "4"),
+        tensor=2,
+        expert=4,
+    ),
+    "titan-qwen": Case("Qwen3 8B, 4 layers (TorchTitan)", "qwen3", TITAN_QWEN, titan="qwen3_8b_cut"),
+    "titan-qwen-tensor": Case(
+        "Qwen3 8B, TP 2",
+        "qwen3",
+        TITAN_QWEN,
+        titan="qwen3_8b_cut",
+        options=("--parallelism.tensor_parallel_degree", "2"),
+        tensor=2,
+    ),
+    "titan-qwen-experts-tensor": Case(
+        "Qwen3 30B-A3B, 4 layers, TP 2, EP 4",
+        "qwen3_moe",
+        TITAN_QWEN_EXPERTS,
+        titan="qwen3_30b_cut",
         options=("--parallelism.tensor_parallel_degree", "2", "--parallelism.expert_parallel_degree", "4"),
         tensor=2,
         expert=4,

@@ -197,3 +197,18 @@ def llama3_8b_cut_full() -> Trainer.Config:
     config = llama3_8b_cut()
     config.activation_checkpoint = FullAC.Config()
     return config
+
+
+def qwen3_8b_cut() -> Trainer.Config:
+    from torchtitan.models.qwen3 import model_registry as qwen3
+    from torchtitan.models.qwen3.config_registry import qwen3_14b
+
+    config = qwen3_14b()
+    config.model_spec = qwen3("8B", attn_backend="flex")
+    return _cut(config, layers=4, vocabulary=32000, batch=2, length=2048)
+
+
+def qwen3_30b_cut() -> Trainer.Config:
+    from torchtitan.models.qwen3.config_registry import qwen3_30b_a3b
+
+    return _cut(qwen3_30b_a3b(), layers=4, vocabulary=32000, batch=2, length=2048)

@@ -54,7 +54,10 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
             pieces.append(with_summed_weights(norm, layout, shape.head_dim))
     if shape.rotary:
         both, turned = (heads, kv_heads), shape.rotary_dims
-        pieces.append(rotary("rotary", products.dtype, tokens, both, shape.head_dim, layout, turned))
+        normed = shape.query_norm is not None
+        pieces.append(
+            rotary("rotary", products.dtype, tokens, both, shape.head_dim, layout, turned, normed=normed)
+        )
     pieces.append(core(layout, heads, kv_heads, shape.head_dim, shape.head_dim, shape.window, shape.causal))
     pieces += laid_out(layout, q)
     if shape.gated:
@@ -97,10 +100,12 @@ def rotary(
     layout: Layout,
     turned: int = 0,
     latent: bool = False,
+    normed: bool = False,
 ) -> Piece:
     """Rotary embedding of queries and keys: one kernel, or piece by piece as model code writes it.
 
-    ``turned``: only so many numbers of a head; 0: all. ``latent``: of latent attention.
+    ``turned``: only so many numbers of a head; 0: all. ``latent``: of latent attention. ``normed``: queries and keys
+    have norms (Qwen), whose halves TorchTitan turns in FP32 (its ``CosSinRoPE``).
     """
     if layout.fused:
         x, table = tensor(dtype, tokens, sum(heads), dim), tensor("float32", tokens, dim)
@@ -109,6 +114,8 @@ def rotary(
     if layout.eager is EagerCode.MEGATRON:
         return megatron_local.rotary(name, dtype, tokens, heads, turned or dim, latent)
     turn = _by_halves if layout.eager.turns_halves else _by_complex_numbers
+    if normed and layout.eager is EagerCode.TORCHTITAN:
+        turn = _by_halves_in_fp32
     both = [turn(dtype, tokens, count, turned or dim) for count in heads]
     if 0 < turned < dim:
         both = [
@@ -151,6 +158,13 @@ def _by_halves(dtype: str, tokens: int, heads: int, dim: int) -> tuple[list[OpSp
     forward = [scaled, negative, op("aten.cat", (half, half), (x,)), scaled, total]
     backward = [scaled, back, negative, back, total, scaled, total, op("aten.clone", (x,), (x,))]
     return forward, backward
+
+
+def _by_halves_in_fp32(dtype: str, tokens: int, heads: int, dim: int) -> tuple[list[OpSpec], list[OpSpec]]:
+    x, wide = tensor(dtype, tokens, heads, dim), tensor("float32", tokens, heads, dim)
+    up, down = op("aten._to_copy", (x,), (wide,)), op("aten._to_copy", (wide,), (x,))
+    forward, backward = _by_halves("float32", tokens, heads, dim)
+    return [up, *forward, down], [up, *backward[:-1], down]  # nothing is made contiguous
 
 
 def laid_out(layout: Layout, width: int) -> tuple[Piece, ...]:

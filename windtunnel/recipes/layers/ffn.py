@@ -95,7 +95,7 @@ def _router(layout: Layout, rows: int, hidden: int, shape: MoeFfn) -> Piece:
     )
     backward: tuple[OpSpec, ...] = (
         op("aten._softmax_backward_data", (scores, scores), (scores,)),
-        op("aten.mm", (logits, w), (x,)),
+        op("aten.mm", (logits, tensor(kind, shape.experts, hidden)), (x,)),
     )
     if whole:
         forward = (op("aten._to_copy", (plain,), (x,)), *forward)
@@ -104,7 +104,9 @@ def _router(layout: Layout, rows: int, hidden: int, shape: MoeFfn) -> Piece:
         total = op("aten.add.Tensor", (plain, plain), (plain,))
         backward += (total, total) if shape.shared_width else (total,)
         forward += (total,) if shape.shared_width else ()
-    weight = op("aten.mm", (logits, x), (tensor("float32", shape.experts, hidden),))
+    weight = op(
+        "aten.mm", (tensor(kind, shape.experts, rows), x), (tensor("float32", shape.experts, hidden),)
+    )
     learns = (weight,) if trains else ()
     router = Piece("router", forward, backward, learns, Keep.UNCOUNTED, parameters=hidden * shape.experts)
     return with_summed_weights(router, layout, shape.experts, hidden)

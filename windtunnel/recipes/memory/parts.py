@@ -109,7 +109,9 @@ def gathered(graph: Graph, x: Value, layout: Layout) -> Value:
     if layout.tensor == 1 or not layout.sequence_parallel:
         return x
     whole = x.elements * layout.tensor
-    copied = (whole * x.width,) if at_boundaries(layout) else ()  # into place, and rank by rank on the way back
+    copied = (
+        (whole * x.width,) if at_boundaries(layout) else ()
+    )  # into place, and rank by rank on the way back
     there = copied if layout.micro_batch > 1 else ()
     return graph.call("c10d._allgather_base_", whole, x.width, [x], scratch=there, before=copied)
 
