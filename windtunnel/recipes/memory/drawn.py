@@ -33,8 +33,11 @@ def joined(layer: Layer, hidden: int) -> tuple[int, ...]:
     return queries * hidden, keys * hidden, keys * hidden
 
 
-def draw(tape: Tape, shards: Sequence[int], pieces: Sequence[int], vector: int) -> None:
-    """Parameters of one layer. ``shards``: elements on this rank; up to ``vector`` they are filled in place."""
+def draw(tape: Tape, shards: Sequence[int], pieces: Sequence[int], vector: int, tensor: int = 1) -> None:
+    """Parameters of one layer. ``shards``: elements on this rank; up to ``vector`` they are filled in place.
+
+    ``tensor``: tensor-parallel ranks, of which each cuts its own part out first.
+    """
     pieces = tuple(pieces)
     for elements in shards:
         if elements <= vector:
@@ -46,8 +49,9 @@ def draw(tape: Tape, shards: Sequence[int], pieces: Sequence[int], vector: int) 
         for piece in pieces:
             _masks(tape, piece)
         whole = tape.allocate(sum(pieces) * WIDE, "aten.cat")
-        own = tape.allocate(elements * WIDE, "aten.clone")
-        del own
+        cuts = [sum(pieces) // tensor] if tensor > 1 else []
+        held = [tape.allocate(cut * WIDE, "aten.clone") for cut in (*cuts, elements)]
+        free(held)
         free(drawn)
         del whole
         pieces = ()

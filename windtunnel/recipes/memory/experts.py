@@ -14,8 +14,8 @@ def dense(graph: Graph, x: Value, ffn: Dense, hidden: int, layout: Layout) -> Va
     width = max(1, ffn.width // layout.tensor)
     joined = parts.by_megatron(layout) or (layout.fused and not parts.products_apart(layout))
     if joined or not ffn.gated:
+        x = parts.entered(graph, x, layout)
         up = parts.column(graph, x, hidden, width * (2 if ffn.gated else 1), layout, bias=ffn.bias)
-        del x
         if ffn.gated and not layout.fused:
             inner = _gate_and_up(graph, up, layout.tokens * width, offset=True)
         else:
@@ -33,7 +33,6 @@ def dense(graph: Graph, x: Value, ffn: Dense, hidden: int, layout: Layout) -> Va
             opened = parts.unary(graph, "aten.silu", gate)
             del gate
             up = parts.linear(graph, x, hidden, width)
-            del x
             inner = parts.multiply(graph, opened, up)
             del opened, up
     # no gradient needs the last product: compiled layers drop it, eager code keeps it all the same

@@ -88,8 +88,8 @@ def _grouped_query(graph: Graph, x: Value, mixer: Attention, code: LayerCode) ->
         values = parts.linear(graph, x, hidden, kv, bias=mixer.bias)
         del x
     else:
+        x = parts.entered(graph, x, layout)
         whole = parts.column(graph, x, hidden, wide + 2 * kv, layout, bias=mixer.bias)
-        del x
         if parts.by_megatron(layout):
             values = parts.sized(graph.view(whole, "aten.cat", joins=True), tokens * kv)
             gate = queries = parts.sized(values, tokens * q)
@@ -149,6 +149,7 @@ def _latent(graph: Graph, x: Value, mixer: Latent, code: LayerCode) -> Value:
     layout, hidden = code.layout, code.model.hidden
     heads, tokens = max(1, mixer.heads // layout.tensor), layout.tokens
     wide, norm = mixer.nope_dim + mixer.rope_dim, code.model.norm
+    x = parts.entered(graph, x, layout)
     if mixer.query_rank:
         down = parts.linear(graph, x, hidden, mixer.query_rank)
         down = parts.rms_norm(graph, down, mixer.query_rank, layout, norm)
@@ -158,7 +159,6 @@ def _latent(graph: Graph, x: Value, mixer: Latent, code: LayerCode) -> Value:
         queries = parts.column(graph, x, hidden, heads * wide, layout)
     both = parts.linear(graph, x, hidden, mixer.kv_rank + mixer.rope_dim)
     both = graph.view(both, "aten.cat", joins=True)
-    del x
     rows = both.elements // (mixer.kv_rank + mixer.rope_dim)
     expanded_width = heads * (mixer.nope_dim + mixer.value_dim)
     if not layout.fused:

@@ -116,6 +116,13 @@ def gathered(graph: Graph, x: Value, layout: Layout) -> Value:
     return graph.call("c10d._allgather_base_", whole, x.width, [x], scratch=there, before=copied)
 
 
+def entered(graph: Graph, x: Value, layout: Layout) -> Value:
+    """A module's input as DTensor gathers it, for all products; what was gathered lives until the module ends."""
+    if not at_boundaries(layout) or by_transformer_engine(layout):
+        return x
+    return gathered(graph, x, layout)
+
+
 def column(
     graph: Graph,
     x: Value,
@@ -126,6 +133,8 @@ def column(
     bias: bool = False,
 ) -> Value:
     """A column-parallel product. With sequence parallelism its input is gathered forward, and again backward."""
+    if at_boundaries(layout) and not by_transformer_engine(layout):
+        return linear(graph, x, wide_in, wide_out, bias=bias)
     if not (by_transformer_engine(layout) or by_megatron(layout)):
         return linear(graph, gathered(graph, x, layout), wide_in, wide_out, bias=bias)
     shared = layout.tensor > 1 and layout.sequence_parallel

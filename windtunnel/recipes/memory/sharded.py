@@ -128,7 +128,7 @@ class ShardedStep:
         for unit in self.units[1:]:  # the embedding is drawn in place
             self.tape.scope = unit.name
             shards = [_share(nbytes // width, ways) for weights, ways in unit.sets for nbytes in weights]
-            draw(self.tape, shards, unit.pieces, self.hidden)
+            draw(self.tape, shards, unit.pieces, self.hidden, self.layout.tensor)
 
     def _states(self) -> list[Buffer]:
         width, each = parts.width_of(self.layout), self.state_bytes // parts.WIDE

@@ -164,7 +164,7 @@ class ShardedStage(PipelinedStep):
             for block, shards in zip(blocks, owned, strict=True):
                 self.tape.scope = block.name
                 if draws(self.layout) and block.name != "embedding":  # drawn in place
-                    draw(self.tape, shards, block.pieces, self.hidden)
+                    draw(self.tape, shards, block.pieces, self.hidden, self.layout.tensor)
         return held
 
     @property

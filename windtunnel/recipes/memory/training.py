@@ -171,7 +171,7 @@ def _output(model: ModelSpec, layout: Layout) -> Code:
         del x
         y = parts.sized(y, layout.sequence_tokens * model.hidden)
         plain = replace(layout, precision=Precision.BF16) if layout.precision.is_fp8 else layout
-        return parts.column(graph, y, model.hidden, vocabulary, plain)
+        return parts.column(graph, parts.entered(graph, y, plain), model.hidden, vocabulary, plain)
 
     return output
 
