@@ -114,7 +114,10 @@ class Replica:
     @property
     def load(self) -> int:
         """Sequences running and waiting."""
-        return sum(len(rank.running) + len(rank.waiting) for rank in self.ranks)
+        found = 0
+        for rank in self.ranks:
+            found += len(rank.running) + len(rank.waiting)
+        return found
 
     @property
     def busy(self) -> bool:
@@ -256,7 +259,7 @@ class Replica:
     def step_seconds(self, plans: Seq[StepPlan]) -> float:
         """How long one step of all ranks takes: as long as its slowest rank."""
         mixed = any(plan.chunks for plan in plans)
-        longest, held_s = 0.0, max(rank.held_s for rank in self.ranks)
+        longest = held_s = 0.0
         for rank, plan in zip(self.ranks, plans, strict=True):
             if mixed or rank.bursts:
                 chunks = [(chunk.new, chunk.context) for chunk in plan.chunks]
@@ -269,7 +272,8 @@ class Replica:
             else:
                 seconds = self.step.decode_s(plan.decodes, plan.contexts) if plan.decodes else 0.0
             longest = max(longest, seconds, plan.loaded_s - self.now_s)
-        return longest + max(0.0, held_s - self.now_s)
+            held_s = max(held_s, rank.held_s)
+        return longest + held_s - self.now_s if held_s > self.now_s else longest
 
     def told(self, sequence: Sequence) -> Served:
         """What a request that is done now saw."""

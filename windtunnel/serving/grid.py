@@ -46,11 +46,13 @@ class Line:
         """The points around ``x`` and how far between them it is."""
         points = self._points
         place = bisect_left(points, x)
-        if place < len(points) and points[place] == x:
+        last = len(points) - 1
+        if place <= last and points[place] == x:
             return points[place], points[place], 0.0
-        place = min(max(place, 1), len(points) - 1)
-        low, high = points[place - 1], points[place]
-        return low, high, max(0.0, (x - low) / (high - low))
+        if not place:
+            return points[0], points[1], 0.0
+        low, high = points[place - 1 if place <= last else last - 1], points[place if place <= last else last]
+        return low, high, (x - low) / (high - low)
 
     def _get(self, point: int) -> float:
         value = self._known.get(point)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
@@ -198,9 +198,10 @@ the low end is taken, for every engine."""
 
 def at_client(one: Served) -> Served:
     """The request as its client sees it: every token comes a little later than it leaves the engine."""
-    return replace(
-        one, first_token_s=one.first_token_s + FRONT_END_S, finished_s=one.finished_s + FRONT_END_S
-    )
+    return Served(
+        one.request, one.admitted_s, one.first_token_s + FRONT_END_S, one.finished_s + FRONT_END_S,
+        one.cached_tokens, one.preemptions, one.replica,
+    )  # fmt: skip
 
 
 SATURATED = 1.1

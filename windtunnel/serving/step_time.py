@@ -135,8 +135,10 @@ class StepTime:
     def _mixed_whole_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
         drafted = self.speculation.tokens
         verified = decodes * (1 + drafted)
-        tokens = verified + sum(new for new, _ in chunks)
-        core = sum(self.prefill_core_s(new, context) for new, context in chunks)
+        tokens, core = verified, 0.0
+        for new, context in chunks:
+            tokens += new
+            core += self.prefill_core_s(new, context)
         if (
             len(chunks) > 1
         ):  # kernels take prompts of any lengths together: what one costs however short is paid once
