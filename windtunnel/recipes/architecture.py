@@ -63,6 +63,7 @@ class MoeFfn:
 
     ``groups``, ``groups_chosen``: a token's experts lie in some of the groups only; 0: anywhere.
     ``latent``: width that tokens are projected to before the experts; 0: the hidden size.
+    ``shared_gate``: what the shared part makes is scaled by a learned gate of each token.
     ``router_fp32``: the router works on an FP32 copy of the tokens. ``weights_fp32``: its weights stay in FP32.
     """
 
@@ -74,6 +75,7 @@ class MoeFfn:
     groups: int = 0
     groups_chosen: int = 0
     latent: int = 0
+    shared_gate: bool = False
     router_fp32: bool = False
     weights_fp32: bool = False
 

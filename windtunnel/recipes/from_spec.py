@@ -104,6 +104,7 @@ def _ffn(ffn: Dense | Moe) -> Ffn:
         shared_width=ffn.shared_width,
         gated=ffn.gated,
         latent=ffn.latent,
+        shared_gate=ffn.shared_gate,
         router_fp32=ffn.router_fp32,
         weights_fp32=ffn.weights_fp32,
         groups=ffn.groups,

@@ -198,10 +198,16 @@ class _Step:
             q = heads * mixer.head_dim
             wide = q * (2 if mixer.gated else 1) + 2 * kv * mixer.head_dim
             ops += self._linear(rows, hidden, wide, written=True)
+            if mixer.query_norm is not None:  # queries and keys together
+                turned, w = tensor(dtype, rows * (heads + kv), mixer.head_dim), tensor(dtype, mixer.head_dim)
+                ops.append(op(kernels.RMS_NORM, (turned, w), (turned,)))
             if mixer.rotary:
                 ops.append(_rotary(dtype, rows, heads + kv, mixer.head_dim))
             for batch in self.batches:
                 ops += softmax_core(mixer, ways, batch, dtype, layout.cache)
+            if mixer.gated:
+                out = tensor(dtype, rows, q)
+                ops.append(op(kernels.FUSED, (out, out), (out,), ops=6))
             return [*ops, *self._linear(rows, q, hidden), *self._summed()]
         if isinstance(mixer, Latent):
             heads, qk = split_heads(mixer.heads, ways), mixer.nope_dim + mixer.rope_dim
@@ -218,8 +224,10 @@ class _Step:
         assert isinstance(mixer, GatedDelta)
         keys, values = split_heads(mixer.key_heads, ways), split_heads(mixer.value_heads, ways)
         value_width = values * mixer.value_dim
-        wide = 2 * keys * mixer.key_dim + 2 * value_width + 2 * values
-        ops += self._linear(rows, hidden, wide, written=True)
+        ops += self._linear(rows, hidden, 2 * keys * mixer.key_dim + 2 * value_width, written=True)
+        # decay and beta stay in 16 bit, in a product of their own
+        narrow = tensor(dtype, hidden, 2 * values)
+        ops.append(op("aten.mm", (self._hidden(), narrow), (tensor(dtype, rows, 2 * values),)))
         for batch in self.batches:
             ops += delta_core(mixer, ways, batch, dtype)
         x, w = tensor(dtype, rows * values, mixer.value_dim), tensor(dtype, mixer.value_dim)
@@ -233,9 +241,23 @@ class _Step:
         shared = DenseFfn(width=ffn.shared_width, gated=ffn.gated)
         # data-parallel attention keeps the shared expert whole: its tokens are this rank's own
         dense = self._dense(shared, 1 if layout.data > 1 else layout.tensor) if ffn.shared_width else []
+        dense += self._joined(ffn)
         exchanged = layout.expert > 1 and layout.data > 1
         tail = [] if exchanged else self._summed()
         return [*self._routed(ffn, exchanged), *dense, *tail]
+
+    def _joined(self, ffn: MoeFfn) -> list[OpSpec]:
+        """The shared expert's output, times the sigmoid of its gate if it has one, added to the routed ones'."""
+        if not ffn.shared_width:
+            return []
+        x, dtype = self._hidden(), self.layout.precision.activation
+        if not ffn.shared_gate:
+            return [op(kernels.FUSED, (x, x), (x,), ops=1)]
+        gate = tensor(dtype, self.tokens, 1)
+        return [
+            op("aten.mm", (x, tensor(dtype, self.model.hidden, 1)), (gate,)),
+            op(kernels.FUSED, (x, x, gate), (x,), ops=6),
+        ]
 
     def _dense(self, ffn: DenseFfn, ways: int) -> list[OpSpec]:
         width, hidden = max(1, ffn.width // ways), self.model.hidden

@@ -49,3 +49,20 @@ def test_experts_activations_write_blocks_where_the_layout_is_masked(batch: Batc
     activations = [op for op in ops if op.name == kernels.SWIGLU]
     assert activations
     assert sum(op.outputs[0].dtype == EIGHT_BIT for op in activations) == written * len(activations)
+
+
+def test_small_kernels_between_products_are_launched() -> None:
+    """Norms of queries and keys, gates of outputs and of shared experts, decay and beta: as vLLM's models have them."""
+    ops = step("qwen3.5-35b-a3b", Precision.BF16, Batch(sequences=4, context=512))
+    narrow = [spec.inputs[1].shape[-1] for spec in ops if spec.name.startswith("aten.mm")]
+    assert narrow.count(1) == 40  # a gate of the shared expert in every layer
+    assert narrow.count(2 * 32) == 30  # decay and beta of every delta layer
+    norms = [spec.inputs[0].shape[-1] for spec in ops if spec.name == kernels.RMS_NORM]
+    assert norms.count(256) == 10  # queries and keys of every attention layer
+    joined = [spec for spec in ops if spec.name == kernels.FUSED and spec.attribute("ops", 0) == 6]
+    assert len(joined) == 40 + 10
+    deepseek = step("deepseek-v3-671b", Precision.FP8_BLOCK, Batch(sequences=4, context=512))
+    added = [
+        spec for spec in deepseek if spec.name == kernels.FUSED and spec.inputs == (spec.outputs[0],) * 2
+    ]
+    assert len(added) == 58
