@@ -160,6 +160,7 @@ SCHEDULES = {
 def _llama(
     layout: str,
     *,
+    tensor: int = 1,
     context: int = 1,
     pipeline: int = 1,
     chunks: int = 1,
@@ -168,6 +169,7 @@ def _llama(
 ) -> Case:
     """TorchTitan's Llama under context parallelism or a pipeline."""
     settings = {
+        "parallelism.tensor_parallel_degree": tensor,
         "parallelism.context_parallel_degree": context,
         "parallelism.pipeline_parallel_degree": pipeline,
         "parallelism.pipeline_parallel_schedule": SCHEDULES[schedule],
@@ -176,7 +178,7 @@ def _llama(
     options = tuple(word for name, value in settings.items() for word in (f"--{name}", str(value)))
     return Case(
         f"Llama-3.1 8B, {layout}", "llama", TITAN_LLAMA, titan="llama3_8b_cut", options=options, context=context,
-        pipeline=pipeline, chunks=chunks, schedule=schedule, sequences=sequences,
+        tensor=tensor, pipeline=pipeline, chunks=chunks, schedule=schedule, sequences=sequences,
     )  # fmt: skip
 
 
@@ -301,6 +303,8 @@ CASES = {
         "PP 2 (Interleaved1F1B)", pipeline=2, chunks=2, schedule=Schedule.INTERLEAVED
     ),
     "titan-gpipe": _llama("PP 2 (GPipe)", pipeline=2, sequences=4, schedule=Schedule.GPIPE),
+    "titan-tensor-context": _llama("TP 2, CP 2", tensor=2, context=2),
+    "titan-tensor-pipeline": _llama("TP 2, PP 2 (1F1B)", tensor=2, pipeline=2),
     "titan-pipeline-context": _llama("PP 2 (1F1B), CP 2", pipeline=2, context=2),
 }
 

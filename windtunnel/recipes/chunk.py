@@ -213,7 +213,7 @@ def _gather(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
 
 
 def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
-    answers = []
+    answers = [spec for piece in pieces for spec in piece.summed]
     dtype = "float32" if layout.reduce_in_fp32 else layout.precision.activation
     for elements, is_expert in _parameters(pieces, layout):
         group, ways = _ways(layout, is_expert)

@@ -29,6 +29,8 @@ class Piece:
     ``backward`` is what it takes to pass gradients on, ``weight`` what only the parameters' gradients need
     (zero-bubble schedules run it later). ``parameters``: elements of this rank's parameters here;
     ``adapter_parameters``: of low-rank adapters beside them. ``graphed``: launched as part of a captured graph.
+    ``summed``: sums over tensor-parallel ranks that complete the parameters' gradients, once before data ranks
+    reduce them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Piece:
     expert_parameters: int = 0
     adapter_parameters: int = 0
     graphed: bool = False
+    summed: tuple[OpSpec, ...] = ()
 
 
 def tensor(dtype: str, *shape: int) -> TensorSpec:

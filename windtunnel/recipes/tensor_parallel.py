@@ -105,4 +105,6 @@ def with_summed_weights(piece: Piece, layout: Layout, *shape: int) -> Piece:
     """The same piece, whose parameters of ``shape`` are on every rank and see a part of the tokens or heads on each."""
     if layout.tensor == 1 or not layout.by_dtensor or not layout.trains_base:
         return piece
-    return replace(piece, weight=(*piece.weight, *summed(layout, *shape)))
+    wide = layout.shards_stages and layout.reduce_in_fp32  # as micro-batches' gradients are added up
+    whole = tensor("float32" if wide else layout.precision.activation, *shape)
+    return replace(piece, summed=(collective("allreduce_", TENSOR, whole, whole),))

@@ -120,13 +120,20 @@ def totals(program: Program, events: Iterable[int] | None = None) -> Totals:
 
 
 def _phases(program: Program, events: list[int]) -> list[Phase]:
-    """Phase of each event. What runs outside all modules until the last backward pass ends is the loss."""
-    phases = [Phase(program.site(event).phase) for event in events]
-    last = max((place for place, phase in enumerate(phases) if phase is Phase.BACKWARD), default=0)
-    return [
-        Phase.FORWARD if phase is Phase.OTHER and place < last else phase
-        for place, phase in enumerate(phases)
-    ]
+    """Phase of each event. What runs outside all modules is the loss until the last backward pass ends, then what
+    comes before the optimizer's step.
+    """
+    sites = [program.site(event) for event in events]
+    last = max((place for place, site in enumerate(sites) if site.phase == Phase.BACKWARD), default=0)
+    phases = []
+    for place, site in enumerate(sites):
+        phase, outside = Phase(site.phase), not program.scopes[site.scope]
+        if place < last and phase is Phase.OTHER:
+            phase = Phase.FORWARD
+        elif place > last > 0 and phase is Phase.FORWARD and outside:
+            phase = Phase.OTHER
+        phases.append(phase)
+    return phases
 
 
 def last_step(program: Program) -> list[int]:
