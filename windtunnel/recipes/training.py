@@ -24,9 +24,12 @@ from windtunnel.recipes.chunk import (
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.groups import PIPELINE, groups_of
 from windtunnel.recipes.layout import Layout
-from windtunnel.recipes.piece import collective
+from windtunnel.recipes.piece import collective, wait
 from windtunnel.recipes.stages import ModelChunk, model_chunks
 from windtunnel.specs.model import ModelSpec
+
+RECEIVED, SENT = 1_000_000, 1_000_001
+"""Work numbers of messages between stages, beyond those of what is gathered and reduced inside a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +89,20 @@ class TrainingRecipe:
 
     def received(self, unit: Unit) -> list[OpSpec]:
         """What a part waits for from another stage."""
-        first = 0 if unit.part is Part.FORWARD else len(self.chunks) - 1
-        return self._passed("recv", unit, first)
+        got = self._passed("recv", unit, -1 if unit.part is Part.FORWARD else 1, RECEIVED)
+        return [*got, wait(RECEIVED)] if got else []
 
     def sent(self, unit: Unit) -> list[OpSpec]:
-        """What a part hands on to another stage."""
-        last = len(self.chunks) - 1 if unit.part is Part.FORWARD else 0
-        return self._passed("send", unit, last)
+        """What a part hands on to another stage; nobody waits for it here, or two neighbours would for each other."""
+        return self._passed("send", unit, 1 if unit.part is Part.FORWARD else -1, SENT)
 
-    def _passed(self, name: str, unit: Unit, end: int) -> list[OpSpec]:
-        if self.layout.pipeline == 1 or unit.part is Part.WEIGHT or unit.virtual == end:
+    def _passed(self, name: str, unit: Unit, way: int, work: int) -> list[OpSpec]:
+        """Between ``unit`` and the chunk before (-1) or after it (1), if there is one."""
+        other = unit.virtual + way
+        if self.layout.pipeline == 1 or unit.part is Part.WEIGHT or not 0 <= other < len(self.chunks):
             return []
-        return [collective(name, PIPELINE, self.boundary, self.boundary)]
+        peer = self.chunks[other].stage * self.layout.stage_ranks
+        return [collective(name, PIPELINE, self.boundary, self.boundary, work, peer=peer)]
 
     def parameters(self, stage: int) -> int:
         """Elements of the parameters that one rank of ``stage`` computes with."""

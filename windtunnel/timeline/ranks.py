@@ -60,6 +60,7 @@ class Representatives:
         self.ranks = tuple(program.origin.rank for program in programs)
         world = max(program.origin.world_size for program in programs)
         self.world_size = world
+        self._meetings: dict[int, list[Meeting | None]] = {}  # by rank; a step is replayed several times
         self._of = self._mapping(stands_for, world)
 
     def _mapping(self, stands_for: Mapping[int, int] | Sequence[int] | None, world: int) -> Mapping[int, int]:
@@ -87,13 +88,15 @@ class Representatives:
 
     def meetings(self, number: int) -> list[Meeting | None]:
         """For each distinct operation of a recorded rank: the meeting it takes part in, or None."""
-        program = self.programs[number]
-        return [
-            self._meeting(number, spec, program.groups)
-            if work.family is Family.COLLECTIVE and work.kernels
-            else None
-            for spec, work in zip(program.specs, program.works, strict=True)
-        ]
+        if number not in self._meetings:
+            program = self.programs[number]
+            self._meetings[number] = [
+                self._meeting(number, spec, program.groups)
+                if work.family is Family.COLLECTIVE and work.kernels
+                else None
+                for spec, work in zip(program.specs, program.works, strict=True)
+            ]
+        return self._meetings[number]
 
     def _meeting(self, number: int, spec: OpSpec, groups: Sequence[ProcessGroup]) -> Meeting | None:
         index = spec.attribute("group", 0)
