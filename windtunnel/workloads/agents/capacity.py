@@ -56,8 +56,9 @@ def parse_terms(text: str) -> tuple[Sla, ...]:
 
 
 def sustained(deployment: Deployment, question: Question, say: Progress = lambda text: None) -> AgentsResult:
-    """Teams, their latencies, the most that hold, and costs."""
+    """Teams, their latencies, the most that hold, and costs. Drafts are spread evenly: the search tries many loads."""
     graph, pace = question.graph, question.pace
+    deployment = replace(deployment, options=replace(deployment.options, draft_bursts=False))
     alone = replay(deployment, graph, 1, pace)
     alone_s = alone.tasks[0].seconds
     outcome = _run(deployment, question, question.teams, alone_s)
