@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from windtunnel.program.count.sharding import CHUNK_CAT, COPY_IN, COPY_OUT
-from windtunnel.program.op import OpSpec
+from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.program.program import Phase, ProcessGroup, Program, StepKind
 from windtunnel.recipes.builder import ProgramBuilder
 from windtunnel.recipes.groups import DATA, EXPERT_DATA, REPLICA, SHARD
@@ -209,6 +209,10 @@ def _gather(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
             answers.append(
                 collective("_allgather_base_", group, part, whole, _GATHER + 2 * index + is_expert)
             )
+        elif is_expert and layout.wraps_single:
+            own = tensor(layout.precision.activation, elements)
+            answers.append(op("aten._to_copy", (tensor("float32", elements),), (own,)))
+            answers.append(op("aten.copy_", (own, own), (own,)))
     return answers
 
 
@@ -218,6 +222,8 @@ def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
     for elements, is_expert in _parameters(pieces, layout):
         group, ways = _ways(layout, is_expert)
         if ways <= 1:
+            if is_expert and layout.wraps_single:
+                answers += _reduce_alone(elements, dtype, layout)
             continue
         part, whole = tensor(dtype, -(-elements // ways)), tensor(dtype, -(-elements // ways) * ways)
         work = _REDUCE + 2 * index + is_expert
@@ -225,13 +231,25 @@ def _reduce(pieces: Pieces, index: int, layout: Layout) -> list[OpSpec]:
             answers.append(collective("allreduce_", group, whole, whole, work))
             continue
         if _copies(layout):
-            own = dtype if layout.shards_stages else layout.precision.activation
-            answers.append(op(CHUNK_CAT, (tensor(own, *whole.shape), whole), ()))
+            answers.append(_chunk_cat(whole, layout))
         answers.append(collective("_reduce_scatter_base_", group, whole, part, work))
         copies = layout.data_and_context // layout.shards
         if layout.sharding is Sharding.FSDP and copies > 1 and not is_expert:
             answers.append(collective("allreduce_", REPLICA, part, part, work))
     return answers
+
+
+def _chunk_cat(whole: TensorSpec, layout: Layout) -> OpSpec:
+    """Gradients laid end to end by rank; those of a pipeline have the type that reduces already."""
+    own = whole.dtype if layout.shards_stages else layout.precision.activation
+    return op(CHUNK_CAT, (tensor(own, *whole.shape), whole), ())
+
+
+def _reduce_alone(elements: int, dtype: str, layout: Layout) -> list[OpSpec]:
+    """Of one rank: laid end to end, divided and copied where a sum over ranks would go (``foreach_reduce``)."""
+    whole = tensor(dtype, elements)
+    divided = op("aten.div.Tensor", (whole,), (whole,))
+    return [_chunk_cat(whole, layout), divided, op("aten.copy_", (whole, whole), (whole,))]
 
 
 def _sum(pieces: Pieces, layout: Layout, sums: Sums) -> list[OpSpec]:

@@ -259,6 +259,11 @@ class Layout:
         return self.sharding is Sharding.FSDP and not self.zero_copy
 
     @property
+    def wraps_single(self) -> bool:
+        """Whether FSDP2 also holds experts that a rank has for itself, which are then cast and copied (TorchTitan)."""
+        return self.sharding is Sharding.FSDP and not self.fused and self.eager is EagerCode.TORCHTITAN
+
+    @property
     def trains_base(self) -> bool:
         """Whether the model's own parameters get gradients."""
         return self.adapter_rank == 0

@@ -233,11 +233,8 @@ class ShardedStep:
             del sent, laid
 
     def _copy_out(self, unit: Unit) -> None:
-        for weights, _ in unit.sets:
-            for nbytes in weights:
-                unit.gathered.append(
-                    self.tape.allocate(nbytes, "fsdp.split", category=Category.COMMUNICATION)
-                )
+        for weights, ways in unit.sets:
+            unit.gathered += copied_out(self.tape, self.layout, weights, ways)
         # the buffer of the unit before is given back only now
         self.last_buffers, unit.buffers = unit.buffers, []
 
@@ -260,10 +257,30 @@ class ShardedStep:
                 self.tape.allocate(share * ways * reduced, "aten.empty", category=Category.COMMUNICATION)
             )
             gradients.clear()
-            shard = self.tape.allocate(share * parts.WIDE, "aten.empty", REDUCE, Category.GRADIENT)
+            shard = reduced_shard(self.tape, self.layout, share, ways)
             if not unit.shards or len(unit.shards) < len(unit.sets):
                 unit.shards.append(shard)  # of further micro-batches they are added to the first ones
             del shard
+
+
+def copied_out(tape: Tape, layout: Layout, weights: Sequence[int], ways: int) -> list[Buffer]:
+    """Memory of gathered parameters. What one rank has for itself is cast and copied, one parameter after another."""
+    gathered, cast = [], None
+    for nbytes in weights:
+        if ways == 1 and layout.wraps_single:
+            cast = tape.allocate(nbytes, "aten._to_copy", category=Category.COMMUNICATION)
+        gathered.append(tape.allocate(nbytes, "fsdp.split", category=Category.COMMUNICATION))
+    del cast
+    return gathered
+
+
+def reduced_shard(tape: Tape, layout: Layout, elements: int, ways: int, stream: int = REDUCE) -> Buffer:
+    """Memory of reduced gradients. What one rank has for itself is divided on its way there."""
+    shard = tape.allocate(elements * parts.WIDE, "aten.empty", stream, Category.GRADIENT)
+    if ways == 1 and layout.wraps_single:
+        divided = tape.allocate(elements * parts.WIDE, "aten.div", stream, Category.COMMUNICATION)
+        del divided
+    return shard
 
 
 def _share(elements: int, ways: int) -> int:

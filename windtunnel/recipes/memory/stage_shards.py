@@ -17,6 +17,7 @@ from windtunnel.recipes.memory import parts
 from windtunnel.recipes.memory.drawn import draw, draws
 from windtunnel.recipes.memory.graph import Graph, Value, WeightGradients, differentiate_again
 from windtunnel.recipes.memory.pipelined import Block, Pass, PipelinedStep, selective, share
+from windtunnel.recipes.memory.sharded import copied_out, reduced_shard
 from windtunnel.recipes.memory.tape import COMPUTE, GATHER, REDUCE, Buffer, Tape, free, own_stream
 
 ENDS = ("embedding", "output")
@@ -41,6 +42,8 @@ class StageShards:
         width = parts.width_of(self.layout)
         buffers = self.buffers[block.name] = []
         for weights, ways in self.sets(block):
+            if ways == 1:
+                continue
             own = sum(share(nbytes // width, ways) for nbytes in weights) * width
             sent = self.tape.allocate(own, "aten.empty", stream, Category.COMMUNICATION)
             buffers.append(self.tape.allocate(own * ways, "aten.empty", stream, Category.COMMUNICATION))
@@ -51,11 +54,9 @@ class StageShards:
         """They get memory of their own; the buffer is given back when the next block's is copied out."""
         if block.name in self.gathered:
             return
-        self.gathered[block.name] = [
-            self.tape.allocate(nbytes, "fsdp.split", category=Category.COMMUNICATION)
-            for weights, _ in self.sets(block)
-            for nbytes in weights
-        ]
+        gathered = self.gathered[block.name] = []
+        for weights, ways in self.sets(block):
+            gathered += copied_out(self.tape, self.layout, weights, ways)
         for name in [name for name in self.buffers if name in self.gathered and name != block.name]:
             del self.buffers[name]
 
@@ -67,13 +68,14 @@ class StageShards:
     def keep(self, block: Block, graph: Graph) -> None:
         """Gradients of a block: of the first micro-batch they are kept, one by one, and later ones added."""
         gradients = graph.expert_gradients
+        for own in (graph.expert_gradients, graph.weight_gradients):
+            if self.layout.eager is EagerCode.TORCHTITAN and len(own) > 2:  # w1, w2, w3: gate, down and up
+                own[:2] = reversed(own[:2])
         gradients += graph.weight_gradients
         graph.weight_gradients.clear()
         first = block.name not in self.summed
         held = self.summed.setdefault(block.name, [])
         width = parts.width_of(self.layout)
-        if self.layout.eager is EagerCode.TORCHTITAN and len(gradients) > 2:  # w1, w2, w3: gate, down and up
-            gradients[:2] = reversed(gradients[:2])
         while gradients:
             whole = gradients.pop()
             if first and self._reduced != width:
@@ -93,20 +95,18 @@ class StageShards:
             whole = self.summed.pop(block.name, [])
             if not whole:
                 continue
-            self.reducing = []
-            owned = [sum(share(n // width, ways) for n in weights) for weights, ways in self.sets(block)]
-            for own, (_, ways) in zip(owned, self.sets(block), strict=True):
-                buffer = self.tape.allocate(
-                    own * ways * self._reduced, "aten.empty", category=Category.COMMUNICATION
+            for weights, ways in self.sets(block):
+                own = sum(share(nbytes // width, ways) for nbytes in weights)
+                self.reducing = []
+                self.reducing.append(
+                    self.tape.allocate(
+                        own * ways * self._reduced, "aten.empty", category=Category.COMMUNICATION
+                    )
                 )
-                self.reducing.append(buffer)
-                del buffer
-            last = whole[-1:] if block.name in ENDS else []  # the loop's; layers end with a norm
-            whole.clear()
-            shards += [
-                self.tape.allocate(own * parts.WIDE, "aten.empty", stream, Category.GRADIENT) for own in owned
-            ]
-            last.clear()
+                last = whole[len(weights) - 1 : len(weights)] if block.name in ENDS else []  # the loop's
+                del whole[: len(weights)]
+                shards.append(reduced_shard(self.tape, self.layout, own, ways, stream))
+                last.clear()
         self.reducing.clear()
         return shards
 
