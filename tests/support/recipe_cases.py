@@ -166,6 +166,8 @@ def _llama(
     chunks: int = 1,
     schedule: Schedule = Schedule.ONE_F_ONE_B,
     sequences: int = 2,
+    recompute: Recompute = Recompute.NONE,
+    options: tuple[str, ...] = (),
 ) -> Case:
     """TorchTitan's Llama under context parallelism or a pipeline."""
     settings = {
@@ -175,10 +177,20 @@ def _llama(
         "parallelism.pipeline_parallel_schedule": SCHEDULES[schedule],
         "training.local_batch_size": sequences,
     }
-    options = tuple(word for name, value in settings.items() for word in (f"--{name}", str(value)))
+    words = tuple(word for name, value in settings.items() for word in (f"--{name}", str(value)))
+    titan = "llama3_8b_cut" if recompute is Recompute.NONE else "llama3_8b_cut_selective"
     return Case(
-        f"Llama-3.1 8B, {layout}", "llama", TITAN_LLAMA, titan="llama3_8b_cut", options=options, context=context,
-        tensor=tensor, pipeline=pipeline, chunks=chunks, schedule=schedule, sequences=sequences,
+        f"Llama-3.1 8B, {layout}", "llama", TITAN_LLAMA, titan=titan, options=(*words, *options), context=context,
+        tensor=tensor, pipeline=pipeline, chunks=chunks, schedule=schedule, sequences=sequences, recompute=recompute,
+    )  # fmt: skip
+
+
+def _deepseek(layout: str, expert: int, *options: str, **more: Any) -> Case:
+    """TorchTitan's DeepSeek-V2-Lite with its experts over ``expert`` ranks."""
+    degree = ("--parallelism.expert_parallel_degree", str(expert))
+    return Case(
+        f"DeepSeek-V2-Lite, EP {expert}, {layout}", "deepseek_v3", TITAN_DEEPSEEK, titan="deepseek_v3_16b_cut",
+        options=(*degree, *options), expert=expert, **more,
     )  # fmt: skip
 
 
@@ -306,6 +318,30 @@ CASES = {
     "titan-tensor-context": _llama("TP 2, CP 2", tensor=2, context=2),
     "titan-tensor-pipeline": _llama("TP 2, PP 2 (1F1B)", tensor=2, pipeline=2),
     "titan-pipeline-context": _llama("PP 2 (1F1B), CP 2", pipeline=2, context=2),
+    "titan-pipeline-selective": _llama(
+        "PP 2 (1F1B), every second product kept", pipeline=2, recompute=Recompute.SELECTIVE_OPS
+    ),
+    "titan-context-selective": _llama(
+        "CP 2, every second product kept", context=2, recompute=Recompute.SELECTIVE_OPS
+    ),
+    "titan-chunks": _llama(
+        "PP 2, three chunks a stage",
+        pipeline=2,
+        chunks=3,
+        schedule=Schedule.INTERLEAVED,
+        options=("--parallelism.pipeline_parallel_layers_per_stage", "1"),
+    ),
+    "titan-experts-pipeline": _deepseek(
+        "PP 2 (1F1B)",
+        4,
+        "--parallelism.pipeline_parallel_degree",
+        "2",
+        "--parallelism.pipeline_parallel_schedule",
+        "1F1B",
+        pipeline=2,
+    ),
+    "titan-experts-context": _deepseek("CP 2", 4, "--parallelism.context_parallel_degree", "2", context=2),
+    "titan-experts-alone": _deepseek("each on one rank", 8),
 }
 
 

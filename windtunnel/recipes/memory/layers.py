@@ -116,7 +116,7 @@ def _grouped_query(graph: Graph, x: Value, mixer: Attention, code: LayerCode) ->
         del whole
     queries, keys = parts.rotary(graph, (queries, keys), code.rotary_tables(graph, mixer.head_dim), layout)
     out = parts.attention(graph, queries, keys, values, heads, q, layout)
-    del queries, keys, values
+    # they live until the layer returns, as its code's own names do
     out = parts.laid_out(graph, out, layout)
     if mixer.gated and gate is not None:
         out = _gated(graph, out, gate, layout)

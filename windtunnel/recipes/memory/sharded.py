@@ -23,7 +23,10 @@ from windtunnel.recipes.memory import parts
 from windtunnel.recipes.memory.drawn import draw, draws
 from windtunnel.recipes.memory.graph import Code, Graph, Value, differentiate_again
 from windtunnel.recipes.memory.pipelined import selective
-from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape
+from windtunnel.recipes.memory.tape import GATHER, REDUCE, Buffer, Tape, free
+
+ENDS = ("embedding", "output")
+"""Units that are no layers."""
 
 STEPS = 2
 """The second finds the state of the optimizer."""
@@ -109,7 +112,7 @@ class ShardedStep:
                 state += self._states()
             tape.end_step(self.layout.tokens)
             for unit in self.units:
-                unit.shards = []
+                free(unit.shards)
         return held + state
 
     def _parameters(self) -> list[Buffer]:
@@ -162,7 +165,7 @@ class ShardedStep:
                 self._gather(after)
             x = self._forward(unit, x)
             if not unit.stays:
-                unit.gathered = []
+                free(unit.gathered)
         self.last_buffers = []
         graph = Graph(tape)
         tape.scope = "loss"
@@ -207,7 +210,7 @@ class ShardedStep:
                 del saved
             else:
                 gradient = graph.backward(gradient)
-            unit.gathered = []
+            free(unit.gathered)
             if unit.root is not None:
                 unit.root.pending += graph.weight_gradients
                 graph.weight_gradients.clear()
@@ -256,8 +259,11 @@ class ShardedStep:
             self.reducing.append(
                 self.tape.allocate(share * ways * reduced, "aten.empty", category=Category.COMMUNICATION)
             )
+            # the loop over parameters still has the last one's; layers end with a norm
+            last = gradients[:1] if unit.name in ENDS else []
             gradients.clear()
             shard = reduced_shard(self.tape, self.layout, share, ways)
+            last.clear()
             if not unit.shards or len(unit.shards) < len(unit.sets):
                 unit.shards.append(shard)  # of further micro-batches they are added to the first ones
             del shard

@@ -17,11 +17,8 @@ from windtunnel.recipes.memory import parts
 from windtunnel.recipes.memory.drawn import draw, draws
 from windtunnel.recipes.memory.graph import Graph, Value, WeightGradients, differentiate_again
 from windtunnel.recipes.memory.pipelined import Block, Pass, PipelinedStep, selective, share
-from windtunnel.recipes.memory.sharded import copied_out, reduced_shard
+from windtunnel.recipes.memory.sharded import ENDS, copied_out, reduced_shard
 from windtunnel.recipes.memory.tape import COMPUTE, GATHER, REDUCE, Buffer, Tape, free, own_stream
-
-ENDS = ("embedding", "output")
-"""Blocks that are no layers."""
 
 
 @dataclass(slots=True)
