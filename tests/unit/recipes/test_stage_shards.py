@@ -152,3 +152,20 @@ def test_stages_of_uneven_chunks_are_all_looked_at() -> None:
     even = replace(LAYOUT, pipeline=4, chunks=4, global_batch=8, schedule="interleaved")
     assert len(fullest_stages(whole, even)) == 1
     assert len(fullest_stages(whole, replace(even, chunks=2, first_layers_fewer=4, last_layers_fewer=4))) > 1
+
+
+def test_experts_that_one_rank_has_for_itself_are_cast_copied_and_divided() -> None:
+    model = shipped_model("deepseek-v3-671b")
+    model = replace(model, layers=model.layers[3:5])
+    asked = replace(CONTEXT, context=1, cards=8, global_batch=8, expert=8)
+    here, elsewhere = (
+        names(training_step(architecture_of(model), replace(asked, eager=code)).program(0, Part.FORWARD, 0))
+        for code in (EagerCode.TORCHTITAN, EagerCode.TRANSFORMERS)
+    )
+    assert here["aten.copy_.default"] - elsewhere["aten.copy_.default"] == len(model.layers)
+    back = names(training_step(architecture_of(model), asked).program(0, Part.BACKWARD, 0))
+    assert back["aten.div.Tensor"] == len(model.layers)
+    shared = names(
+        training_step(architecture_of(model), replace(asked, expert=4)).program(0, Part.BACKWARD, 0)
+    )
+    assert shared["aten.div.Tensor"] == 0
