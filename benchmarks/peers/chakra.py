@@ -61,7 +61,7 @@ def block(field: int, value: bytes) -> bytes:
 def attribute(name: str, value: int | str, unsigned_32: bool = False) -> bytes:
     """A node's attribute."""
     if isinstance(value, str):
-        said = block(30, value.encode())
+        said = block(29, value.encode())
     else:
         said = number(11 if unsigned_32 else 13, value)
     return block(10, block(1, name.encode()) + said)
