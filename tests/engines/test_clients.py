@@ -155,7 +155,7 @@ def test_aiperf(serving: Serving, tokenizer: Path, tmp_path: Path) -> None:
         "--output-tokens-mean", "64", "--extra-inputs", "ignore_eos:true", "--use-server-token-count",
         "--artifact-dir", tmp_path,
     ]  # fmt: skip
-    run(words, HF_HUB_OFFLINE="0")  # offline it takes no folder for a tokenizer
+    run(words, HF_HUB_OFFLINE="")  # offline it takes no folder for a tokenizer
     report = json.loads((tmp_path / "profile_export_aiperf.json").read_text(encoding="utf-8"))
     assert report["request_count"]["avg"] == 8
     assert not report["error_summary"]
