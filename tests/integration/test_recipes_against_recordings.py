@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.megatron_cases import MEGATRON_CASES, compare_stages, differences_of
 from tests.support.recipe_cases import CASES, Compared, compare
 from windtunnel.capture.session import Session
 from windtunnel.memory.replay import memory_result
@@ -16,7 +17,7 @@ from windtunnel.program import file as program_file
 from windtunnel.program.program import Program
 from windtunnel.program.work import Family
 from windtunnel.recipes.chunk import Part
-from windtunnel.recipes.layout import Layout, Recompute, Sharding
+from windtunnel.recipes.layout import EagerCode, Layout, Recompute, Sharding
 from windtunnel.recipes.memory.training import stage_program
 from windtunnel.recipes.training import Unit, training_program, training_step
 from windtunnel.specs.catalogue import chip
@@ -173,6 +174,7 @@ def test_megatron_recipe_equals_megatron_core_recorded(tmp_path: Path, recompute
         overlap_grad_reduce=False,
         overlap_param_gather=False,
         fused=False,
+        eager=EagerCode.MEGATRON,
     )
     recipe = training_step(model, layout)
     plan = order(Schedule.ONE_F_ONE_B, 4, layout.micro_batches)
@@ -198,6 +200,20 @@ def test_megatron_recipe_equals_megatron_core_recorded(tmp_path: Path, recompute
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", list(MEGATRON_CASES))
+def test_megatron_s_own_modules_equal_recordings(tmp_path: Path, name: str) -> None:
+    """Latent attention, experts, tensor and pipeline parallelism: everything within 2 %, reserved memory 2.5 %."""
+    from tests.integration.test_distributed_scripts import needs
+
+    needs("megatron")
+    stages = list(compare_stages(MEGATRON_CASES[name], tmp_path))
+    assert len(stages) == MEGATRON_CASES[name].pipeline
+    for number, stage in enumerate(stages):
+        for figure, off in differences_of(stage).items():
+            assert off == pytest.approx(0, abs=0.025 if figure == "reserved" else 0.02), (number, figure)
+
+
+@pytest.mark.slow
 def test_memory_of_megatron_experts_equals_that_recorded(tmp_path: Path) -> None:
     """Experts have buffers of their own, shared out over the ranks that hold the same ones."""
     from tests.integration.test_distributed_scripts import EXAMPLE, needs, windtunnel
@@ -209,7 +225,7 @@ def test_memory_of_megatron_experts_equals_that_recorded(tmp_path: Path) -> None
     whole = shipped_model("llama3-8b")
     experts = Moe(experts=8, top_k=2, width=14336)
     layers = tuple(replace(layer, ffn=experts) for layer in whole.layers[:4])
-    layout = Layout(cards=8, global_batch=16, sequence=2048, expert=4, fused=False)
+    layout = Layout(cards=8, global_batch=16, sequence=2048, expert=4, fused=False, eager=EagerCode.MEGATRON)
     card = chip("h100-sxm")
     ours = memory_result(stage_program(replace(whole, layers=layers, norm=Norm.LAYER), layout, 8, 0), card)
     program = program_file.load(str(tmp_path / "out.wt"))

@@ -99,19 +99,19 @@ class PipelinedStep:
         width = parts.width_of(layout)
         sizes = [nbytes for nbytes, _ in self._parameters()]
         first = [tape.allocate(nbytes, "aten.empty", category=Category.PARAMETER) for nbytes in sizes]
-        total = sum(sizes)
         held: list[Buffer] = []
-        if layout.sharding is not Sharding.ZERO1:
-            held += first
-        elif not (eight_bit and layout.fp8_parameters):
-            held.append(self._buffer(total, Category.PARAMETER))
         if eight_bit:  # 8-bit weights and their transposes
             held += [
                 tape.allocate(nbytes // width, "cast", category=Category.PARAMETER)
                 for nbytes in (*sizes, *sizes)
             ]
         gradient = parts.WIDE if layout.reduce_in_fp32 or full else 2
-        held.append(self._buffer(total // width * gradient, Category.GRADIENT))
+        moves = layout.sharding is Sharding.ZERO1
+        for own, _ in self._buffers():
+            if moves and not (eight_bit and layout.fp8_parameters):
+                held.append(self._buffer(sum(own), Category.PARAMETER))
+            held.append(self._buffer(sum(own) // width * gradient, Category.GRADIENT))
+        held += [] if moves else first
         del first
         if not full:
             held += [
@@ -131,18 +131,30 @@ class PipelinedStep:
             for nbytes, ways in self._parameters():
                 yield share(nbytes // width, ways) * parts.WIDE
             return
-        blocks = [block for blocks in self.chunks for block in blocks]
-        buffers = (
-            ([nbytes for block in blocks for nbytes in block.weights], self.layout.data_and_context),
-            ([nbytes for block in blocks for nbytes in block.expert_weights], self.layout.expert_data),
-        )
-        for sizes, ways in buffers:
+        for sizes, ways in self._buffers():
             left = share(sum(sizes) // width, ways)
             for nbytes in reversed(sizes):
                 elements = min(left, nbytes // width)
                 left -= elements
                 if elements:
                     yield elements * parts.WIDE
+
+    def _buffers(self) -> list[tuple[list[int], int]]:
+        """Bytes of the parameters of each of Megatron-LM's buffers, and over how many ranks it is shared out.
+
+        Experts have one of their own where they are spread over ranks.
+        """
+        layout, blocks = self.layout, [block for blocks in self.chunks for block in blocks]
+        if layout.expert * layout.expert_tensor == 1:
+            return [
+                (
+                    [n for block in blocks for n in (*block.weights, *block.expert_weights)],
+                    layout.data_and_context,
+                )
+            ]
+        own = [nbytes for block in blocks for nbytes in block.weights]
+        experts = [nbytes for block in blocks for nbytes in block.expert_weights]
+        return [(own, layout.data_and_context), *([(experts, layout.expert_data)] if experts else [])]
 
     def _buffer(self, nbytes: int, category: Category) -> Buffer:
         return self.tape.allocate(nbytes, "aten.zeros", category=category)
