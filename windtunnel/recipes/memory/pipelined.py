@@ -142,10 +142,10 @@ class PipelinedStep:
     def _buffers(self) -> list[tuple[list[int], int]]:
         """Bytes of the parameters of each of Megatron-LM's buffers, and over how many ranks it is shared out.
 
-        Experts have one of their own where they are spread over ranks.
+        Experts have one of their own where other ranks hold them than the rest.
         """
         layout, blocks = self.layout, [block for blocks in self.chunks for block in blocks]
-        if layout.expert * layout.expert_tensor == 1:
+        if layout.expert == 1 and layout.expert_data == layout.data_and_context:
             return [
                 (
                     [n for block in blocks for n in (*block.weights, *block.expert_weights)],
