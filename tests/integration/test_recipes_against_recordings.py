@@ -92,8 +92,8 @@ def test_flops_equal_those_recorded(family: str, sizes: dict[str, int]) -> None:
         assert built[name] == pytest.approx(value, rel=0.02), name
 
 
-QUICK = {"dense", "titan-tensor", "titan-context", "titan-interleaved"}
-"""Of each way to spread a model out, the one that is recorded soonest."""
+QUICK = {"dense", "delta", "mixtral", "titan-tensor", "titan-context", "titan-interleaved"}
+"""Of each kind of model and each way to spread one out, the one that is recorded soonest."""
 
 
 @pytest.mark.filterwarnings("ignore")
