@@ -32,6 +32,12 @@ A tile of which one row is filled takes longer than a full one (vLLM's and SGLan
 for every 128 bytes asked for beyond the edge), and tiles walked along one side without swizzling read that whole
 operand once for every strip of the other.
 
+Matrices whose rows start at other multiples than 16 bytes (a vocabulary of 50257) are moved in narrower accesses:
+
+    compute + tile steps × bytes of a tile × (accesses ÷ access − 1 ÷ 16) ÷ 32 a clock
+
+Below 4 bytes there are two accesses, a load and a store, and the tile has 128 × 64 elements at most.
+
 Time never falls when m, n, k or batch grow under a search. Libraries that quantise their input inside the measured
 call pay ``quantise`` passes over A, at least ``quantise_row_clocks`` a row and multiprocessor (a block for each row),
 and ``quantise_clocks``; only rows of that library are priced so.
@@ -53,10 +59,23 @@ from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
 from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds, missed
 from windtunnel.cost.peaks import issue_flops, matrix_flops, power_slowdown
 from windtunnel.cost.tiles import MENUS, Menu, Tiles
-from windtunnel.specs.schema import Chip
+from windtunnel.specs.schema import Chip, Vendor
 
 ROWS_AT_ONCE = 512
 """Products that all tiles are tried on at once: what keeps the arrays in a processor's cache."""
+
+ACCESS_BYTES, ACCESSES_A_CLOCK = 16.0, 32.0
+"""What one thread moves at once, and how many a multiprocessor can (32 load and store units since Ampere, NVIDIA's
+white papers)."""
+
+COPIED_BYTES = 4.0
+"""The least that asynchronous copies to shared memory move (PTX ISA, ``cp.async``); less takes a load and a store."""
+
+NARROW_TILE = 128 * 64
+"""Elements of the largest tile whose elements pass through registers on their way to shared memory (assumed: logits
+over an odd vocabulary take 2.5 times as long as padded ones on A100, in vTrain's runs of the calibration data)."""
+
+_NEVER = 1e6
 
 OUTPUT_BYTES = 2.0
 """Bytes of an output element, whatever the operands."""
@@ -120,6 +139,7 @@ class Products:
         groups: (products, rows of one) where the products of a batch differ in their rows; ``m`` is then the mean.
         touched: bytes that come by before the same come round again, where it is known.
         height: rows that a library's rule goes by where it does not know those of the products.
+        access: bytes that one thread moves at once: fewer than 16 where rows start at other multiples.
     """
 
     m: Floats
@@ -132,6 +152,7 @@ class Products:
     groups: tuple[tuple[Floats, Floats], ...] = ()
     touched: Floats | None = None
     height: Floats | None = None
+    access: Floats | None = None
 
     def rows(self, start: int, end: int) -> Products:
         """Some of the products."""
@@ -139,10 +160,11 @@ class Products:
             column[start:end] for column in (self.m, self.n, self.k, self.batch, self.bytes_moved)
         )
         groups = tuple((count[start:end], rows[start:end]) for count, rows in self.groups)
-        touched, height = (
-            None if column is None else column[start:end] for column in (self.touched, self.height)
+        touched, height, access = (
+            None if column is None else column[start:end]
+            for column in (self.touched, self.height, self.access)
         )
-        return Products(m, n, k, batch, moved, self.a_bytes, self.b_bytes, groups, touched, height)
+        return Products(m, n, k, batch, moved, self.a_bytes, self.b_bytes, groups, touched, height, access)
 
     def high(self, tiles: Tiles) -> Floats:
         """Tiles one above the other, over all products of a batch."""
@@ -186,6 +208,7 @@ def _quantise_seconds(batch: Batch, chip: Chip, fit: Fit) -> Floats:
 def products(batch: Batch) -> Products:
     """The shapes of a batch of GEMM or convolution works."""
     element = ELEMENT_BYTES[batch.precision]
+    access = batch.dim("access")
     return Products(
         m=batch.dim("m", 1),
         n=batch.dim("n", 1),
@@ -194,6 +217,7 @@ def products(batch: Batch) -> Products:
         bytes_moved=batch.bytes_moved,
         a_bytes=element,
         b_bytes=WEIGHT_ONLY_BYTES.get(batch.variant, element),
+        access=np.where(access > 0, access, ACCESS_BYTES) if np.any(access > 0) else None,
     )
 
 
@@ -230,6 +254,10 @@ def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap
     if p.beyond_clocks and chip.architecture.startswith(SLOW_BEYOND):
         lines = wide * (high * rows - x.batch * x.m) * x.k * x.a_bytes / LINE_BYTES
         compute = compute + lines * (p.beyond_clocks / clock)
+    if x.access is not None and chip.vendor is Vendor.NVIDIA:
+        compute = compute + steps * tile_bytes * _narrow_clocks(x.access) / clock
+        too_large = (x.access < COPIED_BYTES) & (rows * columns > NARROW_TILE)
+        compute = np.where(too_large, compute * _NEVER, compute)
     cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
     memory = _memory_s(x, chip, p)
     if not p.menu.swizzled:
@@ -250,6 +278,12 @@ def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap
     bound = np.where(cache > memory, int(Limit.CACHE), int(Limit.MEMORY))
     bound = np.where(compute >= np.maximum(cache, memory), int(Limit.COMPUTE), bound)
     return Times(seconds, np.where(2.0 * body >= seconds, bound, int(Limit.LATENCY)))
+
+
+def _narrow_clocks(access: Floats) -> Floats:
+    """Clocks beyond those of whole accesses for every byte of a tile; they take issue slots from the arithmetic."""
+    each = np.where(access < COPIED_BYTES, 2.0, 1.0) / access
+    return np.asarray((each - 1.0 / ACCESS_BYTES) / ACCESSES_A_CLOCK)
 
 
 def _memory_s(x: Products, chip: Chip, p: GemmParameters) -> Floats:

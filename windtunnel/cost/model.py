@@ -217,9 +217,15 @@ class CostModel:
         return host_time_s(work, self.chip)
 
     def _precision(self, batch: Batch) -> str:
-        """FP32 products become TF32 where the program or the chip's default allows it, convolutions on NVIDIA always:
-        cuDNN takes TF32 unless told otherwise by a flag of its own.
+        """What tables call the kernel's precision.
+
+        FP32 products become TF32 where the program or the chip's default allows it, convolutions on NVIDIA always:
+        cuDNN takes TF32 unless told otherwise by a flag of its own. Norms go by the 16 bits they stream, not by the
+        FP32 they compute in: vectorised ones as PyTorch's were measured. The fit over all tables holds mostly vLLM's
+        first kernel, one element a thread and access.
         """
+        if batch.family is Family.NORM and batch.precision == "fp32":
+            return "bf16"
         if batch.precision != "fp32" or batch.family not in _MATRIX or "tf32" not in self.chip.peak_flops:
             return batch.precision
         if batch.family is Family.CONVOLUTION and self.chip.vendor is Vendor.NVIDIA:

@@ -112,17 +112,17 @@ class TrainingPredictor:
         other._priced = self._priced
         return other
 
-    def program_time(
-        self, program: Program, host_factor: float = 1.0, attention_factor: float = 1.0
-    ) -> ProgramTime:
+    def program_time(self, program: Program, attention_factor: float = 1.0, load: str = "") -> ProgramTime:
         """Replay one program on a card of its own.
 
-        ``host_factor`` and ``attention_factor`` scale host time and attention kernels: for a framework that
-        issues more operations than are written here, and for older kernels.
+        ``attention_factor`` scales attention kernels, for older ones; ``load`` is the ``HostLoad`` of a framework that
+        issues more operations than are written here, and whose ranks come to collectives at different times.
         """
         prices = self._prices(program)
-        hosts = np.array([price.host_s for price in prices]) * host_factor
-        devices = self._devices(program, prices, attention_factor)
+        hosts = np.array([price.host_s for price in prices]) * self._long_run.host_factor(load)
+        devices = self._devices(program, prices, attention_factor) + self._last_arrivals(
+            program, prices, load
+        )
         table = SiteTable.of_sites(prices, program.sites, hosts, devices)
         trace = self._settled(table, program)
         position, start, end = trace.arrays()
@@ -154,6 +154,13 @@ class TrainingPredictor:
     ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         factors = [attention_factor if work.family in _ATTENTION else 1.0 for work in program.works]
         return np.array([price.seconds for price in prices]) * factors
+
+    def _last_arrivals(
+        self, program: Program, prices: list[OpPrice], load: str
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """What each distinct operation waits for the last rank of its group: collectives that hold their stream."""
+        ranks = [len(program.groups[price.group].ranks) if price.blocks else 1 for price in prices]
+        return np.array([self._long_run.last_arrival_s(load, count) for count in ranks])
 
     def _prices(self, program: Program) -> list[OpPrice]:
         """Prices of the program's distinct operations under power; each is computed once for all programs."""
@@ -218,14 +225,12 @@ class TrainingPredictor:
         layout = recipe.layout
         plan = order(Schedule(layout.schedule), layout.pipeline, layout.micro_batches, layout.chunks)
         times: dict[int, ProgramTime] = {}
-        host = self._long_run.host_factor(layout.host)
         slower = _attention_factor(layout)
-
         hides = layout.overlap_experts or plan.schedule is Schedule.DUALPIPE
 
         def timed(program: Program) -> ProgramTime:
             if id(program) not in times:
-                time = self.program_time(program, host, slower)
+                time = self.program_time(program, slower, layout.host)
                 exchanged = expert_exchange(program, self.network) if hides else (0.0, 0.0)
                 times[id(program)] = replace(time, parts=hidden(time.parts, *exchanged))
             return times[id(program)]
@@ -240,7 +245,8 @@ class TrainingPredictor:
             if key not in of_kind:
                 virtual, part = chunk.virtual % len(recipe.chunks), Part(str(chunk.kind))
                 program = recipe.program(virtual, part, chunk.micro_batch, plan.splits_backward)
-                of_kind[key] = timed(program)
+                pass_s = 0.0 if part is Part.WEIGHT else self._long_run.pass_s(layout.host)
+                of_kind[key] = _after(timed(program), pass_s)
             return of_kind[key]
 
         boundary = float(recipe.boundary.nbytes)
@@ -270,6 +276,11 @@ class TrainingPredictor:
             tokens_per_s_per_gpu=layout.step_tokens / seconds / layout.cards,
             busiest=tuple(own),
         )
+
+
+def _after(time: ProgramTime, host_s: float) -> ProgramTime:
+    """The same program behind ``host_s`` of the host's own work."""
+    return replace(time, parts=replace(time.parts, host_gap_s=time.parts.host_gap_s + host_s))
 
 
 def _attention_factor(layout: Layout) -> float:

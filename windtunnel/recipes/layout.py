@@ -20,6 +20,7 @@ class Precision(StrEnum):
     FP16 = "fp16"
     FP32 = "fp32"
     FP8 = "fp8"  # one scale per tensor (delayed or current)
+    FP8_ROW = "fp8-row"  # one scale for each row of both operands (TorchAO's row-wise recipe)
     FP8_BLOCK = "fp8-block"  # 1x128 and 128x128 scales, DeepSeek's recipe
     MXFP8 = "mxfp8"  # 1x32 scales
     NVFP4 = "nvfp4"
@@ -27,7 +28,9 @@ class Precision(StrEnum):
     @property
     def is_fp8(self) -> bool:
         """Whether products take 8-bit (or narrower) operands and need casts around them."""
-        return self in (Precision.FP8, Precision.FP8_BLOCK, Precision.MXFP8, Precision.NVFP4)
+        return self in (
+            Precision.FP8, Precision.FP8_ROW, Precision.FP8_BLOCK, Precision.MXFP8, Precision.NVFP4,
+        )  # fmt: skip
 
     @property
     def activation(self) -> str:
@@ -262,6 +265,11 @@ class Layout:
     def wraps_single(self) -> bool:
         """Whether FSDP2 also holds experts that a rank has for itself, which are then cast and copied (TorchTitan)."""
         return self.sharding is Sharding.FSDP and not self.fused and self.eager is EagerCode.TORCHTITAN
+
+    @property
+    def drops(self) -> bool:
+        """Whether hidden states are dropped at random, as GPT's recipes of 2021 do."""
+        return self.host is HostLoad.EAGER_2021
 
     @property
     def trains_base(self) -> bool:

@@ -39,22 +39,29 @@ class Products:
     @property
     def gradient(self) -> str:
         """What weight gradients are written in: FP32 where they are summed into Megatron's buffer as they come."""
-        summed = self.layout.fused and self.layout.sharding is not Sharding.FSDP
+        apart = self.layout.sharding is Sharding.FSDP or self.layout.host is HostLoad.EAGER_2021
+        summed = self.layout.fused and not apart
         return "float32" if summed and self.layout.reduce_in_fp32 else self.dtype
 
     def into_buffer(self, *shape: int) -> list[OpSpec]:
-        """Adding a gradient to the FP32 buffer, where the product did not do it."""
+        """Adding a gradient to the buffer, where the product did not do it."""
         layout = self.layout
+        if layout.host is HostLoad.EAGER_2021:  # before products that sum into it
+            buffer = "float32" if layout.reduce_in_fp32 else self.dtype
+            return [op("aten.add_.Tensor", (tensor(buffer, *shape), tensor(self.dtype, *shape)), ())]
         if layout.fused or layout.sharding is Sharding.FSDP or not layout.reduce_in_fp32:
             return []
         return [op("aten.add_.Tensor", (tensor("float32", *shape), tensor(self.dtype, *shape)), ())]
 
-    def product(self, m: int, n: int, k: int, result: str = "", backward: bool = False) -> tuple[OpSpec, ...]:
-        """(m, k) x (k, n) in the layout's precision, without casts."""
+    def product(
+        self, m: int, n: int, k: int, result: str = "", backward: bool = False, turned: bool = False
+    ) -> tuple[OpSpec, ...]:
+        """(m, k) x (k, n) in the layout's precision, without casts; ``turned``: the left one is stored as (k, m)."""
         out = tensor(result or self.dtype, m, n)
         precision = self.layout.precision
         if not precision.is_fp8:
-            return (op("aten.mm", (tensor(self.dtype, m, k), tensor(self.dtype, k, n)), (out,)),)
+            left = TensorSpec(self.dtype, (m, k), (1, m) if turned else ())
+            return (op("aten.mm", (left, tensor(self.dtype, k, n)), (out,)),)
         if precision is Precision.NVFP4:
             a, b = tensor(FP4, m, k), TensorSpec(FP4, (k, n), (1, k))
             scale = tensor("float32", 1)
@@ -64,16 +71,37 @@ class Products:
         if precision is Precision.FP8:
             scale = tensor("float32", 1)
             return (op("aten._scaled_mm", (left, right, scale, scale), (out,)),)
+        if precision is Precision.FP8_ROW:
+            of_rows = tensor("float32", m, 1), tensor("float32", 1, n)
+            return (op("aten._scaled_mm", (left, right, *of_rows), (out,)),)
         block = BLOCK_SCALES[precision]
         scales = tensor("float32", m, max(1, k // block)), tensor("float32", max(1, k // block), n)
         return (op(kernels.BLOCK_SCALED_GEMM, (left, right, *scales), (out,), block=128),)
 
     def cast(self, rows: int, columns: int, transposed: bool = True) -> tuple[OpSpec, ...]:
-        """To 8 bit, with the transposed copy that the weight gradient takes; nothing in 16 bit."""
+        """To 8 bit, with the transposed copy that the weight gradient takes; nothing in 16 bit.
+
+        Scales of rows are not those of columns: each copy is a pass of its own.
+        """
         if not self.layout.precision.is_fp8:
             return ()
+        if self.layout.precision is Precision.FP8_ROW:
+            source, narrow = tensor(self.dtype, rows, columns), tensor(FP8_FORWARD, rows, columns)
+            scaled = op(kernels.FUSED, (source,), (narrow, tensor("float32", rows)), ops=2)
+            return (scaled,) * (2 if transposed else 1)
         copies = (tensor(FP8_FORWARD, rows, columns),) * (2 if transposed else 1)
         return (op(kernels.FUSED, (tensor(self.dtype, rows, columns),), copies, ops=2),)
+
+    def _weight_casts(self, wide_in: int, wide_out: int) -> tuple[OpSpec, ...]:
+        """Under FSDP2 weights arrive in 16 bit: their scale is looked for, and they are cast, at every use."""
+        layout = self.layout
+        if not layout.precision.is_fp8 or not layout.by_dtensor or layout.fp8_parameters:
+            return ()
+        weight, narrow = tensor(self.dtype, wide_out, wide_in), tensor(FP8_FORWARD, wide_out, wide_in)
+        cast = op(kernels.FUSED, (weight,), (narrow,), ops=2)
+        if layout.precision is not Precision.FP8:
+            return (cast,)
+        return op("aten.amax", (weight,), (tensor("float32", 1),)), cast
 
     def linear(
         self,
@@ -99,8 +127,9 @@ class Products:
         # behind a norm the 8-bit copies are what the norm writes instead of 16 bit (Transformer Engine)
         written_by_norm = split == "column" and self.layout.fused
         casts = self.cast(rows, wide_in) if cast_input and not written_by_norm else ()
+        weights = self._weight_casts(wide_in, wide_out)
         parts = parts or (wide_out,)
-        forward = [*casts]
+        forward = [*casts, *weights]
         inward: list[OpSpec] = []
         weight: list[OpSpec] = []
         trains = self.layout.trains_base
@@ -110,7 +139,7 @@ class Products:
             inward += self.product(rows, wide_in, part, backward=True)
             inward += [op("aten.add.Tensor", (x, x), (x,))] if number else []
             if trains:
-                weight += self.product(part, wide_in, rows, self.gradient, backward=True)
+                weight += self.product(part, wide_in, rows, self.gradient, backward=True, turned=True)
                 weight += self.into_buffer(part, wide_in)
         if bias:
             b = tensor(self.dtype, wide_out)
@@ -122,7 +151,7 @@ class Products:
             by_itself = trains and not (self.layout.fused and self.layout.host is HostLoad.FUSED)
             weight += [op("aten.sum.dim_IntList", (y,), (b,))] if by_itself else []
         before = self.cast(rows, wide_out)
-        backward = [*before, *inward]
+        backward = [*before, *weights, *inward]
         split = split if self.layout.tensor > 1 and not at_boundaries(self.layout) else ""
         if split == "column":
             forward, backward, weight = self._column(rows, wide_in, forward, backward, weight)
@@ -212,6 +241,9 @@ class Products:
         self, rows: int, width: int, forward: list[OpSpec], backward: list[OpSpec], weight: list[OpSpec]
     ) -> tuple[list[OpSpec], list[OpSpec], list[OpSpec]]:
         part, whole = self._parts(rows, width)
+        if not self.layout.sequence_parallel and self.layout.host is HostLoad.EAGER_2021:
+            # autograd's backward of the product is done with both gradients before the sum is asked for
+            return forward, [*backward, *weight, collective("allreduce_", TENSOR, whole, whole)], []
         if not self.layout.sequence_parallel:
             # the input gradient is summed beside the weight gradient
             reduce = collective("allreduce_", TENSOR, whole, whole, _SCATTER_WORK)

@@ -74,7 +74,7 @@ def layer_pieces(shape: LayerShape, hidden: int, layout: Layout) -> Pieces:
     norm = norm_piece("norm", dtype, rows, hidden, shape.norm, layout.fused_norm)
     if layout.sequence_parallel:  # each rank's sees its own tokens
         norm = with_summed_weights(norm, layout, hidden)
-    residual = residual_piece(dtype, rows, hidden)
+    residual = residual_piece(dtype, rows, hidden, drops=layout.drops)
     halves = (
         _captured((norm, *mixed, residual) if mixed else (), _ATTENTION, layout),
         _captured(

@@ -7,7 +7,7 @@ graphs a step takes the longer of the two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from windtunnel.cost.kernel_time import KernelTime
 from windtunnel.cost.model import CostModel, Settings
@@ -55,15 +55,6 @@ class Seconds:
         )
 
 
-def _as_measured(work: Work) -> Work:
-    """Norms as tables name them: by the 16 bits they stream, not by the FP32 they compute in.
-
-    Engines run vectorised norms (FlashInfer's, TensorRT-LLM's, vLLM's since 2024), as PyTorch's was measured; without
-    a name the fit is over all tables, most of whose rows are vLLM's first kernel, one element a thread and access.
-    """
-    return replace(work, precision="bf16") if work.family is Family.NORM else work
-
-
 class OpPrices:
     """Prices of operations on ``cluster`` with the kernels of ``stack``, each distinct one priced once."""
 
@@ -79,7 +70,7 @@ class OpPrices:
     def total(self, ops: Sequence[OpSpec]) -> Seconds:
         """All of them, one after another. Raises E501 for a precision that the chip lacks."""
         new = [spec for spec in dict.fromkeys(ops) if spec not in self._known]
-        works = [_as_measured(work_of(spec)) for spec in new]
+        works = [work_of(spec) for spec in new]
         for spec, work, time in zip(new, works, self._times(works), strict=True):
             host = self.cost.host_time_s(work)
             if work.family is Family.COLLECTIVE:

@@ -29,6 +29,9 @@ MATRIX_FAMILIES = frozenset(
 )
 
 
+TODAYS = "fused"
+"""The host load of today's frameworks that measured steps determine."""
+
 STATIC_SHARE = 0.12
 """Part of the demand that does not fall with the clock; idle cards draw 0.10 to 0.15 of their limit (assumed)."""
 
@@ -40,18 +43,43 @@ class Sustained:
     Attributes:
         voltage_slope: ``g`` of the power law. watts_per_pflops: demand of the BF16 matrix units by architecture.
         host_factors: host time of frameworks over that of the operations recipes write down.
+        arrivals_s: how late a rank comes to a collective that all wait for, on average, by framework.
+        between_s: what the host does between micro-batches (batch, schedule, loss, timers that wait for the card), for
+            each forward and backward pass of a chunk, by framework.
         low, high: measured over predicted step times, 80 % interval of a framework and system not seen in the fit.
     """
 
     voltage_slope: float
     watts_per_pflops: tuple[tuple[str, float], ...]
     host_factors: tuple[tuple[str, float], ...]
+    arrivals_s: tuple[tuple[str, float], ...]
+    between_s: tuple[tuple[str, float], ...]
     low: float
     high: float
 
     def host_factor(self, load: str) -> float:
         """Factor on the host time of operations for a ``recipes.layout.HostLoad``; 1 with fused layers."""
         return dict(self.host_factors).get(load, 1.0)
+
+    def last_arrival_s(self, load: str, ranks: int) -> float:
+        """How much later than the mean the last of ``ranks`` comes to a blocking collective.
+
+        Frameworks without points are taken as today's fused one: what comes apart is cards more than code.
+
+        Ranks come apart by kernels, clocks and hosts of their own. Times between such arrivals taken as exponential,
+        the last of n is late by the mean times 1/2 + 1/3 + ... + 1/n.
+        """
+        known = dict(self.arrivals_s)
+        mean_s = known.get(load, known.get(TODAYS, 0.0)) if load else 0.0
+        return mean_s * sum(1.0 / number for number in range(2, ranks + 1))
+
+    def pass_s(self, load: str) -> float:
+        """Host seconds before a chunk's forward or backward pass that nothing hides; 0 where not fitted."""
+        return dict(self.between_s).get(load, 0.0)
+
+    def felt_by(self, chip: Chip, load: str) -> tuple[float, ...]:
+        """All that decides a step on ``chip`` under the host load ``load``."""
+        return self.slowdown(chip), self.host_factor(load), self.last_arrival_s(load, 2), self.pass_s(load)
 
     def slowdown(self, chip: Chip) -> float:
         """Factor on matrix kernels, at least 1; 1 for architectures without points."""
@@ -116,6 +144,8 @@ def sustained() -> Sustained:
         table["voltage_slope"],
         tuple(table["watts_per_pflops"].items()),
         tuple(table["host_factors"].items()),
+        tuple((name, value * 1e-6) for name, value in table["arrival_us"].items()),
+        tuple((name, value * 1e-6) for name, value in table["between_us"].items()),
         table["interval"]["low"],
         table["interval"]["high"],
     )

@@ -16,10 +16,16 @@ from windtunnel.recipes.architecture import (
     Latent,
     LayerShape,
 )
-from windtunnel.recipes.layout import Layout
+from windtunnel.recipes.layout import HostLoad, Layout, Recompute
 
 BACKWARD = 2.0
 """Backward over forward."""
+
+
+def published_flops(model: Architecture, layout: Layout) -> float:
+    """``step_flops`` as the layout's time counted: papers of 2021 and 2022 count what is computed again as well."""
+    again = layout.recompute is Recompute.FULL and layout.host is HostLoad.EAGER_2021
+    return step_flops(model, layout, recomputation=again)
 
 
 def step_flops(model: Architecture, layout: Layout, *, recomputation: bool) -> float:

@@ -27,6 +27,8 @@ from windtunnel.recipes.layout import (
 COMPILED_LOSS_SINCE, ENDS_APART_SINCE = "2025-02", "2025-07"
 """TorchTitan's source: `train.py` of December 2024 leaves the loss uncompiled, that of February 2025 does not; in June
 2025 embedding and head belong to the root's FSDP unit, in August they are units of their own."""
+FIRST_CAPTURED_ROUND = 4
+"""MLPerf Training's: rounds 3.0 and 3.1 are of 2023, before Transformer Engine could capture FP8 layers."""
 FEWEST_INTERLEAVED = 2
 PACKED_TOKENS = 200
 """Mean length of SQuAD's samples, which NeMo's fine-tuning recipes pack to the full length (assumed)."""
@@ -114,11 +116,10 @@ def _overlaps_tensor(row: Row) -> bool:
 
 
 def _graphs(row: Row) -> frozenset[GraphScope]:
-    """`cuda_graph=IMPLEMENTATION:[SCOPE + ...]` of Megatron Bridge's tables; MLPerf's submissions capture."""
-    if "mlperf" in row.text(
-        "source_id"
-    ):  # NVIDIA's code, which all submit, captures layers or whole iterations
-        return LAYERS
+    """`cuda_graph=IMPLEMENTATION:[SCOPE + ...]` of Megatron Bridge's tables; MLPerf's since 2024 capture."""
+    round_ = re.search(r"mlperf_training_v(\d+)", row.text("source_id"))
+    if round_:  # NVIDIA's code, which all submit, captures layers or whole iterations
+        return LAYERS if int(round_[1]) >= FIRST_CAPTURED_ROUND else frozenset()
     found = re.search(r"cuda_graph=\w+:(\[[^\]]*\]|\w+)", row.text("notes"))
     if found is None:
         return frozenset()

@@ -22,7 +22,7 @@ from windtunnel.planner.training import TrainingPredictor
 from windtunnel.recipes.fit.parts import ACTIVATION_SPREAD, MemoryParts
 from windtunnel.recipes.fit.replayed import replayed_memory
 from windtunnel.recipes.fit.training import Adapters, training_memory
-from windtunnel.recipes.layout import HostLoad, Layout, Recompute, Sharding
+from windtunnel.recipes.layout import Layout, Sharding
 from windtunnel.recipes.training import training_step
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model import ModelSpec
@@ -30,7 +30,7 @@ from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_ffn import Moe
 from windtunnel.specs.schema import Chip
 from windtunnel.units import GIB, TERA
-from windtunnel.validation.flop_conventions import step_flops
+from windtunnel.validation.flop_conventions import published_flops
 from windtunnel.validation.measured_files import ids_of
 from windtunnel.validation.model_names import architecture_named, catalogue_name
 from windtunnel.validation.reasons import INCOMPLETE, NOT_MODELLED, UNREADABLE, Incomplete
@@ -132,10 +132,7 @@ class TrainingRows:
         predictor = self._predictors[place]
         found = predictor.predict(training_step(case.model, layout))
         roofline_s = found.hardware_flops / _peak(predictor.chip, layout)
-        # the papers of 2021 and 2022 count what is computed again as well
-        again = layout.recompute is Recompute.FULL and layout.host is HostLoad.EAGER_2021
-        flops = step_flops(case.model, layout, recomputation=again)
-        per_gpu = flops / layout.cards / TERA
+        per_gpu = published_flops(case.model, layout) / layout.cards / TERA
         return Step(found.step_time_s, roofline_s, layout.step_tokens / layout.cards, per_gpu)
 
 

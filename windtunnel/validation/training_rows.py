@@ -32,6 +32,7 @@ class TrainingCase:
     assumed: tuple[str, ...]
 
 
+ONE_SEQUENCE = "one sequence in a micro-batch"
 LORA_RANK = 16
 """MLPerf's Llama-2-70B fine-tuning rules; NeMo's recipes use 8 to 32, which cost the same launches."""
 
@@ -58,6 +59,7 @@ _PRECISIONS = (
     (r"nvfp4|fp4", Precision.NVFP4),
     (r"mxfp8|fp8-mx", Precision.MXFP8),
     (r"fp8.*(block|1x128|fine)", Precision.FP8_BLOCK),
+    (r"fp8.*row-?wise", Precision.FP8_ROW),
     (r"fp8", Precision.FP8),
     (r"fp16", Precision.FP16),
     (r"bf16", Precision.BF16),
@@ -116,7 +118,7 @@ def _stated(row: Mapping[str, str], chip: str) -> tuple[Layout, list[str]]:
     assumed += [note] if note else []
     pipeline = _number(row, "pipeline_parallel")
     if not row.get("micro_batch_size_sequences"):
-        assumed.append("one sequence in a micro-batch")
+        assumed.append(ONE_SEQUENCE)
     several = int(float(chunks or 1)) > 1 and pipeline > 1
     layout = Layout(
         cards=_number(row, "num_gpus"),
@@ -216,15 +218,21 @@ def _mpt(row: Mapping[str, str]) -> Architecture | None:
     )
 
 
+VTRAIN_VOCABULARY = 50257
+
+
 def vtrain_case(row: Mapping[str, str]) -> TrainingCase:
     """A row of vTrain's measurements: Megatron-DeepSpeed on A100, full recomputation."""
-    model = gpt(int(row["layers"]), int(row["hidden"]), int(row["heads"]), 51200, int(row["seq_len"]))
+    tensor = int(row["tp"])
+    # its configurations state 50257, and each rank holds the whole part of its share (`gpt_modeling.py`)
+    vocabulary = VTRAIN_VOCABULARY // tensor * tensor
+    model = gpt(int(row["layers"]), int(row["hidden"]), int(row["heads"]), vocabulary, int(row["seq_len"]))
     layout = Layout(
         cards=int(row["gpus"]),
         global_batch=int(row["global_batch"]),
         micro_batch=int(row["micro_batch"]),
         sequence=int(row["seq_len"]),
-        tensor=int(row["tp"]),
+        tensor=tensor,
         pipeline=int(row["pp"]),
         precision=Precision.FP16,
         recompute=Recompute.FULL,
@@ -232,7 +240,7 @@ def vtrain_case(row: Mapping[str, str]) -> TrainingCase:
     if layout.data != int(row["dp"]):
         raise Incomplete("data parallel degree does not fit the others")
     return TrainingCase(
-        model, "a100-80g", *megatron_2021(Row(row, layout, ("vocabulary 51200",), model, "a100-80g"))
+        model, "a100-80g", *megatron_2021(Row(row, layout, (f"vocabulary {vocabulary}",), model, "a100-80g"))
     )
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from tests.unit.recipes.architectures import DEEPSEEK_V3, LLAMA_8B
 from windtunnel.network.collective import kind_of, message_bytes
+from windtunnel.program.kernels import FUSED
 from windtunnel.program.program import Program
 from windtunnel.recipes.architecture import Architecture
 from windtunnel.recipes.chunk import Part
 from windtunnel.recipes.groups import TENSOR
-from windtunnel.recipes.layout import EagerCode, HostLoad, Layout, Recompute, Sharding
+from windtunnel.recipes.layout import EagerCode, HostLoad, Layout, Precision, Recompute, Sharding
 from windtunnel.recipes.training import training_step
 
 LAYERS = 4
@@ -109,3 +110,58 @@ def test_asynchronous_products_need_no_copies_and_add_their_shares_up() -> None:
     built = program(layout, Part.FORWARD)
     names = [built.specs[built.site(event).spec].name for event in built.events.tolist()]
     assert names.count("aten.sum.dim_IntList") == 2 * LAYERS
+
+
+def test_row_wise_eight_bits_are_gathered_in_sixteen_and_cast_both_ways_apart() -> None:
+    wise = {kind: replace(COMPILED, precision=kind) for kind in (Precision.FP8, Precision.FP8_ROW)}
+    gathered = {kind: gathered_dtypes(layout) for kind, layout in wise.items()}
+    assert gathered[Precision.FP8] == {"float8_e4m3fn"}
+    assert gathered[Precision.FP8_ROW] == {"bfloat16"}
+    casts = {kind: casts_of(layout) for kind, layout in wise.items()}
+    assert casts[Precision.FP8_ROW] > casts[Precision.FP8]
+
+
+def gathered_dtypes(layout: Layout) -> set[str]:
+    built = program(layout, Part.FORWARD)
+    return {
+        spec.inputs[0].dtype
+        for spec in built.specs
+        if spec.name.endswith("_allgather_base_") and spec.attribute("group") == TENSOR
+    }
+
+
+def casts_of(layout: Layout) -> int:
+    """Passes over activations that end in eight bits, backward."""
+    built = program(layout, Part.BACKWARD)
+    specs = [built.specs[built.site(event).spec] for event in built.events.tolist()]
+    return sum(
+        spec.name == FUSED
+        and spec.outputs[0].dtype == "float8_e4m3fn"
+        and spec.inputs[0].shape[0] == layout.tokens
+        for spec in specs
+    )
+
+
+def test_megatron_of_2021_sums_after_both_gradients_drops_and_adds() -> None:
+    layout = replace(
+        MEGATRON,
+        fused=True,
+        sharding=Sharding.DDP,
+        sequence_parallel=False,
+        reduce_in_fp32=False,
+        host=HostLoad.EAGER_2021,
+    )
+    backward = program(layout, Part.BACKWARD)
+    names = [backward.specs[backward.site(event).spec].name for event in backward.events.tolist()]
+    assert names.count("aten.add_.Tensor") == 4 * LAYERS + 1  # four products a layer, and the output's
+    assert names.count("aten.native_dropout_backward.default") == 2 * LAYERS
+    assert tensor_sums(backward) == {False}
+    assert tensor_sums(program(replace(layout, host=HostLoad.FUSED), Part.BACKWARD)) == {True}
+
+
+def tensor_sums(built: Program) -> set[object]:
+    """Whether sums over the tensor-parallel ranks run beside other work."""
+    sums = [
+        spec for spec in built.specs if spec.name.endswith("allreduce_") and spec.attribute("group") == TENSOR
+    ]
+    return {spec.attribute("async_op") for spec in sums}

@@ -12,16 +12,18 @@ from tests.unit.timeline.timeline_programs import make_program, mm, no_memory
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.training import TrainingPredictor
 from windtunnel.program.program import Phase, StepKind
-from windtunnel.recipes.layout import HostLoad
+from windtunnel.recipes.layout import HostLoad, Layout
+from windtunnel.recipes.training import training_step
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.targets import cluster_of
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.sustained import STATIC_SHARE, Sustained, clock_share, sustained
+from windtunnel.validation.training_rows import gpt
 
 
 @given(st.floats(0.0, 1.0), st.floats(100, 1500))
 def test_a_limit_never_speeds_up_and_binds_harder_where_it_is_lower(slope: float, watts: float) -> None:
-    constants = Sustained(slope, (("Hopper", watts),), (), 0.9, 1.1)
+    constants = Sustained(slope, (("Hopper", watts),), (), (), (), 0.9, 1.1)
     full, limited = (constants.slowdown(chip(name)) for name in ("h100-sxm", "h100-96g-500w"))
     assert 1.0 <= full <= limited
 
@@ -78,3 +80,47 @@ def test_a_card_whose_power_nobody_measured_says_so() -> None:
     assert not any(
         "power" in text for text in predict(program, chip("h100-sxm"), memory=no_memory()).assumptions
     )
+
+
+@given(st.floats(1e-6, 1e-3), st.integers(1, 64))
+def test_the_last_of_more_ranks_comes_later_and_one_rank_waits_for_nobody(mean_s: float, ranks: int) -> None:
+    constants = Sustained(0.2, (), (), (("fused", mean_s),), (), 0.9, 1.1)
+    assert constants.last_arrival_s("fused", 1) == 0.0
+    assert constants.last_arrival_s("fused", 2) == pytest.approx(mean_s / 2)
+    assert constants.last_arrival_s("fused", ranks) < constants.last_arrival_s("fused", ranks + 1)
+    # frameworks without points are taken as today's; programs of no framework wait for nobody
+    assert constants.last_arrival_s("compiled", ranks) == constants.last_arrival_s("fused", ranks)
+    assert constants.last_arrival_s("", ranks) == 0.0
+
+
+def test_a_step_waits_for_late_ranks_at_collectives_that_hold_their_stream() -> None:
+    """Without overlap four exchanges of a layer and two of its backward pass wait; with one card nothing does."""
+    predictor = TrainingPredictor(chip("h100-sxm"), NetworkModel(cluster_of("h100-sxm", 8)))
+    late = replace(sustained(), arrivals_s=(("fused", 1e-3),))
+    prompt = replace(sustained(), arrivals_s=())
+
+    def step_s(constants: Sustained, tensor: int) -> float:
+        model = gpt(layers=4, hidden=4096, heads=32, vocabulary=51200)
+        layout = Layout(cards=8, global_batch=8, sequence=2048, tensor=tensor)
+        return predictor.with_constants(constants).predict(training_step(model, layout)).step_time_s.value
+
+    assert step_s(late, 1) == pytest.approx(step_s(prompt, 1), abs=1e-2)
+    waits_s = constants_wait(late, 8)
+    micro_batches = 8
+    per_layer = (step_s(late, 8) - step_s(prompt, 8)) / micro_batches / 4 / waits_s
+    assert 4.0 <= per_layer <= 8.0
+
+
+def constants_wait(constants: Sustained, ranks: int) -> float:
+    return constants.last_arrival_s(HostLoad.FUSED, ranks)
+
+
+def test_the_hosts_work_between_passes_is_paid_once_for_each_pass() -> None:
+    predictor = TrainingPredictor(chip("a100-80g"), NetworkModel(cluster_of("a100-80g", 1)))
+    model = gpt(layers=2, hidden=2048, heads=16, vocabulary=51200)
+    recipe = training_step(model, Layout(cards=1, global_batch=6, sequence=1024))
+    none, some = (replace(sustained(), between_s=(("fused", value),)) for value in (0.0, 2e-3))
+    steps = [predictor.with_constants(constants).predict(recipe) for constants in (none, some)]
+    more = steps[1].step_time_s.value - steps[0].step_time_s.value
+    assert more == pytest.approx(6 * 2 * 2e-3)
+    assert steps[1].parts.host_gap_s - steps[0].parts.host_gap_s == pytest.approx(more)

@@ -50,6 +50,7 @@ def test_scopes_of_graphs_are_read(notes: str, scopes: set[GraphScope]) -> None:
 
 def test_submissions_to_mlperf_are_captured() -> None:
     assert layout_of(DENSE, source_id="mlperf_training_v5.1").graphs == LAYERS
+    assert layout_of(DENSE, source_id="mlperf_training_v3.1").graphs == frozenset()  # of 2023
 
 
 @pytest.mark.parametrize(

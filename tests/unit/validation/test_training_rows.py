@@ -107,6 +107,9 @@ def test_vtrain_rows() -> None:
     case = vtrain_case(row)
     assert case.layout.attention is AttentionKernel.UNFUSED
     assert case.layout.recompute is Recompute.FULL
+    # nobody pads the vocabulary: each rank holds the whole part of its share
+    assert case.model.vocabulary == 50257
+    assert vtrain_case(row | {"tp": "2", "dp": "32"}).model.vocabulary == 50256
     with pytest.raises(Incomplete):
         vtrain_case(row | {"dp": "32"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import gcd
 
 from windtunnel.program.count.shapes import (
     Counter,
@@ -15,14 +16,30 @@ from windtunnel.program.count.shapes import (
     result,
     written_bytes,
 )
-from windtunnel.program.op import OpSpec, TensorSpec
+from windtunnel.program.op import DTYPE_BYTES, OpSpec, TensorSpec
 from windtunnel.program.work import Family, Work
+
+WHOLE_ACCESS_BYTES = 16
+"""The widest access of one thread: rows that start at other multiples are moved in narrower ones."""
 
 
 def gemm(
-    spec: OpSpec, m: float, n: float, k: float, *, batch: float = 1, dtype: str, variant: str = ""
+    spec: OpSpec,
+    m: float,
+    n: float,
+    k: float,
+    *,
+    batch: float = 1,
+    dtype: str,
+    variant: str = "",
+    matrices: tuple[TensorSpec, ...] = (),
 ) -> Work:
-    """``batch`` products (m, k) × (k, n) with the traffic of ``spec``."""
+    """``batch`` products (m, k) × (k, n) with the traffic of ``spec``.
+
+    ``matrices``: what is read and written by rows; where these start at less than ``WHOLE_ACCESS_BYTES`` from each
+    other, the dimension ``access`` says at how many bytes.
+    """
+    access = min((_access_bytes(matrix) for matrix in matrices), default=WHOLE_ACCESS_BYTES)
     return Work(
         family=Family.GEMM,
         flops=2.0 * m * n * k * batch,
@@ -30,8 +47,22 @@ def gemm(
         bytes_written=written_bytes(spec),
         precision=precision_of(dtype),
         variant=variant,
-        dims=(("m", float(m)), ("n", float(n)), ("k", float(k)), ("batch", float(batch))),
+        dims=(
+            ("m", float(m)),
+            ("n", float(n)),
+            ("k", float(k)),
+            ("batch", float(batch)),
+            *((("access", float(access)),) if access < WHOLE_ACCESS_BYTES else ()),
+        ),
     )
+
+
+def _access_bytes(matrix: TensorSpec) -> int:
+    """Bytes to which the rows (or columns) of a matrix are aligned."""
+    if len(matrix.shape) < 2 or min(matrix.shape[-2:]) <= 1:
+        return WHOLE_ACCESS_BYTES
+    step = max(matrix.stride[-2:]) if matrix.stride else matrix.shape[-1]
+    return gcd(int(step * DTYPE_BYTES[matrix.dtype]), WHOLE_ACCESS_BYTES)
 
 
 def grouped(
@@ -56,7 +87,7 @@ def grouped(
 
 
 def _product_of(spec: OpSpec, a: TensorSpec, b: TensorSpec) -> Work:
-    return gemm(spec, a.shape[0], b.shape[1], a.shape[1], dtype=a.dtype)
+    return gemm(spec, a.shape[0], b.shape[1], a.shape[1], dtype=a.dtype, matrices=(a, b, result(spec)))
 
 
 def _mm(spec: OpSpec) -> Work:
@@ -105,7 +136,8 @@ def _outer(spec: OpSpec) -> Work:
 def _linear(spec: OpSpec) -> Work:
     x, weight = spec.inputs[:2]
     k = last_dim(x)
-    return gemm(spec, x.numel // k if k else 0, weight.numel // last_dim(weight), k, dtype=x.dtype)
+    rows, columns = x.numel // k if k else 0, weight.numel // last_dim(weight)
+    return gemm(spec, rows, columns, k, dtype=x.dtype, matrices=(weight, result(spec)))
 
 
 def _packed(spec: OpSpec) -> Work:

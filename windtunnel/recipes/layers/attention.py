@@ -220,23 +220,31 @@ def unfused_core(dtype: str, batch: int, length: int, heads: int, qk_dim: int, v
         *softmax,
         op("aten.native_dropout", (scores,), (scores, mask)),
         op("aten.bmm", (scores, v), (v,)),
+        op("aten.clone", (v,), (v,)),  # heads behind the length
     )
     backward = (
+        op("aten.clone", (v,), (v,)),
         op("aten.bmm", (v, tensor(dtype, rows, v_dim, length)), (back,)),
         op("aten.bmm", (scores, v), (v,)),
         op("aten.native_dropout_backward", (back, mask), (back,)),
         *softmax_back,
         op("aten.bmm", (back, q), (q,)),
         op("aten.bmm", (back, q), (q,)),
+        op("aten.cat", (q, q, v), (tensor(dtype, rows, length, 2 * qk_dim + v_dim),)),
     )
     return Piece("core", forward, backward, keep=Keep.CORE)
 
 
 def _masked_softmax(scores: TensorSpec, mask: TensorSpec) -> tuple[tuple[OpSpec, ...], tuple[OpSpec, ...]]:
-    """One kernel each way, where the heads fill its blocks; else scaled and masked in FP32, one by one."""
-    if scores.shape[0] % SOFTMAX_HEADS == 0:
-        down = op("aten._softmax_backward_data", (scores, scores), (scores,))
-        return (op("aten._softmax", (scores,), (scores,)),), (down,)
+    """One kernel each way, where the heads fill its blocks; else scaled and masked in FP32, one by one.
+
+    The kernel (`scaled_upper_triang_masked_softmax.h`) reads no score above the diagonal, and writes them all.
+    """
+    rows, length, keys = scores.shape
+    if rows % SOFTMAX_HEADS == 0:
+        below = tensor(scores.dtype, rows, length, max(1, keys // 2))
+        down = op("aten._softmax_backward_data", (below, below), (scores,))
+        return (op("aten._softmax", (below,), (scores,)),), (down,)
     wide = tensor("float32", *scores.shape)
     up, down = op("aten._to_copy", (scores,), (wide,)), op("aten._to_copy", (wide,), (scores,))
     scale = op("aten.mul.Tensor", (wide,), (wide,))

@@ -63,11 +63,20 @@ def _eager_rms_norm(name: str, dtype: str, rows: int, columns: int, centred: boo
     return Piece(name, forward, backward, parameters=columns)
 
 
-def residual_piece(dtype: str, rows: int, columns: int) -> Piece:
-    """The residual addition forward, and the sum of the two gradients backward."""
+def residual_piece(dtype: str, rows: int, columns: int, drops: bool = False) -> Piece:
+    """The residual addition forward, and the sum of the two gradients backward.
+
+    ``drops``: dropout in front of it, one kernel with bias and addition forward (Megatron-LM's
+    ``bias_dropout_add_fused_train``), one for the masked gradient backward.
+    """
     x = tensor(dtype, rows, columns)
     add = op("aten.add.Tensor", (x, x), (x,))
-    return Piece("residual", (add,), (add,))
+    if not drops:
+        return Piece("residual", (add,), (add,))
+    mask = tensor("bool", rows, columns)
+    forward = op(kernels.FUSED, (x, x), (x, mask), ops=5)
+    masked = op("aten.native_dropout_backward", (x, mask), (x,))
+    return Piece("residual", (forward,), (add, masked))
 
 
 def activation_piece(dtype: str, rows: int, width: int, gated: bool, fused: bool) -> Piece:
