@@ -77,7 +77,22 @@ def moe(shape: MoeFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
         pieces.append(products.linear("latent up", rows, shape.latent, hidden))
     if shape.shared_width:
         pieces += dense(DenseFfn(width=shape.shared_width, gated=shape.gated), hidden, layout)
+    if shape.shared_gate and not layout.fused:
+        pieces += _shared_gate(products, rows, hidden)
     return tuple(pieces)
+
+
+def _shared_gate(products: Products, rows: int, hidden: int) -> tuple[Piece, Piece]:
+    """A product to one number a token, and the shared part times its sigmoid."""
+    x, gate = tensor(products.dtype, rows, hidden), tensor(products.dtype, rows, 1)
+    scale = op("aten.mul.Tensor", (x, gate), (x,))
+    forward = (op("aten.sigmoid", (gate,), (gate,)), scale)
+    learn = (op("aten.mul.Tensor", (x, x), (x,)), op("aten.sum.dim_IntList", (x,), (gate,)))
+    total = op("aten.add.Tensor", (x, x), (x,))  # its input's gradient joins the others
+    back = op("aten.sigmoid_backward", (gate, gate), (gate,))
+    return products.linear("shared gate", rows, hidden, 1), Piece(
+        "shared gate", forward, (scale, *learn, back, total)
+    )
 
 
 def _router(layout: Layout, rows: int, hidden: int, shape: MoeFfn) -> Piece:
