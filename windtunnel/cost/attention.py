@@ -7,7 +7,7 @@
     total   = tiles × keys × unit ÷ multiprocessors,     longest = most keys of one tile × unit
     time    = (floor + waves × fill) ÷ clock
               + max(longest, total + tail × longest) + max(handled, memory)        (``memory_path.py``)
-    handled = bytes ÷ (move × multiprocessors × clock)
+    handled = (bytes + written × new keys and values, read and written) ÷ (move × multiprocessors × clock)
 
     tiles   = sequences × heads × ⌈queries ÷ 128⌉, or sequences × KV heads × ⌈queries × group ÷ 128⌉ where the kernel
               packs the heads that share a KV head into one tile (``pack``: FlashAttention 3; chosen while fitting)
@@ -18,7 +18,9 @@ for an A100 (FlashAttention 2) reach no more of later matrix units than ``mma.sy
 ``narrow`` is the loss of small head dimensions; ``softmax`` the work of a score in units of one exponential, which
 runs beside the products and shows where it is not much shorter; ``tail`` how much of the longest tile is left over when
 the others are done. ``move`` is what serving libraries do around the kernel (they write the cache, and widen or
-quantise it): bytes a clock and multiprocessor. It adds to the products. ``skip`` is 1 for kernels that
+quantise it): bytes a clock and multiprocessor, over new keys and values once more where the harness writes its cache
+in a kernel of its own (``written``). It adds to the products. ``wide`` is how much longer heads beyond 192 take.
+``skip`` is 1 for kernels that
 pass over tiles outside a window, 0 for those that mask them.
 
 Where the chip's own fused kernel does not take the shape (``Chip.attention``, for PyTorch's paths), or the
@@ -50,12 +52,14 @@ from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
 
 QUERY_TILE = 128.0
+WIDE = 192.0
+"""Head dimensions beyond which kernels run on smaller tiles."""
 EXPONENTIALS = 16.0  # special-function results a clock and multiprocessor (CUDA programming guide, 5.4.1)
 BACKWARD_PRODUCTS = 2.5  # five products instead of two
 MATH_PASSES = 6.0  # scores: written, scaled and masked, softmax, read (each pass read or write)
 
 
-_FACTS = ("pack", "tile", "synchronous")
+_FACTS = ("pack", "tile", "synchronous", "written")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class AttentionParameters:
     throttle: float
     fill_clocks: float
     floor_clocks: float
+    wide: float
+    written: float
     pack: bool
     tile: int
     synchronous: bool
@@ -84,6 +90,7 @@ class AttentionParameters:
         numbers = {name: fit.value(name) for name in cls.__slots__ if name not in _FACTS}
         return cls(
             **numbers,
+            written=fit.value("written", 0.0),
             pack=fit.value("pack", 0.0) > 0,
             tile=int(fit.value("tile", 0.0)),
             synchronous=fit.value("synchronous", 0.0) > 0,
@@ -153,6 +160,13 @@ def _group(batch: Batch) -> Floats:
     return np.where(kv_heads > 0, np.maximum(batch.dim("heads", 1) / np.maximum(kv_heads, 1.0), 1.0), 1.0)
 
 
+def _new_bytes(batch: Batch) -> Floats:
+    """Bytes of the keys and values of the queries' own tokens: what a serving library reads and writes to its cache."""
+    per_token = batch.dim("kv_bytes_per_token")
+    plain = np.maximum(batch.dim("kv_heads"), 1.0) * (batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)) * 2.0
+    return np.asarray(batch.dim("batch", 1) * batch.dim("q_len", 1) * (plain + per_token))
+
+
 def _scores(batch: Batch) -> Floats:
     return np.asarray(_heads(batch) * batch.dim("q_len", 1) * batch.dim("kv_len", 1))
 
@@ -168,6 +182,7 @@ def _fused(batch: Batch, chip: Chip, p: AttentionParameters, throttle_s: float) 
     slowness = dims / matrix + (dims + 2.0 * p.narrow) / issue_flops(chip, batch.precision, p.issue)
     tile = query_tiles.rows(p.tile, batch.dim("qk_dim", 1), chip)
     products = _products(batch) * 2.0 * tile * units * slowness
+    products = products * np.where(batch.dim("qk_dim", 1) > WIDE, p.wide, 1.0)
     exps = p.softmax * tile / (EXPONENTIALS * chip.clock_hz.value)
     unit = np.hypot(products, exps)
     packs = p.pack or p.tile == query_tiles.TRITON_16
@@ -178,7 +193,8 @@ def _fused(batch: Batch, chip: Chip, p: AttentionParameters, throttle_s: float) 
     compute = np.maximum(longest, tiles * keys * unit / units + p.tail * longest)
     moved = batch.bytes_moved * _products(batch)
     clock = chip.clock_hz.value
-    memory = np.maximum(memory_seconds(moved, chip, dram=p.dram), moved / (p.move * units * clock))
+    handled = (moved + p.written * _new_bytes(batch)) / (p.move * units * clock)
+    memory = np.maximum(memory_seconds(moved, chip, dram=p.dram), handled)
     fixed = (
         p.floor_clocks * np.maximum(batch.kernels, 1.0)
         + p.fill_clocks * tile / QUERY_TILE * np.ceil(tiles / units)

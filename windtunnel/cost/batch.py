@@ -15,6 +15,9 @@ ELEMENT_BYTES: Mapping[str, float] = {
 }  # fmt: skip
 """Bytes of one matrix operand element by precision."""
 
+WEIGHT_ONLY_BYTES: Mapping[str, float] = {"int8_wo": 1.0, "int4_wo": 0.5}
+"""Bytes of a weight that is widened on its way into the tile, by kernel path."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from windtunnel.cost import query_tiles
+from windtunnel.cost.batch import WEIGHT_ONLY_BYTES
 from windtunnel.cost.fit import ADDED, EXTRAS, POOLED, Fit
-from windtunnel.cost.stand_in import CUBLAS, MODULE, PLAIN_VARIANTS, is_by
+from windtunnel.cost.stand_in import CUBLAS, MODULE, PLAIN_VARIANTS, is_by, writes_cache
 from windtunnel.specs.catalogue import chip as chip_named
 from windtunnel.specs.catalogue import generation_of
 from windtunnel.specs.schema import Chip
@@ -36,7 +37,8 @@ def of_another_harness(fit: Fit, family: Sequence[Fit], library: str, chip: Chip
     seconds, and what it moves at the share of the memory's bandwidth that it reaches there.
     """
     if "tile" in dict(fit.values):
-        fit = fit.with_values({**dict(fit.values), "tile": float(query_tiles.rule_of(library))})
+        facts = {"tile": float(query_tiles.rule_of(library)), "written": float(writes_cache(library))}
+        fit = fit.with_values({**dict(fit.values), **facts})
     generic = next((other for other in family if (other.chip, other.library) == (POOLED, "")), None)
     harness = library.partition("@")[2]
     there = [
@@ -149,7 +151,8 @@ def kin_spread(fitted_on: str, chip: Chip) -> float:
 @dataclass(frozen=True, slots=True)
 class Distance:
     """How far a fit comes: from the chip itself (``own``), its architecture (``kin``) or ``far``; by the library asked
-    for (``same``) or an ``other``; of the very precision and variant (``same``) or an ``other``.
+    for (``same``) or an ``other``; of the very precision and variant (``same``), of one whose weights are widened in
+    the kernel where these are not, or the reverse (``widened``), or an ``other``.
     """
 
     chip: str
@@ -163,6 +166,9 @@ class Distance:
         """This distance, then those that may stand for it where too little was measured, each no nearer."""
         yield self
         yield replace(self, library="other")
+        if self.path == "widened":
+            yield Distance("far", self.library, self.path)
+            yield Distance("far", "other", self.path)
         yield replace(self, path="other")
         yield Distance("far", self.library, self.path)
         yield Distance("far", "other", self.path)
@@ -182,8 +188,9 @@ def distance(fit: Fit, chip: Chip, library: str, precision: str, variant: str) -
     same = cublas or not library or is_by(fit, library, same_harness=False)
     plain = "" if variant in PLAIN_VARIANTS else variant
     path = fit.precision == precision and fit.variant in (variant, plain)
+    widened = (fit.variant in WEIGHT_ONLY_BYTES) != (variant in WEIGHT_ONLY_BYTES)
     return Distance(
         "own" if fit.chip == chip.name else "kin" if kin else "far",
         "same" if same else "other",
-        "same" if path else "other",
+        "same" if path else "widened" if widened else "other",
     )

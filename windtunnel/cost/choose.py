@@ -116,8 +116,13 @@ def choose_from(
 
 
 def _with_menu(fit: Fit, library: str, precision: str, variant: str) -> Fit:
-    """The tiles of the library asked for, where its source states them."""
+    """The tiles of the library asked for, where its source states them; a search, where only that of the library
+    measured does: experts that one engine tunes and another does not.
+    """
     menu = known_menu(fit.family, library, precision, variant)
+    theirs = library and known_menu(fit.family, fit.library, fit.precision, fit.variant)
+    if menu is None and theirs and fit.family == "grouped_gemm":
+        menu = 0.0
     return fit if menu is None else fit.with_values({**dict(fit.values), "menu": menu})
 
 

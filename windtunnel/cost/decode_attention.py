@@ -2,26 +2,33 @@
 
     cache   = sequences × min(kv, window) × bytes per token, from memory             (``memory_path.py``)
     compute = 2 × sequences × KV heads × rows × keys × (qk_dim + v_dim) ÷ sustained              (``peaks.py``)
-    walk    = ⌈blocks × parts ÷ multiprocessors⌉ × keys ÷ parts × max(bytes a key ÷ (stream × clock), products a key)
     blocks  = sequences × KV heads × ⌈rows ÷ rows of a block⌉,     parts by the library's rule      (``splits.py``)
+    walk    = keys ÷ parts × key × max(blocks × parts ÷ (resident × multiprocessors), 1)
+    key     = max(bytes a key ÷ (stream × clock), products a key) + key_clocks ÷ clock
+    begun   = fill × (½ + dims ÷ 512) ÷ clock
+    chain   = walk + begun × (⌈blocks × parts ÷ multiprocessors⌉ − 1)
     moved   = (queries + outputs + sums of parts) ÷ (move × multiprocessors × clock)
-    begun   = ⌈blocks ÷ multiprocessors⌉ × fill × (½ + dims ÷ 512) ÷ clock
-    time    = (floor + combine if split + pack if packed) ÷ clock + |cache, compute, walk| + moved + begun
+    time    = (floor + combine if split + pack if packed) ÷ clock + begun + |cache, compute, chain| + moved
 
 ``|…|`` is the norm of order ``SHARP``. Queries that share a KV head are padded to the 16 ``rows`` of one matrix
-instruction, keys to blocks of 64. A block walks its keys at what one multiprocessor draws (``stream``), so that few
-blocks wait long whatever the memory could give. Parts of split keys leave sums in FP32, and a second kernel puts them
+instruction. A block walks its keys at what one block draws (``stream``, another figure for heads wider than 192:
+``wide_stream``) and what a key costs whatever its width (``key_clocks``), so that few blocks wait long whatever the
+memory could give; the prologues of later blocks pass while others wait for memory. ``window_keys`` are
+those that a window's tiles reach beyond it. Parts of split keys leave sums in FP32, and a second kernel puts them
 together (``combine``).
 ``move`` is what serving libraries do to the new token beside attention (rotary, cache write, sum over splits), in
 bytes a clock; ``pack`` is the copying of queries and outputs where several sequences and several KV heads make the
 packed rows a transposed view (FlashAttention 2 under vLLM: 6 µs).
 Benchmarks read the same cache again and again (``repeats``), so that small ones stay in the level-2 cache; in a
-program other layers come between. Where more than ``group_max`` heads share a KV head, the library takes every
-head by itself, in a block of its own that reads the cache, widened to 16 bits, out of the level-2 cache; such a library
-starts blocks of single heads in ``alone`` clocks. MLA is one KV head whose value is part of its key.
+program other layers come between. MLA is one KV head whose value is part of its key.
+
+TensorRT-LLM has a kernel of single heads beside the one that takes all heads of a KV head together: for more than
+``group_max`` of them, for one, and where the other's blocks would be few (``_too_few_to_group``). Each head is then a
+block that reads the cache, widened to 16 bits, out of the level-2 cache, with a floor, prologue and stream of its own
+(``alone``), several to a multiprocessor.
 
 Fitted on A100, H100, H800 and B200: 1 to 2,048 sequences of up to 131,072 keys. Heads left out, weighted by time:
-1 to 15 % median, 2 to 31 % at p90; FlashAttention 4 on an H100 83 %, Triton's latent kernel 60 % at p90.
+see ``parameters/decode_attention.json``.
 """
 
 from __future__ import annotations
@@ -32,7 +39,7 @@ import numpy as np
 
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.fit import Fit
-from windtunnel.cost.kernel_time import Limit, Times
+from windtunnel.cost.kernel_time import Floats, Limit, Times
 from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds
 from windtunnel.cost.peaks import sustained_flops
 from windtunnel.cost.splits import RULES, parts
@@ -44,16 +51,25 @@ SHARP = 4.0
 BLOCK_KEYS = 64.0
 SPLIT_KEYS = 128.0
 """Keys that rules of splitting count in one step: the block of keys of heads of 128."""
+ALONE_KEYS = 256.0
+"""Keys that TensorRT-LLM's kernel of single heads leaves to one block."""
+WIDE = 192.0
+"""Head dimensions beyond which libraries ship another kernel, of smaller tiles."""
+CACHE_HOLDS = 0.8
+"""Share of the level-2 cache that keys and values keep when they are walked again and again: from there on each is gone
+before it is read again."""
 ALL_GROUPS = 1e6
 """``group_max`` of libraries with one kernel for all groups."""
+Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 PARTIAL_BYTES = 4.0
 """Bytes of an element of the sums that parts leave."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeParameters:
-    """FLOPs and bytes a clock (issue, move, and stream of one block), a fraction of bandwidth, numbers of heads and
-    splits, and clocks (a wave, fixed, putting splits together, packing queries); ``rule``: place in ``RULES``.
+    """FLOPs and bytes a clock (issue, move, and streams of one block), a fraction of bandwidth, numbers (heads, splits,
+    blocks resident on a multiprocessor, keys of a window), clocks (a block, fixed, a key, putting splits together,
+    packing queries), a share of the multiprocessors (grouped_least); ``rule``: place in ``RULES``.
     """
 
     issue: float
@@ -67,6 +83,14 @@ class DecodeParameters:
     combine_clocks: float
     pack_clocks: float
     alone_clocks: float
+    alone_floor_clocks: float
+    alone_stream: float
+    wide_stream: float
+    alone_resident: float
+    resident: float
+    key_clocks: float
+    window_keys: float
+    grouped_least: float
     rows: float
     rule: float
 
@@ -76,48 +100,128 @@ class DecodeParameters:
         return cls(*(fit.value(name) for name in cls.__slots__))
 
 
+@dataclass(frozen=True, slots=True)
+class _Shapes:
+    """What a batch asks for, and which of it is computed head by head: whole groups (``alone``), or heads that share
+    no cache in a library that has such a kernel (``single``).
+    """
+
+    sequences: Floats
+    kv: Floats
+    keys: Floats  # that count
+    visited: Floats  # with those that a window's tiles reach beyond it
+    windowed: Flags
+    kv_heads: Floats
+    group: Floats
+    rows: Floats  # of queries of one KV head
+    dims: Floats
+    per_token: Floats
+    alone: Flags
+    single: Flags
+
+    @classmethod
+    def of(cls, batch: Batch, chip: Chip, p: DecodeParameters) -> _Shapes:
+        kv, window = batch.dim("kv_len", 1), batch.dim("window")
+        kv_heads = np.maximum(batch.dim("kv_heads", 1), 1.0)
+        group = batch.dim("heads", 1) / kv_heads
+        alone = (group > p.group_max) | _too_few_to_group(batch, chip, p)
+        return cls(
+            sequences=batch.dim("batch", 1),
+            kv=kv,
+            keys=np.where(window > 0, np.minimum(kv, window), kv),
+            visited=np.where(window > 0, np.minimum(kv, window + p.window_keys), kv),
+            windowed=window > 0,
+            kv_heads=kv_heads,
+            group=group,
+            rows=batch.dim("q_len", 1) * batch.dim("heads", 1) / kv_heads,
+            dims=batch.dim("qk_dim", 1) + batch.dim("v_dim", 1),
+            per_token=batch.dim("kv_bytes_per_token"),
+            alone=alone,
+            single=alone | ((group == 1.0) & (p.group_max < ALL_GROUPS)),
+        )
+
+    @property
+    def padded_rows(self) -> Floats:
+        """Rows of whole matrix instructions."""
+        return np.asarray(np.ceil(self.rows / INSTRUCTION_ROWS) * INSTRUCTION_ROWS)
+
+
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     """Times of decode attention works; dims as for attention plus kv_bytes_per_token."""
     p = DecodeParameters.of(fit)
+    x = _Shapes.of(batch, chip, p)
     units, clock = chip.multiprocessors.value, chip.clock_hz.value
-    kv_heads = np.maximum(batch.dim("kv_heads", 1), 1.0)
-    sequences, kv = batch.dim("batch", 1), batch.dim("kv_len", 1)
-    keys = np.where(batch.dim("window") > 0, np.minimum(kv, batch.dim("window")), kv)
-    group = batch.dim("heads", 1) / kv_heads
-    per_token = batch.dim("kv_bytes_per_token")
-    alone = group > p.group_max
-    cold = fit.value("repeats", 0.0) == 0
-    cache = memory_seconds(sequences * keys * per_token, chip, dram=p.dram, cold=cold)
-    widened = batch.dim("heads", 1) * (batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)) * 2.0
-    by_head = sequences * keys * widened / (CACHE_SHARE * chip.l2_bytes_per_s.value)
-    cache = np.where(alone, np.maximum(cache, by_head), cache)
-    rows = batch.dim("q_len", 1) * batch.dim("heads", 1) / kv_heads
-    padded_rows = np.ceil(rows / INSTRUCTION_ROWS) * INSTRUCTION_ROWS
-    padded_keys = np.ceil(keys / BLOCK_KEYS) * BLOCK_KEYS
-    dims = batch.dim("qk_dim", 1) + batch.dim("v_dim", 1)
-    flops = 2.0 * sequences * kv_heads * padded_rows * padded_keys * dims
     sustained = sustained_flops(chip, batch.precision, p.issue)
-    compute = flops / sustained
-    blocks = sequences * kv_heads * np.where(alone, rows, np.ceil(rows / p.rows))
-    split = parts(RULES[int(p.rule)], blocks, np.ceil(keys / SPLIT_KEYS), group, units, p.splits)
-    key_products = 2.0 * np.minimum(padded_rows, p.rows) * dims * units / sustained
-    key_s = np.maximum(
-        per_token / kv_heads / (p.stream * clock), key_products
-    )  # one block alone on its multiprocessor
-    longest = keys / split * key_s
-    walk = longest * np.maximum(np.ceil(blocks * split / units), 1.0)
-    queries = 2.0 * sequences * kv_heads * rows * dims
-    partial = np.where(
-        split > 1.0, 2.0 * split * sequences * kv_heads * rows * batch.dim("v_dim", 1) * PARTIAL_BYTES, 0.0
-    )
-    moved = (queries + partial) / (p.move * units * clock)
+    cache = _cache_s(x, batch, chip, p, cold=fit.value("repeats", 0.0) == 0)
+    padded_keys = np.ceil(x.keys / BLOCK_KEYS) * BLOCK_KEYS
+    compute = 2.0 * x.sequences * x.kv_heads * x.padded_rows * padded_keys * x.dims / sustained
+    blocks = x.sequences * x.kv_heads * np.where(x.alone, x.rows, np.ceil(x.rows / p.rows))
+    split = _split(x, blocks, units, p)
+    begun = np.where(x.single, p.alone_clocks, p.fill_clocks * (0.5 + x.dims / 512.0)) / clock
+    key_s = _key_s(x, batch, chip, p, sustained)
+    chain = _walk_s(x, blocks, split, units, p, key_s) + begun * (np.ceil(blocks * split / units) - 1.0)
+    queries = 2.0 * x.sequences * x.kv_heads * x.rows * x.dims
+    sums = 2.0 * split * x.sequences * x.kv_heads * x.rows * batch.dim("v_dim", 1) * PARTIAL_BYTES
+    moved = (queries + np.where(split > 1.0, sums, 0.0)) / (p.move * units * clock)
+    floor = np.where(x.single, p.alone_floor_clocks, p.floor_clocks)
     combine = np.where(split > 1.0, p.combine_clocks, 0.0)
-    packed = np.where((sequences > 1) & (kv_heads > 1) & (group > 1), p.pack_clocks, 0.0)
-    single = alone | ((group == 1.0) & (p.group_max < ALL_GROUPS))
-    begun = np.where(single, p.alone_clocks, p.fill_clocks * (0.5 + dims / 512.0)) * np.ceil(blocks / units)
-    fixed = (p.floor_clocks + combine + packed + begun) / clock
-    loop = (cache**SHARP + compute**SHARP + walk**SHARP) ** (1.0 / SHARP)
+    packed = np.where((x.sequences > 1) & (x.kv_heads > 1) & (x.group > 1), p.pack_clocks, 0.0)
+    fixed = (floor + combine + packed) / clock + begun
+    loop = (cache**SHARP + compute**SHARP + chain**SHARP) ** (1.0 / SHARP)
     body = np.maximum(cache, compute) + moved
     latency = loop + moved - body
     limit = np.where(compute > cache, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + latency + fixed, np.where(body >= fixed + latency, limit, int(Limit.LATENCY)))
+
+
+def _cache_s(x: _Shapes, batch: Batch, chip: Chip, p: DecodeParameters, *, cold: bool) -> Floats:
+    """Seconds to read the cache; heads taken one by one read it again, widened, from the level-2 cache."""
+    read = x.sequences * x.keys * x.per_token
+    seconds = memory_seconds(read, chip, dram=p.dram, footprint=read / CACHE_HOLDS, cold=cold)
+    widened = batch.dim("heads", 1) * x.dims * 2.0
+    again = x.sequences * x.keys * widened / (CACHE_SHARE * chip.l2_bytes_per_s.value)
+    return np.where(x.alone, np.maximum(seconds, again), seconds)
+
+
+def _split(x: _Shapes, blocks: Floats, units: float, p: DecodeParameters) -> Floats:
+    """Parts that the keys of a sequence are split into."""
+    rule = RULES[int(p.rule)]
+    key_blocks = np.floor(x.kv / SPLIT_KEYS) if rule.history else np.ceil(x.visited / SPLIT_KEYS)
+    split = parts(rule, blocks, key_blocks, x.group, units, p.splits)
+    by_head = np.clip(np.floor(units / blocks), 1.0, np.ceil(x.visited / ALONE_KEYS))
+    return np.where(x.single, np.where(x.visited > ALONE_KEYS, by_head, 1.0), split)
+
+
+def _key_s(x: _Shapes, batch: Batch, chip: Chip, p: DecodeParameters, sustained: float) -> Floats:
+    """Seconds that a block alone on its multiprocessor spends on a key."""
+    units, clock = chip.multiprocessors.value, chip.clock_hz.value
+    products = 2.0 * np.minimum(x.padded_rows, p.rows) * x.dims * units / sustained
+    wide = batch.dim("qk_dim", 1) > WIDE
+    stream = np.where(x.single, p.alone_stream, np.where(wide, p.wide_stream, p.stream)) * clock
+    return np.asarray(np.maximum(x.per_token / x.kv_heads / stream, products) + p.key_clocks / clock)
+
+
+def _walk_s(
+    x: _Shapes, blocks: Floats, split: Floats, units: float, p: DecodeParameters, key_s: Floats
+) -> Floats:
+    """Seconds until all blocks have walked their keys; a window may lie in one of the parts of a whole cache."""
+    keys = x.visited / split
+    if RULES[int(p.rule)].history:
+        keys = np.where(x.windowed, np.minimum(x.visited, x.kv / split), keys)
+    places = units * np.where(x.single, p.alone_resident, p.resident)
+    return np.asarray(keys * key_s * np.maximum(blocks * split / places, 1.0))
+
+
+def _too_few_to_group(batch: Batch, chip: Chip, p: DecodeParameters) -> Flags:
+    """Where TensorRT-LLM leaves the kernel that takes all heads of a KV head together: when its blocks, one for every
+    128 keys, would fill less than a quarter of the chip (``decoderXQAImplJIT.cpp``, ``mayHavePerfGain``). Hopper's
+    kernel for caches of 8 bits and Blackwell's generated ones are taken for all shapes.
+    """
+    always = chip.architecture.startswith(
+        ("Blackwell", "Hopper") if batch.variant == "fp8_cache" else "Blackwell"
+    )
+    if always or not p.grouped_least:
+        return np.zeros(len(batch), dtype=np.bool_)
+    key_blocks = np.maximum(batch.dim("kv_len", 1) // SPLIT_KEYS, 1.0)
+    blocks = batch.dim("batch", 1) * np.maximum(batch.dim("kv_heads", 1), 1.0) * key_blocks
+    return np.asarray(blocks < p.grouped_least * chip.multiprocessors.value)

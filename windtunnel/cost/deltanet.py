@@ -7,7 +7,8 @@ Chunked (chunk c, heads h, length T, dims dk and dv), per token and head:
     stages  = 2 × (dk + 2 dv) × 2 bytes         what the solve leaves for the state: w, u and the new values
     chain   = max(1, h ÷ (side × multiprocessors)) × T ÷ c × step     the state passes from chunk to chunk
     handled = bytes ÷ (move × multiprocessors × clock)
-    time    = (kernels × floor + chain) ÷ clock + |flops ÷ sustained, handled, memory|   (``memory_path.py``)
+    solve   = min(T, c) × row                   the triangular solve in a chunk goes row by row
+    time    = (kernels × floor + chain + solve) ÷ clock + |flops ÷ sustained, handled, memory|   (``memory_path.py``)
 
 ``side`` heads are walked side by side on one multiprocessor; ``|…|`` is the norm of order ``SHARP``.
 
@@ -47,6 +48,7 @@ class DeltanetParameters:
     spill: float
     side: float
     step_clocks: float
+    row_clocks: float
     floor_clocks: float
 
     @classmethod
@@ -80,7 +82,8 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     compute = flops / sustained_flops(chip, batch.precision, p.issue)
     waves = np.maximum(heads / (p.side * units), 1.0)
     kernels = np.where(chunked, CHUNK_KERNELS * (1.0 + backward), 1.0)
-    fixed = (kernels * p.floor_clocks + p.step_clocks * steps * waves) / clock
+    solved = p.row_clocks * np.minimum(length, step_tokens) * chunked
+    fixed = (kernels * p.floor_clocks + p.step_clocks * steps * waves + solved) / clock
     body = (memory**SHARP + handled**SHARP + compute**SHARP) ** (1.0 / SHARP)
     limit = np.where(compute > memory, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))

@@ -53,7 +53,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from windtunnel.cost.batch import ELEMENT_BYTES, Batch
+from windtunnel.cost.batch import ELEMENT_BYTES, WEIGHT_ONLY_BYTES, Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
 from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds, missed
@@ -179,10 +179,6 @@ class Products:
             return self.touched * partitions
         weights = self.batch * self.n * self.k * self.b_bytes
         return np.maximum(self.bytes_moved - weights, 0.0) + CYCLE * partitions * weights
-
-
-WEIGHT_ONLY_BYTES = {"int8_wo": 1.0, "int4_wo": 0.5}
-"""Bytes of a weight that is widened on its way into the tile, by kernel path."""
 
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:

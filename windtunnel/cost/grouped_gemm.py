@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from windtunnel.cost.batch import ELEMENT_BYTES, Batch
+from windtunnel.cost.batch import ELEMENT_BYTES, WEIGHT_ONLY_BYTES, Batch
 from windtunnel.cost.fit import REPEATS, Fit
-from windtunnel.cost.gemm import WEIGHT_ONLY_BYTES, GemmParameters, Products, product_times
+from windtunnel.cost.gemm import GemmParameters, Products, product_times
 from windtunnel.cost.kernel_time import Floats, Times
 from windtunnel.specs.schema import Chip
 

@@ -8,6 +8,8 @@ part then writes its sums, and a second kernel puts them together. Libraries dif
                 use of the last wave (FlashAttention 2, ``num_splits_heuristic``)
     FA2 grouped the same, but only where heads share a KV head: packed into rows they take another path
     FA3         one block a multiprocessor, none up to four blocks of keys (FlashAttention 3, ``heuristics.h``)
+    XQA         parts of at least 128 keys, no more than √(8 × those), up to eight blocks a multiprocessor
+                (TensorRT-LLM, ``computeMultiBlockCount``)
     fixed       a number of parts (fitted), whatever the shape: Triton kernels with a second stage
 
 Which rule a kernel follows is chosen while fitting, as menus of tiles are.
@@ -38,6 +40,9 @@ class SplitRule:
         whole_blocks: key blocks up to which keys stay whole.
         grouped: only where several heads share a KV head.
         fixed: always the same number of parts.
+        waves: blocks a multiprocessor up to which keys are split, into no more than √(8 × key blocks) parts.
+        history: whether parts are counted over the whole cache, also where a window reaches over the last of it.
+        kernel: the only kernel that may follow the rule; any where empty.
     """
 
     name: str
@@ -45,6 +50,9 @@ class SplitRule:
     whole_blocks: int = 1
     grouped: bool = False
     fixed: bool = False
+    waves: int = 0
+    history: bool = False
+    kernel: str = ""
 
 
 RULES = (
@@ -53,6 +61,8 @@ RULES = (
     SplitRule("FA2, grouped", places=2, grouped=True),
     SplitRule("FA3", places=1, whole_blocks=4),
     SplitRule("fixed", fixed=True),
+    SplitRule("XQA", waves=8, history=True, kernel="trtllm"),
+    SplitRule("XQA, window", waves=8, kernel="trtllm"),
 )
 """The number of a rule is its place here, and stands in parameter files."""
 
@@ -68,6 +78,9 @@ def parts(
     """
     if rule.fixed:
         return np.minimum(np.full_like(blocks, most), key_blocks)
+    if rule.waves:
+        sparing = np.minimum(key_blocks, np.round(np.sqrt(8.0 * key_blocks)))
+        return np.maximum(np.minimum(sparing, np.floor(rule.waves * units / blocks)), 1.0)
     if rule.places == 0:
         filling = np.clip(units / blocks, 1.0, most)
         return np.where(key_blocks > rule.whole_blocks, np.minimum(filling, key_blocks), 1.0)

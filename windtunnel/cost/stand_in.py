@@ -73,3 +73,13 @@ def alike(fit: Fit, library: str) -> tuple[bool, int]:
         for harness in (fit.library.partition("@")[2], library.partition("@")[2])
     ]
     return kinds[0] != kinds[1], -fit.rows
+
+
+CACHE_WRITERS = frozenset({"vllm", "sglang"})
+"""Harnesses that write new keys and values to the cache in a kernel of its own; TensorRT-LLM's goes over queries, keys
+and values alike."""
+
+
+def writes_cache(library: str) -> bool:
+    """Whether the harness of ``kernel@harness`` writes keys and values apart."""
+    return library.partition("@")[2] in CACHE_WRITERS

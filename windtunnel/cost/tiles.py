@@ -198,6 +198,10 @@ MENUS = (
         "generated experts, not tuned",
         _by_height((16, 8, 128), (32, 16, 128), (64, 32, 128), (128, 64, 128), (_ALL, 128, 128)),
     ),
+    Menu(
+        "FlashInfer's CUTLASS experts, not tuned",
+        rules=(("Hopper", (Step(_ALL, 128, 16),)),),
+    ),
 )
 """The number of a menu is its place here, and stands in parameter files."""
 
@@ -208,6 +212,7 @@ _KNOWN_MENUS = {
     ("sglang", "fp8", "block128"): 9.0,
 }
 _KNOWN_OF_EXPERTS = {"trtllm_gen@trtllm": 10.0, "trtllm_gen@sglang": 11.0, "trtllm_gen@vllm": 11.0}
+_NOT_TUNED = {("cutlass@vllm", "fp8", ""), ("cutlass@sglang", "bf16", "")}
 
 
 def known_menu(family: str, library: str, precision: str, variant: str) -> float | None:
@@ -219,5 +224,6 @@ def known_menu(family: str, library: str, precision: str, variant: str) -> float
     rows that each expert of the rank would have if all top-k choices were its own; where nobody tunes, the one below.
     """
     if family == "grouped_gemm":
-        return _KNOWN_OF_EXPERTS.get(library)
+        untuned = (library, precision, variant) in _NOT_TUNED
+        return 12.0 if untuned else _KNOWN_OF_EXPERTS.get(library)
     return _KNOWN_MENUS.get((library, precision, variant)) if family == "gemm" else None

@@ -47,13 +47,20 @@ class RankLoad:
         return RankLoad(self.rows + remote, self.active, counts, (first, *self.loads))
 
 
-def rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: float) -> RankLoad:
-    """What the most loaded of ``ranks`` receives; ``exponent`` 0 is balanced."""
-    return _rank_load(tokens, top_k, experts, ranks, exponent)
+def rank_load(
+    tokens: int, top_k: int, experts: int, ranks: int, exponent: float, *, spare: str = ""
+) -> RankLoad:
+    """What the most loaded of ``ranks`` receives; ``exponent`` 0 is balanced.
+
+    Args:
+        spare: of collectors that round loads to whole rows, who receives the rows that are then missing: the ``most``
+            or the ``least`` loaded experts. Empty: nothing is rounded.
+    """
+    return _rank_load(tokens, top_k, experts, ranks, exponent, spare)
 
 
 @lru_cache(maxsize=65536)
-def _rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: float) -> RankLoad:
+def _rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: float, spare: str) -> RankLoad:
     local = max(1, experts // ranks)
     whole = float(tokens * top_k)
     if exponent <= 0:
@@ -65,6 +72,7 @@ def _rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: floa
     power = 1.0 - exponent
     loads = (draw * (high**power - low**power) + low**power) ** (1.0 / power)
     loads = loads / loads.sum(axis=1, keepdims=True) * whole
+    loads = _counted(loads, int(whole), spare) if spare else loads
     loads = np.minimum(loads, float(tokens))
     by_rank = loads[:, : local * ranks].reshape(_DRAWS, ranks, local)
     heaviest = by_rank.sum(axis=2).argmax(axis=1)
@@ -73,6 +81,23 @@ def _rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: floa
     active = np.minimum(1.0, chosen).sum(axis=1).mean()
     counts, means = _groups(-np.sort(-chosen, axis=1))
     return RankLoad(max(float(rows), 1.0), max(float(active), 1.0), counts, means)
+
+
+def _counted(loads: Floats, whole: int, spare: str) -> Floats:
+    """Loads as whole rows: rounded, and what is missing given to experts in turn, those of equal load in their order.
+
+    With few tokens most loads round to nothing, so that the first experts receive those rows: one rank's.
+    """
+    counted = np.round(loads)
+    for row in counted:
+        missing = int(whole - row.sum())
+        order = np.argsort(row if spare == "least" else -row, kind="stable")
+        if missing > 0:
+            row += missing // len(row)
+            row[order[: missing % len(row)]] += 1.0
+        elif missing < 0:
+            row[np.argsort(-row, kind="stable")[:-missing]] -= 1.0
+    return counted
 
 
 def _groups(loads: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:

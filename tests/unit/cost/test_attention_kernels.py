@@ -14,6 +14,7 @@ from windtunnel.cost.fit import Fit
 from windtunnel.cost.peaks import matrix_flops, synchronous_flops
 from windtunnel.program.work import Family
 from windtunnel.specs.catalogue import chip
+from windtunnel.specs.schema import Chip
 from windtunnel.validation.measured import attention
 
 CHIP = sample_chip()
@@ -25,16 +26,26 @@ def changed(family: str, **values: float) -> Fit:
 
 
 def seconds(
-    family: Family, fit: Fit, *, kv_heads: float, q_len: float, kv_len: float, batch: float = 64.0
+    family: Family,
+    fit: Fit,
+    *,
+    kv_heads: float,
+    q_len: float,
+    kv_len: float,
+    batch: float = 64.0,
+    dim: float = 128.0,
+    window: float = 0.0,
+    variant: str = "",
+    on: Chip = CHIP,
 ) -> float:
     one = np.ones(1)
     work = attention(
         family, "bf16",
         sequences=batch * one, heads=64.0 * one, kv_heads=kv_heads * one, q_len=q_len * one, kv_len=kv_len * one,
-        qk_dim=128.0 * one, v_dim=128.0 * one,
+        qk_dim=dim * one, v_dim=dim * one, window=window * one, variant=variant,
     )  # fmt: skip
     model = prefill.times if family is Family.ATTENTION else decode.times
-    return float(model(work, CHIP, fit).seconds[0])
+    return float(model(work, on, fit).seconds[0])
 
 
 def test_packed_heads_share_tiles_where_queries_are_few() -> None:
@@ -114,3 +125,60 @@ def test_heads_taken_one_by_one_read_the_cache_of_level_two() -> None:
         Family.DECODE_ATTENTION, together, **shape
     )
     assert 1.5 < ratio < 64.0
+
+
+def test_a_cache_a_little_smaller_than_the_level_2_cache_is_gone_before_it_is_read_again() -> None:
+    fit = changed(
+        "decode_attention", repeats=1.0, rule=0.0, resident=8.0, stream=200.0, key_clocks=0.1, issue=1e5
+    )
+    held = CHIP.l2_bytes.value / (2.0 * 64.0 * 128.0 * 2.0)  # keys of one sequence that fill it
+
+    def rate(share: float) -> float:
+        shape = {"kv_heads": 64.0, "q_len": 1.0, "batch": 1.0}
+        short, long = (
+            seconds(Family.DECODE_ATTENTION, fit, kv_len=held * end, **shape) for end in (share, share + 0.02)
+        )
+        return long - short
+
+    assert rate(0.95) > 1.5 * rate(0.5)
+
+
+def test_a_window_costs_more_keys_than_it_holds() -> None:
+    narrow = changed("decode_attention", window_keys=1.0, rule=0.0)
+    wide = changed("decode_attention", window_keys=512.0, rule=0.0)
+    shape = {"kv_heads": 8.0, "q_len": 1.0, "kv_len": 8192.0, "batch": 256.0}
+    assert seconds(Family.DECODE_ATTENTION, wide, window=128.0, **shape) > 1.1 * seconds(
+        Family.DECODE_ATTENTION, narrow, window=128.0, **shape
+    )
+    assert seconds(Family.DECODE_ATTENTION, wide, **shape) == seconds(
+        Family.DECODE_ATTENTION, narrow, **shape
+    )
+
+
+def test_wide_heads_have_a_kernel_of_their_own() -> None:
+    slow = changed("decode_attention", wide_stream=0.5)
+    fast = changed("decode_attention", wide_stream=200.0)
+    shape = {"kv_heads": 8.0, "q_len": 1.0, "kv_len": 8192.0, "batch": 4.0}
+    assert seconds(Family.DECODE_ATTENTION, slow, dim=256.0, **shape) > 2 * seconds(
+        Family.DECODE_ATTENTION, fast, dim=256.0, **shape
+    )
+    assert seconds(Family.DECODE_ATTENTION, slow, dim=128.0, **shape) == seconds(
+        Family.DECODE_ATTENTION, fast, dim=128.0, **shape
+    )
+
+
+def test_few_blocks_are_taken_head_by_head_but_by_kernels_for_all_shapes() -> None:
+    values = {"grouped_least": 0.25, "alone_floor_clocks": 9e5, "group_max": 32.0}
+    fit = changed("decode_attention", **values)
+    shape = {"kv_heads": 8.0, "q_len": 1.0, "kv_len": 128.0}
+    hopper = {"on": chip("h100-sxm"), **shape}
+
+    def by_head(batch: float, **more: object) -> bool:
+        return seconds(Family.DECODE_ATTENTION, fit, batch=batch, **{**hopper, **more}) > 3e-4  # type: ignore[arg-type]
+
+    assert by_head(4.0)  # 32 blocks of 33
+    assert not by_head(5.0)
+    assert not by_head(4.0, kv_len=256.0)
+    assert not by_head(1.0, variant="fp8_cache")
+    assert by_head(1.0, variant="fp8_cache", on=chip("l40s"))
+    assert not by_head(1.0, on=chip("b200"))

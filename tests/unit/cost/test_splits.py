@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from windtunnel.cost.splits import PARTS_MAX, RULES, SplitRule, parts
+from windtunnel.validation.calibrate.kernel_families import STAGES
+from windtunnel.validation.calibrate.kernel_fits import choices_of
+from windtunnel.validation.calibrate.kernel_points import KernelPath
 
 UNITS = 108.0
 BY_NAME = {rule.name: rule for rule in RULES}
@@ -50,3 +53,21 @@ def test_flash_attention_3_leaves_short_caches_whole() -> None:
 
 def test_a_second_stage_of_triton_comes_whatever_the_shape() -> None:
     assert split(BY_NAME["fixed"], blocks=5000.0, key_blocks=512.0, most=8.0) == 8.0
+
+
+def test_tensorrt_llm_splits_on_beyond_full_waves_but_sparingly() -> None:
+    rule = BY_NAME["XQA"]
+    assert split(rule, blocks=2.0, key_blocks=8.0) == 8.0
+    assert split(rule, blocks=2.0, key_blocks=512.0) == 64.0  # √(8 × 512)
+    assert split(rule, blocks=UNITS, key_blocks=512.0) == 8.0  # eight blocks a multiprocessor
+    assert split(rule, blocks=20.0 * UNITS, key_blocks=512.0) == 1.0
+
+
+def test_rules_of_one_kernel_are_tried_for_no_other() -> None:
+    stage = next(item for item in STAGES if item.file == "decode_attention")
+
+    def rules(library: str) -> set[str]:
+        return {RULES[int(value)].name for _, value in choices_of(stage, KernelPath(library, "bf16", ""))}
+
+    assert "XQA" in rules("trtllm@trtllm")
+    assert not {"XQA", "XQA, window"} & rules("fa3@vllm")

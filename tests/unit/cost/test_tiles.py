@@ -89,3 +89,11 @@ def test_more_rows_never_take_less_under_any_menu() -> None:
             fit, values=(*(pair for pair in fit.values if pair[0] != "menu"), ("menu", float(number)))
         )
         assert np.all(np.diff(times(batch, chip, ruled).seconds) >= -1e-12), MENUS[number].name
+
+
+def test_experts_that_nobody_tunes_run_on_narrow_tiles_of_hopper() -> None:
+    menu = MENUS[int(known_menu("grouped_gemm", "cutlass@vllm", "fp8", "") or 0)]
+    tiles = menu.tiles(ONE, ONE, ONE, "Hopper")
+    assert (tiles.rows.ravel().tolist(), tiles.columns.ravel().tolist()) == ([128], [16])
+    assert len(menu.tiles(ONE, ONE, ONE, "Blackwell").rows) > 1
+    assert known_menu("grouped_gemm", "cutlass@vllm", "fp8", "block128") is None

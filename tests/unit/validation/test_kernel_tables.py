@@ -113,6 +113,20 @@ def test_rows_of_other_ranks_all_land_on_one_expert_where_the_benchmark_sends_th
     assert rank_load(4, 2, 8, 1, 0.0).with_remote_rows(4, 2).rows == 8.0
 
 
+def test_rows_that_rounding_leaves_over_go_to_the_first_experts() -> None:
+    for spare in ("most", "least"):
+        load = rank_load(1, 8, 384, 16, 1.01, spare=spare)
+        assert (load.rows, load.active) == (8.0, 8.0)
+    assert rank_load(1, 8, 384, 16, 1.01).rows == 1.0
+    assert (
+        rank_load(4, 8, 160, 16, 1.01, spare="least").active
+        > 2 * rank_load(4, 8, 160, 16, 1.01, spare="most").active
+    )
+    for spare in ("most", "least"):
+        one_rank = rank_load(300, 8, 64, 1, 1.2, spare=spare)
+        assert one_rank.rows <= 300 * 8
+
+
 def test_scales_are_laid_out_anew_only_where_the_collector_does_so() -> None:
     def parts(chip: str, library: str) -> int:
         columns = {

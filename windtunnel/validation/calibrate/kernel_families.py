@@ -59,6 +59,7 @@ _PRODUCT = (
 )
 _RULED = (Free("beyond_clocks", 0.03, 5e-4, 1.0, width=1.5), Free("again", 0.5, 0.02, 1.0, width=1.0))
 _MENUS = tuple(("menu", float(number)) for number in range(GENERAL))
+_OF_EXPERTS = (("menu", 0.0), ("menu", 5.0), ("menu", 6.0))  # searched, or by the rows of an expert
 _SEARCHED = (("menu", 0.0),)
 _SPLIT_RULES = tuple(("rule", float(number)) for number in range(len(RULES)))
 _QUANTISE = (
@@ -81,6 +82,7 @@ _ATTENTION = (
     Free("throttle", 0.45, 0.02, 1.0, width=0.15),
     Free("fill_clocks", 1000.0, 80.0, 6e4),
     Free("floor_clocks", 8000.0, 1500.0, 2e6),
+    Free("wide", 1.0, 0.4, 5.0),
 )
 _DECODE = (
     Free("issue", 3e3, 50.0, 1e5),
@@ -93,6 +95,13 @@ _DECODE = (
     Free("combine_clocks", 3000.0, 50.0, 4e4, width=1.5),
     Free("pack_clocks", 300.0, 10.0, 4e4, width=1.5),
     Free("alone_clocks", 1000.0, 20.0, 4e4),
+    Free("alone_floor_clocks", 1e4, 1500.0, 2e6),
+    Free("alone_stream", 15.0, 0.2, 200.0, width=1.0),
+    Free("wide_stream", 15.0, 0.2, 200.0, width=1.0),
+    Free("alone_resident", 2.0, 1.0, 16.0),
+    Free("resident", 1.2, 1.0, 8.0),
+    Free("key_clocks", 3.0, 0.05, 60.0, width=1.5),
+    Free("window_keys", 100.0, 1.0, 1024.0, width=1.0),
 )
 _DELTANET = (
     Free("issue", 2e3, 1500.0, 1e5),
@@ -101,6 +110,7 @@ _DELTANET = (
     Free("spill", 0.7, 0.01, 4.0),
     Free("side", 1.5, 0.5, 16.0),
     Free("step_clocks", 1000.0, 15.0, 4e4),
+    Free("row_clocks", 100.0, 1.0, 3000.0, width=1.5),
     Free("floor_clocks", 6000.0, 400.0, 6e4),
 )
 _TORCH_LOOP = ((("torch", "bf16"), (Free("host_s", 1e-5, 1e-7, 5e-5),)),)  # timed with its launch
@@ -114,6 +124,7 @@ _HIDDEN_MEMORY = (
     ("pack", 0.0),
     ("tile", 0.0),
     ("synchronous", 0.0),
+    ("written", 0.0),
 )  # prefill is rarely bound by memory
 _SYNCHRONOUS = (("fa2", "synchronous", 1.0),)  # written for A100
 _PACKED = (("pack", 0.0), ("pack", 1.0))
@@ -201,6 +212,7 @@ STAGES = (
         _PRODUCT,
         ("tokens", "n", "k"),
         (*_SEARCHED, ("repeats", 1.0)),
+        choices=_OF_EXPERTS,
         generic_of=("torch",),  # products alone; the fused layers of serving libraries do more
     ),
     Stage(
@@ -241,10 +253,12 @@ STAGES = (
             ("repeats", 1.0),
             ("rule", 0.0),
             ("rows", 64.0),
+            ("grouped_least", 0.0),
         ),
         choices=_SPLIT_RULES,
         known=(
             ("trtllm", "group_max", 32.0),  # XQA kernels are built for groups of up to 32 heads
+            ("trtllm", "grouped_least", 0.25),
             ("triton", "rows", 16.0),  # heads of one block
         ),
         begins=({"stream": 3.0, "splits": 2.0},),

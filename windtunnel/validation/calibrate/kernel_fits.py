@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from windtunnel.cost import query_tiles
+from windtunnel.cost import query_tiles, splits
 from windtunnel.cost.fit import POOLED, Fit, Regime
 from windtunnel.cost.fit_files import fit_of
 from windtunnel.cost.kernel_time import Limit
 from windtunnel.cost.model import MODELS
-from windtunnel.cost.stand_in import MODULE
+from windtunnel.cost.stand_in import MODULE, writes_cache
 from windtunnel.cost.tiles import MENUS, known_menu
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
@@ -50,9 +50,10 @@ MEMORY_SHARE = 0.1
 
 CHOICE_ROWS = 100
 """Fewest rows that a choice (a menu of tiles) is made from."""
-RULED_WIDTH = 0.2
-"""Width of the prior on the throttle of libraries that walk tiles along one side: their deepest products read from
-memory what tiles that drift apart have lost from the cache, which is not modelled and looks like a slow clock."""
+RULED_WIDTH = 0.1
+"""Width of the prior on the throttle of libraries that walk tiles along one side, around that of their 16-bit products:
+it belongs to the library and to the data of its harness. Their deepest products read from memory what tiles that drift
+apart have lost from the cache, which is not modelled and looks like a slow clock."""
 MODULE_FLOOR = 1e5
 """Where the search for the fixed clocks of a whole module starts."""
 
@@ -64,33 +65,79 @@ def fit_stage(
     paths = points_by_path(stage, rows, chips)
     generic = _generic(stage, paths)
     entries = [by_hand(stage) if stage.by_hand else entry(stage, POOLED, EVERYTHING, *generic)]
-    without: dict[tuple[KernelPath, str], dict[str, float]] = {}
+    without: Without = {}
     if stage.begins:  # whose fit over everything stands for kernels of other generations
         without |= _generic_without(stage, generic[1])
     scarce = _scarce(rows)
+    clocks: Clocks = {}
     for path in sorted(paths, key=lambda item: (item.precision, item.variant, item.library)):
-        points = paths[path]
-        free = _free(stage, path)
-        fixed = _fixed(stage, free, path)
-        shaping = _shaping(points)
-        undecided = not set(dict(stage.choices)) & set(_known(stage, path))
-        choices = stage.choices if undecided and sum(map(len, shaping.values())) >= CHOICE_ROWS else ()
-        pooled = fit_best(list(shaping.values()), _family(points), free, fixed, choices, stage.begins)
-        fixed |= {name: pooled[name] for name, _ in choices}
-        left_out, others = _chips_left_out(shaping, pooled, free, fixed)
-        without |= {(path, name): values for name, values in others.items()}
-        entries.append(entry(stage, POOLED, path, pooled, list(shaping.values()), left_out))
-        for name in sorted(points):
-            few = len(points[name]) < FEW_ROWS
-            base = _base(pooled, generic[0], path, few, points, scarce if name in scarce else frozenset())
-            moved = _started(_informed(_movable(free, few, name in scarce), points[name], base), base)
-            if stage.begins and not few:
-                moved, base = _better_start(stage, path, points[name], moved, base)
-            values = fit_values([points[name]], _family(points), moved, base)
-            left_out = _shapes_left_out(points[name], _family(points), moved, base)
-            entries.append(entry(stage, name, path, values, [points[name]], left_out))
+        found, others = fit_path(stage, path, paths[path], generic[0], scarce, clocks)
+        entries += found
+        without |= others
     fits = [fit_of(stage.file, item) for item in entries]
     return entries, transfer_intervals(_comparable(stage, paths, scarce), fits, without)
+
+
+Clocks = dict[tuple[str, str], float]
+"""(library, chip) → throttle of its 16-bit products."""
+Without = dict[tuple[KernelPath, str], dict[str, float]]
+"""(path, chip) → the parameters of the pooled fit without that chip."""
+
+
+def fit_path(
+    stage: Stage,
+    path: KernelPath,
+    points: Mapping[str, Points],
+    generic: Mapping[str, float],
+    scarce: frozenset[str],
+    clocks: Clocks,
+) -> tuple[list[Entry], Without]:
+    """Fits of one kernel path: pooled over chips, then of every chip; ``clocks`` are read and added to."""
+    known = [clocks[path.library, name] for name in sorted(points) if (path.library, name) in clocks]
+    free = _as_clocked(_free(stage, path), path, float(np.mean(known)) if known else None)
+    fixed = _fixed(stage, free, path)
+    shaping = _shaping(points)
+    undecided = not set(dict(stage.choices)) & set(_known(stage, path))
+    choices = choices_of(stage, path) if undecided and sum(map(len, shaping.values())) >= CHOICE_ROWS else ()
+    pooled = fit_best(list(shaping.values()), _family(points), free, fixed, choices, stage.begins)
+    fixed |= {name: pooled[name] for name, _ in choices}
+    left_out, others = _chips_left_out(shaping, pooled, free, fixed)
+    entries = [entry(stage, POOLED, path, pooled, list(shaping.values()), left_out)]
+    for name in sorted(points):
+        few = len(points[name]) < FEW_ROWS
+        base = _base(pooled, generic, path, few, points, scarce if name in scarce else frozenset())
+        moved = _started(_informed(_movable(free, few, name in scarce), points[name], base), base)
+        moved = _as_clocked(moved, path, clocks.get((path.library, name)))
+        if stage.begins and not few:
+            moved, base = _better_start(stage, path, points[name], moved, base)
+        values = fit_values([points[name]], _family(points), moved, base)
+        _keep_clock(clocks, path, name, values)
+        left_out = _shapes_left_out(points[name], _family(points), moved, base)
+        entries.append(entry(stage, name, path, values, [points[name]], left_out))
+    return entries, {(path, name): values for name, values in others.items()}
+
+
+def _is_ruled(path: KernelPath) -> bool:
+    menu = known_menu("gemm", path.library, path.precision, path.variant)
+    return menu is not None and not MENUS[int(menu)].swizzled
+
+
+def _as_clocked(free: Sequence[Free], path: KernelPath, throttle: float | None) -> tuple[Free, ...]:
+    """Parameters of a library that goes by a rule, its throttle near that of its 16-bit products on the same chips."""
+    if throttle is None or not _is_ruled(path):
+        return tuple(free)
+    return tuple(
+        replace(item, start=float(np.clip(throttle, item.low, item.high)), width=RULED_WIDTH)
+        if item.name == "throttle"
+        else item
+        for item in free
+    )
+
+
+def _keep_clock(clocks: Clocks, path: KernelPath, chip: str, values: Mapping[str, float]) -> None:
+    """Remember the throttle of a library's 16-bit products on a chip."""
+    if (path.precision, path.variant) == ("bf16", "") and "throttle" in values:
+        clocks[path.library, chip] = values["throttle"]
 
 
 def _better_start(
@@ -103,12 +150,24 @@ def _better_start(
     family, free = points.parts[0].family, _free(stage, path)
     fixed = _fixed(stage, free, path)
     pooled_cost = solved_from([points], family, moved, base)[1]
-    starts = [{**base, **fixed, name: value} for name, value in stage.choices] or [{**base, **fixed}]
+    starts = [{**base, **fixed, name: value} for name, value in choices_of(stage, path)] or [
+        {**base, **fixed}
+    ]
     found = [solved_from([points], family, free, start, stage.begins) for start in starts]
     best = int(np.argmin([cost for _, cost in found]))
     if found[best][1] >= CLEARLY_LESS * pooled_cost:
         return moved, base
     return _started(free, found[best][0]), starts[best]
+
+
+def choices_of(stage: Stage, path: KernelPath) -> tuple[tuple[str, float], ...]:
+    """What may be tried: rules of splitting keys that are one kernel's are no other's."""
+    kernel = path.library.split("@")[0]
+    return tuple(
+        (name, value)
+        for name, value in stage.choices
+        if name != "rule" or splits.RULES[int(value)].kernel in ("", kernel)
+    )
 
 
 def _comparable(
@@ -253,8 +312,10 @@ def _known(stage: Stage, path: KernelPath) -> dict[str, float]:
     known = {name: value for of, name, value in stage.known if of == kernel}
     if path.variant.startswith("mla"):
         known.pop("group_max", None)  # all heads share one latent key
+        known.pop("grouped_least", None)
     if "tile" in dict(stage.fixed):
         known["tile"] = float(query_tiles.rule_of(path.library))
+        known["written"] = float(writes_cache(path.library))
     menu = known_menu(stage.file, path.library, path.precision, path.variant)
     return known if menu is None else {**known, "menu": menu}
 
@@ -271,8 +332,6 @@ def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
             replace(item, start=MODULE_FLOOR, width=3.0) if item.name == "floor_clocks" else item
             for item in kept
         )
-    if not MENUS[int(_known(stage, path).get("menu", 0.0))].swizzled:
-        kept = tuple(replace(item, width=RULED_WIDTH) if item.name == "throttle" else item for item in kept)
     return kept + _extras(stage, path)
 
 

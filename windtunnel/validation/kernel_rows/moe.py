@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from windtunnel.cost.batch import ELEMENT_BYTES, Batch
-from windtunnel.cost.gemm import WEIGHT_ONLY_BYTES
+from windtunnel.cost.batch import ELEMENT_BYTES, WEIGHT_ONLY_BYTES, Batch
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.program.work import Family
 from windtunnel.validation.aliases import chip_name, precision_of
@@ -126,6 +125,11 @@ def _beside(
 REMOTE_ROWS = ("0.5.9", "0.5.10")
 """Versions of SGLang whose tables were collected with rows of other ranks sent to a rank's first expert."""
 
+SPARE_ROWS = {("trtllm", "1.0.0"): "most", ("vllm", "0.14.0"): "least"}
+"""Libraries and versions whose tables were collected while loads were rounded to whole rows, and which experts received
+what was missing (aiconfigurator's ``power_law_logits_v3``; the second as its rows show: one token of eight choices
+reads eight experts of a rank that has 24). Later tables do not show it."""
+
 PLAIN_ROUTERS = {(4096.0, 8.0), (6144.0, 8.0), (2816.0, 128.0), (2048.0, 60.0)}
 """(hidden size, experts) of the models without a routing method of their own (Mixtral, Gemma 4, Qwen 1.5): version
 0.5.14 was still collected so for these, others through SGLang's own layer."""
@@ -135,8 +139,10 @@ def _loads(rows: Table, kernel: str, tokens: Floats, top_k: Floats, ranks: Float
     experts = rows.number("num_experts")
     words = rows.text("distribution").tolist()
     exponents = [float(word.rsplit("_", 1)[1]) if word.startswith("power_law") else 0.0 for word in words]
-    columns = zip(tokens.tolist(), top_k.tolist(), experts.tolist(), ranks.tolist(), exponents)
-    found = [rank_load(int(t), int(k), int(e), int(r), a) for t, k, e, r, a in columns]
+    collectors = zip(rows.text("library").tolist(), rows.text("library_version").tolist())
+    spare = [SPARE_ROWS.get(collector, "") for collector in collectors]
+    columns = zip(tokens.tolist(), top_k.tolist(), experts.tolist(), ranks.tolist(), exponents, spare)
+    found = [rank_load(int(t), int(k), int(e), int(r), a, spare=s) for t, k, e, r, a, s in columns]
     if kernel not in ("triton", "marlin") or not rows.has("library_version"):
         return found
     plain = [pair in PLAIN_ROUTERS for pair in zip(rows.number("hidden_size").tolist(), experts.tolist())]
