@@ -194,9 +194,9 @@ def test_megatron_recipe_equals_megatron_core_recorded(tmp_path: Path, recompute
         card = chip("mtt-s5000")
         ours = memory_result(stage_program(replace(model, norm=Norm.LAYER), layout, 8, stage), card)
         theirs, workspace = memory_result(program, card), hidden_bytes(program, card)
-        for figure, within in (("peak_active_bytes", 0.025), ("peak_reserved_bytes", 0.035)):
+        for figure in ("peak_active_bytes", "peak_reserved_bytes"):
             recorded_peak = getattr(theirs, figure).value - workspace
-            assert getattr(ours, figure).value == pytest.approx(recorded_peak, rel=within), (stage, figure)
+            assert getattr(ours, figure).value == pytest.approx(recorded_peak, rel=0.02), (stage, figure)
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ class Node:
     """
 
     __slots__ = (
-        "after", "before", "by", "expert", "gradient", "gradients", "inputs", "joins", "parts", "saved", "scope",
+        "after", "before", "by", "expert", "gradient", "gradients", "inputs", "joins", "weighs_last", "parts", "saved", "scope",
         "weights",
     )  # fmt: skip
 
@@ -65,6 +65,7 @@ class Node:
         self.weights: Sequence[int] = ()
         self.expert = False
         self.joins = False
+        self.weighs_last = False
         self.parts: list[Buffer] = []
         self.gradient: Buffer | None = None
 
@@ -125,6 +126,7 @@ class Graph:
         scratch: Sequence[int] = (),
         keeps: bool = False,
         expert: bool = False,
+        weighs_last: bool = False,
     ) -> Value:
         """One operation and its result.
 
@@ -133,6 +135,7 @@ class Graph:
             inputs: what gradients flow to. gradients: bytes of each; the inputs' own sizes if not given.
             saves, saves_result: what backward needs. scratch: bytes needed while it runs forward.
             keeps: selective recomputation keeps the result instead of computing it again.
+            weighs_last: gradients of weights come after those of inputs.
         """
         tape = self.tape
         if self.replays and keeps:
@@ -153,6 +156,7 @@ class Graph:
         node.saved = [value.buffer for value in saves] + ([result] if saves_result else [])
         node.gradients = tuple(v.nbytes for v in inputs) if gradients is None else tuple(gradients)
         node.before, node.after, node.weights, node.expert = before, after, weights, expert
+        node.weighs_last = weighs_last
         self.nodes.append(node)
         return Value(result, elements, width, node)
 
@@ -195,7 +199,8 @@ class Graph:
         gradient, node.gradient = node.gradient, None
         parts, node.parts = node.parts, []
         held = [tape.allocate(nbytes, node.by) for nbytes in node.before]
-        self._weigh(node)
+        if not node.weighs_last:
+            self._weigh(node)
         arriving: list[tuple[Node, Buffer]] = []
         for source, size in zip(node.inputs, node.gradients, strict=True):
             if source is None:
@@ -204,6 +209,8 @@ class Graph:
                 arriving.append((source, tape.allocate(size, node.by)))
             elif gradient is not None:
                 arriving.append((source, gradient))
+        if node.weighs_last:
+            self._weigh(node)
         held += [tape.allocate(nbytes, node.by) for nbytes in node.after]
         del held, gradient, parts
         free(node.saved)

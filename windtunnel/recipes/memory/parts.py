@@ -141,11 +141,15 @@ def column(
     rows = x.elements // wide_in * (layout.tensor if shared else 1)
     whole = rows * wide_in * x.width
     saved = eight_bits(graph, x, layout)
+    there = (rows * wide_in * saved.width,) if shared else ()
+    if by_megatron(layout):  # into a buffer that all layers share
+        for nbytes in there:
+            graph.tape.share("c10d._allgather_base_", nbytes)
+        there = ()
     return graph.call(
-        "aten.mm", rows * wide_out, x.width, [x], saves=(saved,),
-        scratch=(rows * wide_in * saved.width,) if shared else (),
-        before=(rows * wide_in * saved.width, whole) if shared else (),
-        weights=_weights(wide_in, wide_out, x.width, bias),
+        "aten.mm", rows * wide_out, x.width, [x], saves=(saved,), scratch=there,
+        before=(*there, whole) if shared else (), weights=_weights(wide_in, wide_out, x.width, bias),
+        weighs_last=by_megatron(layout),
     )  # fmt: skip
 
 
@@ -173,7 +177,7 @@ def row(
     return graph.call(
         "aten.mm", rows * wide_out // (layout.tensor if shared else 1), x.width, [x], saves=(saved,),
         scratch=whole, before=whole, weights=_weights(wide_in, wide_out, x.width, bias),
-        keeps=graph.is_kept_product() and needed,
+        keeps=graph.is_kept_product() and needed, weighs_last=by_megatron(layout),
     )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ class Tape:
         self.scope = ""
         self.phase = Phase.OTHER
         self._sites: dict[tuple[str, int, str, Phase], int] = {}
+        self._shared: dict[str, Buffer] = {}
         self._steps: list[StepMark] = []
         self._step_begins = 0
 
@@ -62,6 +63,12 @@ class Tape:
         site = self._sites.setdefault((by, stream, self.scope, self.phase), len(self._sites))
         self.events += (site, allocation_event(number))
         return Buffer(self.events, number)
+
+    def share(self, by: str, nbytes: int) -> None:
+        """A buffer that all calls of ``by`` take turns with and nobody frees: the largest that was asked for."""
+        held = self._shared.get(by)
+        if held is None or self.sizes[held.number] < nbytes:
+            self._shared[by] = self.allocate(nbytes, by)
 
     def end_step(self, tokens: int = 0) -> None:
         """All events since the last end are one step."""
