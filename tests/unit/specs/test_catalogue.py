@@ -204,3 +204,10 @@ def test_a_pair_faster_than_its_links_is_refused(tmp_path: Path) -> None:
     ) as caught:  # 392 GB/s a card over seven others
         parse_target(str(tmp_path / "c.toml"))
     assert caught.value.code == "E106"
+
+
+def test_what_if_a_card_s_links_were_slower_is_no_mistake() -> None:
+    (cluster,) = parse_target("kuae-10240", overrides=("link_bytes_per_s=196e9",))
+    pair = cluster.node.effective_pair_bytes_per_s
+    assert pair is not None
+    assert pair.value == pytest.approx(196e9 / 7)

@@ -50,8 +50,8 @@ class Node:
     """
 
     __slots__ = (
-        "after", "before", "by", "expert", "gradient", "gradients", "inputs", "joins", "weighs_last", "parts", "saved", "scope",
-        "weights",
+        "after", "before", "by", "expert", "gradient", "gradients", "inputs", "joins", "parts", "saved", "scope",
+        "weighs_last", "weights",
     )  # fmt: skip
 
     def __init__(self, by: str, scope: str) -> None:
