@@ -109,11 +109,20 @@ def test_what_is_given_stays() -> None:
     assert {row.sharding for row in found.rows} == {"zero1"}
     even = plan_training(JOBS["delta experts"], replace(space, imbalance=1.0))
     assert found.rows[0].parts.compute_s > even.rows[0].parts.compute_s
-    larger = replace(
-        space, micro_batch=2
-    )  # the host of single sequences hides the difference, not that of two
+    # the host of single sequences hides the difference, not that of two
+    larger = replace(space, micro_batch=2)
     uneven, even = (
         plan_training(JOBS["delta experts"], one).rows[0] for one in (larger, replace(larger, imbalance=1.0))
+    )
+    assert uneven.step_time_s.value > even.step_time_s.value
+
+
+@pytest.mark.xfail(reason="single sequences wait for the host, which hides what uneven experts compute")
+def test_uneven_experts_lengthen_the_step_of_single_sequences() -> None:
+    space = Space(tensor=4, pipeline=2, expert=8, micro_batch=1, sharding=Sharding.ZERO1)
+    uneven, even = (
+        plan_training(JOBS["delta experts"], replace(space, imbalance=busiest)).rows[0]
+        for busiest in (1.5, 1.0)
     )
     assert uneven.step_time_s.value > even.step_time_s.value
 

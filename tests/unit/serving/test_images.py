@@ -52,6 +52,14 @@ def test_sessions_grow_and_share() -> None:
     assert first[0].keys[110:] != second[0].keys[110:]
 
 
+@pytest.mark.xfail(reason="2.45 now: small kernels' floors are most of what 2,040 patches take")
+def test_four_times_the_patches_take_well_over_twice_as_long() -> None:
+    options = DeploymentOptions(tensor_parallel_size=8, precision=Precision.FP8)
+    tower = deploy(shipped_model("qwen3.5-397b-a17b"), cluster_of("mtt-s5000", 8), options).step.vision
+    assert tower is not None
+    assert 2.5 * tower.seconds(2040) < tower.seconds(8160) < 30 * tower.seconds(2040)
+
+
 def test_the_tower_is_priced() -> None:
     options = DeploymentOptions(tensor_parallel_size=8, precision=Precision.FP8)
     found = deploy(shipped_model("qwen3.5-397b-a17b"), cluster_of("mtt-s5000", 8), options)
