@@ -167,18 +167,17 @@ class OffloadScheduler(VllmScheduler):
 
     def _admit(self, chunks: list[Chunk], budget: int, now_s: float) -> None:
         options, pool = self.options, self.pool
-        promised = self._promised
         for sequence in [one for one in self.loading if one.loaded]:
             if budget <= 0 or len(self.running) >= options.max_num_seqs:
                 return
             sequence.register(sequence.computed)
-            if -(-self._last(sequence) // options.block_size) - sequence.held > pool.free - promised:
+            need = -(-self._last(sequence) // options.block_size) - sequence.held
+            if need > pool.free:
                 return
             del self.loading[sequence]
             sequence.loaded = False
             sequence.computed = min(sequence.computed, sequence.known - 1)
             budget -= self._run(sequence, budget, chunks, now_s)
-            promised += self._promised_to(sequence) if options.guaranteed_no_evict else 0
         if self._refused_at == self._version:
             return
         passed: list[Sequence] = []
@@ -189,17 +188,20 @@ class OffloadScheduler(VllmScheduler):
             if more is None:
                 passed.append(self.waiting.popleft())
                 continue
-            free, idle = pool.free - promised, pool.idle_among(found)
-            if -(-self._last(sequence) // options.block_size) - blocks + idle > free:
+            free, idle = self._room, pool.idle_among(found)
+            room = -(-self._last(sequence) // options.block_size) - blocks + idle
+            if room > free:
                 self._refused_at = -1 if passed else self._version
                 break
             if any(more):
                 if sum(more) + idle > free - self._reserved:
                     break
+                self._unpromised -= room
                 self.waiting.popleft()
                 self._hold(sequence, found, blocks)
                 self._load(sequence, blocks, more)
                 continue
+            self._unpromised -= room
             self.waiting.popleft()
             self._hold(sequence, found, blocks)
             if sequence.shipped and not sequence.generated:
@@ -211,7 +213,6 @@ class OffloadScheduler(VllmScheduler):
                 sequence.computed = blocks * options.block_size
                 self._note(sequence, blocks)
                 budget -= self._run(sequence, budget, chunks, now_s)
-            promised += self._promised_to(sequence) if options.guaranteed_no_evict else 0
         self.waiting.extendleft(reversed(passed))
 
     def _last(self, sequence: Sequence) -> int:

@@ -27,6 +27,9 @@ class VllmScheduler(Scheduler):
         super().__init__(options, tiers)
         self._under_way: Sequence | None = None
         self._refused_at = -1  # pool version at which the head of the queue did not fit
+        self._unpromised = (
+            self.pool.free
+        )  # where none may be preempted: free, and not promised to who is admitted
 
     def add(self, request: Request, shipped: bool = False) -> Sequence:
         """See ``Scheduler``."""
@@ -135,9 +138,12 @@ class VllmScheduler(Scheduler):
 
     def _release(self, sequence: Sequence, in_flight: int = 0) -> None:
         """Give all its blocks back; ``in_flight``: its last tokens that are being computed, which nobody can find."""
+        promised = -(-sequence.request.last_tokens // self.options.block_size) - sequence.held
         if not self.options.enable_prefix_caching:
             sequence.blank += self.options.state_groups
+        free = self.pool.free
         sequence.release(self.options.enable_prefix_caching, in_flight)
+        self._unpromised += self.pool.free - free + promised
 
     # Decoding sequences
 
@@ -189,12 +195,9 @@ class VllmScheduler(Scheduler):
 
     def _admit(self, chunks: list[Chunk], budget: int, now_s: float) -> None:
         options, pool = self.options, self.pool
-        promised = -1  # summed over all that run once a step, then kept up
         while budget > 0 and self.waiting and len(self.running) < options.max_num_seqs:
             if self._refused_at == pool.version:
                 return
-            if promised < 0:
-                promised = self._promised
             sequence = self.waiting[0]
             found, blocks = self._look_up(sequence)
             context = blocks * options.block_size
@@ -211,9 +214,11 @@ class VllmScheduler(Scheduler):
                 last = sequence.request.last_tokens
             idle = pool.idle_among(found)
             groups = options.state_groups
-            if -(-last // options.block_size) - blocks + idle + groups > pool.free - promised:
+            room = -(-last // options.block_size) - blocks + idle + groups
+            if room > self._room:
                 self._refused_at = pool.version
                 return
+            self._unpromised -= room
             self.waiting.popleft()
             pool.touch(sequence, found)
             sequence.keyed = blocks
@@ -231,22 +236,13 @@ class VllmScheduler(Scheduler):
                 budget -= new
             else:
                 self._arrive(sequence, need, now_s)
-            promised += self._promised_to(sequence) if options.guaranteed_no_evict else 0
 
     @property
-    def _promised(self) -> int:
-        """Blocks that running sequences will still ask for, where none may be preempted."""
-        if not self.options.guaranteed_no_evict:
-            return 0
-        return sum(map(self._promised_to, self.running))
-
-    def _promised_to(self, one: Sequence) -> int:
-        size = self.options.block_size
-        if one.joined_at >= 0:  # the block of this step's token is taken already
-            held = -(-(one.computed + self.clock - one.joined_at + 1) // size)
-        else:
-            held = one.held
-        return max(0, -(-one.request.last_tokens // size) - held)
+    def _room(self) -> int:
+        """Blocks for who is admitted next. Where none may be preempted, those of its whole output are set apart at
+        once: what is left does not change as sequences grow into their own.
+        """
+        return self._unpromised if self.options.guaranteed_no_evict else self.pool.free
 
     def _arrive(self, sequence: Sequence, need: int, now_s: float) -> None:
         """A sequence whose prompt was computed elsewhere decodes from this step on."""

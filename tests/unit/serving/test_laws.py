@@ -12,7 +12,9 @@ from tests.unit.serving.traffic import Linear, replica, traffic
 from windtunnel.serving.arrivals import stretched
 from windtunnel.serving.request import Request
 from windtunnel.serving.router import Policy, Router
+from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.simulate import closed_disaggregated, closed_loop, disaggregated, open_loop
+from windtunnel.serving.vllm_scheduler import VllmScheduler
 
 SHAPES = st.fixed_dictionaries(
     {
@@ -47,6 +49,30 @@ def test_everyone_is_served_and_blocks_come_back(
         assert hybrid or not (options["guaranteed_no_evict"] and rank.preempted)
         assert rank.pool.free == rank.pool.capacity
         assert rank.decodes == rank.contexts == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.integers(0, 10_000))
+def test_what_is_set_apart_is_what_running_sequences_will_ask_for(options: dict[str, int], seed: int) -> None:
+    """Kept up as sequences come and go, and the same as if it were summed anew."""
+    options = {**options, "guaranteed_no_evict": True, "state_groups": 0, "max_num_batched_tokens": 64}
+    engine = replica(**options)
+    (rank,) = engine.ranks
+    assert isinstance(rank, VllmScheduler)
+
+    def ungranted(one: Sequence) -> int:
+        moved = rank.clock - one.joined_at if one.joined_at >= 0 else 0
+        held = -(-(one.computed + moved) // rank.options.block_size)
+        return -(-one.request.last_tokens // rank.options.block_size) - held
+
+    for request in traffic(60, seed):
+        engine.advance(request.arrival_s)
+        engine.add(request)
+        assert rank._room == rank.pool.free - sum(map(ungranted, rank.running))
+        if request.number % 7 == 6 and rank.running:
+            rank.cancel(next(reversed(rank.running)))
+    engine.advance(float("inf"))
+    assert rank._room == rank.pool.free == rank.pool.capacity
 
 
 @settings(max_examples=20, deadline=None)
