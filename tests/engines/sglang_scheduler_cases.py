@@ -31,6 +31,35 @@ SETTINGS = (
 )  # fmt: skip
 
 
+STATES = (
+    # name, like, page, pool tokens, places, chunk, conservativeness, states, requests, longest prompt and output, rate
+    ("states, roomy", "roomy", 1, 120000, 32, 2048, 1.0, 600, 150, 1500, 300, 8.0),
+    ("states, few", "roomy", 1, 60000, 16, 2048, 1.0, 80, 150, 1500, 300, 8.0),
+    ("states, tight", "tight", 1, 9000, 16, 512, 1.0, 120, 120, 1200, 400, 6.0),
+    ("states, small chunks", "tight", 1, 16000, 12, 200, 1.0, 64, 100, 900, 200, 6.0),
+    ("states, pages", "tight pages", 64, 16000, 16, 512, 1.0, 90, 120, 1500, 300, 6.0),
+    ("states, large pages", "paged", 128, 40960, 24, 1024, 1.0, 160, 120, 2500, 300, 6.0),
+    ("states, retracting", "retracting", 1, 4000, 32, 256, 0.3, 200, 150, 400, 600, 30.0),
+    ("states, longest prefix", "longest prefix", 1, 30000, 24, 1024, 1.0, 130, 150, 1500, 200, 20.0),
+    ("states, segmented", "segmented", 1, 20000, 16, 1024, 1.0, 100, 150, 1500, 200, 8.0),
+    ("states, burst", "burst", 1, 24000, 24, 1000, 1.0, 120, 120, 1000, 300, 1e6),
+)  # fmt: skip
+
+
+def state_cases() -> list[Case]:
+    """Traffic of a model with recurrent states, decided after each step and with overlap."""
+    found = []
+    for seed, (name, like, page, pool, places, chunk, conservativeness, states, *rest) in enumerate(STATES):
+        other = next(setting for setting in SETTINGS if setting[0] == like)
+        most, policy, eviction = other[5:8]
+        case = _case(
+            50 + seed, name, page, pool, places, chunk, most, policy, eviction, conservativeness, True, *rest
+        )  # fmt: skip
+        case["options"]["state_slots"] = states
+        found += [case, {**_with(case, overlap=True), "name": f"{name}, overlap"}]
+    return found
+
+
 def cases() -> list[Case]:
     """All cases, in the form that ``sglang_scheduler_oracle.py`` reads."""
     return [_case(seed, *setting) for seed, setting in enumerate(SETTINGS)]

@@ -28,13 +28,16 @@ from sglang.srt import runtime_context  # noqa: E402
 from sglang.srt.managers import schedule_batch as sb  # noqa: E402
 from sglang.srt.managers import schedule_policy as sp  # noqa: E402
 from sglang.srt.managers.scheduler_components import new_token_ratio_tracker as nt  # noqa: E402
-from sglang.srt.mem_cache import common  # noqa: E402
+from sglang.srt.mem_cache import allocation, common  # noqa: E402
 from sglang.srt.mem_cache.allocator.paged import PagedTokenToKVPoolAllocator  # noqa: E402
 from sglang.srt.mem_cache.allocator.token import TokenToKVPoolAllocator  # noqa: E402
 from sglang.srt.mem_cache.cache_init_params import CacheInitParams  # noqa: E402
 from sglang.srt.mem_cache.memory_pool import ReqToTokenPool  # noqa: E402
-from sglang.srt.mem_cache.radix_cache import RadixCache  # noqa: E402
+from sglang.srt.mem_cache.unified_cache.component_type import ComponentType  # noqa: E402
+from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache  # noqa: E402
 from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
+
+from tests.engines import sglang_states  # noqa: E402
 
 TICKS = itertools.count(1)
 time.monotonic = lambda: float(next(TICKS))  # ages of nodes never tie
@@ -57,7 +60,8 @@ class Engine:
         bag = Bag(
             schedule_policy=options["schedule_policy"], schedule_conservativeness=options["schedule_conservativeness"],
             retraction_policy="default", radix_eviction_policy=options["radix_eviction_policy"],
-            disaggregation_mode="null", features=Bag(), mamba=Bag(),
+            disaggregation_mode="null", features=Bag(), speculative_algorithm=None,
+            mamba=Bag(**(sglang_states.settings(self.page) if options.get("state_slots") else {})),
         )  # fmt: skip
         runtime_context._CONTEXT.__class__.config_bag = lambda self, name: bag
         kind = TokenToKVPoolAllocator if self.page == 1 else PagedTokenToKVPoolAllocator
@@ -66,15 +70,24 @@ class Engine:
             self.allocator = kind(self.tokens, **common_args)
         else:
             self.allocator = kind(self.tokens, self.page, **common_args)
-        places = options["max_running_requests"]
-        self.rows = ReqToTokenPool(places, self.tokens + 4096, "cpu", False)
-        self.tree = RadixCache(
+        states, context = options.get("state_slots", 0), self.tokens + 4096
+        if states:
+            self.rows = sglang_states.pool(options, context)
+        else:
+            self.rows = ReqToTokenPool(options["max_running_requests"], context, "cpu", False)
+        kinds = (ComponentType.FULL, ComponentType.MAMBA) if states else (ComponentType.FULL,)
+        self.tree = UnifiedRadixCache(
             CacheInitParams(
                 disable=options["disable_radix_cache"], req_to_token_pool=self.rows,
                 token_to_kv_pool_allocator=self.allocator, page_size=self.page,
-                eviction_policy=options["radix_eviction_policy"],
+                eviction_policy=options["radix_eviction_policy"], tree_components=kinds,
+                enable_mamba_extra_buffer=bool(states),
             )
         )  # fmt: skip
+        self.states: Any = None
+        if states:
+            self.states = sglang_states.Tracker(self.rows, self.tree, bool(options.get("overlap")))
+        self.tracks: Any = None  # of the decode batch that was decided last
         self.policy = sp.SchedulePolicy(options["schedule_policy"], self.tree, False, False, False)
         self.ratio = nt.NewTokenRatioTracker.from_config()
         self.waiting: list[Any] = []
@@ -156,6 +169,8 @@ class Engine:
         if self.chunked is not None:
             self.chunked.init_next_round_input()
             self.chunked = adder.add_chunked_req(self.chunked)
+        if self.states:
+            self.rows.mamba_allocator.alloc_group_begin(len(self.waiting))
         for request in self.waiting:
             if adder.budget_state() == sp.AddReqResult.OTHER:
                 break
@@ -172,7 +187,11 @@ class Engine:
             if answer != sp.AddReqResult.CONTINUE:
                 if answer == sp.AddReqResult.NO_TOKEN:
                     self.full = bool(adder.can_run_list) or bool(self.running)
+                if self.states and request not in adder.can_run_list[-1:]:
+                    self.states.take_back(request)
                 break
+        if self.states:
+            self.rows.mamba_allocator.alloc_group_end()
         taken = adder.can_run_list
         if not taken:
             return []
@@ -203,9 +222,7 @@ class Engine:
         prefixes = [
             torch.empty(0, dtype=torch.int64) if r.prefix_len == 0 else self._prefix(r) for r in requests
         ]
-        for request in requests:
-            if not request.kv.holds_kv:
-                self.rows.alloc([request])
+        allocation.alloc_req_slots(self.rows, requests, self.tree)
         if self.page == 1:
             common.evict_from_tree_cache(self.tree, new)
             places = self.allocator.alloc(new)
@@ -223,6 +240,8 @@ class Engine:
             row[request.prefix_len : request.extend_end] = places[at : at + request.extend_len].to(row.dtype)
             at += request.extend_len
             request.kv.kv_allocated_len = request.kv.kv_committed_len = request.extend_end
+            if self.states:
+                self.states.extend(request)
 
     def _prefix(self, request: Any) -> torch.Tensor:
         if request.kv.holds_kv:
@@ -286,21 +305,28 @@ class Engine:
             self.rows.req_to_token[request.kv.req_pool_idx, request.kv.kv_committed_len] = place
             request.kv.kv_allocated_len += 1
             request.kv.kv_committed_len += 1
+        if self.states:
+            self.tracks = self.states.decode(requests)
         return requests
 
     def complete(
-        self, kind: str, batch: list[tuple[Any, int]], chunked: Any, decoding: list[Any]
+        self, kind: str, batch: list[tuple[Any, int]], chunked: Any, decoding: list[Any], tracks: Any
     ) -> list[Any]:
         """The requests that are done; ``chunked``: the one whose prompt is not complete with this batch."""
         done = []
-        for request, _ in batch:
+        for place, (request, _) in enumerate(batch):
             if (kind == "extend" and request is chunked) or request.finished() or request.is_retracted:
                 continue
             request.output_ids.append(request.first_output + len(request.output_ids))
             if len(request.output_ids) >= request.sampling_params.max_new_tokens:
                 request.finished_reason = sb.FINISH_LENGTH(length=len(request.output_ids))
-                common.release_kv_cache(request, self.tree, checkpoint=True)
+                if tracks is None:
+                    common.release_kv_cache(request, self.tree, checkpoint=True)
                 done.append(request)
+            if tracks is not None:
+                self.states.finish(request, tracks, place)
+            elif request.finished():
+                pass
             elif kind == "extend" and request not in decoding:
                 common.checkpoint_kv_cache(request, self.tree)
         return done
@@ -326,10 +352,10 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
 
     def process() -> None:
         nonlocal now
-        kind, batch, chunked, decoding, ends_at = queue.pop(0)
+        kind, batch, chunked, decoding, tracks, ends_at = queue.pop(0)
         now = max(now, ends_at)
         firsts = [r for r, _ in batch if not len(r.output_ids)]
-        for request in engine.complete(kind, batch, chunked, decoding):
+        for request in engine.complete(kind, batch, chunked, decoding, tracks):
             times[request.number][1] = now
         for request in firsts:
             if len(request.output_ids):
@@ -346,7 +372,8 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
             seconds = case["fixed_s"] + case["token_s"] * sum(new for _, new in batch)
             free_at = max(now, free_at) + seconds
             decoding = engine.decoding if kind == "extend" else []
-            queue.append((kind, batch, engine.chunked, decoding, free_at))
+            tracks = engine.tracks if kind == "decode" else None
+            queue.append((kind, batch, engine.chunked, decoding, tracks, free_at))
         if len(queue) > int(engine.overlap and bool(batch)):
             process()
         elif not batch:

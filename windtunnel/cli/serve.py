@@ -141,6 +141,10 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--max-prefill-tokens", type=int, default=16384, metavar="N", help="SGLang; default: 16384")
     add("--schedule-conservativeness", type=float, default=1.0, metavar="F", help="SGLang; default: 1")
     add("--radix-eviction-policy", choices=[str(p) for p in EvictionPolicy], default="lru", help="SGLang")
+    add(
+        "--mamba-full-memory-ratio", type=float, default=0.9, metavar="R",
+        help="SGLang: memory of recurrent states to that of tokens; default: 0.9",
+    )  # fmt: skip
     add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
 
@@ -283,6 +287,7 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
             enable_mixed_chunk=args.enable_mixed_chunk,
             schedule_conservativeness=args.schedule_conservativeness,
             radix_eviction_policy=EvictionPolicy(args.radix_eviction_policy),
+            mamba_full_memory_ratio=args.mamba_full_memory_ratio,
         ),
         offload=_offload(args),
         speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),
@@ -344,7 +349,7 @@ def _check(args: argparse.Namespace) -> None:
     positive = (
         "input_len", "output_len", "max_num_seqs", "max_num_batched_tokens", "data_parallel_size",
         "trace_speed", "burstiness", "speed", "max_queue", "max_prefill_tokens", "schedule_conservativeness",
-        "hicache_ratio", "kv_storage_bandwidth",
+        "hicache_ratio", "kv_storage_bandwidth", "mamba_full_memory_ratio",
     )  # fmt: skip
     for name in positive:
         if not 0 < getattr(args, name) < float("inf"):

@@ -19,7 +19,7 @@ from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.kv_tiers import KvTiers
-from windtunnel.serving.memory import CardMemory, card_memory
+from windtunnel.serving.memory import CardMemory, StatePool, card_memory
 from windtunnel.serving.offload import Offload, OffloadOptions
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
@@ -27,6 +27,7 @@ from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_scheduler import SglangScheduler
+from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
 from windtunnel.serving.step_time import Speculation, StepTime
 from windtunnel.serving.vision import TowerTime
 from windtunnel.specs.cluster import Cluster
@@ -133,7 +134,11 @@ class Deployment:
             schedule_policy=options.schedule_policy,
             async_scheduling=options.async_scheduling and options.stack is not Stack.TRTLLM,
         )
-        if options.stack is Stack.SGLANG and not memory.blocks_per_sequence:
+        if memory.state_slots:
+            most = memory.state_slots // _states_per_sequence(options)
+            chosen = replace(chosen, max_num_seqs=min(chosen.max_num_seqs, most))
+            return SglangStateScheduler(chosen, options.sglang, memory.state_slots)
+        if options.stack is Stack.SGLANG:
             return SglangScheduler(chosen, options.sglang, tiers)
         return scheduler_for(chosen, tiers)
 
@@ -190,8 +195,8 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
 
     Raises:
         AnswerIsNo: E651, it does not fit; says how many cards would do.
-        WindtunnelError: E650, cache tiers for a model with recurrent state; E653, the layout does not divide the
-            cards; E209, no recipe for the model; E501, the chip lacks the precision.
+        WindtunnelError: E650, cache tiers or mixed chunks for a model with recurrent state; E653, the layout does not
+            divide the cards; E209, no recipe for the model; E501, the chip lacks the precision.
     """
     layout = _loaded(_layout(model, cluster, options), model, options)
     memory = _memory(model, layout, cluster, options)
@@ -200,6 +205,12 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
             "E650",
             f"cache tiers beyond the card are not modelled for {model.title or model.name}: it keeps recurrent states",
             hint="leave out --kv-offloading-size and --enable-hierarchical-cache",
+        )
+    if options.sglang.enable_mixed_chunk and memory.state_slots:
+        raise WindtunnelError(
+            "E650",
+            f"mixed chunks are not modelled for {model.title or model.name}: it keeps recurrent states",
+            hint="leave out --enable-mixed-chunk",
         )
     found = Deployment(
         model, cluster, layout, cluster.cards // layout.cards, memory, options,
@@ -219,7 +230,20 @@ def _memory(model: ModelSpec, layout: ServingLayout, cluster: Cluster, o: Deploy
         model, layout, cluster.chip, utilization=o.gpu_memory_utilization,
         batched_tokens=o.max_num_batched_tokens, sequences=o.max_num_seqs,
         block_tokens=o.block_size or (LATENT_BLOCK if latent else BLOCK[o.stack]),
-        of_free=o.stack is Stack.TRTLLM,
+        of_free=o.stack is Stack.TRTLLM, pool=_state_pool(o),
+    )  # fmt: skip
+
+
+def _states_per_sequence(o: DeploymentOptions) -> int:
+    return states_per_sequence(o.async_scheduling, o.enable_prefix_caching)
+
+
+def _state_pool(o: DeploymentOptions) -> StatePool | None:
+    if o.stack is not Stack.SGLANG:
+        return None
+    return StatePool(
+        ratio=o.sglang.mamba_full_memory_ratio, per_sequence=_states_per_sequence(o), sequences=o.max_num_seqs,
+        drafts=o.speculation.tokens + 1 if o.speculation.tokens else 0, reuse=o.enable_prefix_caching,
     )  # fmt: skip
 
 

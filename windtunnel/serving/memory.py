@@ -4,7 +4,8 @@ Weights follow from the model's parameters and the layout, the cache from what e
 activations of a step is an estimate (engines measure it with a trial step); it is named as such.
 
 Models with recurrent state: attention's block is made as large as the state's page, as vLLM aligns it, and
-layers share the cache in groups of equal number, one block of the pool holding one group's page.
+layers share the cache in groups of equal number, one block of the pool holding one group's page. SGLang keeps states
+in a pool of their own (``StatePool``).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class CardMemory:
         token_bytes: cache of one token. state_bytes: recurrent state of one sequence.
         block_tokens: tokens in a block. blocks: blocks that fit.
         blocks_per_sequence: further blocks that a running sequence holds for its state.
+        state_slots: states that fit into a pool of their own.
     """
 
     usable: int
@@ -50,6 +52,7 @@ class CardMemory:
     block_tokens: int
     blocks: int
     blocks_per_sequence: int
+    state_slots: int = 0
 
     @property
     def cache_tokens(self) -> int:
@@ -57,15 +60,46 @@ class CardMemory:
         return self.blocks * self.block_tokens
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatePool:
+    """How SGLang 0.5.23 divides the cache between states and tokens.
+
+    Attributes:
+        ratio: memory of states ÷ of tokens (``--mamba-full-memory-ratio``). per_sequence: states for each that runs.
+        sequences: most that run. drafts: tokens that a check of drafts computes, each of which leaves a state.
+        reuse: whether prompts find states again; else there is one for each that runs.
+    """
+
+    ratio: float
+    per_sequence: int
+    sequences: int
+    drafts: int = 0
+    reuse: bool = True
+
+    def divide(self, cache: int, state: int) -> tuple[int, int]:
+        """States that fit, and the bytes left for tokens. One state of padding each."""
+        per, drafts = self.per_sequence, self.drafts
+        if self.reuse:
+            whole = cache * self.ratio / (1 + self.ratio)
+            slots = int((whole - state * (1 + drafts)) // (state * (1 + drafts / per)))
+        else:
+            slots = self.sequences
+        checked = (min(self.sequences, slots // per) + 1) * drafts * state
+        if slots < per:
+            return 0, 0
+        return slots, max(0, cache - (slots + 1) * state - checked)
+
+
 def card_memory(
     model: ModelSpec, layout: ServingLayout, chip: Chip, *, utilization: float, batched_tokens: int,
-    sequences: int, block_tokens: int, of_free: bool = False,
+    sequences: int, block_tokens: int, of_free: bool = False, pool: StatePool | None = None,
 ) -> CardMemory:  # fmt: skip
     """Memory of one card. ``blocks`` is 0 where weights and activations leave nothing.
 
     Args:
         utilization: share of the card that the engine takes; with ``of_free``, as TensorRT-LLM counts, the cache's
             share of what weights and activations leave free.
+        pool: how states are kept, where not in blocks of the cache.
     """
     whole = chip.memory_bytes.value * (1.0 if of_free else utilization)
     usable = int(min(whole, usable_bytes(chip)))
@@ -82,6 +116,12 @@ def card_memory(
         page = token_bytes * block_tokens
         blocks = max(0, cache // page) if page else 0
         return CardMemory(usable, weights, activations, cache, token_bytes, 0, block_tokens, blocks, 0)
+    if pool is not None:
+        slots, left = pool.divide(max(0, cache), sum(states))
+        blocks = left // (token_bytes * block_tokens)
+        return CardMemory(
+            usable, weights, activations, cache, token_bytes, sum(states), block_tokens, blocks, 0, slots
+        )
     attending = [n for layer in model.layers if (n := _token_elements(layer, layout.tensor))]
     per_token = max(attending) * element
     aligned = -(-state // (per_token * ALIGNMENT)) * ALIGNMENT

@@ -218,8 +218,11 @@ def assumptions(deployment: Deployment) -> tuple[str, ...]:
     if deployment.layout.expert > 1:
         said.append(f"busiest expert rank carries {deployment.layout.imbalance:g} × the mean")
     if deployment.memory.state_bytes:
-        block = deployment.memory.block_tokens
-        said.append(f"recurrent state is found again at ends of {block}-token blocks (align mode)")
+        if deployment.memory.state_slots:
+            where = "where chunks of prompts leave it and every 256 decoded tokens (extra_buffer)"
+        else:
+            where = f"at ends of {deployment.memory.block_tokens}-token blocks (align mode)"
+        said.append(f"recurrent state is found again {where}")
     if deployment.options.offload.wanted:
         said.append(
             "cache is written through to slower tiers, read at their full rate; storage is pooled over ranks"

@@ -20,7 +20,8 @@ class SglangOptions:
             cut. max_prefill_tokens: prompt tokens
             after which no further prompt joins a step. enable_mixed_chunk: running sequences decode in steps of
             prompts, too. schedule_conservativeness: factor on the first estimate of
-            output. radix_eviction_policy: which leaf goes first.
+            output. radix_eviction_policy: which leaf goes first. mamba_full_memory_ratio: memory of recurrent states
+            ÷ of tokens.
     """
 
     chunked_prefill_size: int = 0
@@ -28,6 +29,7 @@ class SglangOptions:
     enable_mixed_chunk: bool = False
     schedule_conservativeness: float = 1.0
     radix_eviction_policy: EvictionPolicy = EvictionPolicy.LRU
+    mamba_full_memory_ratio: float = 0.9
 
 
 NO_LIMIT = 1 << 60

@@ -24,9 +24,15 @@ class EvictionPolicy(StrEnum):
 
 
 class Node:
-    """Some pages after those of its parent. ``locks``: sequences that hold it or something below it."""
+    """Some pages after those of its parent. ``locks``: sequences that hold it or something below it.
 
-    __slots__ = ("accessed", "children", "hits", "locks", "parent", "segments", "tokens")
+    ``state``: whether the recurrent state after its last token is kept (see ``state_tree``); ``state_locks``: sequences
+    that hold it.
+    """
+
+    __slots__ = (
+        "accessed", "children", "hits", "locks", "parent", "segments", "state", "state_locks", "tokens",
+    )  # fmt: skip
 
     def __init__(self, parent: Node | None, segments: Segments, tokens: int, now: int) -> None:
         self.parent = parent
@@ -36,6 +42,8 @@ class Node:
         self.locks = 0
         self.hits = 0
         self.accessed = now
+        self.state = False
+        self.state_locks = 0
 
 
 PROTECTED_HITS = 2
@@ -135,18 +143,24 @@ class RadixTree:
         dropped = 0
         while dropped < tokens and line:
             node = heapq.heappop(line)[2]
-            parent = node.parent
-            assert parent is not None
             dropped += node.tokens
-            self.evictable -= node.tokens
-            del parent.children[head(node.segments, self.page)]
-            del self._leaves[node]
+            parent = self._remove(node)
             if gone is not None:
                 gone(node.segments)
-            if not parent.children and not parent.locks:
-                self._leaves[parent] = None
+            if parent in self._leaves:
                 heapq.heappush(line, (self._order(parent), id(parent), parent))
         return dropped
+
+    def _remove(self, leaf: Node) -> Node:
+        """Drop a leaf; the answer is its parent, which may be a leaf now."""
+        parent = leaf.parent
+        assert parent is not None
+        self.evictable -= leaf.tokens
+        del parent.children[head(leaf.segments, self.page)]
+        del self._leaves[leaf]
+        if not parent.children and not parent.locks:
+            self._leaves[parent] = None
+        return parent
 
     def _split(self, child: Node, at: int) -> Node:
         """Two nodes out of one; the answer is the upper one."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence as Seq
 from windtunnel.serving.kv_tiers import KvTiers, first_tokens
 from windtunnel.serving.prefill_budget import CLIP_MAX_NEW_TOKENS, SglangOptions
 from windtunnel.serving.radix_pool import RadixPool, RadixSequence
-from windtunnel.serving.radix_tree import RadixTree
+from windtunnel.serving.radix_tree import Node, RadixTree
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
@@ -37,7 +37,7 @@ class SglangBatch(Scheduler):
     ) -> None:
         super().__init__(options, tiers)
         self.sglang = sglang
-        self.tree = RadixTree(options.block_size, sglang.radix_eviction_policy)
+        self.tree = self._new_tree()
         self.pool = RadixPool(options.num_gpu_blocks, self.tree)
         first = min(INIT_NEW_TOKEN_RATIO * sglang.schedule_conservativeness, 1.0)
         self._least_ratio = min(first * MIN_NEW_TOKEN_RATIO_FACTOR, 1.0)
@@ -46,6 +46,9 @@ class SglangBatch(Scheduler):
         self._full = False
         self._cut: RadixSequence | None = None
         self._now_s = self._loaded_s = 0.0
+
+    def _new_tree(self) -> RadixTree:
+        return RadixTree(self.options.block_size, self.sglang.radix_eviction_policy)
 
     def steady(self, most: int) -> int:
         """Steps that only decode and evict nothing."""
@@ -229,9 +232,14 @@ class SglangBatch(Scheduler):
         _, node = tree.match(segments, whole)
         if self.tiers is not None:
             self.tiers.store(first_tokens([(key, end) for key, _, end in segments], whole), self._now_s)
+        self._hold(sequence, node, whole, already)
+
+    def _hold(self, sequence: RadixSequence, node: Node, whole: int, already: int) -> None:
+        """Hold its first ``whole`` tokens in the tree, of which it had ``already`` when they were entered."""
+        size = self.options.block_size
         self.pool.blank += (already - sequence.owned) // size
-        tree.unlock(sequence.node)
-        tree.lock(node)
+        self.tree.unlock(sequence.node)
+        self.tree.lock(node)
         sequence.node, sequence.owned = node, whole
         sequence.keyed, sequence.blank = whole // size, -(-sequence.computed // size) - whole // size
 

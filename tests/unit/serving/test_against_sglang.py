@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from tests.engines.cases import condensed
-from tests.engines.sglang_scheduler_cases import Case, cases, mixed_cases, overlap_cases
+from tests.engines.sglang_scheduler_cases import Case, cases, mixed_cases, overlap_cases, state_cases
+from windtunnel.serving import sglang_states
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_scheduler import SglangScheduler
+from windtunnel.serving.sglang_states import SglangStateScheduler
 from windtunnel.serving.step_plan import StepPlan
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "serving"
@@ -27,13 +29,16 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, OVERLAPPING, MIXED = map(recorded, ("sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks"))
+RUNS, OVERLAPPING, MIXED, STATES = map(
+    recorded, ("sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks", "sglang_states")
+)
 
 
 def engine_of(case: Case) -> SglangScheduler:
     """The scheduler of a case."""
     options = case["options"]
-    return SglangScheduler(
+    slots = options.get("state_slots", 0)
+    chosen = (
         SchedulerOptions(
             max_num_seqs=options["max_running_requests"],
             block_size=options["page_size"],
@@ -50,6 +55,7 @@ def engine_of(case: Case) -> SglangScheduler:
             radix_eviction_policy=EvictionPolicy(options["radix_eviction_policy"]),
         ),
     )
+    return SglangStateScheduler(*chosen, slots) if slots else SglangScheduler(*chosen)
 
 
 Decided = tuple[StepPlan, dict[int, int]]
@@ -98,6 +104,8 @@ def replay(case: Case, bulk: bool = False) -> tuple[list[list[tuple[int, int]]],
             times[sequence.request.number] = [sequence.first_s, now]
         assert 0 <= engine.pool.blank <= engine.pool.capacity
     assert engine.pool.free == engine.pool.capacity
+    if isinstance(engine, SglangStateScheduler):
+        assert engine.free_states + engine.tree.states == engine.slots
     return steps, times, engine.preempted
 
 
@@ -132,6 +140,22 @@ def test_same_steps_as_sglang_that_mixes_chunks(case: Case) -> None:
     check(case, MIXED[case["name"]])
 
 
+@pytest.mark.parametrize("bulk", [False, True], ids=["stepped", "bulk"])
+@pytest.mark.parametrize("case", state_cases(), ids=name)
+def test_same_steps_as_sglang_with_recurrent_states(case: Case, bulk: bool) -> None:
+    check(case, STATES[case["name"]], bulk)
+
+
+def test_junctions_and_decoded_states_show_in_recorded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in state_cases() if case["name"] == "states, few")
+    monkeypatch.setattr(sglang_states, "TRACK_INTERVAL", 1 << 30)
+    assert condensed("", *replay(case)[:2])["sha256"] != STATES["states, few"]["sha256"]
+    monkeypatch.undo()
+    monkeypatch.setattr(sglang_states, "KERNEL_CHUNK", 128)
+    assert condensed("", *replay(case)[:2])["sha256"] != STATES["states, few"]["sha256"]
+
+
 def test_recorded_traffic_retracts_and_chunks() -> None:
+    assert STATES["states, retracting"]["retracted"] > 3
     assert RUNS["retracting"]["retracted"] > 3
     assert RUNS["tight"]["steps"] > RUNS["roomy"]["steps"]

@@ -1,0 +1,71 @@
+"""SGLang's pool of recurrent states: how memory is divided, and what a sequence holds of it."""
+
+from __future__ import annotations
+
+from windtunnel.serving.memory import StatePool
+from windtunnel.serving.prefill_budget import SglangOptions
+from windtunnel.serving.request import Request
+from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
+
+
+def test_memory_is_divided_by_the_ratio_with_one_state_of_padding() -> None:
+    slots, left = StatePool(ratio=1.0, per_sequence=5, sequences=256).divide(1000, 10)
+    assert (slots, left) == (49, 500)
+
+
+def test_drafts_leave_states_that_cost_memory() -> None:
+    pool = StatePool(ratio=1.0, per_sequence=5, sequences=10_000, drafts=2)
+    slots, left = pool.divide(100_000, 10)
+    assert slots == (50_000 - 30) // (10 * (1 + 2 / 5))
+    assert left == 100_000 - (slots + 1) * 10 - (slots // 5 + 1) * 2 * 10
+
+
+def test_without_reuse_there_is_one_state_for_each_that_may_run() -> None:
+    pool = StatePool(ratio=0.9, per_sequence=states_per_sequence(True, False), sequences=8, reuse=False)
+    assert pool.divide(1000, 10) == (8, 910)
+
+
+def test_too_little_memory_holds_nothing() -> None:
+    assert StatePool(ratio=0.9, per_sequence=5, sequences=8).divide(60, 10) == (0, 0)
+
+
+def serve(engine: SglangStateScheduler, request: Request, shipped: bool = False) -> int:
+    """Serve one request alone; the answer is how much of its prompt was found."""
+    sequence = engine.add(request, shipped)
+    now = 0.0
+    while engine.busy:
+        plan = engine.schedule(now)
+        now += 1.0
+        engine.complete(plan, now)
+    return sequence.cached_tokens
+
+
+def engine_with(reuse: bool = True, ahead: bool = False) -> SglangStateScheduler:
+    options = SchedulerOptions(
+        block_size=1, num_gpu_blocks=20_000, enable_prefix_caching=reuse, async_scheduling=ahead
+    )
+    return SglangStateScheduler(options, SglangOptions(chunked_prefill_size=2048), 20)
+
+
+def test_a_prompt_is_found_up_to_its_last_whole_64_tokens() -> None:
+    engine = engine_with()
+    keys = tuple(range(20))
+    assert serve(engine, Request(0, 0.0, 1000, 10, keys, 64)) == 0
+    assert serve(engine, Request(1, 0.0, 1000, 10, keys, 64)) == 960
+    assert engine.free_states + engine.tree.states == engine.slots
+
+
+def test_a_shared_beginning_is_found_by_the_third_prompt() -> None:
+    engine = engine_with()
+    found = [
+        serve(engine, Request(n, 0.0, 1000, 10, (*range(8), *range(100 * n, 100 * n + 12)), 64))
+        for n in (1, 2, 3)
+    ]
+    assert found == [0, 0, 512]  # the second one leaves a state where the first one's tokens end
+
+
+def test_without_reuse_and_from_elsewhere_every_state_comes_back() -> None:
+    for engine, shipped in ((engine_with(reuse=False), False), (engine_with(), True)):
+        serve(engine, Request(0, 0.0, 1000, 300, tuple(range(20)), 64), shipped)
+        assert engine.free_states == engine.slots
