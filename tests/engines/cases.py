@@ -90,13 +90,33 @@ DRAFTED = (
 
 def draft_cases() -> list[Case]:
     """Traffic with drafted tokens, whose acceptance is drawn, decided after each step and ahead of it."""
+    return _drafted(60, DRAFTED)
+
+
+def _drafted(first: int, settings: tuple[tuple[str, str, int, float], ...]) -> list[Case]:
     found = []
-    for seed, (name, like, drafts, chance) in enumerate(DRAFTED):
-        case = _case(60 + seed, *next(setting for setting in SETTINGS if setting[0] == like))
+    for seed, (name, like, drafts, chance) in enumerate(settings):
+        case = _case(first + seed, *next(setting for setting in SETTINGS if setting[0] == like))
         options = {**case["options"], "num_speculative_tokens": drafts, "acceptance": chance}
         found.append({**case, "name": name, "options": options})
         found.append({**case, "name": f"{name}, ahead", "options": {**options, "async_scheduling": True}})
     return found
+
+
+DRAFTED_STATES = (
+    # name, like, drafts a step, chance that one is accepted
+    ("states and drafts", "states", 1, 0.8),
+    ("states and drafts, no reuse", "states, no reuse", 2, 0.7),
+    ("states and drafts, tight", "states, tight", 2, 0.7),
+    ("states and drafts, one chunk a block", "states, one chunk a block", 3, 0.6),
+    ("states and drafts, wide budget", "states, wide budget", 1, 0.85),
+    ("states and drafts, evicting", "states, evicting", 3, 0.9),
+)
+
+
+def state_draft_cases() -> list[Case]:
+    """Drafted tokens of models with recurrent state, which keep a state for each, after each step and ahead of it."""
+    return _drafted(80, DRAFTED_STATES)
 
 
 def _case(

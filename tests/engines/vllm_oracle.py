@@ -117,18 +117,19 @@ def scheduler(options: dict[str, int | bool]) -> Scheduler:
     groups = [KVCacheGroupSpec(["layer"], spec)]
     for number in range(states):
         state = MambaSpec(
-            block_size=block,
+            block_size=cache.mamba_block_size or model.max_model_len,
             shapes=((2, 8), (4, 8, 8)),
             dtypes=(torch.bfloat16, torch.float32),
             page_size_padded=spec.page_size_bytes,
             mamba_cache_mode=cache.mamba_cache_mode,
+            num_speculative_blocks=drafts,
         )
         groups.append(KVCacheGroupSpec([f"state {number}"], state))
     return (AsyncScheduler if ahead else Scheduler)(
         vllm_config=config,
         kv_cache_config=KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=groups),
         structured_output_manager=StructuredOutputManager(config),
-        block_size=block,
+        block_size=max(group.kv_cache_spec.block_size for group in groups),
         hash_block_size=block,
         log_stats=False,
     )

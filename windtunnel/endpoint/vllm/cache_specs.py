@@ -81,4 +81,7 @@ def _state(config: Any) -> Any:
         dtypes=built.get_mamba_state_dtype_from_config(config),
         page_size_padded=cache.mamba_page_size_padded,
         mamba_cache_mode=cache.mamba_cache_mode or "none",
+        num_speculative_blocks=config.speculative_config.num_speculative_tokens
+        if config.speculative_config
+        else 0,
     )
