@@ -57,7 +57,6 @@ class DeploymentOptions:
         num_redundant_experts: spare slots, as vLLM's and SGLang's balancers take them.
         offload: cache beyond the card. async_scheduling: SGLang's overlap scheduling, too
             (TensorRT-LLM's executor, whose admission this is, decides after each step).
-        draft_bursts: see ``SchedulerOptions``: a search over many loads spreads drafts, which is much faster.
         block_size: SGLang's page size, too; 0: the engine's default. sglang: what only SGLang knows.
     """
 
@@ -83,7 +82,6 @@ class DeploymentOptions:
     sglang: SglangOptions = field(default_factory=SglangOptions)
     offload: OffloadOptions = field(default_factory=OffloadOptions)
     speculation: Speculation = field(default_factory=Speculation)
-    draft_bursts: bool = True
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,6 @@ class Deployment:
             guaranteed_no_evict=options.stack is Stack.TRTLLM,
             num_speculative_tokens=options.speculation.tokens,
             acceptance=options.speculation.acceptance,
-            draft_bursts=options.draft_bursts,
             state_groups=memory.blocks_per_sequence,
             schedule_policy=options.schedule_policy,
             async_scheduling=options.async_scheduling and options.stack is not Stack.TRTLLM,

@@ -59,3 +59,27 @@ class Line:
         if value is None:
             value = self._known[point] = self._value(point)
         return value
+
+
+class Plane:
+    """A function of two numbers: a ``Line`` over ``columns`` at each of ``rows``, straight between those lines."""
+
+    def __init__(
+        self, rows: Sequence[int], columns: Sequence[int], value: Callable[[int, int], float]
+    ) -> None:
+        self._rows = Line(rows, lambda _: 0.0)
+        self._columns = list(columns)
+        self._value = value
+        self._lines: dict[int, Line] = {}
+
+    def at(self, row: float, column: float) -> float:
+        """The interpolated value."""
+        low, high, share = self._rows.bracket(row)
+        found = self._line(low).at(column)
+        return found * (1 - share) + self._line(high).at(column) * share if share else found
+
+    def _line(self, row: int) -> Line:
+        line = self._lines.get(row)
+        if line is None:
+            line = self._lines[row] = Line(self._columns, lambda column: self._value(row, column))
+        return line

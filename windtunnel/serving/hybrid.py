@@ -35,8 +35,7 @@ def scheduler_for(options: SchedulerOptions, tiers: KvTiers | None = None) -> Vl
     hybrid = options.state_groups > 0 and options.enable_prefix_caching
     if hybrid:
         return HybridScheduler(options)
-    drafts = options.num_speculative_tokens > 0 and options.draft_bursts
-    if drafts and tiers is None and not (options.state_groups or options.other_rules):
+    if options.num_speculative_tokens and tiers is None and not (options.state_groups or options.other_rules):
         return DraftingScheduler(options)
     return OffloadScheduler(options, tiers) if tiers is not None else VllmScheduler(options)
 

@@ -210,11 +210,15 @@ SATURATED = 1.1
 
 def assumptions(deployment: Deployment) -> tuple[str, ...]:
     """What this rests on that nobody measured here."""
-    said = [
-        "activations of a step are estimated, engines measure them",
-        "time between steps is hidden",
+    return (
+        *engine_assumptions(deployment),
         f"tokens reach clients {1e3 * FRONT_END_S:g} ms after they leave the engine",
-    ]
+    )
+
+
+def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
+    """Those that do not concern clients."""
+    said = ["activations of a step are estimated, engines measure them", "time between steps is hidden"]
     if deployment.layout.expert > 1:
         said.append(f"busiest expert rank carries {deployment.layout.imbalance:g} × the mean")
     if deployment.memory.state_bytes:

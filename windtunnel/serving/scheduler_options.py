@@ -23,7 +23,6 @@ class SchedulerOptions:
             while a prefix can be found again, see ``hybrid``).
         num_speculative_tokens: drafts of each decoding sequence, which use the budget of a step, too.
         acceptance: chance that a draft is accepted after the ones before it.
-        draft_bursts: whether sequences move by what is accepted, where that is modelled; else drafts are spread evenly.
         async_scheduling: each step is decided when the one before it begins.
         guaranteed_no_evict: a request is admitted only when the blocks of its whole output are free too, so that
             none is ever preempted (TensorRT-LLM's default capacity scheduler).
@@ -41,7 +40,6 @@ class SchedulerOptions:
     guaranteed_no_evict: bool = False
     num_speculative_tokens: int = 0
     acceptance: float = 0.0
-    draft_bursts: bool = True
     state_groups: int = 0
     schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
 

@@ -28,7 +28,7 @@ from windtunnel.program.op import OpSpec
 from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape, MoeFfn
 from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
 from windtunnel.recipes.serving import ServingLayout, forward_step
-from windtunnel.serving.grid import CAPTURE_MAX, Line, captured, geometric
+from windtunnel.serving.grid import CAPTURE_MAX, Line, Plane, captured, geometric
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.overlap import Turns, turns
 from windtunnel.serving.prices import OpPrices, Seconds
@@ -91,11 +91,13 @@ class StepTime:
         self._decode_dense = _Dense(self, sorted({*captured(), *tokens}), decodes=True)
         self._mixed_dense = _Dense(self, tokens, decodes=False)
         self._head = Line(tokens, self._head_s)
-        self._contexts = geometric(SHORTEST, CONTEXT_MAX, 2)
-        self._decode_cores: dict[int, Line] = {}
-        self._prefill_cores: dict[int, Line] = {}
-        self._batches = Line(sorted({*captured(), *tokens}), lambda _: 0.0)
-        self._chunk_points = Line(geometric(SHORTEST, CONTEXT_MAX, 4), lambda _: 0.0)
+        contexts, batches = geometric(SHORTEST, CONTEXT_MAX, 2), sorted({*captured(), *tokens})
+        self._decode_cores = Plane(batches, contexts, self._decode_cores_s)
+        self._prefill_cores = Plane(
+            geometric(SHORTEST, CONTEXT_MAX, 4), [0, *contexts], self._prefill_cores_s
+        )
+        self._draft_layer = Line(batches, self._draft_layer_s)
+        self._draft_cores = Plane(batches, contexts, self._draft_cores_s)
         self._slopes: dict[tuple[int, int], tuple[float, float]] = {}
 
     def decode_s(self, decodes: int, contexts: int) -> float:
@@ -169,11 +171,7 @@ class StepTime:
 
     def prefill_core_s(self, new: int, context: int) -> float:
         """Attention of one prompt chunk, all layers."""
-        low, high, share = self._chunk_points.bracket(new)
-        seconds = self._prefill_line(low).at(context)
-        if share:
-            seconds = seconds * (1 - share) + self._prefill_line(high).at(context) * share
-        return seconds
+        return self._prefill_cores.at(new, context)
 
     def exact(self, batches: Sequence[Batch]) -> Seconds:
         """A step priced from its whole program, without points and lines: for tests and explanations."""
@@ -212,30 +210,25 @@ class StepTime:
         return next(size for size in self._graphs if size >= tokens)
 
     def _decode_core_s(self, decodes: int, mean: float) -> float:
-        low, high, share = self._batches.bracket(decodes)
-        seconds = self._decode_core_line(low).at(max(1.0, mean))
-        if share:
-            seconds = seconds * (1 - share) + self._decode_core_line(high).at(max(1.0, mean)) * share
-        return seconds
+        return self._decode_cores.at(decodes, max(1.0, mean))
 
-    def _decode_core_line(self, decodes: int) -> Line:
-        line = self._decode_cores.get(decodes)
-        if line is None:
-            line = self._decode_cores[decodes] = Line(
-                self._contexts, lambda context: self._cores_s(self._decode_batch(decodes, context))
-            )
-        return line
+    def _decode_cores_s(self, decodes: int, context: int) -> float:
+        return self._cores_s(self._decode_batch(decodes, context))
 
     def _decode_batch(self, decodes: int, context: int) -> Batch:
         return Batch(sequences=decodes, new=1 + self.speculation.tokens, context=max(1, context))
 
     def _draft_s(self, decodes: int, mean: float) -> float:
         """One pass of the drafting layer (the last layer's shape) with the output head."""
-        shape = self.model.layers[-1]
-        batch = Batch(sequences=decodes, context=max(1, int(mean)))
-        dense = self._layer(shape, batch)
-        core = self.prices.total(self._core(shape, batch))
-        return self._seconds(dense.plus(core)) + self._head.at(decodes)
+        core = self._draft_cores.at(decodes, max(1.0, mean))
+        return self._draft_layer.at(decodes) + core + self._head.at(decodes)
+
+    def _draft_layer_s(self, decodes: int) -> float:
+        return self._seconds(self._layer(self.model.layers[-1], Batch(sequences=decodes, context=1)))
+
+    def _draft_cores_s(self, decodes: int, context: int) -> float:
+        batch = Batch(sequences=decodes, context=context)
+        return self._seconds(self.prices.total(self._core(self.model.layers[-1], batch)))
 
     # Parts
 
@@ -286,14 +279,8 @@ class StepTime:
             self.prices.total(self._ops(replace(self.model, layers=()), Batch(sequences=sequences)))
         )
 
-    def _prefill_line(self, new: int) -> Line:
-        line = self._prefill_cores.get(new)
-        if line is None:
-            points = [0, *self._contexts]
-            line = self._prefill_cores[new] = Line(
-                points, lambda context: self._cores_s(Batch(sequences=1, new=new, context=context))
-            )
-        return line
+    def _prefill_cores_s(self, new: int, context: int) -> float:
+        return self._cores_s(Batch(sequences=1, new=new, context=context))
 
     def _cores_s(self, batch: Batch) -> float:
         total = Seconds()

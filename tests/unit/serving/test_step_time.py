@@ -202,3 +202,21 @@ def test_drafts_in_mixed_steps_cost_and_give() -> None:
     spared = perfect.decode_s(32, 32 * 2048)
     assert perfect.mixed_s(32, 32 * 2048, chunk) == pytest.approx(mixed - spared, rel=1e-6)
     assert perfect.mixed_s(0, 0, chunk) == plain.mixed_s(0, 0, chunk)
+
+
+def test_drafts_at_ever_new_contexts_are_priced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay asks for thousands of steps, each with a mean context of its own."""
+    model, chip, layout = CASES["dense"]
+    cluster = cluster_of(chip, layout.cards)
+    step = StepTime(
+        architecture_of(shipped_model(model)), layout, cluster, Speculation(tokens=1, acceptance=0.8)
+    )
+    asked: list[int] = []
+    price = step.prices.total
+    monkeypatch.setattr(step.prices, "total", lambda ops: asked.append(len(ops)) or price(ops))
+    for context in range(1000, 1064):
+        step.whole_s(20, 20 * context + 1, [(100, 0)])
+    first = len(asked)
+    for context in range(1064, 1200):
+        step.whole_s(20, 20 * context + 1, [(100, 0)])
+    assert len(asked) < first + 20

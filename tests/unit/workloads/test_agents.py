@@ -11,6 +11,8 @@ import pytest
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 from windtunnel.workloads.agents import capacity
@@ -162,6 +164,36 @@ def sustained_limits(deployment: Deployment, question: Question) -> bool:
     alone_s = unhurried_s(deployment, question.graph, question.pace)
     outcome = capacity._run(deployment, question, question.teams, alone_s)
     return capacity._load(question, question.teams, capacity._spreads(outcome)).met
+
+
+def test_tokens_and_cost_of_a_task_by_hand(
+    real: Deployment, flat: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "width_of", lambda _, batch: width_of(real, batch))
+    blocks = tuple(range(20))
+    first = call(prompt_tokens=320, blocks=blocks, common=10)
+    team = graph(first, call((0,), 0.6, prompt_tokens=320, blocks=blocks, common=10))
+    found = sustained(flat, Question(graph=team, teams=1, sla=parse_terms("tpot<105ms"), pace=Pace()))
+    # common blocks are cached by then: 0.1 s + 160 of 320 tokens, the second call but for its last block, 20 more steps
+    task_s = (0.1 + 0.16 + 1.0) + 0.6 + (0.1 + 0.016 + 1.0)
+    assert found.task_s.mean == pytest.approx(task_s, abs=1e-6)
+    assert (found.calls_per_task, found.prompt_tokens_per_task, found.output_tokens_per_task) == (2, 640, 22)
+    assert found.cached_fraction == pytest.approx((160 + 304) / 640)
+    assert found.tasks_per_hour.value == pytest.approx(3600 / task_s)
+    assert found.cost_per_task.value == pytest.approx(capacity.DEFAULT_CARD_HOUR * task_s / 3600)
+
+
+def test_drafts_of_teams_come_in_bursts_and_are_said(real: Deployment) -> None:
+    drafting = deploy(
+        real.model, real.cluster, DeploymentOptions(speculation=Speculation(tokens=1, acceptance=0.5))
+    )
+    team = graph(call(output_tokens=41))
+    (task,) = replay(drafting, team, 1, Pace()).tasks
+    steps = sum(replica.decode_steps for replica in replay(drafting, team, 1, Pace()).replicas)
+    assert drafting.bursts and len(task.served) == 1
+    assert 41 < steps < 80  # two tasks of 41 tokens, a half of the drafts accepted
+    question = Question(graph=team, teams=1, sla=parse_terms("tpot<1ms"), pace=Pace())
+    assert any("drawn step by step" in said for said in sustained(drafting, question).assumptions)
 
 
 def test_terms_for_tasks() -> None:

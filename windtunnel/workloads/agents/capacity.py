@@ -1,7 +1,7 @@
 """How many teams of agents a deployment carries within an SLA, and what their tasks cost.
 
-Teams are added until a term breaks, then the border is closed in on. The same search with steps as fast and as slow
-as their 80 % interval allows gives the interval of the answer.
+Teams are added until a term breaks, then the border is closed in on. The same search from that border, with steps as
+fast and as slow as the 80 % interval at the border allows, gives the interval of the answer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from windtunnel.serving import metrics
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Scaled
 from windtunnel.serving.metrics import Sla, parse_sla
+from windtunnel.serving.predict import engine_assumptions
 from windtunnel.serving.router import Policy
 from windtunnel.serving.uncertainty import Width, width_of
 from windtunnel.workloads.agents.graph import CallGraph
@@ -27,8 +28,8 @@ DEFAULT_SLA = "ttft:p90<3s,tpot:p90<80ms"
 DEFAULT_CARD_HOUR = 2.0
 """Assumed price of a card hour, in any currency."""
 TEAMS_MAX = 8192
-CLOSE = 1.03
-"""The border is known when what holds and what breaks differ by this factor."""
+CLOSE, CLOSE_ENOUGH = 1.03, 1.08
+"""The border is known when what holds and what breaks differ by this factor; an end of its interval by the second."""
 
 Progress = Callable[[str], None]
 
@@ -56,19 +57,19 @@ def parse_terms(text: str) -> tuple[Sla, ...]:
 
 
 def sustained(deployment: Deployment, question: Question, say: Progress = lambda text: None) -> AgentsResult:
-    """Teams, their latencies, the most that hold, and costs. Drafts are spread evenly: the search tries many loads."""
+    """Teams, their latencies, the most that hold, and costs."""
     graph, pace = question.graph, question.pace
-    deployment = replace(deployment, options=replace(deployment.options, draft_bursts=False))
     alone = replay(deployment, graph, 1, pace)
     alone_s = alone.tasks[0].seconds
     outcome = _run(deployment, question, question.teams, alone_s)
     seen = {1: _load(question, 1, _spreads(alone))}
     most = _most(deployment, question, alone_s, say, seen=seen)
+    border = _run(deployment, question, most, alone_s) if most else alone
+    at_border = width_of(deployment, _batch(border, graph))
+    slow = _most(_at(deployment, at_border.high), question, alone_s * at_border.high, say, start=most)
+    fast = _most(_at(deployment, at_border.low), question, alone_s * at_border.low, say, start=most)
     width = width_of(deployment, _batch(outcome, graph))
-    # a search from a known border is short
-    slow = _most(_at(deployment, width.high), question, alone_s * width.high, say, start=most)
-    fast = _most(_at(deployment, width.low), question, alone_s * width.low, say, start=most)
-    between = Estimate(most, min(slow, most), max(fast, most), width.shares)
+    between = Estimate(most, min(slow, most), max(fast, most), at_border.shares)
     loads = tuple(seen[teams] for teams in sorted(seen))
     return _told(deployment, question, outcome, between, loads, alone_s, width)
 
@@ -81,27 +82,33 @@ def _most(
     deployment: Deployment, question: Question, alone_s: float, say: Progress, start: int = 0,
     seen: dict[int, TeamsLoad] | None = None,
 ) -> int:  # fmt: skip
-    """Most teams that hold; 0 where one does not. ``seen`` takes what every number of teams gave."""
+    """Most teams that hold; 0 where one does not. ``seen`` takes what every number of teams gave.
+
+    ``start``: a border that is close; it is left in strides that grow.
+    """
 
     def holds(teams: int) -> bool:
+        say(f"trying {teams:,} teams")
         load = _load(question, teams, _spreads(_run(deployment, question, teams, alone_s)))
-        say(f"{teams:,} teams: {'within' if load.met else 'outside'} the SLA")
         if seen is not None:
             seen[teams] = load
         return load.met
 
     low, high = 0, max(1, start or question.teams)
+    stride, close = (1.25, CLOSE_ENOUGH) if start else (2.0, CLOSE)
     while holds(high):
         low = high
         if high >= TEAMS_MAX:
             return TEAMS_MAX
-        high = min(TEAMS_MAX, max(high + 1, round(high * (1.25 if start else 2))))
-    if start and not low:
-        low = int(high / 1.25)
+        high = min(TEAMS_MAX, max(high + 1, round(high * stride)))
+        stride = min(2.0, stride**2)
+    if not low:
+        low = int(high / stride)
         while low and not holds(low):
-            low, high = int(low / 1.25), low
-    while high - low > 1 and high > low * CLOSE:
-        middle = (low + high) // 2
+            stride = min(4.0, stride**2)
+            low, high = int(low / stride), low
+    while high - low > 1 and high > low * close:
+        middle = min(high - 1, max(low + 1, round((low * high) ** 0.5)))
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low
 
@@ -187,7 +194,7 @@ def _told(
         cost_per_task=cost,
         preemptions=sum(rank.preempted for replica in outcome.replicas for rank in replica.ranks),
         limits=metrics.limits(question.sla, found),
-        assumptions=_assumptions(question),
+        assumptions=(*_assumptions(question), *engine_assumptions(deployment)),
     )
 
 
