@@ -190,7 +190,8 @@ def test_drafts_of_teams_come_in_bursts_and_are_said(real: Deployment) -> None:
     team = graph(call(output_tokens=41))
     (task,) = replay(drafting, team, 1, Pace()).tasks
     steps = sum(replica.decode_steps for replica in replay(drafting, team, 1, Pace()).replicas)
-    assert drafting.bursts and len(task.served) == 1
+    assert drafting.bursts
+    assert len(task.served) == 1
     assert 41 < steps < 80  # two tasks of 41 tokens, a half of the drafts accepted
     question = Question(graph=team, teams=1, sla=parse_terms("tpot<1ms"), pace=Pace())
     assert any("drawn step by step" in said for said in sustained(drafting, question).assumptions)
