@@ -41,6 +41,7 @@ QUESTIONS = (
     Question("vllm_scheduler", "vllm", "vllm_oracle.py", cases.cases),
     Question("vllm_run_ahead", "vllm", "vllm_oracle.py", cases.ahead_cases),
     Question("vllm_drafts", "vllm", "vllm_oracle.py", cases.draft_cases),
+    Question("vllm_state_drafts", "vllm", "vllm_oracle.py", cases.state_draft_cases),
     Question("vllm_offload", "vllm", "vllm_oracle.py", cases.offload_cases),
     Question("sglang_order", "sglang", "sglang_oracle.py", sglang_cases.queues),
     Question("sglang_scheduler", "sglang", SGLANG, sglang_scheduler_cases.cases),

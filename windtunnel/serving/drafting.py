@@ -103,6 +103,9 @@ class DraftingScheduler(VllmScheduler):
             if self._surely_done(one):
                 continue
             new = min(one.known + one.drafts + one.promised - one.computed, budget)
+            new = self._cut(one, one.computed, new)
+            if not new:
+                continue
             if not self._room_for(one, new):
                 break
             prompts |= one.joined_at < 0
@@ -181,6 +184,10 @@ class DraftingScheduler(VllmScheduler):
 
     # Running sequences
 
+    def _cut(self, one: DraftingSequence, start: int, new: int) -> int:
+        """Tokens of the next chunk after ``start``, at most ``new``."""
+        return new
+
     def _surely_done(self, one: DraftingSequence) -> bool:
         """Whether steps under way bring its last token even if all drafts are rejected."""
         return one.promised > 0 and one.computed + 2 - one.promised >= one.request.last_tokens + 1
@@ -250,6 +257,16 @@ class DraftingScheduler(VllmScheduler):
 
     # Prompts
 
+    def _state_blocks(self, one: DraftingSequence, tokens: int) -> int:
+        """Blocks that its recurrent states need to begin with, when it is computed up to ``tokens``."""
+        return 0
+
+    def _adopt_states(self, one: DraftingSequence) -> None:
+        """Hold the states that were found."""
+
+    def _grow(self, one: DraftingSequence, tokens: int) -> None:
+        """Hold the states of a sequence that is computed up to ``tokens``."""
+
     def _admit_all(
         self, chunks: list[Chunk], parts: list[Part], decoded: list[Sequence], budget: int, now_s: float,
         prompts: bool,
@@ -271,16 +288,25 @@ class DraftingScheduler(VllmScheduler):
                 if 1 + self._count > budget:
                     break
                 new, padded = 1 + self._count, self._count
+            cut = self._cut(one, context, new)
+            if padded and cut != new:
+                cut, padded = 1, 0
+            new = cut
+            if not new and not shipped:
+                break
             idle = pool.idle_among(found)
             whole = -(-(one.known + shipped) // size) - blocks + idle
             need = -(-(context + max(new, int(shipped)) + self._count) // size) - blocks
-            if max(whole, need + idle) > pool.free:
+            states = self._state_blocks(one, context + max(new, int(shipped)))
+            if max(whole, need + idle) + states > pool.free:
                 break
             self.waiting.popleft()
             pool.touch(one, found)
+            self._adopt_states(one)
             one.keyed = blocks
             pool.take(need)
             one.blank = need
+            self._grow(one, context + max(new, int(shipped)))
             one.computed = context
             self.running[one] = None
             if one.admitted_s < 0:

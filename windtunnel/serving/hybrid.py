@@ -14,40 +14,28 @@ prompt may take what later sequences would have decoded with: those wait a step.
 from __future__ import annotations
 
 from windtunnel.serving.drafting import DraftingScheduler
-from windtunnel.serving.kv_cache import Hit, Run
+from windtunnel.serving.kv_cache import Hit
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.offload_scheduler import OffloadScheduler
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.state_blocks import Slot, cut_at_states, find_states, key_at, state_key
+from windtunnel.serving.state_drafting import StateDraftingScheduler
 from windtunnel.serving.step_plan import Chunk, StepPlan
 from windtunnel.serving.vllm_scheduler import VllmScheduler
-
-_STATE = 1 << 120
-"""Keys of states lie above all keys of attention blocks."""
 
 
 def scheduler_for(options: SchedulerOptions, tiers: KvTiers | None = None) -> VllmScheduler:
     """The scheduler that these options need: states without reuse are one more block a group and sequence.
 
-    Drafts come in bursts with vLLM's rules and plain attention; elsewhere they are spread evenly.
+    Drafts come in bursts with vLLM's rules and without tiers; elsewhere they are spread evenly.
     """
-    hybrid = options.state_groups > 0 and options.enable_prefix_caching
-    if hybrid:
+    if options.num_speculative_tokens and tiers is None and not options.other_rules:
+        return StateDraftingScheduler(options) if options.state_groups else DraftingScheduler(options)
+    if options.state_groups > 0 and options.enable_prefix_caching:
         return HybridScheduler(options)
-    if options.num_speculative_tokens and tiers is None and not (options.state_groups or options.other_rules):
-        return DraftingScheduler(options)
     return OffloadScheduler(options, tiers) if tiers is not None else VllmScheduler(options)
-
-
-class Slot:
-    """The state after a block, one block a group; without ``runs`` it cannot be found yet."""
-
-    __slots__ = ("index", "runs")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.runs: list[Run] = []
 
 
 class HybridSequence(Sequence):
@@ -64,12 +52,7 @@ class HybridSequence(Sequence):
 
     def key_at(self, index: int) -> int:
         """A number for the block at ``index`` and all before it."""
-        left = index
-        for key, size in self.parts:
-            if left < size:
-                return key << 24 | left
-            left -= size
-        return self.output_key << 24 | left
+        return key_at(index, self.parts, self.output_key)
 
 
 class HybridScheduler(VllmScheduler):
@@ -201,7 +184,7 @@ class HybridScheduler(VllmScheduler):
             sequence.slots = [slot for slot in sequence.slots if slot not in slots]
 
     def _register(self, sequence: HybridSequence, slot: Slot) -> None:
-        key = _state_key(sequence.key_at(slot.index))
+        key = state_key(sequence.key_at(slot.index))
         for group in range(self.options.state_groups):
             self.pool.register(slot, key + group, 0, 1)
 
@@ -236,22 +219,11 @@ class HybridScheduler(VllmScheduler):
 
     def _cut(self, sequence: HybridSequence, start: int, new: int) -> int:
         """Tokens of the next chunk, at most ``new``: ends where the state has to be kept."""
-        size, known = self.options.block_size, sequence.known
-        prefill_end = max(sequence.request.prompt_tokens, known - 1)
-        if start >= prefill_end:
-            return new
-        end = start + new
-        if end < prefill_end:
-            aligned = end // size * size
-            if aligned > start or size <= self.options.max_num_batched_tokens:
-                end = aligned
-        stops = [(known - 1) // size * size]
-        if start % size:
-            stops.append((start // size + 1) * size)
-        if start < sequence.junction < end:
-            stops.append(start + (sequence.junction - start) // size * size)
-        end = min((stop for stop in stops if start < stop < end), default=end)
-        return max(0, end - start)
+        options = self.options
+        return cut_at_states(
+            start, new, options.block_size, options.max_num_batched_tokens, sequence.known,
+            sequence.request.prompt_tokens, sequence.junction,
+        )  # fmt: skip
 
     def _admit(self, chunks: list[Chunk], budget: int, now_s: float) -> None:
         options, pool = self.options, self.pool
@@ -305,18 +277,16 @@ class HybridScheduler(VllmScheduler):
         sequence.junction = 0
         if not self.options.enable_prefix_caching:
             return [], 0, []
-        size, groups = self.options.block_size, self.options.state_groups
-        found, blocks = self.pool.find(sequence.lookup(), (sequence.known - 1) // size)
-        for end in range(blocks, 0, -1):
-            key = _state_key(sequence.key_at(end - 1))
-            states, known = self.pool.find([(key + group, 1) for group in range(groups)], groups)
-            if known == groups:
-                if end < blocks:
-                    sequence.junction = blocks * size
-                    found, _ = self.pool.find(sequence.lookup(), end)
-                return found, end, states
+        size = self.options.block_size
+        found, end, states, blocks = find_states(
+            self.pool,
+            sequence.lookup(),
+            (sequence.known - 1) // size,
+            self.options.state_groups,
+            sequence.key_at,
+        )
         sequence.junction = blocks * size
-        return [], 0, []
+        return found, end, states
 
     def _compute_hybrid(self, sequence: HybridSequence, new: int, chunks: list[Chunk]) -> None:
         size, groups = self.options.block_size, self.options.state_groups
@@ -344,7 +314,3 @@ class HybridScheduler(VllmScheduler):
 def _place(sequence: Sequence) -> int:
     assert isinstance(sequence, HybridSequence)
     return sequence.place
-
-
-def _state_key(block: int) -> int:
-    return _STATE + (block << 6 if block >= 0 else (-block << 6) | 1 << 119)

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.engines.cases import Case, ahead_cases, cases, condensed, digest, draft_cases, offload_cases
+from tests.engines.cases import (
+    Case,
+    ahead_cases,
+    cases,
+    condensed,
+    digest,
+    draft_cases,
+    offload_cases,
+    state_draft_cases,
+)
 from windtunnel.serving.drafting import DraftingScheduler
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
@@ -18,6 +27,7 @@ from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.state_drafting import StateDraftingScheduler, StateDraftingSequence
 from windtunnel.serving.step_plan import StepPlan
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "serving"
@@ -29,8 +39,8 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, AHEAD, OFFLOADED, DRAFTED = map(
-    recorded, ("vllm_scheduler", "vllm_run_ahead", "vllm_offload", "vllm_drafts")
+RUNS, AHEAD, OFFLOADED, DRAFTED, STATES_DRAFTED = map(
+    recorded, ("vllm_scheduler", "vllm_run_ahead", "vllm_offload", "vllm_drafts", "vllm_state_drafts")
 )
 NOT_OURS = ("latent", "host_blocks", "host_block_s")
 
@@ -173,6 +183,27 @@ def test_same_steps_and_moves_as_vllm_with_host_memory(case: Case) -> None:
 @pytest.mark.parametrize("case", draft_cases(), ids=lambda case: case["name"].replace(" ", "_"))
 def test_same_steps_as_vllm_with_drafts(case: Case) -> None:
     check(case, DRAFTED[case["name"]])
+
+
+@pytest.mark.parametrize("case", state_draft_cases(), ids=lambda case: case["name"].replace(" ", "_"))
+def test_same_steps_as_vllm_with_states_and_drafts(case: Case) -> None:
+    check(case, STATES_DRAFTED[case["name"]])
+
+
+def test_states_of_drafts_show_in_recorded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in state_draft_cases() if case["name"] == "states and drafts, tight")
+    monkeypatch.setattr(
+        StateDraftingScheduler, "_state_blocks", lambda self, one, tokens: 0 if one.begun else self._groups
+    )
+    monkeypatch.setattr(StateDraftingScheduler, "_grow", _one_state)
+    assert replay(case)["sha256"] != STATES_DRAFTED[case["name"]]["sha256"]
+
+
+def _one_state(engine: StateDraftingScheduler, one: StateDraftingSequence, tokens: int) -> None:
+    """As if drafts had no states: one is held from the beginning on."""
+    if not one.begun:
+        engine._hold(one, 1)
+    one.begun = True
 
 
 def test_recorded_traffic_moves() -> None:
