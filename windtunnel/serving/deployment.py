@@ -58,6 +58,7 @@ class DeploymentOptions:
         offload: cache beyond the card. async_scheduling: SGLang's overlap scheduling, too
             (TensorRT-LLM's executor, whose admission this is, decides after each step).
         block_size: SGLang's page size, too; 0: the engine's default. sglang: what only SGLang knows.
+        cudagraph_capture_sizes: batches with a captured graph; empty: vLLM's.
     """
 
     tensor_parallel_size: int = 0
@@ -71,6 +72,7 @@ class DeploymentOptions:
     block_size: int = 0
     enable_prefix_caching: bool = True
     enforce_eager: bool = False
+    cudagraph_capture_sizes: tuple[int, ...] = ()
     enable_dbo: bool = False
     expert_imbalance: float = 1.0
     expert_load: str = BALANCED
@@ -211,7 +213,10 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
         )
     found = Deployment(
         model, cluster, layout, cluster.cards // layout.cards, memory, options,
-        StepTime(architecture_of(model), layout, cluster, options.speculation, options.enable_dbo, options.stack),
+        StepTime(
+            architecture_of(model), layout, cluster, options.speculation, options.enable_dbo, options.stack,
+            options.cudagraph_capture_sizes,
+        ),
     )  # fmt: skip
     tower = architecture_of(model, 1).vision if model.vision else None
     if tower is not None:

@@ -28,7 +28,7 @@ from windtunnel.program.op import OpSpec
 from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape, MoeFfn
 from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
 from windtunnel.recipes.serving import ServingLayout, forward_step
-from windtunnel.serving.grid import CAPTURE_MAX, Line, Plane, captured, geometric
+from windtunnel.serving.grid import Line, Plane, captured, geometric
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.overlap import Turns, turns
 from windtunnel.serving.prices import OpPrices, Seconds
@@ -67,7 +67,10 @@ class Tower(Protocol):
 
 
 class StepTime:
-    """Step seconds of one attention rank of a replica; ``vision``: the tower, where the model has one."""
+    """Step seconds of one attention rank of a replica; ``vision``: the tower, where the model has one.
+
+    ``captures``: batch sizes with a captured graph, to the next of which decodes are padded; empty: vLLM's.
+    """
 
     vision: Tower | None = None
 
@@ -79,6 +82,7 @@ class StepTime:
         speculation: Speculation | None = None,
         overlap: bool = False,
         stack: Stack = Stack.VLLM,
+        captures: Sequence[int] = (),
     ) -> None:
         self.model, self.layout, self.overlap = model, layout, overlap
         self.speculation = speculation or Speculation()
@@ -86,12 +90,13 @@ class StepTime:
         probe = forward_step(replace(model, layers=()), layout, [Batch(sequences=1)])
         self.prices = OpPrices(cluster, probe.groups, stack)
         self._launch_s = cluster.chip.graph_launch_s.value if layout.graphs else 0.0
-        self._graphs = captured() if layout.graphs else []
+        graphs = sorted(captures) or captured()
+        self._graphs = graphs if layout.graphs else []
         tokens = geometric(1, TOKENS_MAX, 4)
-        self._decode_dense = _Dense(self, sorted({*captured(), *tokens}), decodes=True)
+        self._decode_dense = _Dense(self, sorted({*graphs, *tokens}), decodes=True)
         self._mixed_dense = _Dense(self, tokens, decodes=False)
         self._head = Line(tokens, self._head_s)
-        contexts, batches = geometric(SHORTEST, CONTEXT_MAX, 2), sorted({*captured(), *tokens})
+        contexts, batches = geometric(SHORTEST, CONTEXT_MAX, 2), sorted({*graphs, *tokens})
         self._decode_cores = Plane(batches, contexts, self._decode_cores_s)
         self._prefill_cores = Plane(
             geometric(SHORTEST, CONTEXT_MAX, 4), [0, *contexts], self._prefill_cores_s
@@ -205,7 +210,7 @@ class StepTime:
         return seconds / self.speculation.yielded
 
     def _padded(self, tokens: int) -> int:
-        if not self._graphs or tokens > CAPTURE_MAX:
+        if not self._graphs or tokens > self._graphs[-1]:
             return tokens
         return next(size for size in self._graphs if size >= tokens)
 

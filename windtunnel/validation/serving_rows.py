@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from windtunnel.errors import WindtunnelError
@@ -33,15 +33,16 @@ from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 from windtunnel.validation.aliases import chip_name
+from windtunnel.validation.lasting import seconds_of
 from windtunnel.validation.mlperf_rows import SCENARIOS, mlperf_run, tokens_per_s_per_card
 from windtunnel.validation.model_names import catalogue_name
 from windtunnel.validation.tables import Table, read_table
-from windtunnel.validation.trtllm_bench import benchmarked, without_windows
+from windtunnel.validation.trtllm_bench import benchmarked, by_pytorch, without_windows
 
 SEQUENCES_MAX, STEP_TOKENS = 2048, 8192
 MONTHS = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
 ROUNDS = 3
-"""Offline loads are cut to this many batches: throughput has settled by then."""
+"""Offline loads are simulated for this many batches: what follows goes on at that pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,16 @@ def _offline(record: dict[str, str]) -> list[ServingRow]:
     found = _deployment(record)
     prompt, output = int(_number(record, "input_tokens")), int(_number(record, "output_tokens"))
     batch = _batch(found, prompt, output)
-    count = int(_number(record, "concurrency_or_batch")) if static else batch * ROUNDS * found.replicas
-    requests = tuple(drawn(max(1, count), Lengths(prompt=prompt, output=output)))
-    result = predict(found, Load(requests=requests, words="all at once"))
-    cards = found.layout.cards * found.replicas
-    predicted = result.output_tokens / result.duration_s / cards
-    rate = result.decode_tokens_per_s_per_gpu
+    simulated = batch * ROUNDS * found.layout.data + 1
+    asked = int(_number(record, "concurrency_or_batch" if static else "num_requests"))
+    count = -(-asked // found.replicas) or simulated  # of one replica: they do not talk to each other
+    requests = drawn(count if static else min(count, simulated), Lengths(prompt=prompt, output=output))
+    served = open_loop(requests, Router(replace(found, replicas=1).start()))
+    predicted = count * output / seconds_of(count, served) / found.layout.cards
+    width = width_of(found, Batch(sequences=_at_once(found, count, batch), context=prompt + output // 2))
+    rate = width.rate(predicted)
     kind = "offline, static batch" if static else "offline, maximum load"
-    baseline = half_roofline(found, prompt, output, min(batch, count))
+    baseline = half_roofline(found, prompt, output, min(batch * found.layout.data, count))
     name = record["row_id"]
     return [ServingRow(name, kind, "tokens/s/card", measured, predicted, baseline, rate.low, rate.high)]
 
@@ -286,6 +289,8 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
     shipped, longest = shipped_model(model), int(_number(record, prompt)) + 1
     if stack is Stack.TRTLLM and "C++" in record["framework"]:
         shipped = without_windows(shipped)
+    if stack is Stack.TRTLLM and "PyTorch" in record["framework"]:
+        options = by_pytorch(shipped, options)
     if stack is Stack.TRTLLM and "maximum load" in record.get("phase", ""):
         lengths = (int(_number(record, f"{name}_tokens")) for name in ("input", "output"))
         options = benchmarked(shipped, cluster.chip, options, *lengths)
@@ -313,6 +318,11 @@ def _month(framework: str) -> str:
     if found is None or found[1] not in MONTHS:
         return ""
     return f"{found[2]}-{MONTHS.index(found[1]) + 1:02}"
+
+
+def _at_once(found: Deployment, count: int, held: int) -> int:
+    """Sequences of a rank that run together."""
+    return max(1, min(held, count // found.layout.data))
 
 
 def _batch(found: Deployment, prompt: int, output: int) -> int:

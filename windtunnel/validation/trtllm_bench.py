@@ -4,6 +4,10 @@
 lengths of the requests (``tensorrt_llm/bench/build/tuning.py`` of TensorRT-LLM 0.17 to 1.2): as many sequences as the
 cache holds at full length, up to 4,096, and the tokens that keep so many busy, both rounded up. Built engines
 (to 0.21) attend to everything before a token unless ``max_attention_window`` is given, whatever the checkpoint says.
+
+From 0.19 the tables are of the PyTorch backend with the options listed in ``docs/source/performance/perf-overview.md``
+(1.0): graphs of fifteen batch sizes, decodes padded to the next; mixtures on several cards with data-parallel
+attention.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving.deployment import DeploymentOptions
 from windtunnel.serving.memory import card_memory
 from windtunnel.specs.model import ModelSpec
+from windtunnel.specs.model_ffn import Moe
 from windtunnel.specs.model_mixers import Attention
 from windtunnel.specs.schema import Chip
 
 SEQUENCES_MAX, TOKENS_MAX = 4096, 32768
 SEQUENCES_MIN, TOKENS_MIN = 64, 2048
+CAPTURED = (*(1 << n for n in range(9)), 384, *(1 << n for n in range(9, 14)))
+"""Batch sizes with a captured graph: 1, 2, 4 to 256, 384, 512 to 8,192."""
 _SEQUENCE_STEPS = ((256, 32), (1024, 128), (SEQUENCES_MAX + 1, 256))
 _TOKEN_STEPS = ((4096, 256), (8192, 512), (TOKENS_MAX + 1, 1024))
 """Below which number counts are rounded up to which multiple."""
@@ -42,6 +49,15 @@ def step_limits(
         max(SEQUENCES_MIN, _rounded(sequences, _SEQUENCE_STEPS)),
         max(TOKENS_MIN, _rounded(tokens, _TOKEN_STEPS)),
     )
+
+
+def by_pytorch(model: ModelSpec, options: DeploymentOptions) -> DeploymentOptions:
+    """The options with those that the tables of the PyTorch backend were made with."""
+    options = replace(options, cudagraph_capture_sizes=CAPTURED)
+    mixture = any(isinstance(layer.ffn, Moe) for layer in model.layers)
+    if not mixture or options.data_parallel_size > 1:
+        return options
+    return replace(options, tensor_parallel_size=1, data_parallel_size=options.tensor_parallel_size)
 
 
 def benchmarked(

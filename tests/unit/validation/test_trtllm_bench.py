@@ -6,11 +6,20 @@ import pytest
 
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
+from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_mixers import Attention
-from windtunnel.validation.trtllm_bench import SEQUENCES_MAX, TOKENS_MAX, step_limits, without_windows
+from windtunnel.specs.targets import cluster_of
+from windtunnel.validation.trtllm_bench import (
+    SEQUENCES_MAX,
+    TOKENS_MAX,
+    by_pytorch,
+    step_limits,
+    without_windows,
+)
 
 LAYOUT = ServingLayout(precision=Precision.FP8, cache="float8_e4m3fn")
 LARGE, SMALL = shipped_model("llama3-70b"), shipped_model("llama3-8b")
@@ -50,3 +59,22 @@ def test_built_engines_ignore_sliding_windows() -> None:
     built = without_windows(mistral)
     assert {layer.mixer.window for layer in built.layers if isinstance(layer.mixer, Attention)} == {0}
     assert len(built.layers) == len(mistral.layers)
+
+
+def test_the_pytorch_backend_keeps_mixtures_apart_and_pads_to_its_graphs() -> None:
+    options = DeploymentOptions(tensor_parallel_size=4, stack=Stack.TRTLLM)
+    dense, mixture = (by_pytorch(shipped_model(name), options) for name in ("llama3-70b", "mixtral-8x7b"))
+    assert (dense.tensor_parallel_size, dense.data_parallel_size) == (4, 1)
+    assert (mixture.tensor_parallel_size, mixture.data_parallel_size) == (1, 4)
+    assert {512, 1024, 8192} <= set(dense.cudagraph_capture_sizes)
+
+
+def test_decodes_are_padded_to_the_next_graph_of_the_engine() -> None:
+    cluster, small = cluster_of("h100-sxm", 1), shipped_model("llama3-8b")
+    own, theirs = (
+        deploy(small, cluster, DeploymentOptions(tensor_parallel_size=1, cudagraph_capture_sizes=sizes)).step
+        for sizes in ((), (512, 1024))
+    )
+    assert own.decode_s(520, 520) < 0.8 * theirs.decode_s(520, 520)
+    assert theirs.decode_s(520, 520) == pytest.approx(theirs.decode_s(1000, 1000), rel=0.2)
+    assert theirs.decode_s(512, 512) == pytest.approx(own.decode_s(512, 512))
