@@ -29,14 +29,14 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.serving import metrics
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.engine import Replica
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.predict import Load, at_client, predict
 from windtunnel.serving.request import Request
-from windtunnel.serving.router import Router
-from windtunnel.serving.simulate import open_loop
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
+from windtunnel.validation.shared_prices import with_known_prices
 
 TRAFFIC_S = 600.0
 """LoadGen sends for ten minutes at least."""
@@ -70,21 +70,22 @@ class Benchmark:
 
     def requests(self, count: int, rate: float = 0.0) -> list[Request]:
         """``count`` requests; ``rate`` a second, 0: all at once."""
-        source = random.Random("mlperf lengths")
-
-        def length(mean: int, longest: int) -> int:
-            if mean >= longest:
-                return longest
-            return max(2, min(longest, round(source.gammavariate(SHAPE, mean / SHAPE))))
-
         plain = drawn(count, Lengths(prompt=self.prompt, output=self.output), rate=rate)
-        return [
-            replace(
-                one, prompt_tokens=length(self.prompt, self.longest[0]),
-                output_tokens=length(self.output, self.longest[1]),
-            )
-            for one in plain
-        ]  # fmt: skip
+        lengths = _lengths(self, max(count, REQUESTS_MAX))
+        return [Request(one.number, one.arrival_s, *own) for one, own in zip(plain, lengths, strict=False)]
+
+
+@lru_cache(maxsize=16)
+def _lengths(of: Benchmark, count: int) -> list[tuple[int, int]]:
+    """Prompt and output of each request: the same ones whatever the load."""
+    source = random.Random("mlperf lengths")
+
+    def length(mean: int, longest: int) -> int:
+        if mean >= longest:
+            return longest
+        return max(2, min(longest, round(source.gammavariate(SHAPE, mean / SHAPE))))
+
+    return [(length(of.prompt, of.longest[0]), length(of.output, of.longest[1])) for _ in range(count)]
 
 
 BENCHMARKS = (
@@ -178,7 +179,8 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
     assumed.append("lengths scatter as a gamma distribution of shape 2 does")
     if found.note:
         assumed.append(found.note)
-    return deploy(model, cluster_of(chip_name, cards), options, longest), tuple(assumed)
+    placed = deploy(model, cluster_of(chip_name, cards), options, longest)
+    return with_known_prices(placed), tuple(assumed)
 
 
 def _precision(stated: str, chip_name: str) -> tuple[Precision, list[str]]:
@@ -229,20 +231,36 @@ def _held(found: Deployment, of: Benchmark) -> int:
     return max(1, min(found.options.max_num_seqs, int(found.cache_tokens / (of.prompt + of.output / 2))))
 
 
-@lru_cache(maxsize=256)
 def tokens_per_s_per_card(run: MlperfRun) -> float:
     """Output tokens a second and card: all requests at once, or the highest rate that keeps to the limits."""
-    found, of, limits = run.deployment, run.benchmark, run.limits
+    found = run.deployment
+    precision = "fp4" if found.options.precision is Precision.NVFP4 else "fp8"
+    stated = replace(run, precision=precision, tensor=found.layout.cards)
+    return _all_at_once(replace(stated, limits=None))[0] if run.limits is None else _sustained(stated)
+
+
+@lru_cache(maxsize=256)
+def _all_at_once(run: MlperfRun) -> tuple[float, float]:
+    """Output tokens a second and card, and a request, of a replica that states all it runs with."""
+    found, of = run.deployment, run.benchmark
     held = max(1, _held(found, of) // run.pipeline) * found.layout.data
     cards = found.layout.cards * found.replicas
     stay_s = of.output * found.step.decode_s(max(1, held // found.layout.data), held * of.prompt)
     count = max(REQUESTS_MIN, int(held * min(ROUNDS, 1 + TRAFFIC_S / stay_s)))
     requests = tuple(of.requests(min(REQUESTS_MAX, count)))
     result = predict(_stage(found, run.pipeline), Load(requests=requests, words="all at once"))
-    most = result.output_tokens / result.duration_s / cards / run.pipeline
-    if limits is None:
-        return most
-    mean = result.output_tokens / len(requests)
+    return result.output_tokens / result.duration_s / cards / run.pipeline, result.output_tokens / len(
+        requests
+    )
+
+
+@lru_cache(maxsize=256)
+def _sustained(run: MlperfRun) -> float:
+    """Output tokens a second and card at the highest rate that keeps to the limits."""
+    found, of, limits = run.deployment, run.benchmark, run.limits
+    assert limits is not None
+    cards = found.layout.cards * found.replicas
+    most, mean = _all_at_once(replace(run, limits=None))
     low, high = 0.0, most * cards / mean
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -260,7 +278,35 @@ def _keeps(found: Deployment, of: Benchmark, rate: float, limits: tuple[float, f
     """Whether a Poisson load of ``rate`` requests a second keeps to the limits on TTFT and TPOT."""
     lasting_s = min(TRAFFIC_S, ROUNDS * of.output * limits[1])
     count = int(min(REQUESTS_MAX, max(REQUESTS_MIN, rate * lasting_s)))
-    replicas = found.start()
-    served = [at_client(one) for one in open_loop(of.requests(count, rate), Router(replicas))]
-    latencies = metrics.latencies(served, replicas)
+    (replica,) = found.start()
+    late = _Late(replica, count, limits)
+    for request in of.requests(count, rate):
+        replica.advance(request.arrival_s)
+        if late.surely:
+            return False
+        replica.add(request)
+    replica.advance(float("inf"))
+    latencies = metrics.latencies([at_client(one) for one in replica.served], [replica])
     return latencies["ttft"].p99 <= limits[0] and latencies["tpot"].p99 <= limits[1]
+
+
+class _Late:
+    """Requests of ``count`` that are known to break a limit while the load still runs: an overloaded replica is not
+    simulated to the end of its queue.
+    """
+
+    def __init__(self, replica: Replica, count: int, limits: tuple[float, float]) -> None:
+        self._replica, self._limits = replica, limits
+        self._enough = count - int(0.99 * (count - 1)) + 1  # so many, and the 99th percentile is among them
+        self._seen = 0
+        self._slow = [0, 0]
+
+    @property
+    def surely(self) -> bool:
+        """Whether the limits cannot be kept any more."""
+        for one in self._replica.served[self._seen :]:
+            told = at_client(one)
+            self._slow[0] += told.ttft_s > self._limits[0]
+            self._slow[1] += (told.tpot_s or 0.0) > self._limits[1]
+        self._seen = len(self._replica.served)
+        return max(self._slow) >= self._enough

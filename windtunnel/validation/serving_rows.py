@@ -36,6 +36,7 @@ from windtunnel.validation.aliases import chip_name
 from windtunnel.validation.lasting import seconds_of
 from windtunnel.validation.mlperf_rows import SCENARIOS, mlperf_run, tokens_per_s_per_card
 from windtunnel.validation.model_names import catalogue_name
+from windtunnel.validation.shared_prices import with_known_prices
 from windtunnel.validation.tables import Table, read_table
 from windtunnel.validation.trtllm_bench import benchmarked, by_pytorch, without_windows
 
@@ -294,7 +295,7 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
     if stack is Stack.TRTLLM and "maximum load" in record.get("phase", ""):
         lengths = (int(_number(record, f"{name}_tokens")) for name in ("input", "output"))
         options = benchmarked(shipped, cluster.chip, options, *lengths)
-    return deploy(shipped, cluster, options, longest)
+    return with_known_prices(deploy(shipped, cluster, options, longest))
 
 
 def _in_blocks(model: str, stack: Stack) -> bool:
