@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from windtunnel.cli import output
 from windtunnel.errors import WindtunnelError
@@ -86,34 +87,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _validated(args: argparse.Namespace) -> Accuracy:
-    from windtunnel.report.files import write_bytes
-    from windtunnel.validation.folder import files_of, predict_folder
     from windtunnel.validation.groups import by_family, by_file, pooled
     from windtunnel.validation.left_out import left_out
-    from windtunnel.validation.nearest import Nearest
     from windtunnel.validation.page import Accuracy
     from windtunnel.validation.peers import beside_peers
-    from windtunnel.validation.rows_file import lines
 
-    answers: list[Answers] = []
-    fitted: list[Answers] = []
-    unused: list[tuple[str, str]] = []
-    if args.rows:
-        write_bytes(args.rows, b"")  # a path that cannot be written is said before minutes of work
-    with output.Progress("predicting", quiet=args.quiet) as progress:
-        nearest = None
-        if args.calibration:
-            files_of(args.calibration, args.only)  # says what is wrong with the folder
-            progress.update(f"reading {args.calibration}")
-            nearest = Nearest(args.calibration)
-            for _, found in predict_folder(args.calibration, args.only, progress.update):
-                fitted += [part for part in found if len(part)]
-        for file, found in predict_folder(args.data, args.only, progress.update, nearest):
-            answers += [part for part in found if len(part)]
-            if file.reason and not sum(len(part) for part in found):
-                unused.append((file.name, file.reason))
-    if args.rows:
-        write_bytes(args.rows, "".join(lines(answers)).encode())
+    answers, fitted, unused = _predicted(args)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return Accuracy(
         rows=len({(part.file, row) for part in answers for row in part.row.tolist()}),
@@ -131,6 +110,49 @@ def _validated(args: argparse.Namespace) -> Accuracy:
         ),
         left_out=left_out(),
     )
+
+
+def _predicted(args: argparse.Namespace) -> tuple[list[Answers], list[Answers], list[tuple[str, str]]]:
+    """The answers to ``--data`` and to ``--calibration``, and files of which nothing can be used.
+
+    Rows are written as they are predicted: whoever stops the run keeps what is there.
+    """
+    from windtunnel.validation.folder import files_of
+    from windtunnel.validation.pieces import pieces_of, predict_piece
+    from windtunnel.validation.rows_file import lines
+    from windtunnel.validation.workers import cores, in_order
+
+    asked = pieces_of(files_of(args.data, args.only), args.calibration)
+    beside = pieces_of(files_of(args.calibration, args.only)) if args.calibration else []
+    found: tuple[list[Answers], list[Answers]] = ([], [])
+    unused: list[tuple[str, str]] = []
+    processes = min(cores(), sum(piece.slow for piece in (*asked, *beside)))
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(output.Progress("predicting", quiet=args.quiet))
+        rows = stack.enter_context(_opened(args.rows)) if args.rows else None
+        progress.update(asked[0].path.name)
+        predicted = in_order(predict_piece, [*asked, *beside], processes)
+        stack.callback(predicted.close)
+        for number, part in enumerate(predicted):
+            of_data = number < len(asked)
+            found[0 if of_data else 1].extend(part.answers)
+            if of_data and part.reason and not part.answers:
+                unused.append((part.piece.path.name, part.reason))
+            if rows is not None and of_data:
+                rows.write("".join(lines(part.answers)))
+                rows.flush()
+            progress.update(f"{part.piece.path.name}, {number + 1} of {len(asked) + len(beside)} parts")
+    for answers in found:
+        answers.sort(key=lambda part: part.file)
+    return *found, sorted(unused)
+
+
+def _opened(path: Path) -> TextIO:
+    """The rows file, empty: a path that cannot be written is said before minutes of work."""
+    from windtunnel.report.files import write_bytes
+
+    write_bytes(path, b"")
+    return path.open("a", encoding="utf-8", newline="\n")
 
 
 def _as_json(accuracy: Accuracy) -> dict[str, object]:

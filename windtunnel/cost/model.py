@@ -138,6 +138,7 @@ class CostModel:
     def __init__(self, chip: Chip, settings: Settings | None = None) -> None:
         self.chip = chip
         self.settings = settings or Settings()
+        self._paths: dict[tuple[str, str, str], tuple[Choice, Fit]] = {}
 
     def with_floors(self, factor: float) -> CostModel:
         """The same card if what every kernel costs however small it is were ``factor`` of it."""
@@ -166,16 +167,8 @@ class CostModel:
         """Times of a batch as arrays: the path for tables with many rows."""
         batch = batch.with_precision(self._precision(batch))
         model, file, formula = MODELS[batch.family]
-        choice = choose(
-            file,
-            self.chip,
-            library=self.settings.library,
-            precision=batch.precision,
-            variant=batch.variant,
-            repeated=self.settings.repeated,
-        )
-        fit = choice.fit.sustained() if self.settings.sustained else choice.fit
-        times = model(batch, self.chip, fit.with_floors(self.settings.floors))
+        choice, fit = self._path(file, batch.precision, batch.variant)
+        times = model(batch, self.chip, fit)
         # no kernel takes less than an empty one does on this chip
         least = np.maximum(batch.kernels, 1.0) * self.chip.kernel_floor_s.value
         inside = choice.fit.inside(batch)
@@ -194,6 +187,19 @@ class CostModel:
             inside,
             formula,
         )
+
+    def _path(self, file: str, precision: str, variant: str) -> tuple[Choice, Fit]:
+        """The fit chosen for a kernel path, and the same as the settings have it run; looked up once."""
+        found = self._paths.get((file, precision, variant))
+        if found is None:
+            settings = self.settings
+            choice = choose(
+                file, self.chip, library=settings.library, precision=precision, variant=variant,
+                repeated=settings.repeated,
+            )  # fmt: skip
+            fit = choice.fit.sustained() if settings.sustained else choice.fit
+            found = self._paths[file, precision, variant] = choice, fit.with_floors(settings.floors)
+        return found
 
     def _borrowed(self, file: str, choice: Choice, batch: Batch, seconds: Floats) -> tuple[Floats, Floats]:
         """The interval of a fit of another chip or library: what such fits missed where they could be checked."""

@@ -59,17 +59,21 @@ def predict_folder(
     for path in files_of(folder, only):
         progress(path.name)
         file = read_measured(path)
-        yield file, list(_predicted(file, training, progress, nearest))
+        yield file, list(predict_table(file, training, progress, nearest))
 
 
 def predict_file(file: MeasuredFile) -> Iterator[Answers]:
     """The predictions and refusals of one file's rows."""
-    yield from _predicted(file, TrainingRows(), lambda state: None)
+    yield from predict_table(file, TrainingRows())
 
 
-def _predicted(
-    file: MeasuredFile, training: TrainingRows, progress: Progress, nearest: Nearest | None = None
+def predict_table(
+    file: MeasuredFile,
+    training: TrainingRows,
+    progress: Progress = lambda state: None,
+    nearest: Nearest | None = None,
 ) -> Iterator[Answers]:
+    """The same, one table after another: ``training`` keeps the steps that several of them have."""
     known = file.format
     if known is None:
         return

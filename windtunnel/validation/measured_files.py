@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from windtunnel.cost.kernel_time import Ints
 from windtunnel.errors import WindtunnelError
@@ -33,6 +34,10 @@ class MeasuredFile:
     table: Table
     broken: tuple[Broken, ...] = ()
     reason: str = ""
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> MeasuredFile:
+        """The rows that ``mask`` selects of those that can be read."""
+        return MeasuredFile(self.name, self.format, self.table.where(mask), (), self.reason)
 
 
 def read_measured(path: Path) -> MeasuredFile:

@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from windtunnel.cli.main import main
 from windtunnel.errors import WindtunnelError
-from windtunnel.validation.folder import predict_folder
+from windtunnel.validation import pieces, workers
+from windtunnel.validation.folder import files_of, predict_folder
 from windtunnel.validation.formats import FORMATS, Kind
 from windtunnel.validation.groups import by_family, by_file, pooled, spearman, worst_first
 from windtunnel.validation.kernels import READERS
+from windtunnel.validation.nearest import Nearest
+from windtunnel.validation.pieces import pieces_of, predict_piece
 from windtunnel.validation.rows_file import Answers, lines, refused
+from windtunnel.validation.workers import in_order
 
 GEMM = """gpu_system,library,library_version,kernel_source,dtype,m,n,k,latency_seconds
 h100_sxm,trtllm,1.0,trtllm,bfloat16,4096,4096,4096,{0}
@@ -255,3 +260,36 @@ def test_training_steps_are_pooled_over_files_each_row_once(tmp_path: Path) -> N
     assert group.median == pytest.approx(0.1)
     assert group.median_all == pytest.approx(0.55)  # the refused row counts as 100 %
     assert group.reasons == (("why", 1),)
+
+
+def test_pieces_in_two_processes_are_what_whole_tables_are(tmp_path: Path) -> None:
+    folder = measured(tmp_path)
+    (folder / "infer_trtllm_online.csv").write_text(
+        ONLINE.format(0.03, 0.01) + "o-2,Llama 3.1 8B,H200,1,TensorRT-LLM,BF16,1,1,467,64,2,20,0.03,0.01\n"
+    )
+    cut = pieces_of(files_of(folder), folder)
+    assert [FORMATS[piece.path.stem].kind for piece in cut] == [
+        Kind.KERNEL, Kind.COLLECTIVE, Kind.COLLECTIVE, Kind.TRAINING, *[Kind.SERVING] * 3,
+    ]  # fmt: skip
+    apart = [part for found in in_order(predict_piece, cut, 2) for part in found.answers]
+    assert sorted(lines(apart)) == sorted(lines(answers(folder)))
+    whole = [part for _, found in predict_folder(folder, nearest=Nearest(folder)) for part in found]
+    assert by_file(apart) == by_file(whole)
+
+
+def test_rows_are_written_as_they_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rows = measured(tmp_path / "data"), tmp_path / "rows.jsonl"
+    known = pieces.predict_piece
+
+    def interrupted(piece: pieces.Piece) -> pieces.Predicted:
+        if piece.path.stem.startswith("train"):
+            raise KeyboardInterrupt
+        return known(piece)
+
+    monkeypatch.setattr(pieces, "predict_piece", interrupted)
+    monkeypatch.setattr(workers, "cores", lambda: 1)
+    assert main(["validate", "--data", str(folder), "--rows", str(rows), "-q"]) == 130
+    written = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+    assert {one["file"] for one in written} == {
+        "kernel_aic_gemm", "collective_aiconfigurator_nccl", "collective_aiconfigurator_deepep",
+    }  # fmt: skip
