@@ -136,7 +136,7 @@ class LiveEngine:
         self.check_room()
         number = self._number
         self._number += 1
-        size = self.deployment.memory.block_tokens
+        size = self.deployment.key_tokens
         request = Request(
             number,
             self.now_s,

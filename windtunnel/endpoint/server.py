@@ -184,7 +184,7 @@ class Endpoint:
         self.engine.check_room()
         answer = await self._writer.write(wanted)
         tokens, cut = cut_to(wanted, pieces(answer.written), room - prompt)
-        keys = block_keys(wanted.prompt, self.deployment.memory.block_tokens)
+        keys = block_keys(wanted.prompt, self.deployment.key_tokens)
         pictures = [picture.tokens() * tower.merge for picture in wanted.images] if tower else []
         stream = self.engine.submit(prompt, len(tokens), keys, pictures)
         return _Begun(wanted, answer, tokens, cut, stream, wanted.model or self.name, int(time.time()))

@@ -38,6 +38,8 @@ from windtunnel.specs.targets import cluster_of
 
 CARDS_TRIED = 1024
 CACHE_SHARE = 0.1
+KEY_TOKENS = 16
+"""As finely is it known what live prompts share, where the engine looks closer than at its own blocks."""
 LATENT_BLOCK = 64
 """MLA kernels work on blocks of 64 tokens."""
 BLOCK = {Stack.VLLM: 16, Stack.SGLANG: 1, Stack.TRTLLM: 32}
@@ -162,6 +164,13 @@ class Deployment:
         if not memory.blocks_per_sequence:
             return 0
         return min(self.options.max_num_seqs, memory.blocks // (2 * memory.blocks_per_sequence))
+
+    @property
+    def key_tokens(self) -> int:
+        """Tokens behind one key of a live prompt: a block, or fewer where tokens after it or within it count."""
+        block = self.memory.block_tokens
+        finer = self.options.speculation.tokens > 0 or block < KEY_TOKENS
+        return KEY_TOKENS if finer else block
 
     @property
     def cache_tokens(self) -> int:

@@ -16,7 +16,9 @@ import uvicorn
 
 from windtunnel.cli.main import main
 from windtunnel.endpoint.server import Endpoint
+from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.predict import Load, lived
 from windtunnel.serving.step_time import Speculation
 from windtunnel.specs.model_catalogue import shipped_model
@@ -300,6 +302,24 @@ def test_shutdown_lets_answers_end(deployment: Deployment) -> None:
     running.stop()
     client.join(10)
     assert answers[0].json()["usage"]["completion_tokens"] == 60
+
+
+@pytest.mark.parametrize(
+    ("stack", "drafts", "found"), [(Stack.VLLM, 0, 1056), (Stack.VLLM, 2, 1056), (Stack.SGLANG, 1, 1152)]
+)
+def test_what_prompts_begin_with_is_found_with_recurrent_states(
+    stack: Stack, drafts: int, found: int
+) -> None:
+    options = DeploymentOptions(
+        precision=Precision.FP8, tensor_parallel_size=8, stack=stack, speculation=Speculation(tokens=drafts)
+    )
+    model = shipped_model("qwen3.5-397b-a17b")
+    running = Running(Endpoint(deploy(model, cluster_of("mtt-s5000", 8), options), speed=50.0))
+    for turn in range(3):  # the second leaves a state where the first one goes on otherwise
+        body = {"prompt": 960 * "same " + f"{turn} " + 200 * "other ", "max_tokens": 3, "model": model.name}
+        answer = httpx.post(f"{running.url}/v1/completions", json=body, timeout=60).json()
+    running.stop()
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == found
 
 
 @pytest.mark.parametrize("drafts", [0, 2])
