@@ -103,6 +103,12 @@ def _read_parquet(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     columns: dict[str, npt.NDArray[np.generic]] = {}
     for name in table.column_names:
         column = table[name]
+        numbers = (
+            column.to_numpy() if str(column.type).startswith(("int", "uint", "float", "double")) else None
+        )
+        if numbers is not None and numbers.dtype.kind in "iuf":  # blanks are NaN
+            columns[name] = numbers.astype(np.float64)
+            continue
         cells = column.to_pylist()
         if any(isinstance(cell, str) for cell in cells):
             columns[name] = np.array(["" if cell is None else str(cell) for cell in cells], dtype=np.str_)

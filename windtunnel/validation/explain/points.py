@@ -85,6 +85,14 @@ def shipped_points() -> tuple[Point, ...]:
 def points_of_folder(folder: Path) -> list[Point]:
     """All points of the kernel and collective tables of a folder; what cannot be read is left out."""
     points: list[Point] = []
+    for table in tables_of_folder(folder):
+        points += (point for rows in kernels_of(table) for point in _points(rows))
+        points += collectives_of(table)
+    return points
+
+
+def tables_of_folder(folder: Path) -> Iterator[Table]:
+    """The kernel and collective tables of a folder that can be read."""
     for path in sorted(folder.iterdir()):
         known = FORMATS.get(path.stem)
         if known is None or path.suffix not in (".csv", ".parquet"):
@@ -92,19 +100,23 @@ def points_of_folder(folder: Path) -> list[Point]:
         if known.kind in (Kind.KERNEL, Kind.COLLECTIVE):
             file = read_measured(path)
             if not file.reason:
-                points += (
-                    _of_kernels(file.table) if known.kind is Kind.KERNEL else _of_collectives(file.table)
-                )
-    return points
+                yield file.table
 
 
-def _of_kernels(table: Table) -> Iterator[Point]:
-    for reader in READERS[table.file]:
+def kernels_of(table: Table) -> Iterator[MeasuredRows]:
+    """The measured kernels of a table; none of a table of collectives."""
+    for reader in READERS.get(table.file, ()):
         try:
-            for rows in reader(table):
-                yield from _points(rows)
+            yield from reader(table)
         except (WindtunnelError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError):
             continue  # validate says what is wrong with such a table
+
+
+def collectives_of(table: Table) -> Iterator[Point]:
+    """The measured collectives of a table, which a table of kernels may have, too."""
+    if FORMATS[table.file].kind is Kind.COLLECTIVE:
+        yield from _of_collectives(table)
+        return
     exchanges = is_exchange(table)
     for row, found in measured_exchanges(table.where(exchanges)) if exchanges.any() else ():
         dims = (("ranks", float(found.ranks)), ("nodes", 1.0), ("bytes", found.message_bytes))
