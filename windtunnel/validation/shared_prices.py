@@ -11,10 +11,9 @@ _STEPS: dict[tuple[object, ...], StepTime] = {}
 
 
 def with_known_prices(found: Deployment) -> Deployment:
-    """The deployment with the step prices that an earlier one of equal model, cards, layout and engine asked for."""
-    options, cluster = found.options, found.cluster
-    key = (
-        found.model, cluster.chip.name, cluster.cards, found.layout, options.stack, options.speculation,
-        options.enable_dbo,
-    )  # fmt: skip
+    """The deployment with the step prices that an earlier one of equal model, cards, layout and options asked for:
+    but for how much fits into a step and into memory, any option may change what a step costs.
+    """
+    options = replace(found.options, max_num_seqs=1, max_num_batched_tokens=1, gpu_memory_utilization=0.9)
+    key = (found.model, found.cluster.chip.name, found.cluster.cards, found.layout, options)
     return replace(found, step=_STEPS.setdefault(key, found.step))
