@@ -19,6 +19,7 @@ from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving.arrivals import Arrivals, Lengths, drawn, stretched
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
+from windtunnel.serving.interval import with_interval
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.offload import DRIVE_BYTES_PER_S, OffloadOptions
@@ -222,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
         return serve_endpoint.run(args, decode, prefill)
     if args.rates:
         return _at_rates(args, decode, prefill)
-    result = predict(decode, load, policy=Policy(args.router), sla=parse_sla(args.sla), prefill=prefill)
+    result = _predicted(args, decode, load, prefill)
     _page(args, [result])
     if args.json:
         output.print_json(serve_answer.as_json(result))
@@ -231,15 +232,26 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.meets_sla else 1
 
 
+def _predicted(
+    args: argparse.Namespace, decode: Deployment, load: Load, prefill: Deployment | None
+) -> ServingResult:
+    """The answer, and its interval."""
+    policy = Policy(args.router)
+    with output.Progress("serving", quiet=args.quiet) as progress:
+        result = predict(
+            decode, load, policy=policy, sla=parse_sla(args.sla), prefill=prefill, say=progress.update
+        )
+    with output.Progress("ends of the interval", quiet=args.quiet) as progress:
+        return with_interval(result, decode, load, policy=policy, prefill=prefill, say=progress.update)
+
+
 def _at_rates(args: argparse.Namespace, decode: Deployment, prefill: Deployment | None) -> int:
     """The same traffic at several rates; exit status 1 when none of them meets the SLA."""
     rates = serve_sweep.numbers("--rates", args.rates, float)
     results = []
     for rate in rates:
         args.rate = rate
-        load = _load(args)
-        sla = parse_sla(args.sla)
-        results.append(predict(decode, load, policy=Policy(args.router), sla=sla, prefill=prefill))
+        results.append(_predicted(args, decode, _load(args), prefill))
     _page(args, results, rates)
     if args.json:
         runs = [serve_answer.as_json(result) for result in results]
@@ -315,8 +327,12 @@ def _load(args: argparse.Namespace) -> Load:
         trace = read_trace(args.trace, args.requests)
         for bad in trace.bad[:BAD_SHOWN]:
             output.say(f"{trace.name}, line {bad.line} left out: {bad.why}", quiet=args.quiet)
+        if len(trace.bad) > BAD_SHOWN:
+            output.say(f"{trace.name}: {len(trace.bad) - BAD_SHOWN:,} more lines left out", quiet=args.quiet)
         requests = tuple(stretched(trace.requests, args.trace_speed))
-        words = f"{trace.name}, {len(requests):,} requests over {requests[-1].arrival_s:,.0f} s"
+        last_s = requests[-1].arrival_s
+        when = f"over {last_s:,.0f} s" if last_s else "all at once"
+        words = f"{trace.name}, {len(requests):,} requests {when}"
         return Load(requests=requests, words=words, bad_lines=len(trace.bad))
     if args.gui_sessions:
         found = gui_sessions(GuiAgent(), args.gui_sessions, args.rate or 0.1, args.seed)

@@ -25,6 +25,8 @@ def text(result: ServingResult, width: int) -> list[str]:
     lines = [head, *output.wrapped(result.layout, width, " "), *output.wrapped(result.load, width, " "), ""]
     lines += _latencies(result, width)
     lines += ["", *_figures(result, width)]
+    if overload := _overload(result):
+        lines += ["", *output.wrapped(overload, width, "")]
     if result.limits:
         lines += ["", *_sla(result, width)]
     lines += ["", "Rests on"]
@@ -70,14 +72,26 @@ def rates_text(rates: Sequence[float], results: Sequence[ServingResult], width: 
 def _latencies(result: ServingResult, width: int) -> list[str]:
     columns = [
         TextColumn("Latency"),
-        *(TextColumn(name, right=True) for name in ("mean", "p50", "p90", "p99")),
+        TextColumn("mean", right=True),
+        TextColumn("80 % interval", right=True, rank=1),
+        *(TextColumn(name, right=True) for name in ("p50", "p90", "p99")),
     ]
     rows = []
     for label, key in _LATENCIES:
         spread: Spread = getattr(result, key)
         if spread.mean:
-            rows.append((label, *(units.seconds(value) for value in spread.to_dict().values())))
+            mean, *percentiles = (units.seconds(value) for value in spread.to_dict().values())
+            rows.append((label, mean, _between(result, key), *percentiles))
     return render(columns, rows, width)
+
+
+def _between(result: ServingResult, key: str) -> str:
+    """The mean at both ends of the interval."""
+    if result.fast is None or result.slow is None:
+        return ""
+    ends: list[Spread] = [getattr(end, key) for end in (result.fast, result.slow)]
+    low, high = sorted([*(end.mean for end in ends), getattr(result, key).mean])[::2]
+    return f"{units.seconds(low)} – {units.seconds(high)}"
 
 
 def _figures(result: ServingResult, width: int) -> list[str]:
@@ -85,6 +99,11 @@ def _figures(result: ServingResult, width: int) -> list[str]:
     share = result.weights_bytes / result.usable_bytes
     rows = [
         ("Requests", f"{result.requests_per_s:.3g}/s", _requests(result)),
+        *(
+            [("Waiting", f"{result.peak_waiting:,}", f"at most; {result.offered_rps:.3g}/s came")]
+            if result.offered_rps
+            else []
+        ),
         ("Output tokens a card", _rate(decode), f"roofline {result.roofline_decode:,.0f} at this batch"),
         ("Prompt tokens a card", _rate(prefill), f"roofline {result.roofline_prefill:,.0f}"),
         (
@@ -128,12 +147,33 @@ def _requests(result: ServingResult) -> str:
     return ", ".join(said)
 
 
+def _overload(result: ServingResult) -> str:
+    """What to say where requests came faster than they could be answered; empty elsewhere."""
+    running = max((moment.running for moment in result.moments), default=0)
+    if not result.offered_rps or result.peak_waiting <= QUEUE_GROWS * running:
+        return ""
+    return (
+        f"Overloaded: {result.offered_rps:.3g} requests/s came and {result.requests_per_s:.3g}/s were answered, so the "
+        f"queue grew to {result.peak_waiting:,}; latencies are those of this traffic, more of it waits longer"
+    )
+
+
+QUEUE_GROWS = 2
+"""A queue of this many times what runs at once is no burst any more."""
+
+
 def _rate(rate: Estimate) -> str:
-    if rate.high <= rate.low * 1.001:
-        return f"{units.count(round(rate.value))}/s"
+    if rate.high <= rate.low * SAME:
+        return f"{units.significant(rate.value)}/s"
+    if rate.value < 10:
+        return f"{rate.value:.2f}/s ({rate.low:.2f} – {rate.high:.2f})"
     if rate.value < 100:
         return f"{rate.value:.1f}/s ({rate.low:.1f} – {rate.high:.1f})"
     return f"{rate.value:,.0f}/s ({rate.low:,.0f} – {rate.high:,.0f})"
+
+
+SAME = 1.01
+"""Ends that are this close are one number: what comes at its own pace is served at that pace."""
 
 
 def _sla(result: ServingResult, width: int) -> list[str]:
@@ -161,17 +201,22 @@ def as_json(result: ServingResult) -> dict[str, object]:
         name: getattr(result, name)
         for name in (
             "model", "chip", "chip_title", "cards", "replicas", "layout", "load", "requests", "rejected",
-            "prompt_tokens", "output_tokens", "duration_s", "busy_fraction", "requests_per_s", "goodput_rps",
+            "prompt_tokens", "output_tokens", "duration_s", "busy_fraction", "requests_per_s", "offered_rps",
+            "goodput_rps", "peak_waiting",
             "cache_hit_fraction", "cache_tokens", "peak_cache_fraction",
             "preemptions", "steps", "mean_batch", "weights_bytes", "cache_bytes", "usable_bytes", "bad_lines",
         )
     }  # fmt: skip
     spreads = {key: getattr(result, key).to_dict() for _, key in _LATENCIES}
+    ends = {
+        name: end.to_dict() for name, end in (("fast", result.fast), ("slow", result.slow)) if end is not None
+    }
     return {
         "schema": output.schema("serve"),
         "status": "ok" if result.meets_sla else "no",
         **plain,
         **spreads,
+        "interval_80": ends or None,
         "tokens_per_s_per_user": result.tokens_per_s_per_user.to_dict(),
         "decode_tokens_per_s_per_gpu": result.decode_tokens_per_s_per_gpu.to_dict(),
         "prefill_tokens_per_s_per_gpu": result.prefill_tokens_per_s_per_gpu.to_dict(),

@@ -7,6 +7,7 @@ place, and shutdown lets answers end.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -299,6 +301,16 @@ def serve(endpoint: Endpoint, *, host: str, port: int) -> int:
         at = f"http://{host}:{listener.getsockname()[1]}/v1"
         print(f"{title}, {deployment.words()}: {at} (interrupt to stop)", file=sys.stderr, flush=True)
         server = uvicorn.Server(uvicorn.Config(endpoint.app, log_level="warning", access_log=False))
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        before = signal.signal(
+            signal.SIGTERM, _interrupt
+        )  # uvicorn raises what it caught again when all is drained
+        try:
+            with suppress(KeyboardInterrupt):
+                server.run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -42,10 +42,16 @@ class Run:
     over_time: tuple[LinePlot, ...]
     prompt_tokens: tuple[Slice, ...]
 
-    def spreads(self) -> list[tuple[str, Spread]]:
-        """Latencies that there are."""
-        found: list[tuple[str, Spread]] = [(label, getattr(self.result, key)) for label, key in LATENCIES]
-        return [(label, spread) for label, spread in found if spread.mean]
+    def spreads(self) -> list[tuple[str, list[tuple[float, tuple[float, ...]]]]]:
+        """Latencies that there are: mean and percentiles, each with its 80 % interval where there is one."""
+        found: list[tuple[str, list[tuple[float, tuple[float, ...]]]]] = []
+        for label, key in LATENCIES:
+            spread: Spread = getattr(self.result, key)
+            ends: list[Spread] = [getattr(end, key) for end in (self.result.fast, self.result.slow) if end]
+            if spread.mean:
+                columns = zip(*(one.to_dict().values() for one in (spread, *ends)), strict=True)
+                found.append((label, [(one[0], (min(one), max(one)) if ends else ()) for one in columns]))
+        return found
 
 
 def render(results: Sequence[ServingResult], rates: Sequence[float] = ()) -> str:

@@ -25,6 +25,22 @@ class Spread:
         return {"mean": self.mean, "p50": self.p50, "p90": self.p90, "p99": self.p99}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The same load with all steps at one end of their 80 % interval."""
+
+    duration_s: float
+    ttft_s: Spread
+    tpot_s: Spread
+    itl_s: Spread
+    e2e_s: Spread
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON form."""
+        names = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
+        return {"duration_s": self.duration_s, **{name: getattr(self, name).to_dict() for name in names}}
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One term of an SLA: ``percentile`` of ``what`` at most ``most_s``; ``actual_s`` is what came out."""
@@ -90,7 +106,10 @@ class ServingResult:
         prefill_tokens_per_s_per_gpu: prompt tokens, cache hits included, ÷ duration ÷ cards.
         cache_hit_fraction: of prompt tokens, on the card; ``tiers`` has the others'.
         cache_tokens: capacity of one attention rank.
-        tokens_per_s_per_user: one over the mean TPOT, with the 80 % interval of a decode step.
+        tokens_per_s_per_user: one over the mean TPOT.
+        offered_rps: requests a second that came; 0 where they came all at once or waited for answers.
+        peak_waiting: most requests waiting at once.
+        fast, slow: latencies at the ends of the 80 % interval, where they were asked for.
         *_quantiles_s: the distributions over requests at ``QUANTILES``. moments: queue and cache over time.
         roofline_*: what weights, cache and products alone would allow at the same batch.
     """
@@ -114,7 +133,9 @@ class ServingResult:
     itl_s: Spread
     e2e_s: Spread
     requests_per_s: float
+    offered_rps: float
     goodput_rps: float
+    peak_waiting: int
     decode_tokens_per_s_per_gpu: Estimate
     prefill_tokens_per_s_per_gpu: Estimate
     tokens_per_s_per_user: Estimate
@@ -138,6 +159,8 @@ class ServingResult:
     e2e_quantiles_s: tuple[float, ...] = ()
     moments: tuple[Moment, ...] = ()
     tiers: tuple[TierUse, ...] = ()
+    fast: End | None = None
+    slow: End | None = None
 
     @property
     def meets_sla(self) -> bool:

@@ -8,20 +8,15 @@ from dataclasses import dataclass
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
-from windtunnel.network.collective import Collective
-from windtunnel.network.model import NetworkModel
-from windtunnel.recipes.layers.cached import Batch
 from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving import metrics, roofline
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
-from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import Sla
-from windtunnel.serving.request import Request, Served, with_spans
-from windtunnel.serving.router import Policy, Router
-from windtunnel.serving.simulate import closed_disaggregated, closed_loop, disaggregated, open_loop
-from windtunnel.serving.uncertainty import width_of
-from windtunnel.specs.cluster import Cluster
+from windtunnel.serving.request import Request, with_spans
+from windtunnel.serving.router import Policy
+from windtunnel.serving.run_load import FRONT_END_S, Progress, Ran, at_client, run
+from windtunnel.serving.uncertainty import width_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +31,7 @@ class Load:
 
 def predict(
     deployment: Deployment, load: Load, *, policy: Policy = Policy.LEAST_LOAD, sla: Sequence[Sla] = (),
-    prefill: Deployment | None = None,
+    prefill: Deployment | None = None, say: Progress | None = None,
 ) -> ServingResult:  # fmt: skip
     """Run the load through the deployment; ``prefill``: a deployment of its own for prompts.
 
@@ -51,24 +46,8 @@ def predict(
             values={"cache tokens of a rank": deployment.cache_tokens},
         )
     began = time.perf_counter()
-    fitting = with_spans(fitting)
-    replicas = deployment.start(together=not load.concurrency)
-    first: list[Replica] = []
-    if prefill is not None:
-        first = prefill.start(len(replicas), together=not load.concurrency)
-        shipping = Shipping(deployment, prefill)
-        routers = Router(first, policy), Router(replicas, policy)
-        part_s = shipping.part_s if prefill.options.stack is Stack.SGLANG else None
-        if load.concurrency:
-            served = closed_disaggregated(fitting, *routers, shipping.seconds, load.concurrency, part_s)
-        else:
-            served = disaggregated(fitting, *routers, shipping.seconds, part_s)
-    elif load.concurrency:
-        served = closed_loop(fitting, replicas, load.concurrency)
-    else:
-        served = open_loop(fitting, Router(replicas, policy))
-    wall_s = time.perf_counter() - began
-    return _told(deployment, prefill, load, served, replicas, first, tuple(sla), wall_s)
+    ran = run(deployment, prefill, with_spans(fitting), load.concurrency, policy, say)
+    return _told(deployment, prefill, load, ran, tuple(sla), time.perf_counter() - began)
 
 
 def lived(
@@ -78,39 +57,18 @@ def lived(
     served = sorted(
         (one for replica in replicas for one in replica.served), key=lambda one: one.request.number
     )
-    return _told(deployment, None, load, served, replicas, [], tuple(sla), wall_s)
-
-
-class Shipping:
-    """Seconds to move a prompt's cache from a prefill card to a decode card of another node."""
-
-    def __init__(self, decode: Deployment, prefill: Deployment) -> None:
-        cards = prefill.cluster.node.cards
-        both = Cluster(
-            name="both", title="both", node=prefill.cluster.node, cards=2 * cards,
-            fabric=prefill.cluster.fabric,
-        )  # fmt: skip
-        self._network = NetworkModel(both)
-        self._pair = (0, cards)
-        self._token_bytes = prefill.memory.token_bytes
-        self._state_bytes = prefill.memory.state_bytes
-
-    def seconds(self, tokens: int) -> float:
-        """Every card ships its own part over its own network port, all at once."""
-        return self._sent_s(tokens * self._token_bytes + self._state_bytes)
-
-    def part_s(self, tokens: int) -> float:
-        """A part of a cache that is not the last: recurrent states come with that one."""
-        return self._sent_s(tokens * self._token_bytes)
-
-    def _sent_s(self, nbytes: float) -> float:
-        return self._network.collective_time(Collective.SEND, nbytes, self._pair).seconds
+    return _told(deployment, None, load, Ran(served, replicas), tuple(sla), wall_s)
 
 
 def _told(
-    deployment: Deployment, prefill: Deployment | None, load: Load, served: Sequence[Served],
-    replicas: Sequence[Replica], first: Sequence[Replica], sla: tuple[Sla, ...], wall_s: float,
-) -> ServingResult:  # fmt: skip
+    deployment: Deployment,
+    prefill: Deployment | None,
+    load: Load,
+    ran: Ran,
+    sla: tuple[Sla, ...],
+    wall_s: float,
+) -> ServingResult:
+    served, replicas, first = ran.served, ran.replicas, ran.first
     both = [*replicas, *first]
     cluster, model = deployment.cluster, deployment.model
     cards = deployment.layout.cards * deployment.replicas
@@ -125,7 +83,7 @@ def _told(
     batch = sum(count for replica in replicas for _, count in replica.gaps) / max(1, decode_steps)
     batch /= deployment.layout.data
     context = prompts / len(served) + outputs / len(served) / 2
-    width = width_of(deployment, Batch(sequences=max(1, round(batch)), context=max(1, round(context))))
+    width = width_at(deployment, batch, context)
     ranks = [rank for replica in both for rank in replica.ranks]
     queries = sum(rank.queries for rank in (r for replica in first or replicas for r in replica.ranks))
     hits = sum(rank.hits for rank in (r for replica in first or replicas for r in replica.ranks))
@@ -160,6 +118,8 @@ def _told(
         itl_s=found["itl"],
         e2e_s=found["e2e"],
         requests_per_s=len(served) / duration,
+        offered_rps=len(load.requests) / last_s if last_s and not load.concurrency else 0.0,
+        peak_waiting=max((moment.waiting for moment in metrics.moments(first or replicas)), default=0),
         goodput_rps=sum(metrics.good(one, sla) for one in served) / duration,
         decode_tokens_per_s_per_gpu=rate(outputs / duration / cards, bound),
         prefill_tokens_per_s_per_gpu=rate(prompts / duration / cards, bound),
@@ -187,20 +147,6 @@ def _told(
         e2e_quantiles_s=metrics.quantiles([one.e2e_s for one in served]),
         moments=metrics.moments(replicas),
         tiers=metrics.tier_uses(first or replicas),
-    )  # fmt: skip
-
-
-FRONT_END_S = 8e-3
-"""From a client to the scheduler and back: HTTP, tokenising, detokenising, streaming. Clients saw first tokens 8 to
-12 ms after the server's own count in vllm-project/vllm pull request 54628 (`vllm bench serve`, 8 clients, a laptop):
-the low end is taken, for every engine."""
-
-
-def at_client(one: Served) -> Served:
-    """The request as its client sees it: every token comes a little later than it leaves the engine."""
-    return Served(
-        one.request, one.admitted_s, one.first_token_s + FRONT_END_S, one.finished_s + FRONT_END_S,
-        one.cached_tokens, one.preemptions, one.replica,
     )  # fmt: skip
 
 

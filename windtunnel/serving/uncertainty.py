@@ -63,3 +63,8 @@ def width_of(deployment: Deployment, batch: Batch) -> Width:
         math.exp(math.hypot(math.log(high), ENGINE_SPREAD)),
         normalised_shares(deployment.step.prices.sources),
     )
+
+
+def width_at(deployment: Deployment, batch: float, context: float) -> Width:
+    """How far off a step of a mean batch may be."""
+    return width_of(deployment, Batch(sequences=max(1, round(batch)), context=max(1, round(context))))

@@ -31,8 +31,9 @@ from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.kernel_library import Stack
-from windtunnel.serving.predict import Load, at_client, predict
+from windtunnel.serving.predict import Load, predict
 from windtunnel.serving.request import Request
+from windtunnel.serving.run_load import at_client
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of

@@ -25,9 +25,10 @@ from windtunnel.serving.engine import Replica, Scaled
 from windtunnel.serving.expert_load import BALANCED, FORCED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import latencies
-from windtunnel.serving.predict import Load, at_client, predict
+from windtunnel.serving.predict import Load, predict
 from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router
+from windtunnel.serving.run_load import at_client
 from windtunnel.serving.simulate import open_loop
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model

@@ -61,6 +61,27 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(per_user["source_shares"].values()) == pytest.approx(1.0)
 
 
+def test_latencies_have_an_interval_that_holds_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--rate", "4", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    fast, slow = (answer["interval_80"][end] for end in ("fast", "slow"))
+    for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s"):
+        assert fast[name]["mean"] < answer[name]["mean"] < slow[name]["mean"]
+    per_user = answer["tokens_per_s_per_user"]
+    assert per_user["low"] == pytest.approx(1 / slow["tpot_s"]["mean"])
+    # what comes at its own pace is served at that pace
+    rate = answer["decode_tokens_per_s_per_gpu"]
+    assert rate["high"] < 1.1 * rate["low"]
+    assert slow["tpot_s"]["mean"] > 1.3 * fast["tpot_s"]["mean"]
+
+
+@pytest.mark.parametrize(("rate", "overloaded"), [("4", False), ("400", True)])
+def test_a_queue_that_grows_is_said(rate: str, overloaded: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["serve", "qwen3-8b", "--on", "mtt-s5000", "--requests", "200", "--max-num-seqs", "16"]
+    assert main([*command, "--rate", rate]) == 0
+    assert ("Overloaded: " in capsys.readouterr().out) == overloaded
+
+
 def test_a_missed_sla_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--rate", "4", "--json", "--sla", "ttft<0.001ms"]) == 1
     answer = json.loads(capsys.readouterr().out)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -287,6 +292,24 @@ def test_a_port_that_is_taken_is_named_with_a_hint(capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert "[E667]" in said
     assert "--port 0 takes a free one" in said
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_its_page_written(sent: signal.Signals, tmp_path: Path) -> None:
+    page = tmp_path / "life.html"
+    words = ["serve", "qwen3-8b", "--on", "mtt-s5000", "--port", "0", "--html", str(page)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "windtunnel", *words], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        url = re.search(r"http://\S+", process.stderr.readline())
+        assert url is not None
+        answer = httpx.post(f"{url[0]}/completions", json={"prompt": "hello", "max_tokens": 3}, timeout=30)
+        assert answer.status_code == 200
+        process.send_signal(sent)
+        assert process.wait(30) == 0
+        assert "wrote" in process.stderr.read()
+    assert "Qwen3-8B" in page.read_text(encoding="utf-8")
 
 
 def test_shutdown_lets_answers_end(deployment: Deployment) -> None:

@@ -23,7 +23,7 @@ from windtunnel.endpoint.vllm.pace import Pace, stages_of
 from windtunnel.endpoint.vllm.progress import Batch, Progress
 from windtunnel.endpoint.vllm.ranks import Ranks
 from windtunnel.endpoint.vllm.wire import Wire
-from windtunnel.serving.predict import Shipping
+from windtunnel.serving.run_load import Shipping
 
 LOOK_S = 0.001
 

@@ -1,0 +1,97 @@
+"""Requests through the replicas of a deployment, once, and what their clients see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from windtunnel.network.collective import Collective
+from windtunnel.network.model import NetworkModel
+from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.engine import Replica
+from windtunnel.serving.kernel_library import Stack
+from windtunnel.serving.request import Request, Served
+from windtunnel.serving.router import Policy, Router
+from windtunnel.serving.simulate import closed_disaggregated, closed_loop, disaggregated, open_loop
+from windtunnel.specs.cluster import Cluster
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Answers in the order of requests; ``first``: replicas that only computed prompts."""
+
+    served: Sequence[Served]
+    replicas: Sequence[Replica]
+    first: Sequence[Replica] = ()
+
+
+def run(
+    deployment: Deployment, prefill: Deployment | None, requests: Sequence[Request], concurrency: int, policy: Policy,
+    say: Progress | None = None,
+) -> Ran:  # fmt: skip
+    """Send the requests; ``concurrency``: so many clients, each waiting for its answer; ``prefill``: for prompts."""
+    replicas = deployment.start(together=not concurrency)
+    arriving = _telling(requests, say) if say else requests
+    if prefill is None:
+        if concurrency:
+            return Ran(closed_loop(requests, replicas, concurrency), replicas)
+        return Ran(open_loop(arriving, Router(replicas, policy)), replicas)
+    first = prefill.start(len(replicas), together=not concurrency)
+    shipping = Shipping(deployment, prefill)
+    routers = Router(first, policy), Router(replicas, policy)
+    part_s = shipping.part_s if prefill.options.stack is Stack.SGLANG else None
+    if concurrency:
+        served = closed_disaggregated(requests, *routers, shipping.seconds, concurrency, part_s)
+    else:
+        served = disaggregated(arriving, *routers, shipping.seconds, part_s)
+    return Ran(served, replicas, first)
+
+
+def _telling(requests: Sequence[Request], say: Progress) -> Iterator[Request]:
+    for number, request in enumerate(requests, 1):
+        if not number % 64 or number == len(requests):
+            last = ", the last are being answered" if number == len(requests) else ""
+            say(f"{request.arrival_s:,.0f} s, {number:,} of {len(requests):,} requests{last}")
+        yield request
+
+
+class Shipping:
+    """Seconds to move a prompt's cache from a prefill card to a decode card of another node."""
+
+    def __init__(self, decode: Deployment, prefill: Deployment) -> None:
+        cards = prefill.cluster.node.cards
+        both = Cluster(
+            name="both", title="both", node=prefill.cluster.node, cards=2 * cards,
+            fabric=prefill.cluster.fabric,
+        )  # fmt: skip
+        self._network = NetworkModel(both)
+        self._pair = (0, cards)
+        self._token_bytes = prefill.memory.token_bytes
+        self._state_bytes = prefill.memory.state_bytes
+
+    def seconds(self, tokens: int) -> float:
+        """Every card ships its own part over its own network port, all at once."""
+        return self._sent_s(tokens * self._token_bytes + self._state_bytes)
+
+    def part_s(self, tokens: int) -> float:
+        """A part of a cache that is not the last: recurrent states come with that one."""
+        return self._sent_s(tokens * self._token_bytes)
+
+    def _sent_s(self, nbytes: float) -> float:
+        return self._network.collective_time(Collective.SEND, nbytes, self._pair).seconds
+
+
+FRONT_END_S = 8e-3
+"""From a client to the scheduler and back: HTTP, tokenising, detokenising, streaming. Clients saw first tokens 8 to
+12 ms after the server's own count in vllm-project/vllm pull request 54628 (`vllm bench serve`, 8 clients, a laptop):
+the low end is taken, for every engine."""
+
+
+def at_client(one: Served) -> Served:
+    """The request as its client sees it: every token comes a little later than it leaves the engine."""
+    return Served(
+        one.request, one.admitted_s, one.first_token_s + FRONT_END_S, one.finished_s + FRONT_END_S,
+        one.cached_tokens, one.preemptions, one.replica,
+    )  # fmt: skip
