@@ -299,8 +299,8 @@ def serve(endpoint: Endpoint, *, host: str, port: int) -> int:
     title = deployment.model.title or deployment.model.name
     with bound(host, port) as listener:
         at = f"http://{host}:{listener.getsockname()[1]}/v1"
-        print(f"{title}, {deployment.words()}: {at} (interrupt to stop)", file=sys.stderr, flush=True)
-        server = uvicorn.Server(uvicorn.Config(endpoint.app, log_level="warning", access_log=False))
+        said = f"{title}, {deployment.words()}: {at} (interrupt to stop)"
+        server = _Server(uvicorn.Config(endpoint.app, log_level="warning", access_log=False), said)
         before = signal.signal(
             signal.SIGTERM, _interrupt
         )  # uvicorn raises what it caught again when all is drained
@@ -310,6 +310,18 @@ def serve(endpoint: Endpoint, *, host: str, port: int) -> int:
         finally:
             signal.signal(signal.SIGTERM, before)
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Says where it is as soon as it answers there, not before."""
+
+    def __init__(self, config: uvicorn.Config, said: str) -> None:
+        super().__init__(config)
+        self._said = said
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self._said, file=sys.stderr, flush=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -298,17 +298,23 @@ def test_a_port_that_is_taken_is_named_with_a_hint(capsys: pytest.CaptureFixture
 def test_a_signal_ends_it_with_its_page_written(sent: signal.Signals, tmp_path: Path) -> None:
     page = tmp_path / "life.html"
     words = ["serve", "qwen3-8b", "--on", "mtt-s5000", "--port", "0", "--html", str(page)]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "windtunnel", *words], stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
+    )
+    assert process.stderr is not None
+    try:
         url = re.search(r"http://\S+", process.stderr.readline())
         assert url is not None
+        # it answers where it says as soon as it says so
         answer = httpx.post(f"{url[0]}/completions", json={"prompt": "hello", "max_tokens": 3}, timeout=30)
         assert answer.status_code == 200
         process.send_signal(sent)
         assert process.wait(30) == 0
         assert "wrote" in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
     assert "Qwen3-8B" in page.read_text(encoding="utf-8")
 
 
