@@ -60,6 +60,33 @@ def state_cases() -> list[Case]:
     return found
 
 
+HOSTED = (
+    # name, like, host tokens, seconds a token
+    ("host, roomy", "roomy", 60000, 2**-17),
+    ("host, tight", "tight", 20000, 2**-17),
+    ("host, tight pages", "tight pages", 16000, 2**-16),
+    ("host, evicting", "tight", 4000, 2**-16),
+    ("host, evicting pages", "tight pages", 3200, 2**-16),
+    ("host, slow link", "tight pages", 9600, 2**-13),
+    ("host, too small", "tight", 600, 2**-16),
+    ("host, retracting", "retracting", 6000, 2**-16),
+    ("host, longest prefix", "longest prefix", 12800, 2**-16),
+    ("host, segmented", "segmented", 6400, 2**-16),
+)
+WRITE_POLICIES = ("write_through", "write_through_selective", "write_back")
+
+
+def host_cases() -> list[Case]:
+    """Traffic with host memory behind the card, by every policy of writing to it."""
+    found = []
+    for seed, (name, like, tokens, token_s) in enumerate(HOSTED):
+        case = _case(80 + seed, *next(setting for setting in SETTINGS if setting[0] == like))
+        for policy in WRITE_POLICIES:
+            more = {"host_tokens": tokens, "host_token_s": token_s, "write_policy": policy}
+            found.append({**case, "name": f"{name}, {policy}", "options": {**case["options"], **more}})
+    return found
+
+
 def cases() -> list[Case]:
     """All cases, in the form that ``sglang_scheduler_oracle.py`` reads."""
     return [_case(seed, *setting) for seed, setting in enumerate(SETTINGS)]

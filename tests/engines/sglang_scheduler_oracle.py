@@ -37,7 +37,7 @@ from sglang.srt.mem_cache.unified_cache.component_type import ComponentType  # n
 from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache  # noqa: E402
 from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
 
-from tests.engines import sglang_states  # noqa: E402
+from tests.engines import sglang_host, sglang_states  # noqa: E402
 
 TICKS = itertools.count(1)
 time.monotonic = lambda: float(next(TICKS))  # ages of nodes never tie
@@ -88,6 +88,10 @@ class Engine:
         if states:
             self.states = sglang_states.Tracker(self.rows, self.tree, bool(options.get("overlap")))
         self.tracks: Any = None  # of the decode batch that was decided last
+        self.clock = sglang_host.Clock()
+        self.host: Any = None
+        if options.get("host_tokens"):
+            self.host = sglang_host.attach(self.tree, self.allocator, options, self.clock)
         self.policy = sp.SchedulePolicy(options["schedule_policy"], self.tree, False, False, False)
         self.ratio = nt.NewTokenRatioTracker.from_config()
         self.waiting: list[Any] = []
@@ -110,6 +114,9 @@ class Engine:
         return bool(self.waiting or self.running or self.last or self.chunked)
 
     def step(self) -> tuple[str, list[tuple[Any, int]]]:
+        if self.host:
+            self.tree.check_hicache_events()
+            self.host.loaded_s = 0.0
         self._merge()
         batch = self._prefill()
         if batch:
@@ -198,6 +205,8 @@ class Engine:
         self.waiting = [r for r in self.waiting if r not in set(taken)]
         if adder.new_chunked_req is not None:
             self.chunked = adder.new_chunked_req
+        if self.host:
+            self.tree.ready_to_load_host_cache()
         self._allocate(taken)
         batch = [(r, r.extend_len) for r in taken]
         self.decoding = []
@@ -355,22 +364,29 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
         kind, batch, chunked, decoding, tracks, ends_at = queue.pop(0)
         now = max(now, ends_at)
         firsts = [r for r, _ in batch if not len(r.output_ids)]
+        engine.clock.now = now
         for request in engine.complete(kind, batch, chunked, decoding, tracks):
             times[request.number][1] = now
         for request in firsts:
             if len(request.output_ids):
                 times[request.number][0] = now
         engine.in_flight = set()
+        if engine.host:
+            engine.tree.flush_pending_backups()
 
     while place < len(rows) or engine.busy or queue:
         while place < len(rows) and rows[place][0] <= now:
             engine.add(requests[place])
             place += 1
+        engine.clock.now = now
         kind, batch = engine.step()
+        now = engine.clock.now
         if batch:
             steps.append(sorted((request.number, new) for request, new in batch))
             seconds = case["fixed_s"] + case["token_s"] * sum(new for _, new in batch)
             free_at = max(now, free_at) + seconds
+            if engine.host:
+                free_at = max(free_at, engine.host.loaded_s)
             decoding = engine.decoding if kind == "extend" else []
             tracks = engine.tracks if kind == "decode" else None
             queue.append((kind, batch, engine.chunked, decoding, tracks, free_at))
@@ -382,7 +398,11 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
             if place < len(rows):
                 now = max(now, rows[place][0])
         engine.in_flight = {request for request, _ in queue[-1][1]} if queue else set()
-    return {"name": case["name"], "steps": steps, "times": times, "retracted": engine.retracted}
+    found = {"name": case["name"], "steps": steps, "times": times, "retracted": engine.retracted}
+    if engine.host:
+        host = engine.host
+        found |= {"loaded": host.loaded, "stored": host.stored, "dropped": host.mem_pool_host.dropped}
+    return found
 
 
 if __name__ == "__main__":

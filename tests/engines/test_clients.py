@@ -56,7 +56,7 @@ def start(words: list[str], port: int) -> Iterator[str]:
     process = subprocess.Popen(
         [*words, "--port", str(port)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    root, until = f"http://127.0.0.1:{port}", time.monotonic() + 300
+    root, until = f"http://127.0.0.1:{port}", time.monotonic() + 600
     while True:
         try:
             urllib.request.urlopen(f"{root}/health", timeout=2).close()

@@ -19,6 +19,7 @@ from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving.arrivals import Arrivals, Lengths, drawn, stretched
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
+from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.interval import with_interval
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
@@ -158,6 +159,10 @@ def _add_tiers(parser: argparse.ArgumentParser) -> None:
     add("--enable-hierarchical-cache", action="store_true", help="host memory beside each card (SGLang)")
     add("--hicache-ratio", type=float, default=2.0, metavar="R", help="of it to the card's cache; default: 2")
     add("--hicache-size", type=float, default=0.0, metavar="GB", help="of it a card, in place of the ratio")
+    add(
+        "--hicache-write-policy", choices=[str(p) for p in WritePolicy], default="write_through",
+        help="when host memory is written (SGLang); default: write_through",
+    )  # fmt: skip
     add("--kv-storage-size", type=float, default=0.0, metavar="GB", help="storage of a node behind it")
     add(
         "--kv-storage-bandwidth", type=float, default=DRIVE_BYTES_PER_S / 1e9, metavar="GB/S",
@@ -300,6 +305,7 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
             schedule_conservativeness=args.schedule_conservativeness,
             radix_eviction_policy=EvictionPolicy(args.radix_eviction_policy),
             mamba_full_memory_ratio=args.mamba_full_memory_ratio,
+            hicache_write_policy=WritePolicy(args.hicache_write_policy),
         ),
         offload=_offload(args),
         speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),

@@ -16,6 +16,7 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
+from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.kv_tiers import KvTiers
@@ -26,6 +27,7 @@ from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_host import SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
 from windtunnel.serving.step_time import Speculation, StepTime
@@ -139,6 +141,8 @@ class Deployment:
             most = memory.state_slots // _states_per_sequence(options)
             chosen = replace(chosen, max_num_seqs=min(chosen.max_num_seqs, most))
             return SglangStateScheduler(chosen, options.sglang, memory.state_slots)
+        if options.stack is Stack.SGLANG and tiers is not None and len(tiers.tiers) == 1:
+            return SglangHostScheduler(chosen, options.sglang, tiers)
         if options.stack is Stack.SGLANG:
             return SglangScheduler(chosen, options.sglang, tiers)
         return scheduler_for(chosen, tiers)
@@ -203,7 +207,8 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
 
     Raises:
         AnswerIsNo: E651, it does not fit; says how many cards would do.
-        WindtunnelError: E650, cache tiers or mixed chunks for a model with recurrent state; E653, the layout does not
+        WindtunnelError: E650, cache tiers or mixed chunks for a model with recurrent state, storage that is not
+            written through; E653, the layout does not
             divide the cards; E209, no recipe for the model; E501, the chip lacks the precision.
     """
     layout = _loaded(_layout(model, cluster, options), model, options)
@@ -213,6 +218,12 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
             "E650",
             f"cache tiers beyond the card are not modelled for {model.title or model.name}: it keeps recurrent states",
             hint="leave out --kv-offloading-size and --enable-hierarchical-cache",
+        )
+    if options.offload.storage_bytes and options.sglang.hicache_write_policy is not WritePolicy.WRITE_THROUGH:
+        raise WindtunnelError(
+            "E650",
+            f"storage behind host memory is not modelled with {options.sglang.hicache_write_policy}",
+            hint="leave out --kv-storage-size, or use --hicache-write-policy write_through",
         )
     if options.sglang.enable_mixed_chunk and memory.state_slots:
         raise WindtunnelError(

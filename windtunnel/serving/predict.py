@@ -12,6 +12,7 @@ from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving import metrics, roofline
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.metrics import Sla
 from windtunnel.serving.request import Request, with_spans
 from windtunnel.serving.router import Policy
@@ -174,8 +175,10 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
             where = f"at ends of {deployment.memory.block_tokens}-token blocks (align mode)"
         said.append(f"recurrent state is found again {where}")
     if deployment.options.offload.wanted:
+        back = deployment.options.sglang.hicache_write_policy is WritePolicy.WRITE_BACK
+        how = "back as it leaves the card" if back else "through"
         said.append(
-            "cache is written through to slower tiers, read at their full rate; storage is pooled over ranks"
+            f"cache is written {how} to slower tiers, read at their full rate; storage is pooled over ranks"
         )
     if deployment.options.speculation.tokens:
         speculation = deployment.options.speculation

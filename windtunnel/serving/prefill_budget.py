@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.radix_pool import RadixPool
 from windtunnel.serving.radix_tree import EvictionPolicy
 
@@ -21,7 +22,7 @@ class SglangOptions:
             after which no further prompt joins a step. enable_mixed_chunk: running sequences decode in steps of
             prompts, too. schedule_conservativeness: factor on the first estimate of
             output. radix_eviction_policy: which leaf goes first. mamba_full_memory_ratio: memory of recurrent states
-            ÷ of tokens.
+            ÷ of tokens. hicache_write_policy: when what the card has is written to host memory.
     """
 
     chunked_prefill_size: int = 0
@@ -30,6 +31,7 @@ class SglangOptions:
     schedule_conservativeness: float = 1.0
     radix_eviction_policy: EvictionPolicy = EvictionPolicy.LRU
     mamba_full_memory_ratio: float = 0.9
+    hicache_write_policy: WritePolicy = WritePolicy.WRITE_THROUGH
 
 
 NO_LIMIT = 1 << 60

@@ -9,6 +9,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from windtunnel.serving.host_tree import Transfer
 
 Segment = tuple[int, int, int]
 """Tokens ``first`` to ``end`` of those behind a key."""
@@ -27,11 +31,13 @@ class Node:
     """Some pages after those of its parent. ``locks``: sequences that hold it or something below it.
 
     ``state``: whether the recurrent state after its last token is kept (see ``state_tree``); ``state_locks``: sequences
-    that hold it.
+    that hold it. ``away``: it is not on the card; ``host``: host memory has it, ``pins``: for loads under way;
+    ``transfer``: it is being written, ``loading``: read (see ``host_tree``).
     """
 
     __slots__ = (
-        "accessed", "children", "hits", "locks", "parent", "segments", "state", "state_locks", "tokens",
+        "accessed", "away", "children", "hits", "host", "loading", "locks", "parent", "pins", "segments", "state",
+        "state_locks", "tokens", "transfer",
     )  # fmt: skip
 
     def __init__(self, parent: Node | None, segments: Segments, tokens: int, now: int) -> None:
@@ -42,8 +48,10 @@ class Node:
         self.locks = 0
         self.hits = 0
         self.accessed = now
-        self.state = False
-        self.state_locks = 0
+        self.state = self.away = self.host = False
+        self.state_locks = self.pins = 0
+        self.transfer: Transfer | None = None
+        self.loading: Transfer | None = None
 
 
 PROTECTED_HITS = 2

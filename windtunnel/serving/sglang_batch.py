@@ -17,7 +17,7 @@ from collections.abc import Sequence as Seq
 from windtunnel.serving.kv_tiers import KvTiers, first_tokens
 from windtunnel.serving.prefill_budget import CLIP_MAX_NEW_TOKENS, SglangOptions
 from windtunnel.serving.radix_pool import RadixPool, RadixSequence
-from windtunnel.serving.radix_tree import Node, RadixTree
+from windtunnel.serving.radix_tree import Node, RadixTree, Segments
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
@@ -230,9 +230,13 @@ class SglangBatch(Scheduler):
         if 0 < prompt < whole:
             tree.insert(segments, prompt, prompt)  # the prompt can outlive the output
         _, node = tree.match(segments, whole)
-        if self.tiers is not None:
-            self.tiers.store(first_tokens([(key, end) for key, _, end in segments], whole), self._now_s)
+        self._write_through(segments, whole)
         self._hold(sequence, node, whole, already)
+
+    def _write_through(self, segments: Segments, tokens: int) -> None:
+        """To every tier beyond the card."""
+        if self.tiers is not None:
+            self.tiers.store(first_tokens([(key, end) for key, _, end in segments], tokens), self._now_s)
 
     def _hold(self, sequence: RadixSequence, node: Node, whole: int, already: int) -> None:
         """Hold its first ``whole`` tokens in the tree, of which it had ``already`` when they were entered."""

@@ -141,47 +141,65 @@ class SglangScheduler(SglangBatch):
         size = self.options.block_size
         found, node = self._find(sequence)
         more = self._in_tiers(sequence, found)
-        left = sequence.known - found
-        output = min(sequence.request.output_tokens - sequence.generated, CLIP_MAX_NEW_TOKENS)
         self.tree.lock(node)
-        new, ends = left, True
-        if left + output + size >= budget.total:
-            self.tree.unlock(node)
-            return NO_TOKEN
-        if more is not None:
-            found, left = found + more.tokens, left - more.tokens
-            new = left
-        if left <= 0 or (self.chunk < 0 and others and -(-left // size) * size >= budget.input):
-            new = OTHER
-        elif -(-left // size) * size > budget.chunk:
-            new = (found + budget.chunk // size * size) // size * size - found
-            ends = False
-            if new <= 0:
-                new = OTHER
+        new = NO_TOKEN
+        if self._asks(sequence, found) < budget.total:
+            if more is not None:
+                found += more.tokens
+            new = self._fit(sequence, found, budget, others)
         if new <= 0:
             self.tree.unlock(node)
             return new
-        sequence.node, sequence.owned = node, found
-        sequence.computed = found
-        sequence.keyed, sequence.blank = found // size, 0
+        self._begin(sequence, node, found)
         if more is not None:
             assert self.tiers is not None
             self._loaded_s = max(self._loaded_s, self.tiers.load(more, self._now_s))
             sequence.owned = found - more.tokens
             self.pool.take(more.tokens // size)
             self._keep(sequence, found)
-        if not ends:
-            self._cut = sequence
+        far = more.tokens if more is not None else 0
+        if sequence.admitted_s < 0 and self.tiers is not None:
+            self.tiers.count(sequence.known - 1 - found + far)
+        self._admitted(sequence, found, far)
+        self._charge(sequence, found, new, budget)
+        return new
+
+    def _asks(self, sequence: RadixSequence, found: int) -> int:
+        """Tokens of cache that it is admitted for: the rest of its prompt, its output, and a page."""
+        output = min(sequence.request.output_tokens - sequence.generated, CLIP_MAX_NEW_TOKENS)
+        return sequence.known - found + output + self.options.block_size
+
+    def _fit(self, sequence: RadixSequence, found: int, budget: PrefillBudget, others: bool) -> int:
+        """Tokens after the first ``found`` that the step can still compute."""
+        size, left = self.options.block_size, sequence.known - found
+        whole = -(-left // size) * size
+        if left <= 0 or (self.chunk < 0 and others and whole >= budget.input):
+            return OTHER
+        if whole <= budget.chunk:
+            return left
+        new = (found + budget.chunk // size * size) // size * size - found
+        return new if new > 0 else OTHER
+
+    def _begin(self, sequence: RadixSequence, node: Node, found: int) -> None:
+        """Run it, holding its first ``found`` tokens in the tree up to ``node``."""
+        sequence.node, sequence.owned = node, found
+        sequence.computed = found
+        sequence.keyed, sequence.blank = found // self.options.block_size, 0
         self.running[sequence] = None
+
+    def _admitted(self, sequence: RadixSequence, found: int, far: int) -> None:
+        """Count what it found the first time; ``far``: of it beyond the card."""
         if sequence.admitted_s < 0:
             sequence.admitted_s = self._now_s
             sequence.cached_tokens = found
             self.queries += sequence.request.prompt_tokens
-            self.hits += found - (more.tokens if more is not None else 0)
-            if self.tiers is not None:
-                self.tiers.count(sequence.known - 1 - found + (more.tokens if more is not None else 0))
+            self.hits += found - far
+
+    def _charge(self, sequence: RadixSequence, found: int, new: int, budget: PrefillBudget) -> None:
+        ends = found + new == sequence.known
+        if not ends:
+            self._cut = sequence
         budget.reserve(new, min(sequence.request.output_tokens, CLIP_MAX_NEW_TOKENS) if ends else 0)
-        return new
 
     def _take_in(self, sequence: RadixSequence, now_s: float) -> bool:
         """Run a sequence whose prompt was computed elsewhere, if it fits beside output kept free for all."""

@@ -9,13 +9,23 @@ from typing import Any
 import pytest
 
 from tests.engines.cases import condensed
-from tests.engines.sglang_scheduler_cases import Case, cases, mixed_cases, overlap_cases, state_cases
+from tests.engines.sglang_scheduler_cases import (
+    Case,
+    cases,
+    host_cases,
+    mixed_cases,
+    overlap_cases,
+    state_cases,
+)
 from windtunnel.serving import sglang_states
+from windtunnel.serving.host_tree import WritePolicy
+from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_host import SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler
 from windtunnel.serving.step_plan import StepPlan
@@ -29,8 +39,9 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, OVERLAPPING, MIXED, STATES = map(
-    recorded, ("sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks", "sglang_states")
+RUNS, OVERLAPPING, MIXED, STATES, HOSTED = map(
+    recorded,
+    ("sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks", "sglang_states", "sglang_host"),
 )
 
 
@@ -53,9 +64,22 @@ def engine_of(case: Case) -> SglangScheduler:
             enable_mixed_chunk=options.get("mixed", False),
             schedule_conservativeness=options["schedule_conservativeness"],
             radix_eviction_policy=EvictionPolicy(options["radix_eviction_policy"]),
+            hicache_write_policy=WritePolicy(options.get("write_policy", "write_through")),
         ),
     )
+    if "host_tokens" in options:
+        return SglangHostScheduler(*chosen, host_memory(options))
     return SglangStateScheduler(*chosen, slots) if slots else SglangScheduler(*chosen)
+
+
+def host_memory(options: dict[str, Any]) -> KvTiers:
+    """What is beyond the card: one byte a token."""
+    rate = 1 / options["host_token_s"]
+    spec = TierSpec(
+        name="host memory", capacity_tokens=options["host_tokens"], token_bytes=1.0, read_bytes_per_s=rate,
+        write_bytes_per_s=rate,
+    )  # fmt: skip
+    return KvTiers([Tier(spec)], options["page_size"])
 
 
 Decided = tuple[StepPlan, dict[int, int]]
@@ -70,7 +94,10 @@ def decide(engine: SglangScheduler, now: float) -> Decided:
     return plan, tokens
 
 
-def replay(case: Case, bulk: bool = False) -> tuple[list[list[tuple[int, int]]], list[list[float]], int]:
+Replayed = tuple[list[list[tuple[int, int]]], list[list[float]], dict[str, int]]
+
+
+def replay(case: Case, bulk: bool = False) -> Replayed:
     """The native scheduler, stepped as the recorded one was; ``bulk``: steady steps by ``advance``."""
     rows = [
         Request(number, row[0], row[1], row[2], tuple(row[3]), case["key_tokens"])
@@ -99,25 +126,33 @@ def replay(case: Case, bulk: bool = False) -> tuple[list[list[tuple[int, int]]],
             ahead = None if following[0].empty else following
         assert tokens, "nothing runs"
         steps.append(sorted(tokens.items()))
-        now += case["fixed_s"] + case["token_s"] * sum(tokens.values())
+        now = max(now, engine.held_s)
+        now = max(now + case["fixed_s"] + case["token_s"] * sum(tokens.values()), plan.loaded_s)
         for sequence in engine.complete(plan, now):
             times[sequence.request.number] = [sequence.first_s, now]
         assert 0 <= engine.pool.blank <= engine.pool.capacity
+    counts = {"retracted": engine.preempted}
+    if isinstance(engine, SglangHostScheduler):
+        tree = engine.tree
+        tree.now_s = float("inf")
+        tree.poll()  # what is being written is held until then
+        counts |= {"loaded": tree.loaded, "stored": tree.stored, "dropped": tree.dropped}
+        assert tree.stored - tree.dropped == tree.host_tokens - tree.host_free
     assert engine.pool.free == engine.pool.capacity
     if isinstance(engine, SglangStateScheduler):
         assert engine.free_states + engine.tree.states == engine.slots
-    return steps, times, engine.preempted
+    return steps, times, counts
 
 
 def check(case: Case, golden: dict[str, Any], bulk: bool = False) -> None:
-    steps, times, retracted = replay(case, bulk)
+    steps, times, counts = replay(case, bulk)
     ours = condensed(case["name"], steps, times)
     for index, step in golden["samples"].items():
         assert ours["samples"].get(index) == step, f"step {index}"
     assert ours["steps"] == golden["steps"]
     assert ours["sha256"] == golden["sha256"]
     assert ours["times"] == golden["times"]
-    assert retracted == golden["retracted"]
+    assert counts == {name: golden[name] for name in counts}
 
 
 def name(case: Case) -> str:
@@ -144,6 +179,18 @@ def test_same_steps_as_sglang_that_mixes_chunks(case: Case) -> None:
 @pytest.mark.parametrize("case", state_cases(), ids=name)
 def test_same_steps_as_sglang_with_recurrent_states(case: Case, bulk: bool) -> None:
     check(case, STATES[case["name"]], bulk)
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["stepped", "bulk"])
+@pytest.mark.parametrize("case", host_cases(), ids=name)
+def test_same_steps_as_sglang_with_host_memory(case: Case, bulk: bool) -> None:
+    check(case, HOSTED[case["name"]], bulk)
+
+
+def test_recorded_traffic_loads_and_drops() -> None:
+    for policy in WritePolicy:
+        runs = [run for name, run in HOSTED.items() if name.endswith(f", {policy}")]
+        assert min(sum(run[what] for run in runs) for what in ("loaded", "stored", "dropped")) > 1000
 
 
 def test_junctions_and_decoded_states_show_in_recorded_steps(monkeypatch: pytest.MonkeyPatch) -> None:

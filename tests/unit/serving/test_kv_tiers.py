@@ -17,6 +17,7 @@ from windtunnel.serving.offload_scheduler import OffloadScheduler
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_host import SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 
 PAGE = 16
@@ -38,6 +39,8 @@ def replica(tiers: KvTiers | None, sglang: bool = False, blocks: int = 60) -> Re
     options = SchedulerOptions(
         max_num_seqs=8, max_num_batched_tokens=256, block_size=PAGE, num_gpu_blocks=blocks
     )
+    if sglang and tiers is not None and len(tiers.tiers) == 1:
+        return Replica([SglangHostScheduler(options, SglangOptions(), tiers)], Linear())
     rank = SglangScheduler(options, SglangOptions(), tiers) if sglang else scheduler_for(options, tiers)
     return Replica([rank], Linear())
 
