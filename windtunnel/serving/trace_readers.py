@@ -4,10 +4,10 @@ Formats, known by their columns: Mooncake (timestamp in ms, input_length, output
 Qwen-Bailian (the same with chat_id and 16 tokens), Azure 2023 and 2024 (TIMESTAMP, ContextTokens,
 GeneratedTokens), BurstGPT (Timestamp, Request tokens, Response tokens), Vidur length pairs (num_prefill_tokens,
 num_decode_tokens, no times), ServeGen clients (trace_csv, dataset: drawn), coding-agent sessions (id, block_size,
-requests), ShareGPT (conversations; token counts are letters ÷ 4, an estimate), what load generators wrote
-(``benchmark_traces``) or read (aiperf's rows without hash_ids; vLLM's ``prompt`` and ``output_tokens``; guidellm's
-``prompt_tokens_count``), logs of agent calls (t, prompt_tokens, hash_ids, block), and plain rows with prompt and
-output tokens.
+requests; or a row a call with the blocks of 64 tokens that it shares with the call before it), ShareGPT (conversations;
+token counts are letters ÷ 4, an estimate), what load generators wrote (``benchmark_traces``) or read (aiperf's rows
+without hash_ids; vLLM's ``prompt`` and ``output_tokens``; guidellm's ``prompt_tokens_count``), logs of agent calls (t,
+prompt_tokens, hash_ids, block), and plain rows with prompt and output tokens.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from windtunnel.serving.request import Request
 from windtunnel.serving.servegen import client_requests
 
 BAD_SHOWN = 5
+SESSION_BLOCK = 64
+"""Tokens of the blocks that tables of coding-agent sessions count."""
 LETTERS_PER_TOKEN = 4
 """For texts without token counts: English text in common vocabularies has about four letters a token."""
 _PLAIN_PROMPT = (
@@ -70,10 +72,11 @@ def read_trace(path: Path, limit: int = 0) -> Trace:
     """
     found: list[Request] = []
     bad: list[BadLine] = []
+    last: dict[str, tuple[int, ...]] = {}
     try:
         for line, row in _rows(path, bad):
             try:
-                read = _requests(row)
+                read = [_next_call(row, last)] if "shared_prev_blocks" in row else _requests(row)
             except (KeyError, ValueError, TypeError, IndexError) as error:
                 bad.append(BadLine(line, _reason(error)))
                 continue
@@ -188,6 +191,17 @@ def _session(row: Row) -> list[Request]:
         request = replace(_request(_number(call["t"]), call["in"], call["out"]), session=name)
         answers.append(_with_keys(request, keys, tokens) if keys else request)
     return answers
+
+
+def _next_call(row: Row, last: dict[str, tuple[int, ...]]) -> Request:
+    """A session's next call; ``last``: keys of the call before it, by session and agent."""
+    name = f"{row['trace']}:{row.get('agent', '')}"
+    request = replace(_request(_number(row["t"]), row["in_tok"], row["out_tok"]), session=name)
+    blocks, before = int(_number(row["blocks"])), last.get(name, ())
+    shared = before[: min(int(_number(row["shared_prev_blocks"])), blocks)]
+    first = (hash_of(f"{name} {row.get('seq', len(before))}") % (1 << 34)) << 20
+    keys = last[name] = (*shared, *range(first, first + blocks - len(shared)))
+    return _with_keys(request, keys, SESSION_BLOCK) if keys else request
 
 
 def _sharegpt(row: Row) -> list[Request]:

@@ -102,6 +102,19 @@ def test_servegen_clients_are_drawn(tmp_path: Path) -> None:
     assert len(again.requests) == len(ours)
 
 
+def test_a_table_of_sessions_shares_what_it_says(tmp_path: Path) -> None:
+    file = tmp_path / "calls.csv"
+    rows = ["trace,agent,seq,t,in_tok,out_tok,blocks,shared_prev_blocks"]
+    rows += ["1,0,0,0,640,5,10,0", "1,0,1,9,960,5,15,10", "1,1,0,10,640,5,10,0", "1,0,2,20,640,5,10,4"]
+    file.write_text("\n".join(rows), encoding="utf-8")
+    first, second, other, third = read_trace(file).requests
+    assert [len(one.keys) for one in (first, second, other, third)] == [10, 15, 10, 10]
+    assert second.keys[:10] == first.keys
+    assert third.keys[:4] == first.keys[:4]
+    assert len({*first.keys, *second.keys, *other.keys, *third.keys}) == 10 + 5 + 10 + 6
+    assert first.session == third.session != other.session
+
+
 def test_broken_lines_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     lines = [
         MOONCAKE,
