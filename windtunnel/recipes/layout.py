@@ -102,11 +102,12 @@ class GraphScope(StrEnum):
     ATTENTION = "attn"
     FEED_FORWARD = "mlp"  # dense ones
     ROUTER = "moe_router"
+    EXPERTS = "moe"  # whole mixtures of experts, whose tokens are dropped and padded to a capacity
     STEP = "full_iteration"
 
 
 LAYERS = frozenset({GraphScope.ATTENTION, GraphScope.FEED_FORWARD, GraphScope.ROUTER})
-"""Every part of a layer that can be captured one layer at a time."""
+"""Every part of a layer that can be captured one layer at a time, whatever tokens experts get."""
 
 
 class LossKernel(StrEnum):
@@ -252,6 +253,11 @@ class Layout:
     def fused_norm(self) -> bool:
         """Whether RMSNorm is one kernel."""
         return self.fused or self.eager.fuses_norm
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the layers' kernels are those of torch.compile."""
+        return self.fused and self.host is HostLoad.COMPILED
 
     @property
     def by_dtensor(self) -> bool:

@@ -16,7 +16,7 @@ from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.recipes.groups import TENSOR
 from windtunnel.recipes.layout import HostLoad, Layout, Precision, Sharding
 from windtunnel.recipes.piece import Piece, collective, op, tensor, wait
-from windtunnel.recipes.tensor_parallel import at_boundaries
+from windtunnel.recipes.tensor_parallel import at_boundaries, cut, gather, scatter
 
 FP4 = "float4_e2m1fn"
 FP8_FORWARD, FP8_BACKWARD = "float8_e4m3fn", "float8_e5m2"
@@ -81,16 +81,37 @@ class Products:
     def cast(self, rows: int, columns: int, transposed: bool = True) -> tuple[OpSpec, ...]:
         """To 8 bit, with the transposed copy that the weight gradient takes; nothing in 16 bit.
 
-        Scales of rows are not those of columns: each copy is a pass of its own.
+        Scales of rows are not those of columns: compiled, each copy is a pass of its own, and the scale of a whole column
+        is known when all rows have been read.
         """
-        if not self.layout.precision.is_fp8:
+        precision = self.layout.precision
+        if not precision.is_fp8:
             return ()
-        if self.layout.precision is Precision.FP8_ROW:
-            source, narrow = tensor(self.dtype, rows, columns), tensor(FP8_FORWARD, rows, columns)
+        source, narrow = tensor(self.dtype, rows, columns), tensor(FP8_FORWARD, rows, columns)
+        if precision is Precision.FP8_ROW:
             scaled = op(kernels.FUSED, (source,), (narrow, tensor("float32", rows)), ops=2)
-            return (scaled,) * (2 if transposed else 1)
-        copies = (tensor(FP8_FORWARD, rows, columns),) * (2 if transposed else 1)
-        return (op(kernels.FUSED, (tensor(self.dtype, rows, columns),), copies, ops=2),)
+            largest = op("aten.amax", (source,), (tensor("float32", columns),))
+            return (scaled, largest, scaled) if transposed else (scaled,)
+        if self.layout.compiled and precision in BLOCK_SCALES:
+            scales = tensor("float32", rows, max(1, columns // BLOCK_SCALES[precision]))
+            return (op(kernels.FUSED, (source,), (narrow, scales), ops=2),) * (2 if transposed else 1)
+        return (op(kernels.FUSED, (source,), (narrow,) * (2 if transposed else 1), ops=2),)
+
+    def _input_casts(self, rows: int, columns: int, split: str) -> tuple[OpSpec, ...]:
+        """What makes a product's input 8 bit wide.
+
+        Transformer Engine's norm writes 8 bits. TorchAO looks for scales as it goes, so its casts are passes behind the
+        norm; where it gathers 8 bits, each rank casts its own tokens and turns all of them for the weight gradient.
+        """
+        layout = self.layout
+        if not layout.compiled:
+            behind_norm = split == "column" and layout.fused
+            return () if behind_norm else self.cast(rows, columns)
+        if split == "column" and layout.tensor > 1 and layout.precision is Precision.FP8:
+            whole = tensor(FP8_FORWARD, rows, columns)
+            own = rows // layout.tensor if layout.sequence_parallel else rows
+            return (*self.cast(own, columns, transposed=False), op("aten.clone", (whole,), (whole,)))
+        return self.cast(rows, columns)
 
     def _weight_casts(self, wide_in: int, wide_out: int) -> tuple[OpSpec, ...]:
         """Under FSDP2 weights arrive in 16 bit: their scale is looked for, and they are cast, at every use."""
@@ -124,9 +145,7 @@ class Products:
             adapted: low-rank adapters sit beside this product where the layout has any.
             parts: outputs that model code computes one by one; their input's gradients are added up.
         """
-        # behind a norm the 8-bit copies are what the norm writes instead of 16 bit (Transformer Engine)
-        written_by_norm = split == "column" and self.layout.fused
-        casts = self.cast(rows, wide_in) if cast_input and not written_by_norm else ()
+        casts = self._input_casts(rows, wide_in, split) if cast_input else ()
         weights = self._weight_casts(wide_in, wide_out)
         parts = parts or (wide_out,)
         forward = [*casts, *weights]
@@ -137,10 +156,13 @@ class Products:
         for number, part in enumerate(parts):
             forward += self.product(rows, part, wide_in)
             inward += self.product(rows, wide_in, part, backward=True)
-            inward += [op("aten.add.Tensor", (x, x), (x,))] if number else []
+            inward += [op("aten.add.Tensor", (x, x), (x,))] if number and not self.layout.compiled else []
             if trains:
                 weight += self.product(part, wide_in, rows, self.gradient, backward=True, turned=True)
                 weight += self.into_buffer(part, wide_in)
+        if len(parts) > 1 and self.layout.compiled and self.layout.precision.is_fp8:
+            # 16-bit products add up what is there (`addmm`), 8-bit ones are added up in one pass
+            inward += [op(kernels.FUSED, (x,) * len(parts), (x,), ops=len(parts) - 1)]
         if bias:
             b = tensor(self.dtype, wide_out)
             y = tensor(self.dtype, rows, wide_out)
@@ -154,7 +176,7 @@ class Products:
         backward = [*before, *weights, *inward]
         split = split if self.layout.tensor > 1 and not at_boundaries(self.layout) else ""
         if split == "column":
-            forward, backward, weight = self._column(rows, wide_in, forward, backward, weight)
+            forward, backward, weight = self._column(rows, wide_in, forward, backward, weight, len(parts))
         elif split == "row":
             forward, backward = self._row(rows, wide_in, wide_out, forward, backward)
         parameters = wide_in * wide_out + (wide_out if bias else 0)
@@ -237,8 +259,34 @@ class Products:
             *added,
         ]
 
+    def _gathering(self, width: int, products: list[OpSpec]) -> list[OpSpec]:
+        """Products of what DTensor gathers, pipelined with it where PyTorch finds them.
+
+        `torch/_inductor/fx_passes/micro_pipeline_tp.py` takes products that read what was gathered, and no other
+        operation: scales by row are looked for in 16 bits behind the gather.
+        """
+        if self.layout.precision.is_fp8 and self.layout.precision is not Precision.FP8:
+            return [*gather(self.layout, width), *products]
+        early = self._gathered(self.layout.tokens, width, _GATHER_WORK)
+        return [early, *products, wait(_GATHER_WORK)]
+
+    def _scattering(self, rows: int, width: int, backward: list[OpSpec], products: int) -> list[OpSpec]:
+        """Gradients of an input that DTensor sums and scatters: beside the product, if they come from a single one.
+
+        The same pass looks for a product whose result is scattered; a sum of several products is none.
+        """
+        if products == 1:
+            return self._scattered(rows, width, backward)
+        return [*backward, *cut(self.layout, width), *scatter(self.layout, width)]
+
     def _column(
-        self, rows: int, width: int, forward: list[OpSpec], backward: list[OpSpec], weight: list[OpSpec]
+        self,
+        rows: int,
+        width: int,
+        forward: list[OpSpec],
+        backward: list[OpSpec],
+        weight: list[OpSpec],
+        products: int,
     ) -> tuple[list[OpSpec], list[OpSpec], list[OpSpec]]:
         part, whole = self._parts(rows, width)
         if not self.layout.sequence_parallel and self.layout.host is HostLoad.EAGER_2021:
@@ -253,7 +301,7 @@ class Products:
         scatter = collective("_reduce_scatter_base_", TENSOR, whole, part, _SCATTER_WORK)
         overlaps = self._overlaps(1 if self.layout.fused else 2)
         if weight and self.layout.by_dtensor:  # what was gathered is kept
-            return [again, *forward, wait(_GATHER_WORK)], self._scattered(rows, width, backward), weight
+            return self._gathering(width, forward), self._scattering(rows, width, backward, products), weight
         if weight:
             both = [again, *backward, wait(_GATHER_WORK), scatter, *weight, wait(_SCATTER_WORK)]
         elif overlaps:  # frozen: nobody needs the input again
@@ -270,6 +318,8 @@ class Products:
         part, whole = self._parts(rows, wide_out)
         if not self.layout.sequence_parallel:
             return [*forward, collective("allreduce_", TENSOR, whole, whole)], backward
+        if self._overlaps() and self.layout.by_dtensor:
+            return self._scattered(rows, wide_out, forward), self._gathering(wide_out, backward)
         if self._overlaps():
             early = self._gathered(rows, wide_out, _GATHER_WORK)
             return self._scattered(rows, wide_out, forward), [early, *backward, wait(_GATHER_WORK)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from windtunnel.program import kernels
 from windtunnel.program.marks import COLLECTIVE_PREFIX, ITEM, WAIT_COLLECTIVE
 from windtunnel.program.op import OpSpec
-from windtunnel.recipes.layout import EagerCode, HostLoad, Layout, Recompute
+from windtunnel.recipes.layout import EagerCode, Layout, Recompute
 from windtunnel.recipes.piece import Keep, Piece
 from windtunnel.recipes.stages import Pieces
 from windtunnel.recipes.tensor_parallel import leaves
@@ -42,11 +42,10 @@ def _unneeded(pieces: Pieces, layout: Layout) -> int:
     Compiled backward graphs hold what gradients need, and PyTorch stops as soon as it has all that backward asks for;
     TorchTitan and Megatron-LM do not let it stop.
     """
-    compiled = layout.fused and layout.host is HostLoad.COMPILED
     if not layout.fused and layout.eager is EagerCode.TORCHTITAN:
         return 0
     count = 1  # the sum with the residual stream
-    if compiled or (not layout.fused and layout.eager is EagerCode.TRANSFORMERS):
+    if layout.compiled or (not layout.fused and layout.eager is EagerCode.TRANSFORMERS):
         while count < len(pieces) and pieces[-1 - count].name in ("down", *leaves("ffn")):
             count += 1
     return count
@@ -54,8 +53,7 @@ def _unneeded(pieces: Pieces, layout: Layout) -> int:
 
 def _before_kept_sums(layout: Layout) -> tuple[str, ...]:
     """What only leads to sums over tensor ranks that per-operation recomputation keeps: compiled code drops it."""
-    compiled = layout.fused and layout.host is HostLoad.COMPILED
-    if not compiled or layout.tensor == 1:
+    if not layout.compiled or layout.tensor == 1:
         return ()
     return ("attention out", *leaves("attention"), *leaves("ffn"))
 

@@ -31,8 +31,11 @@ Pieces = tuple[Piece, ...]
 
 _ALL = 1000  # more pieces than a layer has
 _ATTENTION = {GraphScope.ATTENTION: _ALL}
-# of a mixture of experts, norm and router can be captured: what follows has sizes that change
-_FEED_FORWARD = {False: {GraphScope.FEED_FORWARD: _ALL}, True: {GraphScope.ROUTER: 2}}
+# of a mixture of experts, norm and router can be captured; what follows has sizes that change unless tokens are dropped
+_FEED_FORWARD = {
+    False: {GraphScope.FEED_FORWARD: _ALL},
+    True: {GraphScope.ROUTER: 2, GraphScope.EXPERTS: _ALL},
+}
 
 
 @dataclass(frozen=True, slots=True)

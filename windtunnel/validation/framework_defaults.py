@@ -23,12 +23,11 @@ from windtunnel.recipes.layout import (
     Recompute,
     Sharding,
 )
+from windtunnel.validation import bridge_recipes
 
 COMPILED_LOSS_SINCE, ENDS_APART_SINCE = "2025-02", "2025-07"
 """TorchTitan's source: `train.py` of December 2024 leaves the loss uncompiled, that of February 2025 does not; in June
 2025 embedding and head belong to the root's FSDP unit, in August they are units of their own."""
-FIRST_CAPTURED_ROUND = 4
-"""MLPerf Training's: rounds 3.0 and 3.1 are of 2023, before Transformer Engine could capture FP8 layers."""
 FEWEST_INTERLEAVED = 2
 PACKED_TOKENS = 200
 """Mean length of SQuAD's samples, which NeMo's fine-tuning recipes pack to the full length (assumed)."""
@@ -99,7 +98,7 @@ def _megatron(row: Row) -> Change:
         overlap_grad_reduce=not overlap_off,
         overlap_param_gather=not overlap_off,
         overlap_tensor=_overlaps_tensor(row) and not overlap_off and layout.tensor > 1,
-        overlap_experts="a2a_overlap" in notes,
+        overlap_experts="a2a_overlap" in notes or bridge_recipes.overlaps_experts(*_recipe(row)),
         graphs=_graphs(row),
         loss=_loss(row, megatron_lm),
         segment=_segment(row),
@@ -110,24 +109,43 @@ def _megatron(row: Row) -> Change:
 
 
 def _overlaps_tensor(row: Row) -> bool:
-    """As stated; else on for dense models only: recipes of Grok, DeepSeek, Mixtral and GPT-OSS leave it off."""
+    """As stated; else on for dense models and Qwen3: recipes of Grok, DeepSeek, Mixtral and GPT-OSS leave it off."""
     stated = _said(row.cells.get("tp_comm_overlap", ""))
-    return not row.sparse if stated is None else stated
+    bridge = "megatron_bridge" in row.text("source_id") and "qwen3" in row.text("model")
+    return not row.sparse or bridge if stated is None else stated
 
 
 def _graphs(row: Row) -> frozenset[GraphScope]:
-    """`cuda_graph=IMPLEMENTATION:[SCOPE + ...]` of Megatron Bridge's tables; MLPerf's since 2024 capture."""
-    round_ = re.search(r"mlperf_training_v(\d+)", row.text("source_id"))
-    if round_:  # NVIDIA's code, which all submit, captures layers or whole iterations
-        return LAYERS if int(round_[1]) >= FIRST_CAPTURED_ROUND else frozenset()
+    """`cuda_graph=IMPLEMENTATION:[SCOPE + ...]` of Megatron Bridge's tables, or its recipes'; MLPerf's column."""
+    if "mlperf_training" in row.text("source_id"):
+        return _submitted_graphs(row)
     found = re.search(r"cuda_graph=\w+:(\[[^\]]*\]|\w+)", row.text("notes"))
     if found is None:
-        return frozenset()
+        return bridge_recipes.graphs(*_recipe(row))
     if (
         "full_iteration" in found[0]
     ):  # also as the scope of the implementation `none`: Megatron-Core promotes it
         return frozenset({GraphScope.STEP})
     return frozenset(scope for scope in GraphScope if re.search(rf"\b{scope}\b", found[1]))
+
+
+def _submitted_graphs(row: Row) -> frozenset[GraphScope]:
+    """NVIDIA's code for MLPerf, which all submit, captures layers where a configuration says so.
+
+    `LAYER_CUDA_GRAPH` is the switch (mlcommons/training_results_v4.0, `config_DGXH100_1344x8x6x4x6_mbs1_cg.sh`). The code
+    of 3.1 (`gpt3/.../conf/custom.yaml`) and of 4.0's fine-tuning (`llama2_70b_lora/.../megatron_gpt_peft_tuning_config
+    .yaml`) has none. Fine-tuning of 5.0 turns it off in favour of Megatron-Core's own (`MCORE_CUDA_GRAPH`) where contexts
+    are split over ranks.
+    """
+    stated = _said(row.cells.get("layer_cuda_graph", ""))
+    by_megatron = stated is False and row.layout.context > 1
+    return LAYERS if stated or by_megatron else frozenset()
+
+
+def _recipe(row: Row) -> tuple[float, str, str, str]:
+    """What Megatron Bridge's recipe of a row goes by; the release is 0 for other frameworks."""
+    release = row.release if "megatron_bridge" in row.text("source_id") else 0.0
+    return release, row.text("model"), row.chip, row.text("precision")
 
 
 def _loss(row: Row, megatron_lm: bool) -> LossKernel:

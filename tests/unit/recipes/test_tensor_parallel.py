@@ -112,6 +112,37 @@ def test_asynchronous_products_need_no_copies_and_add_their_shares_up() -> None:
     assert names.count("aten.sum.dim_IntList") == 2 * LAYERS
 
 
+def test_compiled_products_stay_apart_and_sums_of_several_are_not_pipelined() -> None:
+    model = replace(COMPILED, eager=EagerCode.TORCHTITAN_2024, overlap_tensor=True)
+    waited = exposed(model, Part.BACKWARD)
+    # gradients of a module's input are sums of several products: scattered alone, every other exchange beside one
+    assert waited == Counter({"reduce_scatter": 2 * LAYERS})
+    assert not exposed(model, Part.FORWARD)
+    joined = replace(model, eager=EagerCode.TORCHTITAN)  # queries, keys and values are one product there
+    assert exposed(joined, Part.BACKWARD) == Counter({"reduce_scatter": LAYERS})
+
+
+def test_row_wise_products_are_not_pipelined_with_gathers() -> None:
+    layout = replace(COMPILED, overlap_tensor=True, precision=Precision.FP8_ROW)
+    assert exposed(layout, Part.FORWARD) == Counter({"all_gather": 2 * LAYERS})
+
+
+def exposed(layout: Layout, part: Part) -> Counter[str]:
+    """Exchanges of activations among tensor-parallel ranks that nothing runs beside, the head's aside."""
+    found: Counter[str] = Counter()
+    built = program(layout, part)
+    for event in built.events.tolist():
+        site = built.site(event)
+        spec = built.specs[site.spec]
+        layer = built.scopes[site.scope] in ("qkv", "up", "attention out", "down")
+        if layer and spec.name.startswith("c10d.") and spec.attribute("group") == TENSOR:
+            small = message_bytes(spec) < 1e6
+            last_share = spec.inputs[0].shape[0] < layout.tokens and kind_of(spec.name) == "reduce_scatter"
+            if spec.attribute("work", -1) < 0 and not small and not last_share:
+                found[str(kind_of(spec.name))] += 1
+    return found
+
+
 def test_row_wise_eight_bits_are_gathered_in_sixteen_and_cast_both_ways_apart() -> None:
     wise = {kind: replace(COMPILED, precision=kind) for kind in (Precision.FP8, Precision.FP8_ROW)}
     gathered = {kind: gathered_dtypes(layout) for kind, layout in wise.items()}

@@ -48,9 +48,49 @@ def test_scopes_of_graphs_are_read(notes: str, scopes: set[GraphScope]) -> None:
     assert layout_of(SPARSE, notes=notes).graphs == scopes
 
 
-def test_submissions_to_mlperf_are_captured() -> None:
-    assert layout_of(DENSE, source_id="mlperf_training_v5.1").graphs == LAYERS
-    assert layout_of(DENSE, source_id="mlperf_training_v3.1").graphs == frozenset()  # of 2023
+@pytest.mark.parametrize(
+    ("stated", "context", "captured"),
+    [
+        ("1", "1", True),
+        ("True", "2", True),
+        ("", "1", False),
+        ("", "2", False),
+        ("0", "1", False),
+        ("0", "2", True),
+    ],
+)
+def test_submissions_to_mlperf_are_captured_where_they_say_so(
+    stated: str, context: str, captured: bool
+) -> None:
+    row = {"source_id": "mlperf_training_v5.0", "layer_cuda_graph": stated, "context_parallel": context}
+    assert layout_of(DENSE, **row).graphs == (LAYERS if captured else frozenset())
+
+
+@pytest.mark.parametrize(
+    ("release", "model", "gpu", "precision", "scopes"),
+    [
+        ("25.09", "Qwen3_30B_a3B", "B200", "FP8-CS", LAYERS | {GraphScope.EXPERTS}),
+        ("25.09", "Qwen3_235B_a22B", "B200", "FP8-CS", frozenset()),
+        ("25.09", "LLAMA3_8B", "GB200", "FP8-CS (per-tensor current scaling)", frozenset()),
+        ("25.09", "LLAMA3_8B", "GB200", "FP8 block (H100: 1x128) or MXFP8", LAYERS | {GraphScope.EXPERTS}),
+        ("25.09", "LLAMA3_8B", "H100", "FP8-CS", frozenset()),
+        ("25.11", "LLAMA3_8B", "GB300", "FP8-MX", {GraphScope.STEP}),
+        ("25.11", "Qwen3_30B_a3B", "GB200", "FP8-MX", {GraphScope.ROUTER}),
+        ("26.02", "Qwen3_30B_a3B", "GB200", "FP8-MX", frozenset()),
+    ],
+)
+def test_recipes_capture_where_their_tables_do_not_say(
+    release: str, model: str, gpu: str, precision: str, scopes: set[GraphScope]
+) -> None:
+    row = {"model": model, "gpu": gpu, "precision": precision, "tensor_parallel": "1", "expert_parallel": "1"}
+    assert layout_of(DENSE, **row, source_id=f"megatron_bridge_{release}").graphs == scopes
+
+
+def test_recipes_exchange_tokens_beside_compute_where_their_tables_do_not_say() -> None:
+    early = {"model": "Qwen3_235B_a22B", "source_id": "megatron_bridge_25.11", "tensor_parallel": "1"}
+    assert layout_of(SPARSE, **early).overlap_experts
+    assert not layout_of(SPARSE, **early, gpu="GB300").overlap_experts
+    assert layout_of(SPARSE, **early | {"tensor_parallel": "2"}).overlap_tensor
 
 
 @pytest.mark.parametrize(
@@ -81,7 +121,8 @@ def test_experts_are_reached_as_the_release_does(
 def test_overlap_of_tensor_parallel_traffic_is_for_dense_models_unless_stated() -> None:
     assert layout_of(DENSE).overlap_tensor
     assert not layout_of(DENSE, tp_comm_overlap="0").overlap_tensor
-    assert not layout_of(SPARSE, tensor_parallel="2").overlap_tensor
+    drops = {"model": "DeepSeekV3", "tensor_parallel": "2"}
+    assert not layout_of(SPARSE, **drops).overlap_tensor
 
 
 def test_experts_are_split_as_layers_until_recipes_say_otherwise() -> None:

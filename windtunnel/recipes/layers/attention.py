@@ -37,7 +37,8 @@ def grouped_query(shape: GroupedQuery, hidden: int, layout: Layout) -> tuple[Pie
     tokens = layout.tokens
     wide = q * (2 if shape.gated else 1) + kv
     apart = not layout.fused and layout.eager.turns_halves
-    parts = (wide - kv, kv // 2, kv // 2) if apart else ()
+    compiled = layout.compiled and layout.eager is not EagerCode.TORCHTITAN
+    parts = (wide - kv, kv // 2, kv // 2) if apart or compiled else ()
     pieces = [
         *enter(layout, "attention", hidden),
         products.linear(

@@ -37,8 +37,9 @@ def dense(shape: DenseFfn, hidden: int, layout: Layout) -> tuple[Piece, ...]:
 
 
 def _apart(shape: DenseFfn | MoeFfn, width: int, layout: Layout) -> tuple[int, ...]:
-    """Gate and up are two products in eager model code."""
-    return (width, width) if shape.gated and not layout.fused and not _joins(layout) else ()
+    """Gate and up are two products in eager model code, and stay two when it is compiled."""
+    eager = not layout.fused and not _joins(layout)
+    return (width, width) if shape.gated and (eager or layout.compiled) else ()
 
 
 def _joins(layout: Layout) -> bool:
@@ -178,6 +179,7 @@ def _grouped(
 
 def _calls(layout: Layout, experts: int, kinds: int) -> tuple[OpSpec, ...]:
     """Host time of the calls beyond the first where experts are called one by one; ``kinds`` of them each."""
-    if not layout.expert_calls or experts == 1 or GraphScope.STEP in layout.graphs:
+    captured = layout.graphs & {GraphScope.STEP, GraphScope.EXPERTS}
+    if not layout.expert_calls or experts == 1 or captured:
         return ()
     return (OpSpec(HOST_DELAY, attributes=(("seconds", kinds * (experts - 1) * EXPERT_CALL_S),)),)
