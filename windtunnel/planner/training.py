@@ -120,9 +120,8 @@ class TrainingPredictor:
         """
         prices = self._prices(program)
         hosts = np.array([price.host_s for price in prices]) * self._long_run.host_factor(load)
-        devices = self._devices(program, prices, attention_factor) + self._last_arrivals(
-            program, prices, load
-        )
+        waits = self._long_run.waits_s(prices, program.groups, load)
+        devices = self._devices(program, prices, attention_factor) + waits
         table = SiteTable.of_sites(prices, program.sites, hosts, devices)
         trace = self._settled(table, program)
         position, start, end = trace.arrays()
@@ -154,13 +153,6 @@ class TrainingPredictor:
     ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         factors = [attention_factor if work.family in _ATTENTION else 1.0 for work in program.works]
         return np.array([price.seconds for price in prices]) * factors
-
-    def _last_arrivals(
-        self, program: Program, prices: list[OpPrice], load: str
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """What each distinct operation waits for the last rank of its group: collectives that hold their stream."""
-        ranks = [len(program.groups[price.group].ranks) if price.blocks else 1 for price in prices]
-        return np.array([self._long_run.last_arrival_s(load, count) for count in ranks])
 
     def _prices(self, program: Program) -> list[OpPrice]:
         """Prices of the program's distinct operations under power; each is computed once for all programs."""

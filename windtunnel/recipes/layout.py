@@ -152,7 +152,7 @@ class Layout:
         host: how much more the framework's host does than issue the operations written here.
         first_layers_fewer, last_layers_fewer: layers missing from the first and last stage.
         imbalance: load of the busiest expert rank over the mean; 1: balanced routing.
-        dispatcher: how tokens reach their experts.
+        dispatcher: how tokens reach their experts. deepep: date of that library (ISO), empty: today's.
         counts_on_host: the host waits for how many tokens each expert got before it issues their products
             (no token is dropped, sizes differ); captured steps cannot.
         expert_calls: experts' products and casts are issued one by one (Transformer Engine), not as one kernel.
@@ -197,6 +197,7 @@ class Layout:
     last_layers_fewer: int = 0
     imbalance: float = 1.0
     dispatcher: Dispatcher = Dispatcher.DEEPEP
+    deepep: str = ""
     counts_on_host: bool = False
     expert_calls: bool = False
     loss: LossKernel = LossKernel.FUSED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from windtunnel.cost.model import CostModel, Settings
 from windtunnel.estimate import Estimate, Source, normalised_shares, total
 from windtunnel.program.program import Program, StepKind
+from windtunnel.program.work import Work
 from windtunnel.results.run_result import Sensitivity
 from windtunnel.specs.schema import Chip, Quantity
 from windtunnel.timeline.prices import CollectiveTime, OpPrice, PriceModel, price_ops
@@ -33,7 +34,7 @@ REPRICED = 0.999  # part of the device time that what-ifs price again
 class Priced:
     """Prices of a program's operations, by spec number, and the table that a card replays.
 
-    ``is_long``: at the clock that the power limit leaves in long runs.
+    ``is_long``: at the clock that the power limit leaves in long runs, collectives until the last rank has come.
     """
 
     prices: list[OpPrice]
@@ -65,11 +66,17 @@ def price_program(
     model = for_program(program, model_for)(chip)
     prices = price_ops(program.specs, program.works, model, program.groups, collective_time)
     if runs_for_long(kind):
-        prices = sustained().prices(prices, program.works, chip)
+        prices = _over_hours(prices, program.works, program, chip)
     hosts = np.array([price.host_s for price in prices])
     devices = np.array([price.seconds for price in prices])
     table = SiteTable.of_sites(prices, program.sites, hosts, devices)
     return Priced(prices, table, chip.graph_launch_s.value, runs_for_long(kind))
+
+
+def _over_hours(prices: list[OpPrice], works: Sequence[Work], program: Program, chip: Chip) -> list[OpPrice]:
+    """At the clock that the power limit leaves, among ranks that do not all come at once."""
+    constants = sustained()
+    return constants.with_waits(constants.prices(prices, works, chip), program.groups)
 
 
 def step_estimate(
@@ -203,7 +210,7 @@ def sensitivities(
         if what_if.moves_device:
             prices = price_ops(specs, works, model, program.groups, collective_time)
             if priced.is_long:
-                prices = sustained().prices(prices, works, chip)  # what draws more is not asked here
+                prices = _over_hours(prices, works, program, chip)  # what draws more is not asked here
             devices[used] = [price.seconds for price in prices]
         else:
             hosts = np.array([model.host_time_s(work) for work in program.works]) * what_if.host_factor

@@ -19,7 +19,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from windtunnel.program.program import StepKind
+import numpy as np
+import numpy.typing as npt
+
+from windtunnel.program.program import ProcessGroup, StepKind
 from windtunnel.program.work import Family, Work
 from windtunnel.specs.schema import Chip
 from windtunnel.timeline.prices import OpPrice
@@ -72,6 +75,21 @@ class Sustained:
         known = dict(self.arrivals_s)
         mean_s = known.get(load, known.get(TODAYS, 0.0)) if load else 0.0
         return mean_s * sum(1.0 / number for number in range(2, ranks + 1))
+
+    def waits_s(
+        self, prices: Sequence[OpPrice], groups: Sequence[ProcessGroup], load: str = TODAYS
+    ) -> npt.NDArray[np.float64]:
+        """What each operation waits for the last rank of its group: collectives that hold their stream, others 0."""
+        ranks = [len(groups[price.group].ranks) if price.blocks else 1 for price in prices]
+        return np.array([self.last_arrival_s(load, count) for count in ranks])
+
+    def with_waits(self, prices: Sequence[OpPrice], groups: Sequence[ProcessGroup]) -> list[OpPrice]:
+        """The same prices, collectives until the last rank has come: of a recorded step, whose own ranks are alike."""
+        waits = self.waits_s(prices, groups).tolist()
+        return [
+            replace(p, seconds=p.seconds + s, low_s=p.low_s + s, high_s=p.high_s + s) if s else p
+            for p, s in zip(prices, waits, strict=True)
+        ]
 
     def pass_s(self, load: str) -> float:
         """Host seconds before a chunk's forward or backward pass that nothing hides; 0 where not fitted."""

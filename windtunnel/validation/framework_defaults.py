@@ -29,6 +29,8 @@ COMPILED_LOSS_SINCE, ENDS_APART_SINCE = "2025-02", "2025-07"
 """TorchTitan's source: `train.py` of December 2024 leaves the loss uncompiled, that of February 2025 does not; in June
 2025 embedding and head belong to the root's FSDP unit, in August they are units of their own."""
 FEWEST_INTERLEAVED = 2
+HAI_LLM_DATE = "2024-12"
+"""Of DeepSeek-V3's report, whose exchange was published as DeepEP two months later."""
 PACKED_TOKENS = 200
 """Mean length of SQuAD's samples, which NeMo's fine-tuning recipes pack to the full length (assumed)."""
 TE_LOSS_SINCE, EXPERT_TENSOR_SINCE, HYBRIDEP_SINCE, DISPATCHER_STATED_SINCE = 25.05, 25.04, 25.11, 26.0
@@ -132,10 +134,10 @@ def _graphs(row: Row) -> frozenset[GraphScope]:
 def _submitted_graphs(row: Row) -> frozenset[GraphScope]:
     """NVIDIA's code for MLPerf, which all submit, captures layers where a configuration says so.
 
-    `LAYER_CUDA_GRAPH` is the switch (mlcommons/training_results_v4.0, `config_DGXH100_1344x8x6x4x6_mbs1_cg.sh`). The code
-    of 3.1 (`gpt3/.../conf/custom.yaml`) and of 4.0's fine-tuning (`llama2_70b_lora/.../megatron_gpt_peft_tuning_config
-    .yaml`) has none. Fine-tuning of 5.0 turns it off in favour of Megatron-Core's own (`MCORE_CUDA_GRAPH`) where contexts
-    are split over ranks.
+    `LAYER_CUDA_GRAPH` is the switch (mlcommons/training_results_v4.0, `config_DGXH100_1344x8x6x4x6_mbs1_cg.sh`). The
+    code of 3.1 (`gpt3`, `custom.yaml`) and of 4.0's fine-tuning (`megatron_gpt_peft_tuning_config.yaml`) has none.
+    Fine-tuning of 5.0 turns it off in favour of Megatron-Core's own (`MCORE_CUDA_GRAPH`) where contexts are split over
+    ranks.
     """
     stated = _said(row.cells.get("layer_cuda_graph", ""))
     by_megatron = stated is False and row.layout.context > 1
@@ -285,7 +287,9 @@ def _meta(row: Row) -> Change:
 def _hai_llm(row: Row) -> Change:
     """DeepSeek's own: DualPipe, exchange of experts beside compute, distributed optimizer (arXiv 2412.19437)."""
     changed, assumed = _megatron(row)
-    changed = replace(changed, schedule="dualpipe", chunks=1, overlap_experts=True, expert_calls=False)
+    changed = replace(
+        changed, schedule="dualpipe", chunks=1, overlap_experts=True, expert_calls=False, deepep=HAI_LLM_DATE
+    )
     return changed, (*assumed, "DualPipe")
 
 

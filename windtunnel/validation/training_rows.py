@@ -33,6 +33,8 @@ class TrainingCase:
 
 
 ONE_SEQUENCE = "one sequence in a micro-batch"
+STRONG_SCALING_STAGES = 6
+"""Of GPT 177B (TP 8) in Megatron-LM's README (r0.8.0, table of weak scaling), whose chart of strong scaling says none."""
 LORA_RANK = 16
 """MLPerf's Llama-2-70B fine-tuning rules; NeMo's recipes use 8 to 32, which cost the same launches."""
 
@@ -116,7 +118,7 @@ def _stated(row: Mapping[str, str], chip: str) -> tuple[Layout, list[str]]:
     expert = row.get("expert_parallel", "")
     recompute, note = _recompute(row.get("recompute", ""))
     assumed += [note] if note else []
-    pipeline = _number(row, "pipeline_parallel")
+    pipeline = _pipeline(row, assumed)
     if not row.get("micro_batch_size_sequences"):
         assumed.append(ONE_SEQUENCE)
     several = int(float(chunks or 1)) > 1 and pipeline > 1
@@ -135,6 +137,14 @@ def _stated(row: Mapping[str, str], chip: str) -> tuple[Layout, list[str]]:
         recompute=recompute,
     )
     return layout, assumed
+
+
+def _pipeline(row: Mapping[str, str], assumed: list[str]) -> int:
+    """As stated; of Megatron-LM's strong scaling that of the same model in the table of the same page."""
+    if row.get("pipeline_parallel") or "strong_scaling" not in row.get("source_id", ""):
+        return _number(row, "pipeline_parallel")
+    assumed.append(f"{STRONG_SCALING_STAGES} pipeline stages, as the model's weak scaling on the same page")
+    return STRONG_SCALING_STAGES
 
 
 def _recompute(text: str) -> tuple[Recompute, str]:

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.timeline.ranks_program import collective
 from tests.unit.timeline.timeline_programs import make_program, mm, no_memory
 from windtunnel.network.model import NetworkModel
 from windtunnel.planner.training import TrainingPredictor
-from windtunnel.program.program import Phase, StepKind
+from windtunnel.program.program import Phase, ProcessGroup, StepKind
 from windtunnel.recipes.layout import HostLoad, Layout
 from windtunnel.recipes.training import training_step
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.targets import cluster_of
+from windtunnel.timeline.cluster_predict import replay_cluster
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.sustained import STATIC_SHARE, Sustained, clock_share, sustained
 from windtunnel.validation.training_rows import gpt
@@ -113,6 +115,24 @@ def test_a_step_waits_for_late_ranks_at_collectives_that_hold_their_stream() -> 
 
 def constants_wait(constants: Sustained, ranks: int) -> float:
     return constants.last_arrival_s(HostLoad.FUSED, ranks)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_recorded_step_waits_for_late_ranks_as_a_planned_one_does(asynchronous: bool) -> None:
+    """The same exchange between the same products, recorded in a training step and in a forward pass, and planned."""
+    exchange = collective("allreduce_", async_op=asynchronous)
+    issued = [(mm(4096, 4096, 4096), 0, Phase.FORWARD), (exchange, 0, Phase.FORWARD)]
+    program = make_program(issued, groups=[ProcessGroup(tuple(range(8)))])
+    program.origin = replace(program.origin, world_size=8)
+    forward = replace(program, steps=[replace(program.steps[0], kind=StepKind.FORWARD)])
+    cluster = cluster_of("a100-80g", 8)
+    network = NetworkModel(cluster)
+    recorded = [replay_cluster([p], cluster.chip, network).ranks[0].timeline for p in (program, forward)]
+    took = [float((line.end_s - line.start_s)[-1]) for line in recorded]
+    wait_s = 0.0 if asynchronous else sustained().last_arrival_s(HostLoad.EAGER, 8)
+    assert took[0] - took[1] == pytest.approx(wait_s, abs=1e-9)
+    planned = TrainingPredictor(cluster.chip, network).program_time(program, load=HostLoad.EAGER)
+    assert planned.device_s[-1] == pytest.approx(took[0])
 
 
 def test_the_hosts_work_between_passes_is_paid_once_for_each_pass() -> None:

@@ -54,6 +54,21 @@ def test_measured_columns_are_never_read() -> None:
     assert training_case(filled, architecture_named) == training_case(ROW, architecture_named)
 
 
+def test_strong_scaling_takes_the_stages_of_the_same_page() -> None:
+    row = ROW | {
+        "pipeline_parallel": "",
+        "tensor_parallel": "8",
+        "num_gpus": "96",
+        "virtual_pipeline_chunks": "",
+    }
+    row |= {"context_parallel": "1", "model": "GPT 177B (heads 96, hidden 12288, layers 96, vocab 131072)"}
+    case = training_case(row | {"source_id": "megatron_lm_readme_r0.8.0_strong_scaling"}, architecture_named)
+    assert case.layout.pipeline == 6
+    assert any("6 pipeline stages" in text for text in case.assumed)
+    with pytest.raises(Incomplete, match="pipeline_parallel is not stated"):
+        training_case(row, architecture_named)
+
+
 def test_truncated_models_keep_their_first_dense_layer() -> None:
     text = "DeepSeek-V2 236B truncated to 4 layers (1 dense + rest MoE)"
     model = training_case(ROW | {"model": text, "pipeline_parallel": "1"}, architecture_named).model

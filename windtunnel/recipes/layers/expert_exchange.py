@@ -71,6 +71,7 @@ def _transfer(name: str, shape: MoeFfn, layout: Layout, width: int) -> Ops:
         "token_bytes": width * (1 if eight_bit else 2),
         "imbalance": layout.imbalance,
         "tma": layout.dispatcher is Dispatcher.HYBRIDEP,
+        **({"as_of": layout.deepep} if layout.deepep else {}),
     }
     return (collective(name, EXPERT, sent, sent, -1, **more),)
 
