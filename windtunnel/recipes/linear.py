@@ -81,8 +81,8 @@ class Products:
     def cast(self, rows: int, columns: int, transposed: bool = True) -> tuple[OpSpec, ...]:
         """To 8 bit, with the transposed copy that the weight gradient takes; nothing in 16 bit.
 
-        Scales of rows are not those of columns: compiled, each copy is a pass of its own, and the scale of a whole column
-        is known when all rows have been read.
+        Scales of rows are not those of columns: compiled, each copy is a pass of its own, and the scale of a whole
+        column is known when all rows have been read.
         """
         precision = self.layout.precision
         if not precision.is_fp8:

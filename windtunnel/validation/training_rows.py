@@ -34,7 +34,8 @@ class TrainingCase:
 
 ONE_SEQUENCE = "one sequence in a micro-batch"
 STRONG_SCALING_STAGES = 6
-"""Of GPT 177B (TP 8) in Megatron-LM's README (r0.8.0, table of weak scaling), whose chart of strong scaling says none."""
+"""Of GPT 177B (TP 8) in the table of weak scaling of Megatron-LM's README (r0.8.0); its chart of strong scaling says
+none."""
 LORA_RANK = 16
 """MLPerf's Llama-2-70B fine-tuning rules; NeMo's recipes use 8 to 32, which cost the same launches."""
 

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,19 @@ def test_a_series_is_timed_without_what_it_costs_once() -> None:
 
     seconds = Fake(torch.device("cpu")).kernel_s([lambda: calls.append(0)])
     assert seconds == pytest.approx(10e-6)
+
+
+def test_work_that_takes_long_is_timed_twice_and_not_in_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windtunnel.validation.measure.timer.LONG_S", 1e-3)
+    calls: list[int] = []
+
+    def work(seconds: float) -> None:
+        calls.append(1)
+        time.sleep(seconds)
+
+    timer = Timer(torch.device("cpu"))
+    assert timer.kernel_s([lambda: work(2e-3)]) >= 2e-3
+    assert len(calls) == 3  # once to warm up
+    calls.clear()
+    timer.kernel_s([lambda: work(1e-5)])
+    assert len(calls) > 20
