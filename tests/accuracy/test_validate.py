@@ -32,11 +32,7 @@ def groups(folder: Path, only: str) -> dict[str, Group]:
         ("kernel_vidur_mlp_ops", "median_seconds", 0.99, 0.14),
         ("train_simumax_b200", "step_seconds", 0.95, 0.07),
         ("train_simumax_b200", "peak_memory_gib", 0.95, 0.03),
-        # gathers of 8 bits are right, and took away what had made up for casts of row-wise products and waits of TP 8
-        pytest.param(
-            "train_torchtitan", "step_seconds", 0.95, 0.08, marks=pytest.mark.xfail(reason="0.104 now")
-        ),
-        ("train_torchtitan", "step_seconds", 0.95, 0.11),
+        ("train_torchtitan", "step_seconds", 0.95, 0.08),
     ],
 )
 def test_groups_stay_as_good_as_they_are(name: str, target: str, predicted: float, median: float) -> None:

@@ -12,6 +12,7 @@ from windtunnel.cli import output
 from windtunnel.report.text_table import Shorten, TextColumn, render
 from windtunnel.validation.explain.collective import CollectiveWhy
 from windtunnel.validation.explain.kernel import Input, KernelWhy
+from windtunnel.validation.explain.memory import MemoryWhy
 from windtunnel.validation.explain.operations import OpWhy, StepWhy, Why
 from windtunnel.validation.explain.points import Near
 from windtunnel.validation.explain.row import RowWhy, TargetAnswer
@@ -44,6 +45,8 @@ def show_row(args: argparse.Namespace, why: RowWhy, where: str) -> None:
         lines += ["", *_why(part, where)]
     if why.step is not None:
         lines += ["", *_step(why.step, where)]
+    if why.memory is not None:
+        lines += ["", *_memory(why.memory)]
     _show(args, "row", why, where, lines)
 
 
@@ -127,8 +130,19 @@ def _collective(why: CollectiveWhy, where: str) -> list[str]:
         f"  bus bandwidth {units.decimal(why.bus_bytes_per_s, 'B/s')}; algorithm {why.algorithm}",
         *output.wrapped(f"formula: {why.formula}", output.width(), "  "),
         *_inputs(why.inputs),
+        *output.wrapped(_measured_range(why), output.width(), "  "),
         *_near(why.near, why.near_predicted_s, why.chip, where),
     ]
+
+
+def _measured_range(why: CollectiveWhy) -> str:
+    asked = {"ranks": float(why.ranks), "nodes": float(why.nodes), "bytes": why.message_bytes}
+    parts = [
+        f"{name} {asked[name]:g} {'in' if low <= asked[name] <= high else 'OUTSIDE'} {low:g} to {high:g}"
+        for name, low, high in why.ranges
+    ]
+    where = f" on {why.near.point.chip}" if why.near else ""
+    return f"measured range{where}: {', '.join(parts) or 'none'}"
 
 
 def _inputs(inputs: Iterable[Input]) -> list[str]:
@@ -176,6 +190,24 @@ def _step(why: StepWhy, where: str) -> list[str]:
     for number, operation in enumerate(why.operations, 1):
         lines += ["", *_operation(number, operation, where)]
     return lines
+
+
+def _memory(why: MemoryWhy) -> list[str]:
+    kind = "reserved" if why.reserved else "allocated"
+    columns = (
+        TextColumn("part"), TextColumn("bytes", right=True), TextColumn("share", right=True),
+        TextColumn("formula", rank=1, shorten=Shorten.TAIL, least=24),
+    )  # fmt: skip
+    rows = [
+        (part.name, units.binary_bytes(part.nbytes), f"{part.nbytes / why.nbytes:.1%}", part.formula)
+        for part in why.parts
+    ]
+    return [
+        f"peak of {kind} memory on {why.chip}: {units.binary_bytes(why.nbytes)}",
+        *output.wrapped(f"formula: {why.formula}", output.width(), "  "),
+        *(f"  {line}" for line in render(columns, rows, output.width() - 2)),
+        *(line for note in why.notes for line in output.wrapped(note, output.width(), "  ")),
+    ]
 
 
 def _operation(number: int, operation: OpWhy, where: str) -> list[str]:

@@ -188,31 +188,50 @@ def _has_memory(targets: list[str]) -> bool:
     return any(UNITS[name] == "GiB" for name in targets)
 
 
+@dataclass(frozen=True, slots=True)
+class PeakMemory:
+    """Bytes of a peak with their 80 % interval; ``reserved``: what the allocator holds, else what is in use."""
+
+    value: float
+    low: float
+    high: float
+    reserved: bool
+
+
 def _memory(case: TrainingCase | None, row: Row, reason: str) -> Value:
     """Peak memory: reserved where PyTorch's FSDP reports it, else allocated."""
     if case is None:
         return Value(reason=reason)
-    stated = row.get("recompute", "").lower()
-    if not stated or stated.startswith("not") or "not stated" in stated or "recipe" in stated:
-        return Value(reason=f"{INCOMPLETE}: recomputation is not stated")
     try:
-        model = model_spec(row["model"])
-        adapters = Adapters(rank=case.layout.adapter_rank) if case.layout.adapter_rank else None
-        layout = _fitting(case, model, adapters)
-        parts = _parts(case, row, model, layout, adapters)
+        parts = memory_parts(case, row)
     except Incomplete as error:
         return Value(reason=f"{INCOMPLETE}: {error}")
     except WindtunnelError as error:
         return Value(reason=f"{error.code}: {error.what}")
     except _BROKEN as error:
         return Value(reason=f"{UNREADABLE}: the row cannot be rebuilt: {error!r}")
-    counted = parts.counted / GIB
+    peak = peak_memory(case, parts)
+    return Value(peak.value / GIB, peak.low / GIB, peak.high / GIB, parts.counted / GIB)
+
+
+def peak_memory(case: TrainingCase, parts: MemoryParts) -> PeakMemory:
+    """What the framework of a row reports as its peak."""
     if case.layout.sharding is Sharding.FSDP:
         whole = parts.estimate()
-        return Value(whole.value / GIB, whole.low / GIB, whole.high / GIB, counted)
+        return PeakMemory(whole.value, whole.low, whole.high, reserved=True)
     width = ACTIVATION_SPREAD * parts.modelled
     allocated = float(parts.allocated)
-    return Value(allocated / GIB, (allocated - width) / GIB, (allocated + width) / GIB, counted)
+    return PeakMemory(allocated, allocated - width, allocated + width, reserved=False)
+
+
+def memory_parts(case: TrainingCase, row: Row) -> MemoryParts:
+    """What a rebuilt row's peak is made of. Raises Incomplete where the row does not state recomputation."""
+    stated = row.get("recompute", "").lower()
+    if not stated or stated.startswith("not") or "not stated" in stated or "recipe" in stated:
+        raise Incomplete("recomputation is not stated")
+    model = model_spec(row["model"])
+    adapters = Adapters(rank=case.layout.adapter_rank) if case.layout.adapter_rank else None
+    return _parts(case, row, model, _fitting(case, model, adapters), adapters)
 
 
 def _parts(

@@ -20,11 +20,16 @@ from windtunnel.specs.catalogue import chip
 from windtunnel.specs.targets import cluster_of
 from windtunnel.timeline.predict import predict
 from windtunnel.timeline.sustained import sustained
+from windtunnel.units import GIB
 from windtunnel.validation.explain.asked import KINDS, batch_asked
 from windtunnel.validation.explain.beside import beside
 from windtunnel.validation.explain.collective import explain_collective
 from windtunnel.validation.explain.kernel import explain_kernel, quantities, raised
+from windtunnel.validation.explain.memory import explain_memory
 from windtunnel.validation.explain.points import nearest, points_of_folder, shipped_points, thinned
+from windtunnel.validation.explain.row import explain_row
+from windtunnel.validation.measured_files import read_measured
+from windtunnel.validation.predict_training import TrainingRows
 
 SHAPES = {
     "m": 4096.0, "n": 2048.0, "k": 8192.0, "heads": 32.0, "q_len": 2048.0, "kv_len": 4096.0, "head_dim": 128.0,
@@ -77,6 +82,33 @@ def test_a_collective_is_explained_as_it_is_priced(card: str, cards: int) -> Non
     assert ("nic_bytes_per_s" in named) == (cards > 8)
     assert why.near is not None
     assert why.near.point.chip == card
+    sizes = [dict(p.dims)["bytes"] for p in shipped_points() if (p.family, p.chip) == ("all_reduce", card)]
+    assert {name: (low, high) for name, low, high in why.ranges}["bytes"] == (min(sizes), max(sizes))
+
+
+MEMORY = """row_id,source_id,model,task,gpu,num_gpus,sequence_length_tokens,global_batch_size_sequences,\
+micro_batch_size_sequences,tensor_parallel,pipeline_parallel,precision,recompute,framework,peak_memory_gib
+a,titan,Llama-3.1 8B,pretrain,H100,8,8192,8,1,{tensor},1,BF16,none,{framework},
+"""
+
+
+@pytest.mark.parametrize(
+    ("framework", "tensor", "reserved"), [("TorchTitan torch.compile", 1, True), ("Megatron-LM", 2, False)]
+)
+def test_a_peak_of_memory_is_the_sum_of_its_parts(
+    tmp_path: Path, framework: str, tensor: int, reserved: bool
+) -> None:
+    path = tmp_path / "train_torchtitan.csv"
+    path.write_text(MEMORY.format(framework=framework, tensor=tensor).replace("\\\n", ""))
+    table = read_measured(path).table
+    why = explain_memory(table)
+    assert why is not None
+    assert why.reserved is reserved
+    assert sum(part.nbytes for part in why.parts) == pytest.approx(why.nbytes, rel=1e-6)
+    found = {part.target: float(part.value[0]) for part in TrainingRows().predict(table)}
+    assert why.nbytes / GIB == pytest.approx(found["peak_memory_gib"])
+    row = explain_row(tmp_path, "train_torchtitan.csv:a", (), top=1)
+    assert row.memory == why
 
 
 def test_the_nearest_point_is_the_nearest(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from windtunnel.estimate import Source
@@ -21,7 +21,10 @@ _RATES = ("link_bytes_per_s", "pcie_bytes_per_s", "nic_bytes_per_s", "oversubscr
 
 @dataclass(frozen=True, slots=True)
 class CollectiveWhy:
-    """One collective, taken apart. ``wire_s``: bytes over the data sheet's links without any latency."""
+    """One collective, taken apart.
+
+    ``ranges``: ranks, nodes and bytes of the points of this kind on the chip of the nearest one, from and to.
+    """
 
     what: str
     chip: str
@@ -39,6 +42,7 @@ class CollectiveWhy:
     inputs: tuple[Input, ...]
     near: Near | None
     near_predicted_s: float | None
+    ranges: tuple[tuple[str, float, float], ...] = ()
 
 
 def explain_collective(
@@ -66,7 +70,8 @@ def explain_shaped(
     dims = (("ranks", float(shape.ranks)), ("nodes", float(shape.nodes)), ("bytes", nbytes))
     name = links.chip.name
     chips = (name, *links.chip.relatives)
-    near = nearest(points, family=kind.value, chips=chips, path="", dims=dims, library=library)
+    known = [point for point in points if point.family == kind.value and point.chip in chips]
+    near = nearest(known, family=kind.value, chips=chips, path="", dims=dims, library=library)
     bus = bus_factor(kind, shape.ranks) * nbytes / time.seconds if time.seconds else 0.0
 
     def priced(changed: Links) -> float:
@@ -95,7 +100,17 @@ def explain_shaped(
         inputs=_inputs(links, priced, time.seconds),
         near=near,
         near_predicted_s=near_s,
+        ranges=_ranges([point for point in known if near and point.chip == near.point.chip]),
     )
+
+
+def _ranges(points: Sequence[Point]) -> tuple[tuple[str, float, float], ...]:
+    found = []
+    for name in ("ranks", "nodes", "bytes"):
+        values = [there[name] for point in points if name in (there := dict(point.dims))]
+        if values:
+            found.append((name, min(values), max(values)))
+    return tuple(found)
 
 
 def _inputs(links: Links, priced: Callable[[Links], float], seconds: float) -> tuple[Input, ...]:

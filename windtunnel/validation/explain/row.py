@@ -13,6 +13,7 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.specs.catalogue import chip
 from windtunnel.validation.explain.collective import explain_shaped
 from windtunnel.validation.explain.kernel import explain_kernel
+from windtunnel.validation.explain.memory import MemoryWhy, explain_memory
 from windtunnel.validation.explain.operations import StepWhy, Why
 from windtunnel.validation.explain.points import Point
 from windtunnel.validation.explain.serving import explain_serving
@@ -53,6 +54,7 @@ class RowWhy:
     answers: tuple[TargetAnswer, ...]
     parts: tuple[Why, ...]
     step: StepWhy | None
+    memory: MemoryWhy | None = None
 
 
 def explain_row(folder: Path, name: str, points: Sequence[Point], *, top: int) -> RowWhy:
@@ -69,7 +71,7 @@ def explain_row(folder: Path, name: str, points: Sequence[Point], *, top: int) -
     table = _one_row(file, wanted)
     answers = list(predict_file(MeasuredFile(file.name, file.format, table)))
     parts: tuple[Why, ...] = ()
-    step = None
+    step = memory = None
     kind = file.format.kind if file.format else None
     if kind is Kind.KERNEL:
         parts = _kernel_parts(table, points)
@@ -83,6 +85,8 @@ def explain_row(folder: Path, name: str, points: Sequence[Point], *, top: int) -
         )  # fmt: skip
     elif kind is Kind.TRAINING and any(not part.reason for part in answers):
         step = explain_training(table, points, top=top)
+        if any(part.unit == "GiB" and not part.reason for part in answers):
+            memory = explain_memory(table)
     elif kind is Kind.SERVING and any(not part.reason for part in answers):
         step = explain_serving(*served_step(table), points, top=top)
     elif kind is Kind.S5000:
@@ -93,7 +97,7 @@ def explain_row(folder: Path, name: str, points: Sequence[Point], *, top: int) -
         )
     stated = tuple((column, cell) for column in table.columns if (cell := _cell(table, column)))
     shown = tuple(_answer(part, i) for part in answers for i in range(len(part)))
-    return RowWhy(file.name, int(table.index[0]), stated, shown, parts, step)
+    return RowWhy(file.name, int(table.index[0]), stated, shown, parts, step, memory)
 
 
 def _one_row(file: MeasuredFile, wanted: str) -> Table:
