@@ -16,7 +16,7 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.report import serving_page
 from windtunnel.results.serving_result import ServingResult
-from windtunnel.serving.arrivals import Arrivals, Lengths, drawn, stretched
+from windtunnel.serving.arrivals import Arrivals, Lengths, at_rate, drawn, stretched
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
 from windtunnel.serving.host_tree import WritePolicy
@@ -30,7 +30,7 @@ from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.router import Policy
 from windtunnel.serving.step_time import Speculation
-from windtunnel.serving.trace_readers import BAD_SHOWN, read_trace
+from windtunnel.serving.trace_readers import BAD_SHOWN, Trace, read_trace
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.targets import cluster_of, parse_target
@@ -88,7 +88,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=float, metavar="R", help="requests a second")
     add("--rates", default="", metavar="R,R", help="goodput and latencies against the rate, one run each")
     add("--concurrency", type=int, metavar="N", help="clients that send one request after another")
-    add("--trace", type=Path, metavar="FILE", help="replay recorded traffic (Mooncake, Azure, BurstGPT, …)")
+    add("--trace", type=Path, metavar="FILE", help="recorded traffic (Mooncake, Azure, BurstGPT, …)")
     add(
         "--gui-sessions", type=int, default=0, metavar="N", help="screen agents, beginning at --rate a second"
     )
@@ -335,11 +335,7 @@ def _load(args: argparse.Namespace) -> Load:
             output.say(f"{trace.name}, line {bad.line} left out: {bad.why}", quiet=args.quiet)
         if len(trace.bad) > BAD_SHOWN:
             output.say(f"{trace.name}: {len(trace.bad) - BAD_SHOWN:,} more lines left out", quiet=args.quiet)
-        requests = tuple(stretched(trace.requests, args.trace_speed))
-        last_s = requests[-1].arrival_s
-        when = f"over {last_s:,.0f} s" if last_s else "all at once"
-        words = f"{trace.name}, {len(requests):,} requests {when}"
-        return Load(requests=requests, words=words, bad_lines=len(trace.bad))
+        return _replayed(args, trace)
     if args.gui_sessions:
         found = gui_sessions(GuiAgent(), args.gui_sessions, args.rate or 0.1, args.seed)
         words = f"{args.gui_sessions:,} sessions of screen agents, {args.rate or 0.1:g}/s, {len(found):,} requests"
@@ -362,6 +358,24 @@ def _load(args: argparse.Namespace) -> Load:
         how = "all at once"
     words = f"{len(requests):,} requests, {what}, {how}"
     return Load(requests=requests, words=words, concurrency=0 if args.rate else args.concurrency or 0)
+
+
+def _replayed(args: argparse.Namespace, trace: Trace) -> Load:
+    """A trace as it came, or its requests at a rate, or sent by clients that wait."""
+    requests = tuple(stretched(trace.requests, args.trace_speed))
+    if args.rate:
+        pattern = Arrivals(args.arrivals)
+        requests = tuple(
+            at_rate(requests, args.rate, pattern=pattern, burstiness=args.burstiness, seed=args.seed)
+        )
+        when = f"{args.rate:g} requests/s ({args.arrivals})"
+    elif args.concurrency:
+        when = f"{args.concurrency:,} clients"
+    else:
+        last_s = requests[-1].arrival_s
+        when = f"over {last_s:,.0f} s" if last_s else "all at once"
+    words = f"{trace.name}, {len(requests):,} requests, {when}"
+    return Load(requests=requests, words=words, bad_lines=len(trace.bad), concurrency=args.concurrency or 0)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -404,9 +418,9 @@ def _check(args: argparse.Namespace) -> None:
         raise _bad("--expert-imbalance", args.expert_imbalance, "at least 1")
     if args.max_num_batched_tokens < args.max_num_seqs:
         raise _bad("--max-num-batched-tokens", args.max_num_batched_tokens, "at least --max-num-seqs")
-    if sum(bool(value) for value in (args.rate, args.rates, args.concurrency, args.trace)) > 1:
+    if sum(bool(value) for value in (args.rate, args.rates, args.concurrency)) > 1:
         raise WindtunnelError(
-            "E650", "--rate, --rates, --concurrency and --trace exclude each other", hint="keep one of them"
+            "E650", "--rate, --rates and --concurrency exclude each other", hint="keep one of them"
         )
 
 

@@ -7,9 +7,10 @@ burstier). ``ramp`` raises the rate linearly from nothing to twice the mean.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import accumulate
 
 from windtunnel.serving.request import Request
 
@@ -69,6 +70,15 @@ def drawn(
             keys = shared + tuple(range(first, first - (-prompt // KEY_TOKENS) - len(shared)))
         requests.append(Request(number, now, prompt, output, keys, KEY_TOKENS if keys else 0))
     return requests
+
+
+def at_rate(
+    requests: Sequence[Request], rate: float, *, pattern: Arrivals = Arrivals.POISSON, burstiness: float = 1.0,
+    seed: int = 0,
+) -> list[Request]:  # fmt: skip
+    """The same requests in their order, arriving at ``rate`` a second: for traces of lengths alone."""
+    gaps = _gaps(len(requests), rate, pattern, burstiness, random.Random(f"arrivals {seed}"))
+    return [replace(one, arrival_s=at) for one, at in zip(requests, accumulate(gaps), strict=True)]
 
 
 def _gaps(

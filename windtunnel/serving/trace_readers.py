@@ -73,6 +73,7 @@ def read_trace(path: Path, limit: int = 0) -> Trace:
     found: list[Request] = []
     bad: list[BadLine] = []
     last: dict[str, tuple[int, ...]] = {}
+    line = 0
     try:
         for line, row in _rows(path, bad):
             try:
@@ -84,8 +85,10 @@ def read_trace(path: Path, limit: int = 0) -> Trace:
             # rows of many requests overlap in time: all are read, then cut
             if limit and len(found) >= limit and len(read) == 1:
                 break
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise _unreadable(path, str(error), bad) from None
+    except (OSError, EOFError) as error:
+        if not found:
+            raise _unreadable(path, str(error), bad) from None
+        bad.append(BadLine(line + 1, f"the file cannot be read from here: {error}"))
     if not found:
         raise _unreadable(path, "no request in it", bad)
     found.sort(key=lambda request: request.arrival_s)
@@ -115,7 +118,7 @@ def _reason(error: Exception) -> str:
 def _rows(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, Row]]:
     opener = gzip.open if path.suffix == ".gz" else open
     name = path.name.removesuffix(".gz")
-    with opener(path, "rt", encoding="utf-8", newline="") as file:
+    with opener(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
         if name.endswith(".csv"):
             for line, row in enumerate(csv.DictReader(file), 2):
                 yield line, row

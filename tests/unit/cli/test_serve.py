@@ -103,6 +103,24 @@ def test_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["cache_hit_fraction"] == pytest.approx(19 / 20 * (699 // 16 * 16) / 700)
 
 
+def test_a_trace_of_lengths_comes_at_a_rate_or_from_clients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lengths.csv"
+    rows = [f"{100 + n},{20 + n}" for n in range(30)]
+    path.write_text("\n".join(["num_prefill_tokens,num_decode_tokens", *rows]), encoding="utf-8")
+    command = ["serve", "qwen3-8b", "--on", "mtt-s5000", "--trace", str(path), "--json"]
+    answers = {}
+    for more in ("", "--rate 2 --arrivals constant", "--concurrency 1"):
+        assert main([*command, *more.split()]) == 0
+        answers[more] = json.loads(capsys.readouterr().out)
+        assert answers[more]["output_tokens"] == sum(range(20, 50))
+    at_once, steady, alone = answers.values()
+    assert steady["duration_s"] == pytest.approx(30 / 2, abs=1.5)
+    assert steady["offered_rps"] == pytest.approx(2.0, rel=0.05)
+    assert at_once["duration_s"] < steady["duration_s"] < alone["duration_s"]
+
+
 def test_more_memory_for_the_cache_with_eight_bits(capsys: pytest.CaptureFixture[str]) -> None:
     tokens = []
     for precision in ("bf16", "fp8"):
@@ -115,6 +133,7 @@ def test_more_memory_for_the_cache_with_eight_bits(capsys: pytest.CaptureFixture
     ("options", "code"),
     [
         (["--rate", "0"], "E650"), (["--rate", "nan"], "E650"), (["--rate", "1", "--concurrency", "2"], "E650"),
+        (["--rate", "1", "--rates", "2"], "E650"),
         (["--input-len", "0"], "E650"), (["--gpu-memory-utilization", "1.5"], "E650"),
         (["--acceptance", "2"], "E650"), (["--kv-offloading-size", "nan"], "E650"),
         (["--port", "0", "--html", "/no/such/folder/page.html"], "E925"), (["--max-num-batched-tokens", "16"], "E650"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,23 @@ def test_servegen_clients_are_drawn(tmp_path: Path) -> None:
     again = read_trace(write(tmp_path, "again.jsonl", client()))
     assert [r.output_tokens for r in again.requests] == [7] * len(again.requests)
     assert len(again.requests) == len(ours)
+
+
+def test_what_was_read_before_a_file_breaks_off_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl.gz"
+    draw = random.Random(1)
+    rows = [
+        json.dumps({"prompt_tokens": draw.randrange(1, 1 << 40), "output_tokens": 2}) for _ in range(4000)
+    ]
+    whole = gzip.compress("\n".join(rows).encode())
+    file.write_bytes(whole[: len(whole) // 2])
+    trace = read_trace(file)
+    assert 1000 < len(trace.requests) < 3000
+    assert trace.bad[-1].line == len(trace.requests) + 1
+    plain = tmp_path / "rows.jsonl"
+    plain.write_bytes("\n".join(rows[:2]).encode() + b"\n\xff\xfe\n" + rows[2].encode())
+    trace = read_trace(plain)
+    assert (len(trace.requests), [bad.line for bad in trace.bad]) == (3, [3])
 
 
 def test_a_table_of_sessions_shares_what_it_says(tmp_path: Path) -> None:
