@@ -17,7 +17,7 @@ from windtunnel.serving.step_plan import StepPlan
 
 
 class StateDraftingSequence(DraftingSequence):
-    """``slots``: states held, by their block's index. ``length``: blocks of states, held or let go of.
+    """``slots``: states held, by their block's index, first to last. ``length``: blocks of states, held or let go of.
 
     ``begun``: whether it has the states of drafts. ``hit``: states found at admission, after ``found`` blocks.
     ``marked``: blocks that were looked at for keys.
@@ -84,12 +84,14 @@ class StateDraftingScheduler(DraftingScheduler):
     def _room_for(self, one: DraftingSequence, new: int) -> bool:
         assert isinstance(one, StateDraftingSequence)
         size = self.options.block_size
-        there = one.computed - one.in_flight
-        if self.options.enable_prefix_caching:
-            self._let_go(one, [index for index in one.slots if index < (there - 1) // size])
+        last = (one.computed - one.in_flight - 1) // size
+        if self.options.enable_prefix_caching and one.slots and next(iter(one.slots)) < last:
+            self._let_go(one, [index for index in one.slots if index < last])
         tokens = one.computed + new
         need = max(0, -(-(tokens + self._count) // size) - one.held)
         states = self._state_blocks(one, tokens)
+        if one.begun and not need and not states:
+            return True
         while need + states > self.pool.free:
             if self._preempt_last() is one:
                 return False
@@ -102,11 +104,14 @@ class StateDraftingScheduler(DraftingScheduler):
         assert isinstance(one, StateDraftingSequence)
         if not self.options.enable_prefix_caching:
             return 0 if one.begun else (1 + self._count) * self._groups
+        if one.begun:
+            grows = -(-tokens // self.options.block_size) + self._count > one.length
+            return self._groups if grows else 0
         if one.hit and one.hit[0][0].key in self._fresh:
             return self.pool.capacity + 1
         missing = -(-tokens // self.options.block_size) + self._count - (one.length or one.found)
         idle = self.pool.idle_among(one.hit)
-        return max(0, min(missing, 1 if one.begun else 1 + self._count)) * self._groups + idle
+        return max(0, min(missing, 1 + self._count)) * self._groups + idle
 
     def _grow(self, one: DraftingSequence, tokens: int) -> None:
         """Those of drafts move on, one is new (all are, in the beginning)."""
@@ -151,11 +156,11 @@ class StateDraftingScheduler(DraftingScheduler):
             self.pool.version += 1
 
     def _keep(self, one: DraftingSequence, tokens: int) -> None:
-        super()._keep(one, tokens)
         assert isinstance(one, StateDraftingSequence)
-        if not self.options.enable_prefix_caching:
-            return
         full = min(tokens, one.known - LOOKAHEAD) // self.options.block_size
+        if full <= one.marked or not self.options.enable_prefix_caching:
+            return
+        super()._keep(one, tokens)
         for index in range(one.marked, full):
             slot = one.slots.get(index)
             if slot is None or slot.runs:
@@ -164,7 +169,7 @@ class StateDraftingScheduler(DraftingScheduler):
             for group in range(self._groups):
                 self.pool.register(slot, key + group, 0, 1)
             self._fresh.add(key)
-        one.marked = max(one.marked, full)
+        one.marked = full
 
     def _give_back(self, one: DraftingSequence) -> None:
         assert isinstance(one, StateDraftingSequence)
