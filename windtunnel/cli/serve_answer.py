@@ -62,7 +62,8 @@ def rates_text(rates: Sequence[float], results: Sequence[ServingResult], width: 
         for rate, result in zip(rates, results, strict=True)
     ]
     layout = output.wrapped(first.layout, width, " ")
-    lines = [head, *layout, *output.wrapped(first.load, width, " "), "", *render(columns, rows, width)]
+    traffic, _, _ = first.load.rpartition(", ")  # without the rate
+    lines = [head, *layout, *output.wrapped(traffic, width, " "), "", *render(columns, rows, width)]
     met = [rate for rate, result in zip(rates, results, strict=True) if result.meets_sla]
     if first.limits:
         lines += ["", f"SLA met up to {max(met):g} requests/s" if met else "SLA met at none of these rates"]

@@ -162,6 +162,7 @@ def test_rates_show_where_the_sla_ends(capsys: pytest.CaptureFixture[str]) -> No
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "SLA met up to 0.5 requests/s" in text
+    assert "0.5 requests/s (poisson)" not in text  # the head is of all rates
     assert main([*command, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     slow, fast = answer["runs"]
