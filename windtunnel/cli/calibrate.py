@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windtunnel.cli import output
+from windtunnel.errors import WindtunnelError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]
@@ -51,7 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit, write and print one line a fit. Raises WindtunnelError E951 to E954."""
+    """Fit, write and print one line a fit. Raises WindtunnelError E951 to E954 and E956."""
     if args.leave_one_out:
         return _leave_one_out(args)
     if args.hide:
@@ -71,6 +72,13 @@ def run(args: argparse.Namespace) -> int:
                     f"{fit.rows:7d} {fit.error_median:7.1%} {fit.error_p90:7.1%} {roofline}"
                 ]
             )
+    if not fits:
+        raise WindtunnelError(
+            "E956",
+            f"no row of {args.data} is of a kernel and a card that can be fitted",
+            hint=f"windtunnel validate --data {args.data} says why rows are left out",
+            values={"families": ", ".join(args.family or ["all"])},
+        )
     if args.json:
         output.print_json(output.success("calibrate", {"fits": fits}))
     output.say("errors are weighted by time, on shapes and chips left out of each fit", quiet=args.quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,17 @@ def test_an_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> Non
         list(calibrate_kernels(tmp_path, ["gem"]))
     assert refusal.value.code == "E954"
     assert "gemm" in refusal.value.hint
+
+
+def test_rows_of_cards_that_nobody_knows_are_refused_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = "gpu_system,library,kernel_source,dtype,m,n,k,latency_seconds\ncpu,torch,torch,bf16,16,1024,1024,3e-4\n"
+    (tmp_path / "kernel_aic_gemm.csv").write_text(table, encoding="utf-8")
+    before = files("windtunnel.cost").joinpath("parameters/gemm.json").read_bytes()
+    assert main(["calibrate", "--data", str(tmp_path), "--family", "gemm"]) == 2
+    assert "E956" in capsys.readouterr().err
+    assert files("windtunnel.cost").joinpath("parameters/gemm.json").read_bytes() == before
 
 
 POINTS = """device,group,metric,shape,value,unit,source
