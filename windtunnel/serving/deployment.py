@@ -62,6 +62,7 @@ class DeploymentOptions:
         offload: cache beyond the card. async_scheduling: SGLang's overlap scheduling, too
             (TensorRT-LLM's executor, whose admission this is, decides after each step).
         block_size: SGLang's page size, too; 0: the engine's default. sglang: what only SGLang knows.
+        max_utilization: TensorRT-LLM's capacity scheduler of that name, which admits what fits now and preempts.
         cudagraph_capture_sizes: batches with a captured graph; empty: vLLM's.
     """
 
@@ -76,6 +77,7 @@ class DeploymentOptions:
     block_size: int = 0
     enable_prefix_caching: bool = True
     enforce_eager: bool = False
+    max_utilization: bool = False
     cudagraph_capture_sizes: tuple[int, ...] = ()
     enable_dbo: bool = False
     expert_imbalance: float = 1.0
@@ -130,7 +132,7 @@ class Deployment:
             num_gpu_blocks=max(1, memory.blocks),
             enable_prefix_caching=options.enable_prefix_caching,
             prefill_first=options.stack is Stack.SGLANG,
-            guaranteed_no_evict=options.stack is Stack.TRTLLM,
+            guaranteed_no_evict=options.stack is Stack.TRTLLM and not options.max_utilization,
             num_speculative_tokens=options.speculation.tokens,
             acceptance=options.speculation.acceptance,
             state_groups=memory.blocks_per_sequence,

@@ -12,8 +12,8 @@ Logs state model, system and scenario; the rules give the rest (mlcommons, read 
 
 Lengths scatter about those means; how is not published (a gamma distribution of shape 2, cut at the longest, is
 assumed). What a log leaves unsaid takes a named default: the narrowest matrix precision that card and TensorRT-LLM both
-have, and the group of cards that gives most output a card within the limits, since submitters tune. Replicas do not
-talk to each other, so one stands for all cards.
+have, and the settings that submissions publish (``mlperf_settings``), else the group of cards that gives most output a
+card within the limits, since submitters tune. Replicas do not talk to each other, so one stands for all cards.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.kernel_library import Stack
-from windtunnel.serving.predict import Load, predict
 from windtunnel.serving.request import Request
+from windtunnel.serving.router import Router
 from windtunnel.serving.run_load import at_client
+from windtunnel.serving.simulate import open_loop
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
+from windtunnel.validation.lasting import seconds_of
+from windtunnel.validation.mlperf_settings import Settings, published
 from windtunnel.validation.shared_prices import with_known_prices
 
 TRAFFIC_S = 600.0
@@ -45,7 +48,7 @@ ROUNDS = 3
 """Longest traffic: so many batches (offline) or stays of a request (served), for the sake of time."""
 HALVINGS = 4
 """Bisections of the rate that a served load sustains; the middle of the last bracket is taken."""
-REQUESTS_MIN, REQUESTS_MAX = 200, 6_000
+REQUESTS_MIN, REQUESTS_MAX, OFFLINE_MAX = 200, 6_000, 15_000
 SHAPE = 2.0
 """Of the gamma distribution of lengths (assumed)."""
 SEQUENCES_MAX, STEP_TOKENS = 2048, 8192
@@ -67,6 +70,8 @@ class Benchmark:
     longest: tuple[int, int]
     server: tuple[float, float]
     interactive: tuple[float, float]
+    samples: int
+    """Of the data set: a load offline has at least so many."""
     note: str = ""
 
     def requests(self, count: int, rate: float = 0.0) -> list[Request]:
@@ -90,26 +95,27 @@ def _lengths(of: Benchmark, count: int) -> list[tuple[int, int]]:
 
 
 BENCHMARKS = (
-    Benchmark(r"llama-?2-70b", "llama2-70b", 294, 294, (1024, 1024), (2.0, 0.2), (0.45, 0.04)),
+    Benchmark(r"llama-?2-70b", "llama2-70b", 294, 294, (1024, 1024), (2.0, 0.2), (0.45, 0.04), 24_576),
     Benchmark(
-        r"llama-?3[._]1-405b", "llama3.1-405b", 9400, 685, (20_000, 20_000), (6.0, 0.175), (4.5, 0.08)
+        r"llama-?3[._]1-405b", "llama3.1-405b", 9400, 685, (20_000, 20_000), (6.0, 0.175), (4.5, 0.08), 8_313
     ),
-    Benchmark(r"llama-?3[._]1-8b", "llama3-8b", 778, 128, (2048, 128), (2.0, 0.1), (0.5, 0.03)),
+    Benchmark(r"llama-?3[._]1-8b", "llama3-8b", 778, 128, (2048, 128), (2.0, 0.1), (0.5, 0.03), 13_368),
     Benchmark(
-        r"mixtral-8x7b", "mixtral-8x7b", 365, 145, (2048, 1024), (2.0, 0.2), (2.0, 0.2),
+        r"mixtral-8x7b", "mixtral-8x7b", 365, 145, (2048, 1024), (2.0, 0.2), (2.0, 0.2), 15_000,
         "prompts of GSM8K and MBXP as long as the reference's examples",
     ),
     Benchmark(
-        r"deepseek-r1", "deepseek-v3-671b", 800, 3886, (3136, 20_000), (2.0, 0.08), (1.5, 0.015)
+        r"deepseek-r1", "deepseek-v3-671b", 800, 3886, (3136, 20_000), (2.0, 0.08), (1.5, 0.015), 4_388
     ),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class MlperfRun:
-    """A row rebuilt: one replica. ``limits``: of the scenario; None offline. ``tensor`` 0: not stated.
+    """A row rebuilt: one replica. ``limits``: of the scenario; None offline. ``tensor`` 0: not known.
 
-    ``pipeline``: stages, each a replica of its share of the layers.
+    ``pipeline``: stages, each a replica of its share of the layers. ``sequences``: most in a step, where a log says.
+    ``cards``: all of the system, 0 where unknown.
     """
 
     benchmark: Benchmark
@@ -119,6 +125,9 @@ class MlperfRun:
     limits: tuple[float, float] | None
     pipeline: int = 1
     stack: Stack = Stack.TRTLLM
+    settings: Settings | None = None
+    sequences: int = 0
+    cards: int = 0
 
     @property
     def deployment(self) -> Deployment:
@@ -143,15 +152,24 @@ def mlperf_run(record: Mapping[str, str], chip_name: str) -> MlperfRun:
         raise ValueError(f"scenario `{record['phase']}` is not known")
     if pipeline > 1 and limits[scenario] is not None:
         raise ValueError("pipeline parallel with limits on latency")
-    tensor = int(float(record.get("tensor_parallel") or 0))
+    tensor, sequences, cards = (
+        int(float(record.get(name) or 0)) for name in ("tensor_parallel", "concurrency_or_batch", "num_gpus")
+    )
     stack = Stack.VLLM if "vllm" in record.get("framework", "").lower() else Stack.TRTLLM
-    return MlperfRun(found, chip_name, record["precision"].lower(), tensor, limits[scenario], pipeline, stack)
+    settings = published(chip_name, found.model, scenario) if stack is Stack.TRTLLM else None
+    if settings is not None and not tensor:
+        tensor, pipeline = settings.tensor, settings.pipeline
+    return MlperfRun(
+        found, chip_name, record["precision"].lower(), tensor, limits[scenario], pipeline, stack, settings,
+        sequences, cards,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=64)
 def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
     found, chip_name = run.benchmark, run.chip
     precision, assumed = _precision(run.precision, chip_name)
+    settings = run.settings
     model = shipped_model(found.model)
     if run.pipeline > 1:
         model = replace(model, layers=model.layers[: -(-len(model.layers) // run.pipeline)])
@@ -161,8 +179,10 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
     if not cards:
         cards = _tuned(run)
         assumed.append(f"{cards} cards a replica, which give most output a card")
+    elif settings is not None:
+        assumed.append("sequences and tokens of a step as submissions publish them")
     latent = found.model.startswith("deepseek")
-    cache = "bfloat16" if latent else "float8_e4m3fn"
+    cache = "bfloat16" if latent and settings is None else "float8_e4m3fn"
     if latent and cards > 1:
         assumed.append("attention data-parallel over the group, experts spread over it")
     options = DeploymentOptions(
@@ -170,9 +190,10 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
         data_parallel_size=cards if latent else 1,
         precision=precision,
         kv_cache_dtype=cache,
-        gpu_memory_utilization=0.95,
-        max_num_seqs=SEQUENCES_MAX,
-        max_num_batched_tokens=STEP_TOKENS,
+        gpu_memory_utilization=settings.cache_share if settings else 0.95,
+        max_num_seqs=run.sequences or (settings.sequences if settings else SEQUENCES_MAX),
+        max_num_batched_tokens=max(settings.tokens, run.sequences) if settings else STEP_TOKENS,
+        max_utilization=settings is not None,
         enable_prefix_caching=False,
         stack=run.stack,
     )
@@ -244,15 +265,16 @@ def tokens_per_s_per_card(run: MlperfRun) -> float:
 def _all_at_once(run: MlperfRun) -> tuple[float, float]:
     """Output tokens a second and card, and a request, of a replica that states all it runs with."""
     found, of = run.deployment, run.benchmark
-    held = max(1, _held(found, of) // run.pipeline) * found.layout.data
     cards = found.layout.cards * found.replicas
-    stay_s = of.output * found.step.decode_s(max(1, held // found.layout.data), held * of.prompt)
-    count = max(REQUESTS_MIN, int(held * min(ROUNDS, 1 + TRAFFIC_S / stay_s)))
-    requests = tuple(of.requests(min(REQUESTS_MAX, count)))
-    result = predict(_stage(found, run.pipeline), Load(requests=requests, words="all at once"))
-    return result.output_tokens / result.duration_s / cards / run.pipeline, result.output_tokens / len(
-        requests
-    )
+    stage = _stage(found, run.pipeline)
+    count = min(OFFLINE_MAX, max(REQUESTS_MIN, ROUNDS * _held(stage, of) * found.layout.data + 1))
+    served = open_loop(of.requests(count), Router(stage.start()))
+    took_s = max(one.finished_s for one in served)
+    replicas = max(1, run.cards // (cards * run.pipeline))
+    lasting_s = run.settings.lasting_s if run.settings else TRAFFIC_S
+    whole = max(count, round(count * lasting_s / took_s), of.samples // replicas)
+    mean = sum(one.request.output_tokens for one in served) / count
+    return whole * mean / seconds_of(whole, served) / cards / run.pipeline, mean
 
 
 @lru_cache(maxsize=256)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from windtunnel.serving.kernel_library import Stack
+from windtunnel.specs.catalogue import chip
 from windtunnel.validation.folder import predict_folder
-from windtunnel.validation.mlperf_rows import BENCHMARKS, mlperf_run, tokens_per_s_per_card
+from windtunnel.validation.mlperf_rows import BENCHMARKS, SCENARIOS, mlperf_run, tokens_per_s_per_card
+from windtunnel.validation.mlperf_settings import TABLE
 
 ROW = {
     "model": "llama3.1-8b",
@@ -85,3 +87,26 @@ def test_limits_on_latency_cost_throughput(tmp_path: Path) -> None:
     assert [part.reason for part in parts] == [""]
     assert parts[0].value[0] == pytest.approx(offline)
     assert parts[0].low[0] < offline < parts[0].high[0]
+
+
+def test_what_logs_do_not_say_is_taken_from_published_settings() -> None:
+    row = {**ROW, "model": "llama3.1-405b", "phase": "Server"}
+    run = mlperf_run(row, "b200")
+    assert (run.tensor, run.pipeline) == (4, 1)
+    options = run.deployment.options
+    assert (options.max_num_seqs, options.max_num_batched_tokens) == (256, 2048)
+    assert options.max_utilization
+    assert any("submissions" in text for text in run.assumed)
+    stated = mlperf_run({**row, "tensor_parallel": "8", "concurrency_or_batch": "128.0"}, "b200")
+    assert stated.deployment.layout.cards == 8
+    assert stated.deployment.options.max_num_seqs == 128
+    assert mlperf_run({**row, "framework": "vLLM 0.10"}, "b200").settings is None
+    assert mlperf_run(row, "h100-sxm").settings is None
+
+
+def test_every_setting_is_of_a_known_benchmark_and_card() -> None:
+    for chips, model, scenarios, settings in TABLE:
+        assert model in {known.model for known in BENCHMARKS}
+        assert set(scenarios) <= set(SCENARIOS)
+        assert all(chip(name) for name in chips)
+        assert 0.8 <= settings.cache_share <= 0.95
