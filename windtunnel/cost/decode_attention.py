@@ -124,7 +124,7 @@ class _Shapes:
         kv, window = batch.dim("kv_len", 1), batch.dim("window")
         kv_heads = np.maximum(batch.dim("kv_heads", 1), 1.0)
         group = batch.dim("heads", 1) / kv_heads
-        alone = (group > p.group_max) | _too_few_to_group(batch, chip, p)
+        alone = (group > p.group_max) | _too_few_to_group(batch, chip, p) | _in_chunks(batch, chip, p)
         return cls(
             sequences=batch.dim("batch", 1),
             kv=kv,
@@ -210,6 +210,15 @@ def _walk_s(
         keys = np.where(x.windowed, np.minimum(x.visited, x.kv / split), keys)
     places = units * np.where(x.single, p.alone_resident, p.resident)
     return np.asarray(keys * key_s * np.maximum(blocks * split / places, 1.0))
+
+
+def _in_chunks(batch: Batch, chip: Chip, p: DecodeParameters) -> Flags:
+    """Where tokens see their own stretch only, TensorRT-LLM's kernel for groups is not taken either
+    (``supportConfigCommon``, the same place); Blackwell's generated ones are.
+    """
+    if chip.architecture.startswith("Blackwell") or not p.grouped_least:
+        return np.zeros(len(batch), dtype=np.bool_)
+    return np.asarray(batch.dim("chunk") > 0)
 
 
 def _too_few_to_group(batch: Batch, chip: Chip, p: DecodeParameters) -> Flags:

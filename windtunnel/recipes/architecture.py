@@ -19,6 +19,7 @@ class GroupedQuery:
     query_norm: Norm | None = None
     gated: bool = False  # an output gate of the queries' size (Qwen3-Next, Qwen3.5)
     window: int = 0
+    chunk: int = 0  # tokens of a stretch beyond which keys are not seen; 0: none. Inference only
     rotary: bool = True
     rotary_dims: int = 0  # of each head that are turned; 0: all
     causal: bool = True

@@ -55,6 +55,7 @@ def _mixer(mixer: mixers.Mixer, model: ModelSpec) -> Mixer:
             query_norm=None if mixer.query_norm is mixers.QueryNorm.NONE else model.norm,
             gated=mixer.gated,
             window=mixer.window,
+            chunk=mixer.chunk,
             rotary=model.positions == 0,
             rotary_dims=mixer.rotary_dims,
         )

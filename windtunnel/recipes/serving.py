@@ -52,6 +52,12 @@ class ServingLayout:
         redundant: expert slots beyond one for each expert. drawn: tokens choose by chance, so that the busiest
             rank of a step carries more than its mean; otherwise routing is forced to be even.
         deepep: date of the exchange library's release (``ExpertTraffic.as_of``); empty: today's.
+        wide_inputs: products in front of attention stay in 16 bit, whatever the precision, as some checkpoints have
+            them.
+        narrow_experts: experts have weights of four bits (MXFP4), whatever the precision; ``eight_bit_rows``: which
+            meet rows cast to eight (MXFP8), else to 16.
+        fused_sums: products send their results while they compute the rest (TensorRT-LLM's
+            ``gemm_allreduce_plugin``), so that the longer of the two counts.
     """
 
     tensor: int = 1
@@ -64,6 +70,10 @@ class ServingLayout:
     redundant: int = 0
     drawn: bool = True
     deepep: str = ""
+    wide_inputs: bool = False
+    narrow_experts: bool = False
+    eight_bit_rows: bool = False
+    fused_sums: bool = False
 
     def __post_init__(self) -> None:
         if min(self.tensor, self.data, self.expert) < 1 or self.cards % self.expert:
@@ -130,7 +140,8 @@ class _Step:
         ops = [op("aten.embedding", (table, ids), (self._hidden(),))]
         for shape in model.layers:
             if shape.mixer is not None:
-                ops += [*self._norm(shape, self._written), *self._mixer(shape.mixer)]
+                out = dtype if self.layout.wide_inputs else self._written
+                ops += [*self._norm(shape, out), *self._mixer(shape.mixer)]
             if shape.ffn is not None:
                 # a router reads 16 bit: in front of experts the cast is a kernel of its own
                 out = dtype if isinstance(shape.ffn, MoeFfn) else self._written
@@ -150,17 +161,25 @@ class _Step:
     def _hidden(self) -> TensorSpec:
         return tensor(self.layout.precision.activation, self.tokens, self.model.hidden)
 
-    def _products(self) -> Products:
-        return Products(
-            Layout(cards=1, global_batch=1, sequence=self.tokens, precision=self.layout.precision)
-        )
+    def _products(self, wide: bool = False) -> Products:
+        precision = self.layout.precision
+        if wide:
+            precision = Precision.FP16 if precision is Precision.FP16 else Precision.BF16
+        return Products(Layout(cards=1, global_batch=1, sequence=self.tokens, precision=precision))
 
-    def _linear(self, rows: int, wide_in: int, wide_out: int, written: bool = False) -> list[OpSpec]:
+    def _expert_products(self) -> Products:
+        precision = Precision.MXFP8 if self.layout.eight_bit_rows else self.layout.precision
+        return Products(Layout(cards=1, global_batch=1, sequence=self.tokens, precision=precision))
+
+    def _linear(
+        self, rows: int, wide_in: int, wide_out: int, written: bool = False, wide: bool = False
+    ) -> list[OpSpec]:
         """A product; ``written``: by a norm or an activation, which write the product's own format if they know
-        its scale.
+        its scale. ``wide``: in 16 bit.
         """
-        products = self._products()
-        casts = () if written and self._static else products.cast(rows, wide_in, transposed=False)
+        products = self._products(wide)
+        bare = wide or (written and self._static)
+        casts = () if bare else products.cast(rows, wide_in, transposed=False)
         return [*casts, *products.product(rows, wide_out, wide_in)]
 
     @property
@@ -191,13 +210,13 @@ class _Step:
 
     def _mixer(self, mixer: Mixer) -> list[OpSpec]:
         layout, hidden, rows = self.layout, self.model.hidden, self.tokens
-        dtype, ways = layout.precision.activation, layout.tensor
+        dtype, ways, into = layout.precision.activation, layout.tensor, layout.wide_inputs
         ops: list[OpSpec] = []
         if isinstance(mixer, GroupedQuery):
             heads, kv = split_heads(mixer.heads, ways), split_heads(mixer.kv_heads, ways)
             q = heads * mixer.head_dim
             wide = q * (2 if mixer.gated else 1) + 2 * kv * mixer.head_dim
-            ops += self._linear(rows, hidden, wide, written=True)
+            ops += self._linear(rows, hidden, wide, written=True, wide=into)
             if mixer.query_norm is not None:  # queries and keys together
                 turned, w = tensor(dtype, rows * (heads + kv), mixer.head_dim), tensor(dtype, mixer.head_dim)
                 ops.append(op(kernels.RMS_NORM, (turned, w), (turned,)))
@@ -212,11 +231,11 @@ class _Step:
         if isinstance(mixer, Latent):
             heads, qk = split_heads(mixer.heads, ways), mixer.nope_dim + mixer.rope_dim
             down = mixer.kv_rank + mixer.rope_dim + mixer.query_rank
-            ops += self._linear(rows, hidden, down, written=True)
+            ops += self._linear(rows, hidden, down, written=True, wide=into)
             latent = tensor(dtype, rows, mixer.kv_rank + mixer.query_rank)
             weight = tensor(dtype, mixer.kv_rank + mixer.query_rank)
             ops.append(op(kernels.RMS_NORM, (latent, weight), (latent,)))
-            ops += self._linear(rows, mixer.query_rank or hidden, heads * qk)
+            ops += self._linear(rows, mixer.query_rank or hidden, heads * qk, wide=into)
             ops.append(_rotary(dtype, rows, heads + 1, mixer.rope_dim))
             for batch in self.batches:
                 ops += latent_core(mixer, ways, batch, dtype, layout.cache)
@@ -224,7 +243,7 @@ class _Step:
         assert isinstance(mixer, GatedDelta)
         keys, values = split_heads(mixer.key_heads, ways), split_heads(mixer.value_heads, ways)
         value_width = values * mixer.value_dim
-        ops += self._linear(rows, hidden, 2 * keys * mixer.key_dim + 2 * value_width, written=True)
+        ops += self._linear(rows, hidden, 2 * keys * mixer.key_dim + 2 * value_width, written=True, wide=into)
         # decay and beta stay in 16 bit, in a product of their own
         narrow = tensor(dtype, hidden, 2 * values)
         ops.append(op("aten.mm", (self._hidden(), narrow), (tensor(dtype, rows, 2 * values),)))
@@ -293,8 +312,8 @@ class _Step:
         ]
         up = width * (2 if ffn.gated else 1)
         eight_bit = layout.precision.is_fp8
-        if eight_bit:  # once a token, before it is sent or copied to its experts
-            ops += self._products().cast(rows, hidden, transposed=False)
+        if eight_bit or layout.eight_bit_rows:  # once a token, before it is sent or copied to its experts
+            ops += self._expert_products().cast(rows, hidden, transposed=False)
         if exchanged:
             ops.append(self._exchange("dispatch", ffn))
         moved = self.moved
@@ -329,7 +348,8 @@ class _Step:
         return all(batch.decodes for batch in self.batches)
 
     def _exchange(self, name: str, ffn: MoeFfn) -> OpSpec:
-        eight_bit = name == "dispatch" and self.layout.precision.is_fp8
+        layout = self.layout
+        eight_bit = name == "dispatch" and (layout.precision.is_fp8 or layout.eight_bit_rows)
         dtype = FP8_FORWARD if eight_bit else self.layout.precision.activation
         sent = tensor(dtype, self.tokens, self.model.hidden)
         return collective(
@@ -358,13 +378,16 @@ class _Step:
             scales = tensor("float32", rows, blocks), tensor("float32", experts, blocks, across)
             return [op(kernels.SCALED_GROUPED_GEMM, (a, b, *scales), (out,), top_k=top_k)]
         dtype = self.moved
-        a, b = tensor(dtype, rows, wide_in), tensor(dtype, experts, wide_in, wide_out)
+        weights = FP4 if self.layout.narrow_experts else dtype
+        a, b = tensor(dtype, rows, wide_in), tensor(weights, experts, wide_in, wide_out)
         return [op(kernels.GROUPED_GEMM, (a, b), (out,), top_k=top_k)]
 
     @property
     def moved(self) -> str:
         """dtype in which tokens reach their experts."""
         precision = self.layout.precision
+        if self.layout.narrow_experts:
+            return FP8_FORWARD if self.layout.eight_bit_rows else precision.activation
         if precision is Precision.NVFP4:
             return FP4
         return FP8_FORWARD if precision.is_fp8 else precision.activation

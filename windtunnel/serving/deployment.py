@@ -62,6 +62,8 @@ class DeploymentOptions:
         offload: cache beyond the card. async_scheduling: SGLang's overlap scheduling, too
             (TensorRT-LLM's executor, whose admission this is, decides after each step).
         block_size: SGLang's page size, too; 0: the engine's default. sglang: what only SGLang knows.
+        wide_inputs, narrow_experts, eight_bit_rows: see ``ServingLayout``.
+        gemm_allreduce_plugin: TensorRT-LLM's, see ``ServingLayout.fused_sums``.
         max_utilization: TensorRT-LLM's capacity scheduler of that name, which admits what fits now and preempts.
         cudagraph_capture_sizes: batches with a captured graph; empty: vLLM's.
     """
@@ -78,6 +80,10 @@ class DeploymentOptions:
     enable_prefix_caching: bool = True
     enforce_eager: bool = False
     max_utilization: bool = False
+    gemm_allreduce_plugin: bool = False
+    wide_inputs: bool = False
+    narrow_experts: bool = False
+    eight_bit_rows: bool = False
     cudagraph_capture_sizes: tuple[int, ...] = ()
     enable_dbo: bool = False
     expert_imbalance: float = 1.0
@@ -280,6 +286,10 @@ def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> S
         redundant=options.num_redundant_experts,
         drawn=options.expert_load != FORCED,
         deepep=options.deepep,
+        fused_sums=options.gemm_allreduce_plugin,
+        wide_inputs=options.wide_inputs,
+        narrow_experts=options.narrow_experts,
+        eight_bit_rows=options.eight_bit_rows,
     )
     asked = options.tensor_parallel_size or options.data_parallel_size > 1 or options.enable_expert_parallel
     if not asked:

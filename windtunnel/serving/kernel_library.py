@@ -26,6 +26,8 @@ class Stack(StrEnum):
 
 
 _BLOCK = "block128"
+_NARROW = "w4a8"
+"""Weights of four bits, rows of eight."""
 _LATENT_PREFILL = "latent"
 _FILES = {
     Family.GEMM: "gemm",
@@ -56,6 +58,7 @@ _CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
         (Family.GEMM, _BLOCK): ("deepgemm",),
         (Family.GROUPED_GEMM, ""): ("cutlass@trtllm",),
         (Family.GROUPED_GEMM, _BLOCK): ("deepgemm@sglang", "cutlass@trtllm"),
+        (Family.GROUPED_GEMM, _NARROW): ("trtllm_gen@trtllm",),
         (Family.ATTENTION, ""): ("mate", "trtllm@trtllm"),
         (Family.ATTENTION, _LATENT_PREFILL): ("mate", "trtllm@trtllm-mla"),
         (Family.DECODE_ATTENTION, ""): ("trtllm@trtllm",),
@@ -84,4 +87,4 @@ def _kind(work: Work) -> str:
         return _LATENT_PREFILL if work.dim("qk_dim") != work.dim("v_dim") else ""
     if work.family is Family.DECODE_ATTENTION:
         return "mla" if work.variant.startswith("mla") else ""
-    return _BLOCK if work.variant == _BLOCK else ""
+    return work.variant if work.variant in (_BLOCK, _NARROW) else ""

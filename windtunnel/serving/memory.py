@@ -18,7 +18,7 @@ from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving.expert_load import slots_of
 from windtunnel.specs.model import Layer, ModelSpec
 from windtunnel.specs.model_ffn import Moe
-from windtunnel.specs.model_mixers import Attention, Latent
+from windtunnel.specs.model_mixers import Attention, Latent, Mixer
 from windtunnel.specs.schema import Chip
 from windtunnel.units import GIB
 
@@ -26,6 +26,8 @@ _BITS = {Precision.FP32: 32, Precision.NVFP4: 4, Precision.FP8: 8, Precision.FP8
 _SCALE_BITS = {Precision.FP8_BLOCK: 32 / 128**2, Precision.MXFP8: 8 / 32, Precision.NVFP4: 8 / 16}
 CACHE_BYTES = {"bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float32": 4}
 STATE_BYTES = 4
+MXFP4_BYTES = (4 + 8 / 32) / 8
+"""Of a weight: four bits, and a scale of eight for every 32."""
 ALIGNMENT = 16
 """Attention blocks of hybrid models are whole multiples of this many tokens."""
 
@@ -147,16 +149,27 @@ def _layer_bytes(model: ModelSpec, layer: Layer, layout: ServingLayout, quantise
     total = model.layer_norm_parameters(layer) * 2.0
     if layer.mixer is not None:
         whole = _replicated(layer, hidden)
-        total += (whole + (layer.mixer.parameters(hidden) - whole) / ways) * quantised
+        behind = _behind(layer.mixer, hidden)
+        front = layer.mixer.parameters(hidden) - whole - behind
+        total += (whole + front / ways) * (2 if layout.wide_inputs else quantised)
+        total += behind / ways * quantised
     if isinstance(layer.ffn, Moe):
+        narrow = MXFP4_BYTES if layout.narrow_experts else quantised
         slots = slots_of(layer.ffn.experts, layout.expert, layout.redundant)
-        routed = slots * layer.ffn.expert_parameters(hidden) * quantised * layout.expert / layout.cards
+        routed = slots * layer.ffn.expert_parameters(hidden) * narrow * layout.expert / layout.cards
         router = layer.ffn.experts * hidden
         shared = layer.ffn.common_parameters(hidden) - router
         total += routed + router * 2 + shared * quantised / (1 if layout.data > 1 else ways)
     elif layer.ffn is not None:
         total += layer.ffn.parameters(hidden) * quantised / ways
     return total
+
+
+def _behind(mixer: Mixer, hidden: int) -> int:
+    """Parameters of the product behind attention."""
+    if isinstance(mixer, Attention):
+        return mixer.heads * mixer.head_dim * hidden
+    return mixer.heads * mixer.value_dim * hidden if isinstance(mixer, Latent) else 0
 
 
 def _replicated(layer: Layer, hidden: int) -> int:

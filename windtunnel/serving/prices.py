@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from windtunnel.cost.kernel_time import KernelTime
 from windtunnel.cost.model import CostModel, Settings
@@ -56,9 +57,16 @@ class Seconds:
 
 
 class OpPrices:
-    """Prices of operations on ``cluster`` with the kernels of ``stack``, each distinct one priced once."""
+    """Prices of operations on ``cluster`` with the kernels of ``stack``, each distinct one priced once.
 
-    def __init__(self, cluster: Cluster, groups: Sequence[ProcessGroup], stack: Stack = Stack.VLLM) -> None:
+    ``fused_sums``: an all-reduce behind a product hides under it, or the product under it.
+    """
+
+    def __init__(
+        self, cluster: Cluster, groups: Sequence[ProcessGroup], stack: Stack = Stack.VLLM,
+        fused_sums: bool = False,
+    ) -> None:  # fmt: skip
+        self.fused_sums = fused_sums
         self.cost = CostModel(cluster.chip, Settings(sustained=True))
         self.stack = stack
         self._models: dict[str, CostModel] = {"": self.cost}
@@ -84,6 +92,10 @@ class OpPrices:
         result = Seconds()
         for spec in ops:
             result = result.plus(self._known[spec])
+        if self.fused_sums:
+            for first, second in pairwise(ops):
+                if _product(first) and _sum(second):
+                    result = result.plus(_shorter(self._known[first], self._known[second]), -1.0)
         return result
 
     def _times(self, works: Sequence[Work]) -> list[KernelTime]:
@@ -124,3 +136,23 @@ class OpPrices:
         # engines take their own all-reduce inside a node where it is faster than the library's
         own = self.network.collective_time(kind, nbytes, group.ranks, engine=Engine(self.stack))
         return own if own.seconds < library.seconds else library
+
+
+def _product(spec: OpSpec) -> bool:
+    return work_of(spec).family is Family.GEMM
+
+
+def _sum(spec: OpSpec) -> bool:
+    return spec.name.startswith("c10d.") and kind_of(spec.name) is Collective.ALL_REDUCE
+
+
+def _shorter(one: Seconds, other: Seconds) -> Seconds:
+    """What of the two hides under the other; the longer one's part on the wire stays."""
+    device = min(one.device, other.device)
+    return Seconds(
+        device,
+        0.0,
+        min(one.low, other.low),
+        min(one.high, other.high),
+        min(device, one.network + other.network),
+    )

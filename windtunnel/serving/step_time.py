@@ -88,7 +88,7 @@ class StepTime:
         self.speculation = speculation or Speculation()
         self._shapes = Counter(model.layers)
         probe = forward_step(replace(model, layers=()), layout, [Batch(sequences=1)])
-        self.prices = OpPrices(cluster, probe.groups, stack)
+        self.prices = OpPrices(cluster, probe.groups, stack, layout.fused_sums)
         self._launch_s = cluster.chip.graph_launch_s.value if layout.graphs else 0.0
         graphs = sorted(captures) or captured()
         self._graphs = graphs if layout.graphs else []

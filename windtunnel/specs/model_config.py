@@ -7,6 +7,7 @@ own default where that default is a switch; a missing size is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 from windtunnel.errors import WindtunnelError
@@ -163,8 +164,12 @@ def _gpt_oss(config: Config) -> tuple[Layer, ...]:
     )
 
 
+WHOLE_EVERY = 4
+"""Of Llama 4's layers, those without positions, which see everything (``no_rope_layer_interval``)."""
+
+
 def _llama4(config: Config) -> tuple[Layer, ...]:
-    """Chunked-attention layers keep the whole cache here, as serving engines do."""
+    """Layers with chunked attention keep the whole cache, as serving engines do; every fourth sees all."""
     step = config.size("interleave_moe_layer_step", 1)
     width = config.size("intermediate_size")
     moe = Moe(
@@ -173,9 +178,16 @@ def _llama4(config: Config) -> tuple[Layer, ...]:
         width=width,
         shared_width=width,
     )
-    mixer = _attention(config, window=0)
+    whole = _attention(config, window=0)
+    mixer = replace(whole, chunk=config.size("attention_chunk_size", 0))
     dense = Dense(width=config.size("intermediate_size_mlp"))
-    return tuple(Layer(mixer=mixer, ffn=dense if (i + 1) % step else moe) for i in range(config.num_layers))
+    return tuple(
+        Layer(
+            mixer=mixer if (i + 1) % WHOLE_EVERY else whole,
+            ffn=dense if (i + 1) % step else moe,
+        )
+        for i in range(config.num_layers)
+    )
 
 
 def _deepseek(config: Config) -> tuple[Layer, ...]:

@@ -22,6 +22,8 @@ class QueryNorm(StrEnum):
 class Attention:
     """Softmax attention: MHA, GQA, MQA. ``window`` 0 sees everything; ``gated`` has an output gate.
 
+    ``chunk``: tokens see those before them in their own stretch of so many (Llama 4); 0: no stretches.
+
     ``rotary_dims``: numbers of a head that the rotary embedding turns; 0: all.
     """
 
@@ -33,6 +35,7 @@ class Attention:
     query_norm: QueryNorm = QueryNorm.NONE
     gated: bool = False
     window: int = 0
+    chunk: int = 0
     sinks: bool = False
     rotary_dims: int = 0
 

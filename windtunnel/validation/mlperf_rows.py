@@ -41,6 +41,7 @@ from windtunnel.specs.targets import cluster_of
 from windtunnel.validation.lasting import seconds_of
 from windtunnel.validation.mlperf_settings import Settings, published
 from windtunnel.validation.shared_prices import with_known_prices
+from windtunnel.validation.trtllm_bench import as_checkpointed
 
 TRAFFIC_S = 600.0
 """LoadGen sends for ten minutes at least."""
@@ -194,9 +195,11 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
         max_num_seqs=run.sequences or (settings.sequences if settings else SEQUENCES_MAX),
         max_num_batched_tokens=max(settings.tokens, run.sequences) if settings else STEP_TOKENS,
         max_utilization=settings is not None,
+        gemm_allreduce_plugin=settings is not None and settings.fused_sums,
         enable_prefix_caching=False,
         stack=run.stack,
     )
+    options = as_checkpointed(model, chip(chip_name), options)
     assumed.append(f"mean lengths of the data set: {found.prompt} and {found.output} tokens")
     assumed.append("lengths scatter as a gamma distribution of shape 2 does")
     if found.note:

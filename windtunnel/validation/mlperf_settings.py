@@ -14,7 +14,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One replica's: ranks that share every product, stages, most sequences and tokens of a step, the cache's share of
-    free memory, and how long a load offline lasts at least.
+    free memory, how long a load offline lasts at least, and whether products and their sums over ranks are one kernel
+    (``gemm_allreduce_plugin``).
     """
 
     tensor: int
@@ -23,6 +24,7 @@ class Settings:
     tokens: int
     cache_share: float
     lasting_s: float = 600.0
+    fused_sums: bool = False
 
 
 BLACKWELL = ("b200", "gb200", "b300", "gb300")
@@ -30,9 +32,9 @@ _LONG_S = 2400.0
 TABLE: tuple[tuple[tuple[str, ...], str, tuple[str, ...], Settings], ...] = (
     (BLACKWELL, "llama2-70b", ("offline", "server"), Settings(1, 1, 2048, 3584, 0.95, _LONG_S)),
     (BLACKWELL, "llama2-70b", ("interactive",), Settings(1, 1, 768, 768, 0.95)),
-    (BLACKWELL, "llama3.1-405b", ("offline",), Settings(2, 2, 128, 1536, 0.95)),
-    (BLACKWELL, "llama3.1-405b", ("server",), Settings(4, 1, 256, 2048, 0.95)),
-    (BLACKWELL, "llama3.1-405b", ("interactive",), Settings(4, 1, 256, 1536, 0.95)),
+    (BLACKWELL, "llama3.1-405b", ("offline",), Settings(2, 2, 128, 1536, 0.95, fused_sums=True)),
+    (BLACKWELL, "llama3.1-405b", ("server",), Settings(4, 1, 256, 2048, 0.95, fused_sums=True)),
+    (BLACKWELL, "llama3.1-405b", ("interactive",), Settings(4, 1, 256, 1536, 0.95, fused_sums=True)),
     (BLACKWELL, "llama3-8b", ("offline", "server", "interactive"), Settings(1, 1, 6000, 12_000, 0.9)),
     (BLACKWELL, "deepseek-v3-671b", ("offline",), Settings(8, 1, 512, 4608, 0.9)),
     (BLACKWELL, "deepseek-v3-671b", ("server", "interactive"), Settings(8, 1, 512, 3456, 0.9)),

@@ -39,7 +39,7 @@ from windtunnel.validation.mlperf_rows import SCENARIOS, mlperf_run, tokens_per_
 from windtunnel.validation.model_names import catalogue_name
 from windtunnel.validation.shared_prices import with_known_prices
 from windtunnel.validation.tables import Table, read_table
-from windtunnel.validation.trtllm_bench import benchmarked, by_pytorch, without_windows
+from windtunnel.validation.trtllm_bench import as_checkpointed, benchmarked, by_pytorch, without_windows
 
 SEQUENCES_MAX, STEP_TOKENS = 2048, 8192
 MONTHS = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
@@ -265,8 +265,6 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
     wide = int(_number(record, "data_parallel_attention") or 1)
     overlapped = "two-batch overlap" in record["framework"] or "in-house" in record["framework"]
     precision = Precision.BF16
-    if "MXFP4 checkpoint" in text:
-        raise ValueError("4-bit weights with 16-bit products: no priced kernel path")
     if "FP4" in text:
         precision = Precision.NVFP4
     elif "FP8" in text:
@@ -291,6 +289,7 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
     shipped, longest = shipped_model(model), int(_number(record, prompt)) + 1
     if stack is Stack.TRTLLM and "C++" in record["framework"]:
         shipped = without_windows(shipped)
+    options = as_checkpointed(shipped, cluster.chip, options)
     if stack is Stack.TRTLLM and "PyTorch" in record["framework"]:
         options = by_pytorch(shipped, options)
     if stack is Stack.TRTLLM and "maximum load" in record.get("phase", ""):

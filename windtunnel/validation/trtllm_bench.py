@@ -15,12 +15,13 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
+from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving.deployment import DeploymentOptions
 from windtunnel.serving.memory import card_memory
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_ffn import Moe
-from windtunnel.specs.model_mixers import Attention
+from windtunnel.specs.model_mixers import Attention, Latent
 from windtunnel.specs.schema import Chip
 
 SEQUENCES_MAX, TOKENS_MAX = 4096, 32768
@@ -51,6 +52,27 @@ def step_limits(
     )
 
 
+def as_checkpointed(model: ModelSpec, chip: Chip, options: DeploymentOptions) -> DeploymentOptions:
+    """The options with what 4-bit checkpoints have in other formats.
+
+    OpenAI's GPT-OSS has experts in MXFP4 and all else in 16 bit; Blackwell multiplies them with MXFP8 rows, cards
+    before it with 16-bit ones (TensorRT-LLM's W4A8_MXFP4_MXFP8 and W4A16_MXFP4). NVIDIA's DeepSeek keeps the products
+    in front of latent attention in 16 bit (``exclude_modules`` of ``hf_quant_config.json`` in its MLPerf 5.1 code).
+    """
+    if any(isinstance(layer.mixer, Attention) and layer.mixer.sinks for layer in model.layers):
+        narrow = "fp4" in chip.peak_flops
+        cache = "float8_e4m3fn" if narrow else "bfloat16"
+        return replace(
+            options,
+            precision=Precision.BF16,
+            kv_cache_dtype=cache,
+            narrow_experts=True,
+            eight_bit_rows=narrow,
+        )
+    latent = any(isinstance(layer.mixer, Latent) for layer in model.layers)
+    return replace(options, wide_inputs=latent and options.precision is Precision.NVFP4)
+
+
 def by_pytorch(model: ModelSpec, options: DeploymentOptions) -> DeploymentOptions:
     """The options with those that the tables of the PyTorch backend were made with."""
     options = replace(options, cudagraph_capture_sizes=CAPTURED)
@@ -67,7 +89,8 @@ def benchmarked(
     tensor, data = options.tensor_parallel_size, options.data_parallel_size
     layout = ServingLayout(
         tensor=tensor, data=data, expert=tensor * data if data > 1 else 1,
-        precision=options.precision, cache=options.kv_cache_dtype,
+        precision=options.precision, cache=options.kv_cache_dtype, wide_inputs=options.wide_inputs,
+        narrow_experts=options.narrow_experts, eight_bit_rows=options.eight_bit_rows,
     )  # fmt: skip
     sequences, tokens = step_limits(model, layout, chip, options.gpu_memory_utilization, prompt, output)
     return replace(options, max_num_seqs=sequences, max_num_batched_tokens=tokens)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,12 @@ from windtunnel.cost import decode_attention as decode
 from windtunnel.cost import query_tiles
 from windtunnel.cost.choose import choose
 from windtunnel.cost.fit import Fit
+from windtunnel.cost.model import CostModel, Settings
 from windtunnel.cost.peaks import matrix_flops, synchronous_flops
+from windtunnel.program.count import work_of
 from windtunnel.program.work import Family
+from windtunnel.recipes.architecture import GroupedQuery
+from windtunnel.recipes.layers.cached import Batch, softmax_core
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.schema import Chip
 from windtunnel.validation.measured import attention
@@ -182,3 +188,17 @@ def test_few_blocks_are_taken_head_by_head_but_by_kernels_for_all_shapes() -> No
     assert not by_head(1.0, variant="fp8_cache")
     assert by_head(1.0, variant="fp8_cache", on=chip("l40s"))
     assert not by_head(1.0, on=chip("b200"))
+
+
+def test_attention_in_stretches_is_taken_head_by_head_before_blackwell() -> None:
+    batch, cache = Batch(sequences=128, context=4000), "float8_e4m3fn"
+    whole = GroupedQuery(heads=40, kv_heads=8, head_dim=128)
+
+    def taken(shape: GroupedQuery, on: str) -> float:
+        core = softmax_core(shape, 1, batch, "bfloat16", cache)[1]
+        model = CostModel(chip(on), Settings(library="trtllm@trtllm"))
+        return model.kernel_times([work_of(core)])[0].seconds
+
+    stretches = replace(whole, chunk=8192)
+    assert taken(stretches, "h100-sxm") > 1.5 * taken(whole, "h100-sxm")
+    assert taken(stretches, "b200") == taken(whole, "b200")

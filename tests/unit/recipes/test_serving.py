@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from windtunnel.program import kernels
+from windtunnel.program.count import work_of
 from windtunnel.program.op import OpSpec
-from windtunnel.recipes.layers.cached import Batch
+from windtunnel.recipes.architecture import GroupedQuery
+from windtunnel.recipes.layers.cached import Batch, softmax_core
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout, forward_step
 from windtunnel.specs.model_catalogue import shipped_model
@@ -66,3 +70,30 @@ def test_small_kernels_between_products_are_launched() -> None:
         spec for spec in deepseek if spec.name == kernels.FUSED and spec.inputs == (spec.outputs[0],) * 2
     ]
     assert len(added) == 58
+
+
+GQA = GroupedQuery(heads=40, kv_heads=8, head_dim=128)
+
+
+def test_tokens_see_their_own_stretch_only() -> None:
+    chunked = replace(GQA, chunk=8192)
+
+    def pairs(new: int, context: int, shape: GroupedQuery) -> float:
+        batch = Batch(sequences=2, new=new, context=context)
+        *_, core = softmax_core(shape, 1, batch, "bfloat16", "bfloat16")
+        return work_of(core).flops
+
+    assert pairs(512, 1024, chunked) == pairs(512, 1024, GQA)  # all in the first stretch
+    assert pairs(1, 8000, chunked) == pairs(1, 8000, GQA)
+    # beyond it, a token stands in the middle of its stretch on average
+    assert pairs(1, 100_000, chunked) == pytest.approx(pairs(1, 4096, GQA), rel=0.01)
+    assert pairs(1, 100_000, chunked) == pairs(1, 200_000, chunked)
+    # a long prompt is so many stretches, each a triangle
+    assert pairs(32_768, 0, chunked) == pytest.approx(4 * pairs(8192, 0, GQA), rel=0.01)
+    assert pairs(2048, 65_536, chunked) < 0.2 * pairs(2048, 65_536, GQA)
+
+
+def test_the_cache_is_written_for_every_new_token() -> None:
+    chunked = replace(GQA, chunk=1024)
+    write, _ = softmax_core(chunked, 1, Batch(sequences=1, new=4096), "bfloat16", "bfloat16")
+    assert write.outputs[0].shape[0] == 4096

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from windtunnel.program import kernels
@@ -9,10 +11,13 @@ from windtunnel.program.count import work_of
 from windtunnel.program.op import OpSpec
 from windtunnel.recipes.architecture import GroupedQuery
 from windtunnel.recipes.layers.cached import Batch, softmax_core
+from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.piece import op, tensor
+from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack, library_of
 from windtunnel.serving.prices import OpPrices
 from windtunnel.specs.catalogue import chip
+from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 
 
@@ -59,3 +64,17 @@ def test_the_library_changes_the_price() -> None:
     assert times[Stack.VLLM] == pytest.approx(times[Stack.SGLANG], rel=0.2)
     default = OpPrices(cluster, ()).cost.kernel_time(work_of(experts())).seconds
     assert times[Stack.SGLANG] < 0.9 * default
+
+
+def test_a_sum_fused_with_its_product_hides_under_it_or_it_under_the_sum() -> None:
+    model, cluster = shipped_model("llama3-70b"), cluster_of("b200", 4)
+    plain = DeploymentOptions(tensor_parallel_size=4, precision=Precision.NVFP4, stack=Stack.TRTLLM)
+    apart, fused = (
+        deploy(model, cluster, replace(plain, gemm_allreduce_plugin=on)).step.priced(
+            Batch(sequences=1, new=2048)
+        )
+        for on in (False, True)
+    )
+    assert 0 < fused.network < 0.7 * apart.network
+    assert apart.device - fused.device == pytest.approx(apart.network - fused.network, rel=0.3)
+    assert fused.low < fused.device < fused.high

@@ -28,7 +28,7 @@ from windtunnel.program.count.shapes import (
     vector_precision,
     written_bytes,
 )
-from windtunnel.program.op import OpSpec
+from windtunnel.program.op import OpSpec, TensorSpec
 from windtunnel.program.work import Family, Work
 
 ROTARY_OPS = 3 * ARITHMETIC  # two multiplications and an addition
@@ -42,7 +42,7 @@ def _grouped_gemm(spec: OpSpec) -> Work:
     top_k = number(spec, "top_k", 1.0)
     # blocks of 128 are scaled outside the matrix units; blocks of 32 (MXFP8) inside them, whole tensors at the end
     by_block = spec.base_name == k.SCALED_GROUPED_GEMM and int(number(spec, "block", 128)) == 128
-    scaled = "block128" if by_block else ""
+    scaled = "block128" if by_block else _narrower(a, b)
     if len(out.shape) == 3:  # gradient of the weights: (experts, k, n) from rows (tokens, k) and (tokens, n)
         return grouped(
             spec, a.shape[0], out.shape[2], out.shape[1], out.shape[0], top_k=top_k, variant="weight_gradient"
@@ -50,6 +50,13 @@ def _grouped_gemm(spec: OpSpec) -> Work:
     return grouped(
         spec, a.numel // last_dim(a), last_dim(out), last_dim(a), b.shape[0], top_k=top_k, variant=scaled
     )
+
+
+def _narrower(a: TensorSpec, b: TensorSpec) -> str:
+    """The variant of products whose weights have four bits and their rows more."""
+    if not b.dtype.startswith("float4") or a.dtype.startswith("float4"):
+        return ""
+    return "w4a8" if a.dtype.startswith("float8") else "int4_wo"
 
 
 def _block_scaled_gemm(spec: OpSpec) -> Work:

@@ -77,7 +77,9 @@ def _paged(spec: OpSpec) -> Work:
     cache_bytes = batch * seen * per_token
     narrow = pages.dtype.startswith("float8") and not q.dtype.startswith("float8")
     work = forward(spec, problem, variant="fp8_cache" if narrow else "paged")
-    return replace(work, bytes_read=nbytes((q, *spec.inputs[3:])) + cache_bytes)
+    chunk = number(spec, "chunk", 0.0)
+    dims = (*work.dims, ("chunk", chunk)) if chunk else work.dims
+    return replace(work, bytes_read=nbytes((q, *spec.inputs[3:])) + cache_bytes, dims=dims)
 
 
 def _mla_decode(spec: OpSpec) -> Work:

@@ -6,7 +6,7 @@ A step holds sequences in groups of equal shape (``Batch``): each of ``sequences
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from windtunnel.program import kernels
 from windtunnel.program.op import OpSpec
@@ -41,22 +41,38 @@ class Batch:
 def softmax_core(shape: GroupedQuery, ways: int, batch: Batch, dtype: str, cache: str) -> list[OpSpec]:
     """Attention of one group over a paged cache, after its keys and values were written there."""
     heads, kv_heads = split_heads(shape.heads, ways), split_heads(shape.kv_heads, ways)
-    d = shape.head_dim
-    kv = tensor(dtype, batch.tokens, kv_heads, d)
+    d, chunk = shape.head_dim, shape.chunk
+    tokens = batch.tokens
+    if chunk:
+        batch = within_chunk(batch, chunk)
+    kv = tensor(dtype, tokens, kv_heads, d)
     length = batch.context + batch.new
-    slots = tensor(cache, batch.tokens, kv_heads, d)
+    slots = tensor(cache, tokens, kv_heads, d)
     write = op(kernels.FUSED, (kv, kv), (slots, slots), ops=1)
     q = tensor(dtype, batch.sequences, batch.new, heads, d)
     if batch.decodes:
         pages = tensor(cache, -(-length * batch.sequences // PAGE), PAGE, kv_heads, d)
         window = shape.window or -1
+        stretches = {"chunk": chunk} if chunk else {}
         paged = op(
-            kernels.PAGED_ATTENTION, (q, pages, pages), (q,), causal=True, kv_len=length, window=window
-        )
+            kernels.PAGED_ATTENTION, (q, pages, pages), (q,), causal=True, kv_len=length, window=window,
+            **stretches,
+        )  # fmt: skip
         return [write, paged]
     k = tensor(dtype, batch.sequences, length, kv_heads, d)
     flash = op(kernels.FLASH_ATTENTION, (q, k, k), (q,), causal=shape.causal, window=shape.window or -1)
     return [write, flash]
+
+
+def within_chunk(batch: Batch, chunk: int) -> Batch:
+    """What sequences see where tokens only look at their own stretch of ``chunk``: beyond the first, half of it on
+    average, since sequences stand anywhere in theirs; long prompts are as many whole stretches.
+    """
+    if batch.context + batch.new <= chunk:
+        return batch
+    if batch.new < chunk:
+        return replace(batch, context=max(1, (chunk - batch.new) // 2))
+    return replace(batch, sequences=batch.sequences * round(batch.new / chunk), new=chunk, context=0)
 
 
 def latent_core(shape: Latent, ways: int, batch: Batch, dtype: str, cache: str) -> list[OpSpec]:
