@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from windtunnel.program.count import work_of
+from windtunnel.program.work import Family
+from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack
-from windtunnel.serving.memory import CardMemory, card_memory
+from windtunnel.serving.memory import CardMemory, card_memory, weight_bytes
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_mixers import Attention
@@ -16,6 +21,7 @@ from windtunnel.specs.targets import cluster_of
 from windtunnel.validation.trtllm_bench import (
     SEQUENCES_MAX,
     TOKENS_MAX,
+    as_checkpointed,
     by_pytorch,
     step_limits,
     without_windows,
@@ -78,3 +84,30 @@ def test_decodes_are_padded_to_the_next_graph_of_the_engine() -> None:
     assert own.decode_s(520, 520) < 0.8 * theirs.decode_s(520, 520)
     assert theirs.decode_s(520, 520) == pytest.approx(theirs.decode_s(1000, 1000), rel=0.2)
     assert theirs.decode_s(512, 512) == pytest.approx(own.decode_s(512, 512))
+
+
+def test_four_bit_checkpoints_are_priced_in_the_formats_that_they_have() -> None:
+    asked = DeploymentOptions(tensor_parallel_size=1, precision=Precision.NVFP4, stack=Stack.TRTLLM)
+    for name, rows in (("b200", True), ("h100-sxm", False)):
+        found = as_checkpointed(shipped_model("gpt-oss-20b"), chip(name), asked)
+        assert (found.precision, found.narrow_experts, found.eight_bit_rows) == (Precision.BF16, True, rows)
+        step = deploy(shipped_model("gpt-oss-20b"), cluster_of(name, 1), found).step
+        products = {
+            (work.precision, work.variant)
+            for shape in step.model.layers[:1]
+            for spec in step._ops(replace(step.model, layers=(shape,)), Batch(sequences=64))
+            if (work := work_of(spec)).family is Family.GROUPED_GEMM
+        }
+        assert products == ({("fp8", "w4a8")} if rows else {("bf16", "int4_wo")})
+    latent = as_checkpointed(shipped_model("deepseek-v3-671b"), chip("b200"), asked)
+    assert latent.wide_inputs
+    assert latent.precision is Precision.NVFP4
+    assert as_checkpointed(LARGE, chip("b200"), asked) == asked
+
+
+def test_weights_of_four_bits_take_a_quarter_of_the_room() -> None:
+    model = shipped_model("gpt-oss-20b")
+    wide = weight_bytes(model, ServingLayout(precision=Precision.BF16))
+    narrow = weight_bytes(model, ServingLayout(precision=Precision.BF16, narrow_experts=True))
+    assert 11e9 < narrow < 15e9  # the checkpoint has 13.8 GB
+    assert narrow < 0.4 * wide
