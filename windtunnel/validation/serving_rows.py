@@ -1,10 +1,9 @@
 """Published serving measurements that can be rebuilt, predicted by the native engine. Nothing is fitted here.
 
-Kept: rows whose model, card, precision, layout and lengths are stated. Refused, with the reason: 4-bit weights with
-16-bit products (no priced kernel path), pipelines but MLPerf's, production averages of unknown mixes, drafts of unknown
-acceptance. Limits that the source does not state are those that ``trtllm-bench`` chooses for its maximum loads
-(``trtllm_bench.py``), else 2,048 sequences and 8,192 tokens a step; 95 % of memory. The baseline is dumb on purpose:
-half of the roofline at the largest batch that fits.
+Kept: rows whose model, card, precision, layout and lengths are stated. Refused, with the reason: pipelines but
+MLPerf's, production averages of unknown mixes, drafts of unknown acceptance. Limits that the source does not state are
+those that ``trtllm-bench`` chooses for its maximum loads (``trtllm_bench.py``), else 2,048 sequences and 8,192 tokens a
+step; 95 % of memory. The baseline is dumb on purpose: half of the roofline at the largest batch that fits.
 """
 
 from __future__ import annotations
