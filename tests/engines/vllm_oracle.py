@@ -203,7 +203,7 @@ def replay(case: dict) -> dict:
                     rows[place],
                     case["key_tokens"],
                     options["block_size"],
-                    engine.num_hash_lookahead_tokens,
+                    getattr(engine, "num_hash_lookahead_tokens", 0),  # since 0.33
                 )
             )
             place += 1
