@@ -93,7 +93,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         "--gui-sessions", type=int, default=0, metavar="N", help="screen agents, beginning at --rate a second"
     )
     add("--trace-speed", type=float, default=1.0, metavar="X", help="replay X times as fast; default: 1")
-    add("--requests", type=int, default=0, metavar="N", help="how many; default: 1,000, or the whole trace")
+    add("--requests", type=int, metavar="N", help="how many; default: 1,000, or the whole trace")
     add("--input-len", type=int, default=1024, metavar="TOKENS", help="default: 1024")
     add("--output-len", type=int, default=128, metavar="TOKENS", help="default: 128")
     add("--range-ratio", type=float, default=0.0, metavar="F", help="spread of lengths; default: 0")
@@ -330,7 +330,7 @@ def _deployments(
 
 def _load(args: argparse.Namespace) -> Load:
     if args.trace:
-        trace = read_trace(args.trace, args.requests)
+        trace = read_trace(args.trace, args.requests or 0)
         for bad in trace.bad[:BAD_SHOWN]:
             output.say(f"{trace.name}, line {bad.line} left out: {bad.why}", quiet=args.quiet)
         if len(trace.bad) > BAD_SHOWN:
@@ -390,7 +390,7 @@ def _check(args: argparse.Namespace) -> None:
     for name in positive:
         if not 0 < getattr(args, name) < float("inf"):
             raise _bad(f"--{name.replace('_', '-')}", getattr(args, name), "above zero")
-    for name in ("rate", "concurrency"):
+    for name in ("rate", "concurrency", "requests"):
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
             raise _bad(f"--{name}", value, "above zero")
@@ -399,7 +399,6 @@ def _check(args: argparse.Namespace) -> None:
         "block_size",
         "prefix_len",
         "num_speculative_tokens",
-        "requests",
         "num_redundant_experts",
         "gui_sessions",
         "kv_offloading_size",

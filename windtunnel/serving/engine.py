@@ -114,10 +114,10 @@ class Replica:
     @property
     def load(self) -> int:
         """Sequences running and waiting."""
-        found = 0
-        for rank in self.ranks:
-            found += len(rank.running) + len(rank.waiting)
-        return found
+        if len(self.ranks) == 1:
+            rank = self.ranks[0]
+            return len(rank.running) + len(rank.waiting)
+        return sum(len(rank.running) + len(rank.waiting) for rank in self.ranks)
 
     @property
     def busy(self) -> bool:
@@ -158,14 +158,14 @@ class Replica:
         most, lines, tokens = STRIDE, [], 0
         for rank in self.ranks:
             if rank.busy:
+                if self.ahead and (rank.decided is None or not rank.decided.steady):
+                    return False
                 most = rank.steady(most)
                 if not most:
                     return False
                 decodes, contexts = rank.decodes, rank.contexts
                 if self.ahead:
-                    if rank.decided is None or not rank.decided.steady:
-                        return False
-                    decodes, contexts = rank.decided.decodes, rank.decided.contexts
+                    decodes, contexts = rank.decided.decodes, rank.decided.contexts  # type: ignore[union-attr]
                 lines.append(self.step.decode_line(decodes, contexts))
                 tokens += decodes
         if not lines:
@@ -298,7 +298,10 @@ class Replica:
 
 def _slowest(lines: Seq[tuple[float, float, int]], most: int) -> tuple[float, float, int]:
     """The rank that all wait for, and for how many steps it stays the slowest."""
-    most = min(most, *(steps for _, _, steps in lines)) if len(lines) > 1 else min(most, lines[0][2])
+    if len(lines) == 1:
+        first_s, more, steps = lines[0]
+        return first_s, more, min(most, steps)
+    most = min(most, *(steps for _, _, steps in lines))
     first = max(lines)
     while most > 1:
         last = max(line[0] + line[1] * (most - 1) for line in lines)

@@ -39,25 +39,31 @@ class Line:
 
     def at(self, x: float) -> float:
         """The interpolated value."""
-        low, high, share = self.bracket(x)
-        return self._get(low) * (1 - share) + self._get(high) * share
+        return self.between(*self.bracket(x))
+
+    def between(self, low: int, high: int, share: float) -> float:
+        """The value ``share`` of the way from one point to the next."""
+        known = self._known
+        first = known[low] if low in known else self._priced(low)
+        last = known[high] if high in known else self._priced(high)
+        return first * (1 - share) + last * share
 
     def bracket(self, x: float) -> tuple[int, int, float]:
         """The points around ``x`` and how far between them it is."""
         points = self._points
         place = bisect_left(points, x)
-        last = len(points) - 1
-        if place <= last and points[place] == x:
-            return points[place], points[place], 0.0
+        if place == len(points):
+            place -= 1
+        high = points[place]
+        if high == x:
+            return high, high, 0.0
         if not place:
-            return points[0], points[1], 0.0
-        low, high = points[place - 1 if place <= last else last - 1], points[place if place <= last else last]
+            return high, points[1], 0.0
+        low = points[place - 1]
         return low, high, (x - low) / (high - low)
 
-    def _get(self, point: int) -> float:
-        value = self._known.get(point)
-        if value is None:
-            value = self._known[point] = self._value(point)
+    def _priced(self, point: int) -> float:
+        value = self._known[point] = self._value(point)
         return value
 
 
@@ -68,18 +74,22 @@ class Plane:
         self, rows: Sequence[int], columns: Sequence[int], value: Callable[[int, int], float]
     ) -> None:
         self._rows = Line(rows, lambda _: 0.0)
-        self._columns = list(columns)
+        self._columns = Line(columns, lambda _: 0.0)
+        self._points = list(columns)
         self._value = value
         self._lines: dict[int, Line] = {}
 
     def at(self, row: float, column: float) -> float:
         """The interpolated value."""
         low, high, share = self._rows.bracket(row)
-        found = self._line(low).at(column)
-        return found * (1 - share) + self._line(high).at(column) * share if share else found
+        place, lines = self._columns.bracket(column), self._lines
+        found = (lines[low] if low in lines else self._line(low)).between(*place)
+        if not share:
+            return found
+        return (
+            found * (1 - share) + (lines[high] if high in lines else self._line(high)).between(*place) * share
+        )
 
     def _line(self, row: int) -> Line:
-        line = self._lines.get(row)
-        if line is None:
-            line = self._lines[row] = Line(self._columns, lambda column: self._value(row, column))
+        line = self._lines[row] = Line(self._points, lambda column: self._value(row, column))
         return line

@@ -149,8 +149,7 @@ class OffloadScheduler(VllmScheduler):
         sequence = self._under_way
         if sequence is None or budget <= 0:
             return budget
-        new = min(sequence.known - sequence.computed, budget)
-        need = -(-(sequence.computed + new) // self.options.block_size) - sequence.held
+        _, need = self._next_part(sequence, budget)
         if self._halted or (need > self.pool.free and self._in_flight(sequence)):
             return budget
         return super()._continue(chunks, budget)
@@ -198,12 +197,12 @@ class OffloadScheduler(VllmScheduler):
                     break
                 self._unpromised -= room
                 self.waiting.popleft()
-                self._hold(sequence, found, blocks)
+                self._hold_found(sequence, found, blocks)
                 self._load(sequence, blocks, more)
                 continue
             self._unpromised -= room
             self.waiting.popleft()
-            self._hold(sequence, found, blocks)
+            self._hold_found(sequence, found, blocks)
             if sequence.shipped and not sequence.generated:
                 self._note(sequence, blocks)
                 sequence.computed = sequence.known
@@ -221,10 +220,9 @@ class OffloadScheduler(VllmScheduler):
             return sequence.request.last_tokens
         return sequence.known + int(sequence.shipped and not sequence.generated)
 
-    def _hold(self, sequence: Sequence, found: list[Hit], blocks: int) -> None:
+    def _hold_found(self, sequence: Sequence, found: list[Hit], blocks: int) -> None:
         self._taken += found
-        self.pool.touch(sequence, found)
-        sequence.keyed = blocks
+        super()._hold_found(sequence, found, blocks)
 
     def _load(self, sequence: Sequence, blocks: int, more: tuple[int, int]) -> None:
         size = self.options.block_size
@@ -236,19 +234,14 @@ class OffloadScheduler(VllmScheduler):
         self.offload.load(sequence, blocks, *more)
 
     def _note(self, sequence: Sequence, blocks: int, more: int = 0) -> None:
-        if sequence.admitted_s >= 0:
-            return
         size = self.options.block_size
-        sequence.admitted_s = self._now_s
-        sequence.cached_tokens = min((blocks + more) * size, sequence.known - 1)
-        self.queries += sequence.request.prompt_tokens
-        self.hits += blocks * size
-        self.offload.asked(sequence.known // size * size - blocks * size)
+        cached = min((blocks + more) * size, sequence.known - 1)
+        if self._note_first(sequence, self._now_s, cached, blocks * size):
+            self.offload.asked(sequence.known // size * size - blocks * size)
 
     def _run(self, sequence: Sequence, budget: int, chunks: list[Chunk], now_s: float) -> int:
         """Compute the first of what is left of a prompt; the answer is how many tokens."""
-        new = min(sequence.known - sequence.computed, budget)
-        need = -(-(sequence.computed + new) // self.options.block_size) - sequence.held
+        new, need = self._next_part(sequence, budget)
         self.running[sequence] = None
         self._compute(sequence, new, need, chunks)
         return new

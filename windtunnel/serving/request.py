@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, groupby
+from itertools import chain, groupby
 
 _PLACES = 24
 """Bits for the number of a block behind a key."""
@@ -112,13 +112,13 @@ def with_spans(requests: Sequence[Request]) -> list[Request]:
     count_of = counts.__getitem__
     found = []
     for request in requests:
-        if request.keys:
-            sizes = [(count, len(list(group))) for count, group in groupby(map(count_of, request.keys))]
-            places = accumulate((size for _, size in sizes), initial=0)
-            spans = tuple(
-                (request.keys[place], size) for place, (_, size) in zip(places, sizes, strict=False)
-            )
-            request = replace(request, spans=spans)
+        if keys := request.keys:
+            spans, place = [], 0
+            for _, group in groupby(map(count_of, keys)):
+                size = len(list(group))
+                spans.append((keys[place], size))
+                place += size
+            request = replace(request, spans=tuple(spans))
         found.append(request)
     return found
 

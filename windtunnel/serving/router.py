@@ -40,12 +40,15 @@ class Router:
         if self.policy is Policy.ROUND_ROBIN:
             self._turn = (self._turn + 1) % len(self.replicas)
             return self.replicas[self._turn]
-        index = self._cache_aware(request) if self.policy is Policy.CACHE_AWARE else self._least()
+        if self.policy is Policy.LEAST_LOAD:
+            return self.replicas[self._least()]
+        index = self._cache_aware(request)
         self._seen[index].update(request.keys)
         return self.replicas[index]
 
     def _least(self) -> int:
-        return min(range(len(self.replicas)), key=lambda index: self.replicas[index].load)
+        loads = [replica.load for replica in self.replicas]
+        return loads.index(min(loads))
 
     def _cache_aware(self, request: Request) -> int:
         loads = [replica.load for replica in self.replicas]

@@ -104,7 +104,9 @@ class Scheduler(DecodeBatch):
         """Take ``steps`` steady steps at once, with the blocks that fall due in them."""
         size, dial = self.options.block_size, self._dial
         turns, rest = divmod(steps, size)
-        due = turns * self.decodes + sum(len(dial[(self.clock + index) % size]) for index in range(rest))
+        due, first = turns * self.decodes, self.clock % size
+        for place in range(first, first + rest):
+            due += len(dial[place if place < size else place - size])
         if due:
             self.pool.take(due)
         self.clock += steps

@@ -95,7 +95,7 @@ class VllmScheduler(Scheduler):
         return self._decide(chunks)
 
     def _order_queue(self) -> None:
-        if self._refused_at != self._version:
+        if self.options.schedule_policy is not SchedulePolicy.FCFS and self._refused_at != self._version:
             super()._order_queue()
 
     def _cached_tokens(self, sequence: Sequence) -> int:
@@ -185,13 +185,17 @@ class VllmScheduler(Scheduler):
         sequence = self._under_way
         if sequence is None or budget <= 0:
             return budget
-        new = min(sequence.known - sequence.computed, budget)
-        need = -(-(sequence.computed + new) // self.options.block_size) - sequence.held
+        new, need = self._next_part(sequence, budget)
         if need > self.pool.free:
             self._preempt_last()
             return 0
         self._compute(sequence, new, need, chunks)
         return budget - new
+
+    def _next_part(self, sequence: Sequence, budget: int) -> tuple[int, int]:
+        """Tokens of a prompt that come next, and the blocks that they need beyond those it holds."""
+        new = min(sequence.known - sequence.computed, budget)
+        return new, -(-(sequence.computed + new) // self.options.block_size) - sequence.held
 
     def _admit(self, chunks: list[Chunk], budget: int, now_s: float) -> None:
         options, pool = self.options, self.pool
@@ -220,15 +224,11 @@ class VllmScheduler(Scheduler):
                 return
             self._unpromised -= room
             self.waiting.popleft()
-            pool.touch(sequence, found)
-            sequence.keyed = blocks
+            self._hold_found(sequence, found, blocks)
             pool.take(groups)
             self.running[sequence] = None
-            if sequence.admitted_s < 0:
-                sequence.admitted_s = now_s
-                sequence.cached_tokens = blocks * options.block_size
-                self.queries += sequence.request.prompt_tokens
-                self.hits += sequence.cached_tokens
+            cached = blocks * options.block_size
+            self._note_first(sequence, now_s, cached, cached)
             sequence.computed = context
             need = -(-end // options.block_size) - blocks
             if new:
@@ -236,6 +236,20 @@ class VllmScheduler(Scheduler):
                 budget -= new
             else:
                 self._arrive(sequence, need, now_s)
+
+    def _hold_found(self, sequence: Sequence, found: list[Hit], blocks: int) -> None:
+        """Hold the blocks that were found of its prompt."""
+        self.pool.touch(sequence, found)
+        sequence.keyed = blocks
+
+    def _note_first(self, sequence: Sequence, now_s: float, cached: int, hits: int) -> bool:
+        """Count its first admission: tokens cached anywhere, and hits on the card; False: not the first."""
+        if sequence.admitted_s >= 0:
+            return False
+        sequence.admitted_s, sequence.cached_tokens = now_s, cached
+        self.queries += sequence.request.prompt_tokens
+        self.hits += hits
+        return True
 
     @property
     def _room(self) -> int:

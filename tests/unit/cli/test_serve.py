@@ -134,7 +134,8 @@ def test_more_memory_for_the_cache_with_eight_bits(capsys: pytest.CaptureFixture
     [
         (["--rate", "0"], "E650"), (["--rate", "nan"], "E650"), (["--rate", "1", "--concurrency", "2"], "E650"),
         (["--rate", "1", "--rates", "2"], "E650"),
-        (["--input-len", "0"], "E650"), (["--gpu-memory-utilization", "1.5"], "E650"),
+        (["--input-len", "0"], "E650"), (["--requests", "0"], "E650"), (["--requests", "-3"], "E650"),
+        (["--gpu-memory-utilization", "1.5"], "E650"),
         (["--acceptance", "2"], "E650"), (["--kv-offloading-size", "nan"], "E650"),
         (["--port", "0", "--html", "/no/such/folder/page.html"], "E925"), (["--max-num-batched-tokens", "16"], "E650"),
         (["--on", "mtt-s5000:8", "--prefill-cards", "8"], "E650"), (["--on", "mtt-s5000,h20"], "E650"),
