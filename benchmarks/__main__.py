@@ -29,6 +29,7 @@ MODULES = (
     "benchmarks.bench_numerics",
     "benchmarks.bench_endpoint",
     "benchmarks.bench_serving",
+    "benchmarks.bench_validate",
     "benchmarks.bench_md",
 )
 
