@@ -36,7 +36,9 @@ Matrices whose rows start at other multiples than 16 bytes (a vocabulary of 5025
 
     compute + tile steps × bytes of a tile × (accesses ÷ access − 1 ÷ 16) ÷ 32 a clock
 
-Below 4 bytes there are two accesses, a load and a store, and the tile has 128 × 64 elements at most.
+Below 4 bytes there are two accesses, a load and a store, and the tile has 128 × 64 elements at most where there is a
+choice. Grouped products hide only part of the shorter of arithmetic and memory behind the longer: the share ``serial``
+of it adds up. What kernels of few blocks in flight wait for stands in ``block_waits.py``.
 
 Time never falls when m, n, k or batch grow under a search. Libraries that quantise their input inside the measured
 call pay ``quantise`` passes over A, at least ``quantise_row_clocks`` a row and multiprocessor (a block for each row),
@@ -54,6 +56,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.cost.batch import ELEMENT_BYTES, WEIGHT_ONLY_BYTES, Batch
+from windtunnel.cost.block_waits import gathered_bytes, resident, wait_s
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Ints, Limit, Times
 from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds, missed
@@ -80,9 +83,6 @@ _NEVER = 1e6
 OUTPUT_BYTES = 2.0
 """Bytes of an output element, whatever the operands."""
 
-TILE_K = 64
-"""K is walked in steps of this many elements."""
-
 CYCLE = 5.0
 """Weights that pass through the cache between two uses of one: layers that benchmarks rotate through."""
 
@@ -92,8 +92,8 @@ LINE_BYTES = 128.0
 SLOW_BEYOND = "Hopper"
 """Where copies of a tile that reach beyond the product are slow: no table of Ampere or Blackwell shows it."""
 
-_OF_RULES = frozenset({"beyond_clocks", "again"})
-"""Parameters of libraries that go by a rule of their own."""
+_OF_SOME = frozenset({"beyond_clocks", "again", "step_clocks", "serial", "gathered"})
+"""Parameters of libraries that go by a rule of their own, and of grouped products."""
 
 QUANTISE_SHARE = 0.8
 """Fraction of the memory bandwidth of a pass over activations; how many passes there are is fitted."""
@@ -119,12 +119,15 @@ class GemmParameters:
     menu: Menu
     beyond_clocks: float = 0.0
     again: float = 0.0
+    step_clocks: float = 0.0
+    serial: float = 0.0
+    gathered: float = 0.0
 
     @classmethod
     def of(cls, fit: Fit) -> GemmParameters:
         """The parameters of a fit."""
         numbers = {
-            name: fit.value(name, 0.0 if name in _OF_RULES else None)
+            name: fit.value(name, 0.0 if name in _OF_SOME else None)
             for name in cls.__slots__
             if name != "menu"
         }
@@ -140,6 +143,7 @@ class Products:
         touched: bytes that come by before the same come round again, where it is known.
         height: rows that a library's rule goes by where it does not know those of the products.
         access: bytes that one thread moves at once: fewer than 16 where rows start at other multiples.
+        distinct: rows of A that are not another one's copy, where rows are gathered.
     """
 
     m: Floats
@@ -153,6 +157,7 @@ class Products:
     touched: Floats | None = None
     height: Floats | None = None
     access: Floats | None = None
+    distinct: Floats | None = None
 
     def rows(self, start: int, end: int) -> Products:
         """Some of the products."""
@@ -160,11 +165,11 @@ class Products:
             column[start:end] for column in (self.m, self.n, self.k, self.batch, self.bytes_moved)
         )
         groups = tuple((count[start:end], rows[start:end]) for count, rows in self.groups)
-        touched, height, access = (
+        told = tuple(
             None if column is None else column[start:end]
-            for column in (self.touched, self.height, self.access)
+            for column in (self.touched, self.height, self.access, self.distinct)
         )
-        return Products(m, n, k, batch, moved, self.a_bytes, self.b_bytes, groups, touched, height, access)
+        return Products(m, n, k, batch, moved, self.a_bytes, self.b_bytes, groups, *told)
 
     def high(self, tiles: Tiles) -> Floats:
         """Tiles one above the other, over all products of a batch."""
@@ -217,12 +222,10 @@ def products(batch: Batch) -> Products:
     )
 
 
-def product_times(
-    x: Products, precision: str, chip: Chip, p: GemmParameters, *, overlap: bool = True
-) -> Times:
-    """The fastest tile and split of each product, at the sustained clock; ``overlap`` of arithmetic and memory."""
+def product_times(x: Products, precision: str, chip: Chip, p: GemmParameters) -> Times:
+    """The fastest tile and split of each product, at the sustained clock."""
     parts = [
-        _fastest(x.rows(start, start + ROWS_AT_ONCE), precision, chip, p, overlap)
+        _fastest(x.rows(start, start + ROWS_AT_ONCE), precision, chip, p)
         for start in range(0, max(len(x.m), 1), ROWS_AT_ONCE)
     ]
     return Times(
@@ -230,7 +233,7 @@ def product_times(
     )
 
 
-def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap: bool) -> Times:
+def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters) -> Times:
     """All tiles (first axis) and splits (second) of all products (third) at once."""
     units, clock = chip.multiprocessors.value, chip.clock_hz.value
     shapes = p.menu.tiles(x.m if x.height is None else x.height, x.n, x.k, chip.architecture)
@@ -239,7 +242,7 @@ def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap
     high, wide = x.high(shapes), np.ceil(x.n / columns)
     tiles = high * wide * splits
     waves = np.ceil(tiles / units)
-    depth = np.ceil(x.k / (splits * TILE_K)) * TILE_K
+    depth = np.ceil(x.k / (splits * shapes.depth)) * shapes.depth
     feed = 1.0 + p.edge * (1.0 / rows + 1.0 / columns)
     flop_s = 1.0 / matrix_flops(chip, precision) + feed / issue_flops(chip, precision, p.issue)
     tile_bytes = rows * x.a_bytes + columns * x.b_bytes
@@ -253,20 +256,26 @@ def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters, overlap
     if x.access is not None and chip.vendor is Vendor.NVIDIA:
         compute = compute + steps * tile_bytes * _narrow_clocks(x.access) / clock
         too_large = (x.access < COPIED_BYTES) & (rows * columns > NARROW_TILE)
-        compute = np.where(too_large, compute * _NEVER, compute)
+        compute = np.where(too_large & (len(rows) > 1), compute * _NEVER, compute)
+    if p.step_clocks and p.menu.waits:
+        at_once = resident(rows, columns)
+        compute = np.maximum(compute, wait_s(tiles, depth / shapes.depth, at_once, chip, p.step_clocks))
     cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
     memory = _memory_s(x, chip, p)
     if not p.menu.swizzled:
         memory = memory + p.again * _again_bytes(x, high, wide, chip) / (
             p.dram * chip.memory_bytes_per_s.value
         )
+    if p.gathered and x.distinct is not None and p.menu.waits:
+        again = gathered_bytes(x.batch * x.m, x.k * x.a_bytes, wide, x.distinct, chip, p.gathered)
+        memory = memory + again / (p.dram * chip.memory_bytes_per_s.value)
     memory = np.maximum(steps * (drawn / (p.stream * clock)), memory)
     fixed = (p.floor_clocks + waves * (p.fill_clocks + written / p.store)) / clock
     fixed = fixed + _split_s(x, splits, chip, p)
-    boosted = _body(compute, cache, memory, overlap) + fixed
+    boosted = _body(compute, cache, memory, p.serial) + fixed
     slower = power_slowdown(chip, p.throttle) - 1.0
     compute = compute * (1.0 + slower * boosted / (boosted + p.throttle_s))
-    body = _body(compute, cache, memory, overlap)
+    body = _body(compute, cache, memory, p.serial)
     seconds = body + fixed
     choice = seconds.reshape(-1, len(x.m)).argmin(axis=0)
     terms = (compute, cache, memory, body, seconds)
@@ -308,9 +317,10 @@ def _chosen(term: Floats, choice: Ints) -> Floats:
     return np.asarray(term.reshape(-1, len(choice))[choice, np.arange(len(choice))])
 
 
-def _body(compute: Floats, cache: Floats, memory: Floats, overlap: bool) -> Floats:
+def _body(compute: Floats, cache: Floats, memory: Floats, serial: float) -> Floats:
     inside = _eighth(compute) + _eighth(cache)
-    return np.asarray(_root(inside + _eighth(memory)) if overlap else _root(inside) + memory)
+    hidden = np.asarray(_root(inside + _eighth(memory)))
+    return np.asarray(hidden + serial * np.minimum(_root(inside), memory)) if serial else hidden
 
 
 def _root(value: Floats) -> Floats:

@@ -13,9 +13,11 @@ explained best.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
+from windtunnel.cost.batch import ELEMENT_BYTES
 from windtunnel.cost.kernel_time import Floats
 
 TILES = (
@@ -39,6 +41,9 @@ SPLITS = (1, 2, 4, 8, 16)
 """Split-K factors."""
 
 
+TILE_K = 64
+"""K is walked in steps of this many elements, unless a rule says otherwise."""
+
 _ALL = float("inf")
 
 
@@ -46,7 +51,7 @@ _ALL = float("inf")
 class Step:
     """The tile (rows, columns) of products of at most ``most_rows`` rows and ``most_columns`` columns and of a depth of
     ``least_depth``; ``cluster`` tiles one above the other are launched together, whether the product reaches that far
-    or not.
+    or not. K is walked in steps of ``depth``.
     """
 
     most_rows: float
@@ -55,6 +60,15 @@ class Step:
     most_columns: float = _ALL
     cluster: int = 1
     least_depth: float = 0.0
+    depth: int = 64
+
+
+class By(Enum):
+    """What the steps of a rule for layers of experts count as rows."""
+
+    ROWS = "rows of an expert"
+    TOKENS = "tokens of the layer"
+    SHARE = "tokens of the layer for each expert of the rank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,7 @@ class Tiles:
     rows: Floats
     columns: Floats
     cluster: Floats
+    depth: Floats
 
     def high(self, m: Floats) -> Floats:
         """Tiles that cover ``m`` rows."""
@@ -80,6 +95,9 @@ class Menu:
         rules: rules of single architectures, where the library ships other kernels there.
         swizzled: whether tiles are walked in blocks, so that neighbours share what they read; else along one side, the
             shorter, so that a wave of tiles reads all of one operand.
+        depth: steps in which K is walked where no rule says it.
+        waits: whether so few steps of K are in flight that a block alone waits for each: Triton's kernels.
+        by: what the rule of a layer of experts calls rows.
         split: whether K may be split.
     """
 
@@ -89,6 +107,9 @@ class Menu:
     split: bool = False
     rules: tuple[tuple[str, tuple[Step, ...]], ...] = ()
     swizzled: bool = True
+    by: By = By.ROWS
+    waits: bool = False
+    depth: int = TILE_K
 
     def tiles(self, m: Floats, n: Floats, k: Floats, architecture: str = "") -> Tiles:
         """The tiles to try for products of ``m`` rows, ``n`` columns and depth ``k``."""
@@ -96,7 +117,7 @@ class Menu:
         if not rule:
             shapes = [shape for shape in TILES if shape[0] >= self.rows_least]
             rows, columns = (np.array(side, dtype=np.float64).reshape(-1, 1, 1) for side in zip(*shapes))
-            return Tiles(rows, columns, np.ones_like(rows))
+            return Tiles(rows, columns, np.ones_like(rows), np.full_like(rows, self.depth))
         covered = np.stack(
             [(m <= step.most_rows) & (n <= step.most_columns) & (k >= step.least_depth) for step in rule]
         )
@@ -104,7 +125,7 @@ class Menu:
         return Tiles(
             *(
                 np.array([getattr(step, name) for step in rule], dtype=np.float64)[index]
-                for name in ("rows", "columns", "cluster")
+                for name in ("rows", "columns", "cluster", "depth")
             )
         )
 
@@ -202,8 +223,44 @@ MENUS = (
         "FlashInfer's CUTLASS experts, not tuned",
         rules=(("Hopper", (Step(_ALL, 128, 16),)),),
     ),
+    Menu(
+        "Triton's experts until 2026",
+        (Step(1, 16, 32, depth=64), Step(_ALL, 64, 64, depth=32)),
+        by=By.SHARE,
+        waits=True,
+    ),
+    Menu(
+        "vLLM's Triton experts of 2026",
+        (
+            *(Step(32, 16, 64, depth=128), Step(64, 32, 64, depth=128), Step(96, 32, 128)),
+            *(Step(512, 64, 128), Step(_ALL, 128, 128)),
+        ),
+        by=By.TOKENS,
+        waits=True,
+    ),
+    Menu("Triton's experts in block FP8", (Step(_ALL, 64, 128, depth=128),), waits=True),
+    Menu(
+        "vLLM's Triton experts in block FP8 of 2026",
+        (Step(64, 16, 128, depth=128), Step(_ALL, 64, 128, depth=128)),
+        by=By.TOKENS,
+        waits=True,
+    ),
+    Menu("Triton's experts, searched", rows_least=16, waits=True, depth=128),
 )
 """The number of a menu is its place here, and stands in parameter files."""
+
+OLD_TRITON_EXPERTS = 13
+"""Tiles of Triton's experts in SGLang, and in vLLM until 2026."""
+TUNED_TRITON_EXPERTS = 17
+"""Those of layers that somebody searched for (``tuned_experts.py``)."""
+
+
+def access_bytes(k: Floats, precision: str) -> Floats:
+    """Bytes that one thread of a Triton kernel moves at once where rows are ``k`` elements apart: Triton specialises
+    kernels for arguments that 16 divides, and else knows nothing of how its pointers are aligned.
+    """
+    return np.where(k % 16 == 0, 16.0, ELEMENT_BYTES[precision])
+
 
 _KNOWN_MENUS = {
     ("vllm", "fp8", ""): 7.0,
@@ -212,6 +269,15 @@ _KNOWN_MENUS = {
     ("sglang", "fp8", "block128"): 9.0,
 }
 _KNOWN_OF_EXPERTS = {"trtllm_gen@trtllm": 10.0, "trtllm_gen@sglang": 11.0, "trtllm_gen@vllm": 11.0}
+_RULED_EXPERTS = {
+    ("triton@sglang", "bf16", ""): float(OLD_TRITON_EXPERTS),
+    ("triton@vllm-2025", "bf16", ""): float(OLD_TRITON_EXPERTS),
+    ("triton@vllm", "bf16", ""): 14.0,
+    ("triton@vllm", "fp8", ""): 14.0,
+    ("triton@sglang", "fp8", "block128"): 15.0,
+    ("triton@vllm-2025", "fp8", "block128"): 15.0,
+    ("triton@vllm", "fp8", "block128"): 16.0,
+}
 _NOT_TUNED = {("cutlass@vllm", "fp8", ""), ("cutlass@sglang", "bf16", "")}
 
 
@@ -225,5 +291,6 @@ def known_menu(family: str, library: str, precision: str, variant: str) -> float
     """
     if family == "grouped_gemm":
         untuned = (library, precision, variant) in _NOT_TUNED
-        return 12.0 if untuned else _KNOWN_OF_EXPERTS.get(library)
+        ruled = _RULED_EXPERTS.get((library, precision, variant))
+        return 12.0 if untuned else _KNOWN_OF_EXPERTS.get(library, ruled)
     return _KNOWN_MENUS.get((library, precision, variant)) if family == "gemm" else None

@@ -7,7 +7,7 @@ seeded draws, so equal inputs give equal answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -25,10 +25,12 @@ class RankLoad:
     """What reaches the experts of the most loaded rank.
 
     Attributes:
+        tokens: that come to the layer, whichever experts they chose.
         rows: (token, expert) pairs. active: experts with at least one.
         counts, loads: experts of each group and the rows that one of them receives.
     """
 
+    tokens: float
     rows: float
     active: float
     counts: tuple[float, ...]
@@ -41,10 +43,10 @@ class RankLoad:
         arriving = min(self.rows, float(tokens))
         remote = arriving * top_k - self.rows
         if remote <= 0:
-            return self
+            return replace(self, tokens=arriving)
         first = remote + self.rows / self.active
         counts = (1.0, *self.counts[:-1], max(self.counts[-1] - 1.0, 0.0))
-        return RankLoad(self.rows + remote, self.active, counts, (first, *self.loads))
+        return RankLoad(arriving, self.rows + remote, self.active, counts, (first, *self.loads))
 
 
 def rank_load(
@@ -66,7 +68,7 @@ def _rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: floa
     if exponent <= 0:
         rows = max(whole / ranks, 1.0)
         active = min(float(local), rows)
-        return RankLoad(rows, active, (active,), (rows / active,))
+        return RankLoad(float(tokens), rows, active, (active,), (rows / active,))
     draw = np.random.default_rng(0).random((_DRAWS, experts))
     low, high = (1.0, max(0.8 * tokens, 2.0)) if whole > experts else (0.01, 2.0)
     power = 1.0 - exponent
@@ -80,7 +82,7 @@ def _rank_load(tokens: int, top_k: int, experts: int, ranks: int, exponent: floa
     rows = chosen.sum(axis=1).mean()
     active = np.minimum(1.0, chosen).sum(axis=1).mean()
     counts, means = _groups(-np.sort(-chosen, axis=1))
-    return RankLoad(max(float(rows), 1.0), max(float(active), 1.0), counts, means)
+    return RankLoad(float(tokens), max(float(rows), 1.0), max(float(active), 1.0), counts, means)
 
 
 def _counted(loads: Floats, whole: int, spare: str) -> Floats:

@@ -209,10 +209,11 @@ STAGES = (
             "kernel_deepgemm_h800",
             "kernel_simumax_efficiency",
         ),
-        _PRODUCT,
+        (*_PRODUCT, Free("serial", 0.7, 0.02, 1.0)),
         ("tokens", "n", "k"),
         (*_SEARCHED, ("repeats", 1.0)),
         choices=_OF_EXPERTS,
+        ruled=(Free("step_clocks", 500.0, 20.0, 5000.0), Free("gathered", 0.1, 1e-3, 1.0, width=1.5)),
         generic_of=("torch",),  # products alone; the fused layers of serving libraries do more
     ),
     Stage(

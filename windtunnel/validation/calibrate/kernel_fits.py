@@ -292,7 +292,7 @@ def _family(points: Mapping[str, Points]) -> Family:
 
 def _extras(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
     menu = MENUS[int(_known(stage, path).get("menu", 0.0))]
-    ruled = () if menu.swizzled else stage.ruled
+    ruled = stage.ruled if menu.waits or not menu.swizzled else ()
     return dict(stage.extras).get((path.library, path.precision), ()) + ruled
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from windtunnel.cost.batch import ELEMENT_BYTES, WEIGHT_ONLY_BYTES, Batch
+from windtunnel.cost.batch import ELEMENT_BYTES, Batch
+from windtunnel.cost.grouped_gemm import weight_bytes
 from windtunnel.cost.kernel_time import Floats
+from windtunnel.cost.tiles import TUNED_TRITON_EXPERTS, access_bytes
+from windtunnel.cost.tuned_experts import is_tuned
 from windtunnel.program.work import Family
 from windtunnel.validation.aliases import chip_name, precision_of
+from windtunnel.validation.kernel_rows import moe_collectors
 from windtunnel.validation.measured import MeasuredRows, batch, shape_groups
-from windtunnel.validation.routing import RankLoad, rank_load
+from windtunnel.validation.routing import RankLoad
 from windtunnel.validation.tables import Table
 
 _KERNEL_WORDS = ("marlin", "triton", "trtllm_", "cutlass", "nongated", "deepep", "fused_moe")
@@ -53,7 +58,7 @@ def grouped(
 ) -> Batch:
     """Grouped products over ``experts``, of which ``active`` receive rows; ``more`` dimensions."""
     element = ELEMENT_BYTES[precision]
-    weight = WEIGHT_ONLY_BYTES.get(variant, element)
+    weight = weight_bytes(precision, variant)
     return batch(
         Family.GROUPED_GEMM,
         precision,
@@ -67,94 +72,135 @@ def grouped(
 
 def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
     """``kernel_aic_moe``: gate and up product, activation, down product, gather and weighted sum."""
-    names = ("gpu_system", "library", "kernel_source", "moe_dtype", "table")
-    for (gpu, library, source, dtype, _), rows in table.groups(*names):
+    names = ["gpu_system", "library", "kernel_source", "moe_dtype", "table"]
+    if table.has("library_version"):
+        names.append("library_version")
+    for (gpu, library, source, dtype, _, *version), rows in table.groups(*names):
         chip, path = chip_name(gpu), precision_of(dtype)
         if chip is None or path is None:
             continue
         kernel = kernel_of(source, dtype)
-        gates = 1.0 if "nongated" in source else 2.0
-        hidden = rows.number("hidden_size")
-        inner = rows.number("inter_size") / rows.number("moe_tp_size", 1.0)
-        ranks = rows.number("moe_ep_size", 1.0)
-        experts = np.maximum(rows.number("num_experts") / ranks, 1.0)
-        tokens, top_k = rows.number("num_tokens"), rows.number("topk")
-        found = _loads(rows, kernel, tokens, top_k, ranks)
-        received = np.array([load.rows for load in found])
-        active = np.array([load.active for load in found])
-        blanks = kernel == "triton"  # which keeps rows of other ranks as blanks
-        moved = np.maximum(tokens * top_k, received) if blanks else received
-        weight = WEIGHT_ONLY_BYTES.get(path[1], ELEMENT_BYTES[path[0]])
-        touched = active * (gates + 1.0) * inner * hidden * weight + 2.0 * received * (hidden + gates * inner)
-        expected = tokens * top_k / experts
-        more = {**_by_group(found), "touched_bytes": touched, "expected_rows": expected}
-        parts = (
-            grouped(received, gates * inner, hidden, experts, active, *path, more=more),
-            grouped(received, hidden, inner, experts, active, *path, more=more),
-            *_beside(kernel, path[0], moved, tokens, inner, hidden, gates),
+        found = moe_collectors.loads(rows, kernel)
+        name = moe_collectors.library_name(kernel, library, "".join(version))
+        layer = _Layer.of(rows, chip, name, path, moe_collectors.gates(rows, source), found)
+        parts = (*layer.products(), *layer.beside())
+        groups = shape_groups(
+            rows.number("hidden_size"),
+            rows.number("inter_size"),
+            rows.number("topk"),
+            rows.number("num_experts"),
         )
-        groups = shape_groups(hidden, rows.number("inter_size"), top_k, rows.number("num_experts"))
         seconds = rows.number("latency_seconds")
-        yield MeasuredRows(rows.file, chip, f"{kernel}@{library}", rows.index, parts, seconds, groups)
+        yield MeasuredRows(rows.file, chip, name, rows.index, parts, seconds, groups)
 
 
-def _beside(
-    kernel: str, precision: str, moved: Floats, tokens: Floats, inner: Floats, hidden: Floats, gates: float
-) -> Iterator[Batch]:
-    """What a fused layer does beside its products: it quantises its input, applies the activation, gathers the rows of
-    each expert and sums what the experts answer. Generated kernels fuse the activation; they, Triton's and Marlin's
-    read rows where they are.
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Fused layers of experts on one rank, row by row.
+
+    Attributes:
+        gates: up products side by side: two with a gate, one without.
+        found: what reaches the rank.
     """
-    if kernel != "trtllm_gen":
-        yield batch(
-            Family.POINTWISE, "bf16", {"elements": moved * inner},
-            bytes_read=moved * inner * gates * 2.0, bytes_written=moved * inner * 2.0,
+
+    chip: str
+    library: str
+    precision: str
+    variant: str
+    hidden: Floats
+    inner: Floats
+    gates: Floats
+    experts: Floats
+    tokens: Floats
+    top_k: Floats
+    found: Sequence[RankLoad]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Table,
+        chip: str,
+        library: str,
+        path: tuple[str, str],
+        gates: Floats,
+        found: Sequence[RankLoad],
+    ) -> _Layer:
+        """The layers of aiconfigurator's rows."""
+        inner = rows.number("inter_size") / rows.number("moe_tp_size", 1.0)
+        experts = np.maximum(rows.number("num_experts") / rows.number("moe_ep_size", 1.0), 1.0)
+        return cls(
+            chip, library, *path, rows.number("hidden_size"), inner, gates, experts,
+            rows.number("num_tokens"), rows.number("topk"), found,
         )  # fmt: skip
-    gathered = 0.0 if kernel in ("trtllm_gen", "triton", "marlin") else 2.0
-    yield batch(
-        Family.COPY, "bf16", {"elements": moved * hidden},
-        bytes_read=(2.0 + gathered) * moved * hidden, bytes_written=(gathered * moved + 2.0 * tokens) * hidden,
-    )  # fmt: skip
-    if precision != "bf16":
+
+    @property
+    def kernel(self) -> str:
+        return self.library.partition("@")[0]
+
+    @property
+    def received(self) -> Floats:
+        return np.array([load.rows for load in self.found])
+
+    @property
+    def moved(self) -> Floats:
+        """Rows in all buffers: Triton's keep rows of other ranks as blanks."""
+        blanks = self.tokens * self.top_k if self.kernel == "triton" else 0.0
+        return np.asarray(np.maximum(self.received, blanks))
+
+    def products(self) -> Iterator[Batch]:
+        """The up product, with its gate if there is one, and the down product."""
+        active = np.array([load.active for load in self.found])
+        path = (self.precision, self.variant)
+        weight = weight_bytes(*path)
+        wide = self.gates * self.inner
+        touched = active * (wide + self.inner) * self.hidden * weight + 2.0 * self.received * (
+            self.hidden + wide
+        )
+        more = {
+            **_by_group(self.found),
+            "touched_bytes": touched,
+            "expected_rows": self.tokens * self.top_k / self.experts,
+            "layer_tokens": np.array([load.tokens for load in self.found]),
+        }
+        if self.kernel == "triton":
+            tuned = is_tuned(self.library, *path, self.chip, self.experts, self.inner)
+            more["menu"] = np.where(tuned, float(TUNED_TRITON_EXPERTS), 0.0)
+        shapes = (
+            (wide, self.hidden, np.minimum(more["layer_tokens"], self.received)),
+            (self.hidden, self.inner, self.received),
+        )
+        for n, k, distinct in shapes:
+            dims = {**more, "distinct_rows": distinct}
+            if self.kernel == "triton":
+                dims["access"] = access_bytes(k, self.precision)
+            yield grouped(self.received, n, k, self.experts, active, *path, more=dims)
+
+    def beside(self) -> Iterator[Batch]:
+        """What the layer does beside its products: it quantises its input, applies the activation, gathers the rows of
+        each expert and sums what the experts answer. Generated kernels fuse the activation; they, Triton's and
+        Marlin's read rows where they are. Triton's write zeros for rows of other ranks, and quantise what the
+        activation answers in a pass of its own.
+        """
+        moved, inner, hidden, tokens = self.moved, self.inner, self.hidden, self.tokens
+        element = ELEMENT_BYTES[self.precision]
+        if self.kernel != "trtllm_gen":
+            yield _pass(moved * inner, moved * inner * self.gates * 2.0, moved * inner * 2.0)
+        gathered = 0.0 if self.kernel in ("trtllm_gen", "triton", "marlin") else 2.0
         yield batch(
-            Family.POINTWISE, "bf16", {"elements": tokens * hidden},
-            bytes_read=2.0 * tokens * hidden, bytes_written=ELEMENT_BYTES[precision] * tokens * hidden,
+            Family.COPY, "bf16", {"elements": moved * hidden},
+            bytes_read=(2.0 + gathered) * moved * hidden, bytes_written=(gathered * moved + 2.0 * tokens) * hidden,
         )  # fmt: skip
+        if self.precision != "bf16":
+            yield _pass(tokens * hidden, 2.0 * tokens * hidden, element * tokens * hidden)
+        if self.kernel == "triton":
+            if self.precision != "bf16":
+                yield _pass(moved * inner, 2.0 * moved * inner, element * moved * inner)
+            zeros = (moved - self.received) * (self.gates * inner + hidden)
+            yield batch(Family.COPY, "bf16", {"elements": zeros}, bytes_read=0.0, bytes_written=2.0 * zeros)
 
 
-REMOTE_ROWS = ("0.5.9", "0.5.10")
-"""Versions of SGLang whose tables were collected with rows of other ranks sent to a rank's first expert."""
-
-SPARE_ROWS = {("trtllm", "1.0.0"): "most", ("vllm", "0.14.0"): "least"}
-"""Libraries and versions whose tables were collected while loads were rounded to whole rows, and which experts received
-what was missing (aiconfigurator's ``power_law_logits_v3``; the second as its rows show: one token of eight choices
-reads eight experts of a rank that has 24). Later tables do not show it."""
-
-PLAIN_ROUTERS = {(4096.0, 8.0), (6144.0, 8.0), (2816.0, 128.0), (2048.0, 60.0)}
-"""(hidden size, experts) of the models without a routing method of their own (Mixtral, Gemma 4, Qwen 1.5): version
-0.5.14 was still collected so for these, others through SGLang's own layer."""
-
-
-def _loads(rows: Table, kernel: str, tokens: Floats, top_k: Floats, ranks: Floats) -> list[RankLoad]:
-    experts = rows.number("num_experts")
-    words = rows.text("distribution").tolist()
-    exponents = [float(word.rsplit("_", 1)[1]) if word.startswith("power_law") else 0.0 for word in words]
-    collectors = zip(rows.text("library").tolist(), rows.text("library_version").tolist())
-    spare = [SPARE_ROWS.get(collector, "") for collector in collectors]
-    columns = zip(tokens.tolist(), top_k.tolist(), experts.tolist(), ranks.tolist(), exponents, spare)
-    found = [rank_load(int(t), int(k), int(e), int(r), a, spare=s) for t, k, e, r, a, s in columns]
-    if kernel not in ("triton", "marlin") or not rows.has("library_version"):
-        return found
-    plain = [pair in PLAIN_ROUTERS for pair in zip(rows.number("hidden_size").tolist(), experts.tolist())]
-    newer = (
-        np.array(plain) & (kernel == "triton") & np.isin(rows.text("moe_dtype"), ("bfloat16", "fp8_block"))
-    )
-    sent = np.isin(rows.text("library_version"), REMOTE_ROWS) | newer
-    sent &= (rows.text("library") == "sglang") & (ranks > 1)
-    return [
-        load.with_remote_rows(int(t), int(k)) if remote else load
-        for load, t, k, remote in zip(found, tokens.tolist(), top_k.tolist(), sent.tolist())
-    ]
+def _pass(elements: Floats, read: Floats, written: Floats) -> Batch:
+    return batch(Family.POINTWISE, "bf16", {"elements": elements}, bytes_read=read, bytes_written=written)
 
 
 def _by_group(found: Sequence[RankLoad]) -> dict[str, Floats]:
