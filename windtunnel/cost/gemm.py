@@ -241,7 +241,7 @@ def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters) -> Time
     splits = p.menu.splits()
     high, wide = x.high(shapes), np.ceil(x.n / columns)
     tiles = high * wide * splits
-    waves = np.ceil(tiles / units)
+    waves = tiles / units if p.menu.striped else np.ceil(tiles / units)
     depth = np.ceil(x.k / (splits * shapes.depth)) * shapes.depth
     feed = 1.0 + p.edge * (1.0 / rows + 1.0 / columns)
     flop_s = 1.0 / matrix_flops(chip, precision) + feed / issue_flops(chip, precision, p.issue)

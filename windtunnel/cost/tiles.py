@@ -95,6 +95,7 @@ class Menu:
         rules: rules of single architectures, where the library ships other kernels there.
         swizzled: whether tiles are walked in blocks, so that neighbours share what they read; else along one side, the
             shorter, so that a wave of tiles reads all of one operand.
+        striped: whether every multiprocessor takes an equal stripe of all tiles, through K if need be.
         depth: steps in which K is walked where no rule says it.
         waits: whether so few steps of K are in flight that a block alone waits for each: Triton's kernels.
         by: what the rule of a layer of experts calls rows.
@@ -109,6 +110,7 @@ class Menu:
     swizzled: bool = True
     by: By = By.ROWS
     waits: bool = False
+    striped: bool = False
     depth: int = TILE_K
 
     def tiles(self, m: Floats, n: Floats, k: Floats, architecture: str = "") -> Tiles:
@@ -246,6 +248,11 @@ MENUS = (
         waits=True,
     ),
     Menu("Triton's experts, searched", rows_least=16, waits=True, depth=128),
+    Menu(
+        "Marlin's experts",
+        _by_height((7.2, 8, 128), (14.4, 16, 128), (28.8, 32, 256), (43.2, 48, 256), (_ALL, 64, 256)),
+        striped=True,
+    ),
 )
 """The number of a menu is its place here, and stands in parameter files."""
 
@@ -270,6 +277,8 @@ _KNOWN_MENUS = {
 }
 _KNOWN_OF_EXPERTS = {"trtllm_gen@trtllm": 10.0, "trtllm_gen@sglang": 11.0, "trtllm_gen@vllm": 11.0}
 _RULED_EXPERTS = {
+    ("marlin@sglang", "bf16", "int4_wo"): 18.0,
+    ("marlin@vllm", "bf16", "int4_wo"): 18.0,
     ("triton@sglang", "bf16", ""): float(OLD_TRITON_EXPERTS),
     ("triton@vllm-2025", "bf16", ""): float(OLD_TRITON_EXPERTS),
     ("triton@vllm", "bf16", ""): 14.0,

@@ -41,7 +41,9 @@ class Stage:
         Mapping[str, float], ...
     ] = ()  # where else the search for parameters begins; if anywhere, a chip's
     # own fit may leave the pooled one behind
-    ruled: tuple[Free, ...] = ()  # of products whose menu of tiles is known
+    ruled: tuple[
+        Free, ...
+    ] = ()  # of products whose menu of tiles is known; in place of ``free`` of the same name
 
 
 _PRODUCT = (
@@ -58,6 +60,12 @@ _PRODUCT = (
     Free("throttle_s", 2e-3, 3e-4, 3e-2, width=1.0),
 )
 _RULED = (Free("beyond_clocks", 0.03, 5e-4, 1.0, width=1.5), Free("again", 0.5, 0.02, 1.0, width=1.0))
+_WAITING = (  # Triton's, whose arithmetic is as far from the textbook as its tiles are small
+    Free("issue", 2e4, 500.0, 5e5, width=1.5),
+    Free("edge", 15.0, 0.05, 60.0, width=1.0),
+    Free("step_clocks", 500.0, 20.0, 5000.0),
+    Free("gathered", 0.1, 1e-3, 1.0, width=1.5),
+)
 _MENUS = tuple(("menu", float(number)) for number in range(GENERAL))
 _OF_EXPERTS = (("menu", 0.0), ("menu", 5.0), ("menu", 6.0))  # searched, or by the rows of an expert
 _SEARCHED = (("menu", 0.0),)
@@ -213,7 +221,7 @@ STAGES = (
         ("tokens", "n", "k"),
         (*_SEARCHED, ("repeats", 1.0)),
         choices=_OF_EXPERTS,
-        ruled=(Free("step_clocks", 500.0, 20.0, 5000.0), Free("gathered", 0.1, 1e-3, 1.0, width=1.5)),
+        ruled=_WAITING,
         generic_of=("torch",),  # products alone; the fused layers of serving libraries do more
     ),
     Stage(

@@ -332,7 +332,9 @@ def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
             replace(item, start=MODULE_FLOOR, width=3.0) if item.name == "floor_clocks" else item
             for item in kept
         )
-    return kept + _extras(stage, path)
+    more = _extras(stage, path)
+    named = {item.name for item in more}
+    return tuple(item for item in kept if item.name not in named) + more
 
 
 def _shapes_left_out(

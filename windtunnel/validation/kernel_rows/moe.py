@@ -28,6 +28,8 @@ _LIBRARY = {
 }
 
 
+BLANKS = frozenset({"triton", "marlin"})
+"""Kernels whose buffers have a row for every choice of every token, those of other ranks included."""
 GENERATED = frozenset({"w4a8_mxfp4_mxfp8", "nvfp4"})
 
 
@@ -142,9 +144,14 @@ class _Layer:
         return np.array([load.rows for load in self.found])
 
     @property
+    def arriving(self) -> Floats:
+        """Tokens that come to the layer."""
+        return np.array([load.tokens for load in self.found])
+
+    @property
     def moved(self) -> Floats:
-        """Rows in all buffers: Triton's keep rows of other ranks as blanks."""
-        blanks = self.tokens * self.top_k if self.kernel == "triton" else 0.0
+        """Rows in all buffers: Triton's and Marlin's keep rows of other ranks as blanks."""
+        blanks = self.arriving * self.top_k if self.kernel in BLANKS else 0.0
         return np.asarray(np.maximum(self.received, blanks))
 
     def products(self) -> Iterator[Batch]:
@@ -160,7 +167,7 @@ class _Layer:
             **_by_group(self.found),
             "touched_bytes": touched,
             "expected_rows": self.tokens * self.top_k / self.experts,
-            "layer_tokens": np.array([load.tokens for load in self.found]),
+            "layer_tokens": self.arriving,
         }
         if self.kernel == "triton":
             tuned = is_tuned(self.library, *path, self.chip, self.experts, self.inner)
@@ -178,10 +185,10 @@ class _Layer:
     def beside(self) -> Iterator[Batch]:
         """What the layer does beside its products: it quantises its input, applies the activation, gathers the rows of
         each expert and sums what the experts answer. Generated kernels fuse the activation; they, Triton's and
-        Marlin's read rows where they are. Triton's write zeros for rows of other ranks, and quantise what the
-        activation answers in a pass of its own.
+        Marlin's read rows where they are. These write zeros for rows of other ranks, Triton's after both products;
+        they quantise what the activation answers in a pass of its own.
         """
-        moved, inner, hidden, tokens = self.moved, self.inner, self.hidden, self.tokens
+        moved, inner, hidden, tokens = self.moved, self.inner, self.hidden, self.arriving
         element = ELEMENT_BYTES[self.precision]
         if self.kernel != "trtllm_gen":
             yield _pass(moved * inner, moved * inner * self.gates * 2.0, moved * inner * 2.0)
@@ -192,10 +199,11 @@ class _Layer:
         )  # fmt: skip
         if self.precision != "bf16":
             yield _pass(tokens * hidden, 2.0 * tokens * hidden, element * tokens * hidden)
-        if self.kernel == "triton":
-            if self.precision != "bf16":
-                yield _pass(moved * inner, 2.0 * moved * inner, element * moved * inner)
-            zeros = (moved - self.received) * (self.gates * inner + hidden)
+        if self.kernel == "triton" and self.precision != "bf16":
+            yield _pass(moved * inner, 2.0 * moved * inner, element * moved * inner)
+        if self.kernel in BLANKS:
+            first = self.gates * inner if self.kernel == "triton" else 0.0
+            zeros = (moved - self.received) * (first + hidden)
             yield batch(Family.COPY, "bf16", {"elements": zeros}, bytes_read=0.0, bytes_written=2.0 * zeros)
 
 
