@@ -35,6 +35,7 @@ from windtunnel.cost.stand_in import (
     is_by,
 )
 from windtunnel.cost.tiles import known_menu
+from windtunnel.cost.tuned_experts import OLD
 from windtunnel.estimate import Source
 from windtunnel.specs.catalogue import generation_of
 from windtunnel.specs.schema import Chip, Vendor
@@ -276,10 +277,14 @@ def _on_path(fits: Sequence[Fit], family: Sequence[Fit], chip: Chip, library: st
 def _by(fits: Sequence[Fit], chip: Chip, library: str) -> Iterator[tuple[Fit, bool]]:
     """Fits of the library from near to far: (fit, whether its very harness).
 
-    Of other harnesses' layers of experts the one that saw most comes first.
+    Of other harnesses' layers of experts an older release of this one comes first, then the one that saw most.
     """
     experts = fits and fits[0].family == "grouped_gemm"
-    ordered = sorted(fits, key=lambda fit: -fit.rows) if experts else fits
+    ordered = (
+        sorted(fits, key=lambda fit: (fit.library.removesuffix(OLD) != library, -fit.rows))
+        if experts
+        else fits
+    )
     for name in (chip.name, *chip.relatives, POOLED):
         for same_harness in (True, False):
             found = [fit for fit in ordered if fit.chip == name and is_by(fit, library, same_harness)]
