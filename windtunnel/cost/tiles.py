@@ -250,7 +250,7 @@ MENUS = (
     Menu("Triton's experts, searched", rows_least=16, waits=True, depth=128),
     Menu(
         "Marlin's experts",
-        _by_height((7.2, 8, 128), (14.4, 16, 128), (28.8, 32, 256), (43.2, 48, 256), (_ALL, 64, 256)),
+        _by_height((7.2, 8, 128), (14.4, 16, 128), (28.8, 32, 128), (43.2, 48, 128), (_ALL, 64, 128)),
         striped=True,
     ),
 )
