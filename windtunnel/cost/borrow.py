@@ -9,8 +9,9 @@ import numpy as np
 
 from windtunnel.cost import query_tiles
 from windtunnel.cost.batch import WEIGHT_ONLY_BYTES
+from windtunnel.cost.decode_attention import ALL_GROUPS
 from windtunnel.cost.fit import ADDED, EXTRAS, POOLED, Fit
-from windtunnel.cost.stand_in import CUBLAS, MODULE, PLAIN_VARIANTS, is_by, writes_cache
+from windtunnel.cost.stand_in import CUBLAS, MODULE, PLAIN_VARIANTS, copies, is_by, quantises_queries
 from windtunnel.specs.catalogue import chip as chip_named
 from windtunnel.specs.catalogue import generation_of
 from windtunnel.specs.schema import Chip
@@ -25,8 +26,32 @@ FAR_THROTTLE = 0.5
 """How far, between boost and base, clocks are taken to fall under power on a chip of another generation, at most:
 about what kernels of attention show where they were measured (0.3 to 0.58). More belongs to the process and the board
 that it was seen on. An assumption."""
+ENGINE_OF_SINGLE_HEADS = frozenset({"trtllm"})
+"""Harnesses that have a decode kernel of single heads beside TensorRT-LLM's grouped one: its own engine alone. Others
+call the grouped kernel through FlashInfer, whatever the group."""
 HOST_FLOOR_S = 25e-6
 """Floors from here on are the host's."""
+
+
+def prefill_facts(library: str, precision: str, variant: str) -> dict[str, float]:
+    """What the source of a library's prefill states: its tiles, and what is done beside the kernel."""
+    return {
+        "tile": float(query_tiles.rule_of(library)),
+        "copies": float(copies(library)),
+        "quantised": float(quantises_queries(library, precision, variant)),
+    }
+
+
+def as_called(fit: Fit, library: str) -> Fit:
+    """A prefill kernel with what the source of the library asked for states."""
+    if "tile" not in dict(fit.values):
+        return fit
+    facts = prefill_facts(library, fit.precision, fit.variant)
+    if facts["tile"] == query_tiles.FLASHINFER and not fit.value("synchronous"):
+        facts["tile"] = float(
+            query_tiles.USUAL
+        )  # the rule is of its template for chips without asynchronous units
+    return fit.with_values({**dict(fit.values), **facts})
 
 
 def of_another_harness(fit: Fit, family: Sequence[Fit], library: str, chip: Chip) -> Fit:
@@ -36,17 +61,15 @@ def of_another_harness(fit: Fit, family: Sequence[Fit], library: str, chip: Chip
     known from other kernels, as that of a whole module or of attention, what it spends comes along: its floor in
     seconds, and what it moves at the share of the memory's bandwidth that it reaches there.
     """
-    if "tile" in dict(fit.values):
-        facts = {"tile": float(query_tiles.rule_of(library)), "written": float(writes_cache(library))}
-        fit = fit.with_values({**dict(fit.values), **facts})
+    fit = as_called(fit, library)
+    if "group_max" in dict(fit.values) and library.partition("@")[2] not in ENGINE_OF_SINGLE_HEADS:
+        fit = fit.with_values({**dict(fit.values), "group_max": ALL_GROUPS, "grouped_least": 0.0})
     generic = next((other for other in family if (other.chip, other.library) == (POOLED, "")), None)
     harness = library.partition("@")[2]
     there = [
         other for other in family if harness and other.library.partition("@")[2] == harness and other.chip
     ]
-    there = [
-        other for other in there if (other.precision, other.variant) == (fit.precision, fit.variant)
-    ] or there
+    there = _doing_alike(there, fit, library)
     if generic is None:
         return fit
     if fit.family == "grouped_gemm":  # whose fit over everything is of bare products, not of a fused layer
@@ -54,20 +77,41 @@ def of_another_harness(fit: Fit, family: Sequence[Fit], library: str, chip: Chip
     usual = dict(generic.values)
     if (harness.endswith(MODULE) or fit.family in HARNESSED) and there:
         floor_s = np.median([other.value("floor_clocks") / (other.clock_hz or 1.0) for other in there])
+        apart = fit.value("copies", 0.0) > 0  # whose bytes pass through memory in a term of their own
+        here = 1.0 if apart else _memory_bytes_a_clock(chip)
         move = np.median(
-            [other.value("move") / _memory_bytes_a_clock(chip_named(other.chip)) for other in there]
+            [
+                other.value("move") / (1.0 if apart else _memory_bytes_a_clock(chip_named(other.chip)))
+                for other in there
+            ]
         )
-        spent = {
-            "floor_clocks": float(floor_s * (fit.clock_hz or 1.0)),
-            "move": float(move * _memory_bytes_a_clock(chip)),
-        }
-        return replace(fit, values=tuple((name, spent.get(name, value)) for name, value in fit.values))
+        clock = fit.clock_hz if fit.chip == chip.name and fit.clock_hz else chip.clock_hz.value
+        spent = {"floor_clocks": float(floor_s * clock), "move": float(move * here)}
+        values = tuple((name, spent.get(name, value)) for name, value in fit.values)
+        return replace(fit, values=values, clock_hz=clock)
     best = {"floor_clocks": min, "move": max}
     values = tuple(
         (name, best[name](value, usual[name]) if name in best and name in usual else value)
         for name, value in fit.values
     )
     return replace(fit, values=values)
+
+
+def _doing_alike(there: list[Fit], fit: Fit, library: str) -> list[Fit]:
+    """Of a harness's fits those that ask as much of it: in this precision and variant, with queries narrowed or not.
+
+    Where none has narrowed ones, those over a cache of 8 bits; else all.
+    """
+    narrows = quantises_queries(library, fit.precision, fit.variant)
+
+    def like(other: Fit) -> bool:
+        return quantises_queries(other.library, other.precision, other.variant) == narrows
+
+    same = [other for other in there if (other.precision, other.variant) == (fit.precision, fit.variant)]
+    alike = [other for other in same if like(other)]
+    if narrows and not alike:
+        alike = [other for other in there if other.variant == "fp8_cache"]
+    return alike or same or there
 
 
 def _memory_bytes_a_clock(chip: Chip) -> float:
@@ -112,9 +156,16 @@ def with_extras(fit: Fit, by_library: Sequence[Fit], library: str) -> Fit:
     return replace(fit.with_values({**kept, **beside}), library=f"{fit.library}{ADDED}{library}")
 
 
-def rescaled(fit: Fit, family: Sequence[Fit], chip: str) -> Fit:
-    """The shape of ``fit``, its peak fractions scaled as another kernel path scales between the two chips."""
-    here = {(other.library, other.precision, other.variant): other for other in family if other.chip == chip}
+def rescaled(fit: Fit, family: Sequence[Fit], chip: Chip) -> Fit:
+    """The shape of ``fit``, its peak fractions scaled as another kernel path scales between the two chips.
+
+    For attention on a chip that was not measured: as between its measured relative of one generation and the other.
+    A program of one generation that later ones run as it is (``synchronous``) scales as no other does.
+    """
+    if fit.value("synchronous", 0.0):
+        return fit
+    name = _measured_of_kind(family, chip) if fit.family in HARNESSED else chip.name
+    here = {(other.library, other.precision, other.variant): other for other in family if other.chip == name}
     there = {(o.library, o.precision, o.variant): o for o in family if o.chip == fit.chip}
     shared = sorted(
         set(here) & set(there), key=lambda key: (key[1] != fit.precision, key[0] != fit.library, key)
@@ -127,6 +178,13 @@ def rescaled(fit: Fit, family: Sequence[Fit], chip: str) -> Fit:
         for name, value in fit.values
     )
     return replace(fit, values=values)
+
+
+def _measured_of_kind(family: Sequence[Fit], chip: Chip) -> str:
+    """The chip, or where nothing was measured on it the nearest of its generation on which something was."""
+    measured = {other.chip for other in family}
+    kin = [name for name in chip.relatives if generation_of(name) == generation_of(chip.name)]
+    return next((name for name in (chip.name, *kin) if name in measured), chip.name)
 
 
 KIN_SPREAD = 0.1

@@ -36,6 +36,7 @@ from windtunnel.cost.stand_in import (
 )
 from windtunnel.cost.tiles import known_menu
 from windtunnel.cost.tuned_experts import OLD
+from windtunnel.cost.xqa import xqa_elsewhere
 from windtunnel.estimate import Source
 from windtunnel.specs.catalogue import generation_of
 from windtunnel.specs.schema import Chip, Vendor
@@ -97,6 +98,9 @@ def choose_from(
     near = (
         _of_one_program(fits, chip) if variant.startswith(LATENT) and family == "decode_attention" else fits
     )
+    kernel = xqa_elsewhere(fits, chip, library, precision, variant) if family == "decode_attention" else None
+    if kernel is not None:
+        return Choice(carried(kernel, chip), own=kernel.chip == chip.name, exact=False)
     for path in _paths(precision, variant):
         on_path = [fit for fit in near if (fit.precision, fit.variant) == path]
         asked = library or _called_by_pytorch(on_path, family, chip)
@@ -128,7 +132,8 @@ def _with_menu(fit: Fit, library: str, precision: str, variant: str) -> Fit:
 
 
 LATENT = "mla"
-PROGRAMS = {"Ada": "Ampere"}
+SYNCHRONOUS_PROGRAM = "Ampere"
+PROGRAMS = {"Ada": SYNCHRONOUS_PROGRAM}
 """Generations whose libraries run another one's programs: neither has asynchronous matrix units."""
 
 
@@ -236,12 +241,11 @@ def _another_path(fits: Sequence[Fit], chip: Chip, library: str, path: Path) -> 
 
 def _kindred(fits: Sequence[Fit], chip: Chip, library: str, path: Path) -> tuple[Fit, bool] | None:
     names = (chip.name, *chip.relatives)
-    kernel, _, harness = library.partition("@")
+    kernel = library.partition("@")[0]
     attention = any(fit.family in PYTORCH_KERNEL for fit in fits)
-    template = (
-        SAME_TEMPLATE.get(kernel) if attention else None
-    )  # in decode it splits keys by a plan of its own
-    asked = (library,) if template is None else (library, f"{template}@{harness}")
+    synchronous = _program(chip.name) == SYNCHRONOUS_PROGRAM  # in decode it splits keys by a plan of its own
+    template = SAME_TEMPLATE.get(kernel) if attention and synchronous else None
+    asked = (library,) if template is None else (library, template)
     precisions = (path[0], *(PRECISION_KIN.get(path[0], ()) if attention else ()))
     variants = dict.fromkeys((path[1], KINDRED_VARIANTS.get(path[1], path[1])))
     for key in [(precision, variant) for precision in precisions for variant in variants]:
@@ -249,7 +253,10 @@ def _kindred(fits: Sequence[Fit], chip: Chip, library: str, path: Path) -> tuple
         for name in asked:
             nearby = [fit for fit in kindred if is_by(fit, name, same_harness=False)]
             if nearby:
-                return _on_path(nearby, fits, chip, name)
+                found = _on_path(nearby, fits, chip, name)
+                if found is None or name == library:
+                    return found
+                return of_another_harness(found[0], fits, library, chip), found[1]
     return None
 
 
@@ -257,7 +264,7 @@ def _on_path(fits: Sequence[Fit], family: Sequence[Fit], chip: Chip, library: st
     for fit, same_harness in _by(fits, chip, library) if library else ():
         fit = fit if same_harness else of_another_harness(fit, family, library, chip)
         own = fit.chip == chip.name
-        return (fit, True) if own else (rescaled(fit, family, chip.name), False)
+        return (fit, True) if own else (rescaled(fit, family, chip), False)
     for name in (chip.name,) if library else (chip.name, *chip.relatives, POOLED):
         on_chip = {fit.library: fit for fit in fits if fit.chip == name}
         for candidate in (*LIBRARIES, *sorted(on_chip)):

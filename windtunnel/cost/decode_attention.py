@@ -6,7 +6,7 @@
     walk    = keys ÷ parts × key × max(blocks × parts ÷ (resident × multiprocessors), 1)
     key     = max(bytes a key ÷ (stream × clock), products a key) + key_clocks ÷ clock
     begun   = fill × (½ + dims ÷ 512) ÷ clock
-    chain   = walk + begun × (⌈blocks × parts ÷ multiprocessors⌉ − 1)
+    chain   = walk + begun × (⌈blocks × parts ÷ (multiprocessors × held)⌉ − 1)
     moved   = (queries + outputs + sums of parts) ÷ (move × multiprocessors × clock)
     time    = (floor + combine if split + pack if packed) ÷ clock + begun + |cache, compute, chain| + moved
 
@@ -14,8 +14,11 @@
 instruction. A block walks its keys at what one block draws (``stream``, another figure for heads wider than 192:
 ``wide_stream``) and what a key costs whatever its width (``key_clocks``), so that few blocks wait long whatever the
 memory could give; the prologues of later blocks pass while others wait for memory. ``window_keys`` are
-those that a window's tiles reach beyond it. Parts of split keys leave sums in FP32, and a second kernel puts them
-together (``combine``).
+those that a window's tiles reach beyond it. ``held`` is 1, and a multiprocessor's blocks begin one after the other, but
+for FlashAttention 2 over a paged cache, whose blocks are as many as shared memory takes and begin together
+(``occupancy.py``; ``begun`` then goes with their bytes). Under a window, even one that holds the whole cache, that
+kernel packs no heads and splits no keys: every head is a block that reads the level-2 cache. Parts of split keys leave
+sums in FP32, and a second kernel puts them together (``combine``).
 ``move`` is what serving libraries do to the new token beside attention (rotary, cache write, sum over splits), in
 bytes a clock; ``pack`` is the copying of queries and outputs where several sequences and several KV heads make the
 packed rows a transposed view (FlashAttention 2 under vLLM: 6 µs).
@@ -25,7 +28,8 @@ program other layers come between. MLA is one KV head whose value is part of its
 TensorRT-LLM has a kernel of single heads beside the one that takes all heads of a KV head together: for more than
 ``group_max`` of them, for one, and where the other's blocks would be few (``_too_few_to_group``). Each head is then a
 block that reads the cache, widened to 16 bits, out of the level-2 cache, with a floor, prologue and stream of its own
-(``alone``), several to a multiprocessor.
+(``alone``), several to a multiprocessor. vLLM's Triton kernels of latent attention are two as well, one for a single
+head.
 
 Fitted on A100, H100, H800 and B200: 1 to 2,048 sequences of up to 131,072 keys. Heads left out, weighted by time:
 see ``parameters/decode_attention.json``.
@@ -41,6 +45,7 @@ from windtunnel.cost.batch import Batch
 from windtunnel.cost.fit import Fit
 from windtunnel.cost.kernel_time import Floats, Limit, Times
 from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds
+from windtunnel.cost.occupancy import USUAL_BYTES, paged_blocks, paged_bytes
 from windtunnel.cost.peaks import sustained_flops
 from windtunnel.cost.splits import RULES, parts
 from windtunnel.specs.schema import Chip
@@ -93,11 +98,13 @@ class DecodeParameters:
     grouped_least: float
     rows: float
     rule: float
+    paged: bool
 
     @classmethod
     def of(cls, fit: Fit) -> DecodeParameters:
         """The parameters of a fit."""
-        return cls(*(fit.value(name) for name in cls.__slots__))
+        numbers = {name: fit.value(name) for name in cls.__slots__ if name != "paged"}
+        return cls(**numbers, paged=fit.value("paged", 0.0) > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,7 @@ class _Shapes:
     per_token: Floats
     alone: Flags
     single: Flags
+    unpacked: Flags  # heads that share a KV head are blocks of the usual kernel each, as a window has it
 
     @classmethod
     def of(cls, batch: Batch, chip: Chip, p: DecodeParameters) -> _Shapes:
@@ -125,6 +133,7 @@ class _Shapes:
         kv_heads = np.maximum(batch.dim("kv_heads", 1), 1.0)
         group = batch.dim("heads", 1) / kv_heads
         alone = (group > p.group_max) | _too_few_to_group(batch, chip, p) | _in_chunks(batch, chip, p)
+        unpacked = (window > 0) & p.paged  # also where it holds the whole cache
         return cls(
             sequences=batch.dim("batch", 1),
             kv=kv,
@@ -138,12 +147,14 @@ class _Shapes:
             per_token=batch.dim("kv_bytes_per_token"),
             alone=alone,
             single=alone | ((group == 1.0) & (p.group_max < ALL_GROUPS)),
+            unpacked=np.asarray(unpacked),
         )
 
     @property
     def padded_rows(self) -> Floats:
-        """Rows of whole matrix instructions."""
-        return np.asarray(np.ceil(self.rows / INSTRUCTION_ROWS) * INSTRUCTION_ROWS)
+        """Rows of whole matrix instructions, of all heads of a KV head."""
+        apart = np.where(self.unpacked, self.group, 1.0)
+        return np.asarray(np.ceil(self.rows / apart / INSTRUCTION_ROWS) * INSTRUCTION_ROWS * apart)
 
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
@@ -155,17 +166,22 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     cache = _cache_s(x, batch, chip, p, cold=fit.value("repeats", 0.0) == 0)
     padded_keys = np.ceil(x.keys / BLOCK_KEYS) * BLOCK_KEYS
     compute = 2.0 * x.sequences * x.kv_heads * x.padded_rows * padded_keys * x.dims / sustained
-    blocks = x.sequences * x.kv_heads * np.where(x.alone, x.rows, np.ceil(x.rows / p.rows))
+    each = x.alone | x.unpacked
+    blocks = x.sequences * x.kv_heads * np.where(each, x.rows, np.ceil(x.rows / p.rows))
     split = _split(x, blocks, units, p)
-    begun = np.where(x.single, p.alone_clocks, p.fill_clocks * (0.5 + x.dims / 512.0)) / clock
+    begun = np.where(x.single, p.alone_clocks, p.fill_clocks * _begins(batch, p)) / clock
     key_s = _key_s(x, batch, chip, p, sustained)
-    chain = _walk_s(x, blocks, split, units, p, key_s) + begun * (np.ceil(blocks * split / units) - 1.0)
+    held = paged_blocks(batch.dim("qk_dim", 1), chip) if p.paged else np.ones(len(batch))
+    draw = np.minimum(held, p.resident) if p.paged else np.where(x.single, p.alone_resident, p.resident)
+    waves = np.ceil(blocks * split / (units * held))
+    chain = _walk_s(x, blocks, split, units * draw, p, key_s) + begun * (waves - 1.0)
     queries = 2.0 * x.sequences * x.kv_heads * x.rows * x.dims
     sums = 2.0 * split * x.sequences * x.kv_heads * x.rows * batch.dim("v_dim", 1) * PARTIAL_BYTES
     moved = (queries + np.where(split > 1.0, sums, 0.0)) / (p.move * units * clock)
     floor = np.where(x.single, p.alone_floor_clocks, p.floor_clocks)
     combine = np.where(split > 1.0, p.combine_clocks, 0.0)
-    packed = np.where((x.sequences > 1) & (x.kv_heads > 1) & (x.group > 1), p.pack_clocks, 0.0)
+    transposed = (x.sequences > 1) & (x.kv_heads > 1) & (x.group > 1) & ~x.unpacked
+    packed = np.where(transposed, p.pack_clocks, 0.0)
     fixed = (floor + combine + packed) / clock + begun
     loop = (cache**SHARP + compute**SHARP + chain**SHARP) ** (1.0 / SHARP)
     body = np.maximum(cache, compute) + moved
@@ -180,35 +196,47 @@ def _cache_s(x: _Shapes, batch: Batch, chip: Chip, p: DecodeParameters, *, cold:
     seconds = memory_seconds(read, chip, dram=p.dram, footprint=read / CACHE_HOLDS, cold=cold)
     widened = batch.dim("heads", 1) * x.dims * 2.0
     again = x.sequences * x.keys * widened / (CACHE_SHARE * chip.l2_bytes_per_s.value)
-    return np.where(x.alone, np.maximum(seconds, again), seconds)
+    return np.where(x.alone | x.unpacked, np.maximum(seconds, again), seconds)
 
 
 def _split(x: _Shapes, blocks: Floats, units: float, p: DecodeParameters) -> Floats:
     """Parts that the keys of a sequence are split into."""
     rule = RULES[int(p.rule)]
     key_blocks = np.floor(x.kv / SPLIT_KEYS) if rule.history else np.ceil(x.visited / SPLIT_KEYS)
-    split = parts(rule, blocks, key_blocks, x.group, units, p.splits)
+    group = np.where(x.unpacked, 1.0, x.group)
+    split = parts(rule, blocks, key_blocks, group, units, p.splits)
     by_head = np.clip(np.floor(units / blocks), 1.0, np.ceil(x.visited / ALONE_KEYS))
-    return np.where(x.single, np.where(x.visited > ALONE_KEYS, by_head, 1.0), split)
+    by_head = np.where(x.visited > ALONE_KEYS, by_head, 1.0)
+    return split if rule.fixed else np.where(x.single, by_head, split)
 
 
 def _key_s(x: _Shapes, batch: Batch, chip: Chip, p: DecodeParameters, sustained: float) -> Floats:
     """Seconds that a block alone on its multiprocessor spends on a key."""
     units, clock = chip.multiprocessors.value, chip.clock_hz.value
-    products = 2.0 * np.minimum(x.padded_rows, p.rows) * x.dims * units / sustained
+    together = np.where(x.unpacked, INSTRUCTION_ROWS, np.minimum(x.padded_rows, p.rows))
+    products = 2.0 * together * x.dims * units / sustained
     wide = batch.dim("qk_dim", 1) > WIDE
     stream = np.where(x.single, p.alone_stream, np.where(wide, p.wide_stream, p.stream)) * clock
     return np.asarray(np.maximum(x.per_token / x.kv_heads / stream, products) + p.key_clocks / clock)
 
 
+def _begins(batch: Batch, p: DecodeParameters) -> Floats:
+    """What a block loads before it begins, against heads of 128."""
+    dim = batch.dim("qk_dim", 1)
+    if p.paged:
+        return np.asarray(paged_bytes(dim) / USUAL_BYTES)
+    return np.asarray(0.5 + (dim + batch.dim("v_dim", 1)) / 512.0)
+
+
 def _walk_s(
-    x: _Shapes, blocks: Floats, split: Floats, units: float, p: DecodeParameters, key_s: Floats
+    x: _Shapes, blocks: Floats, split: Floats, places: Floats, p: DecodeParameters, key_s: Floats
 ) -> Floats:
-    """Seconds until all blocks have walked their keys; a window may lie in one of the parts of a whole cache."""
+    """Seconds until all blocks have walked their keys, ``places`` of them at once; a window may lie in one of the
+    parts of a whole cache.
+    """
     keys = x.visited / split
     if RULES[int(p.rule)].history:
         keys = np.where(x.windowed, np.minimum(x.visited, x.kv / split), keys)
-    places = units * np.where(x.single, p.alone_resident, p.resident)
     return np.asarray(keys * key_s * np.maximum(blocks * split / places, 1.0))
 
 
@@ -232,5 +260,6 @@ def _too_few_to_group(batch: Batch, chip: Chip, p: DecodeParameters) -> Flags:
     if always or not p.grouped_least:
         return np.zeros(len(batch), dtype=np.bool_)
     key_blocks = np.maximum(batch.dim("kv_len", 1) // SPLIT_KEYS, 1.0)
+    key_blocks = np.ones(len(batch)) if RULES[int(p.rule)].whole else key_blocks
     blocks = batch.dim("batch", 1) * np.maximum(batch.dim("kv_heads", 1), 1.0) * key_blocks
     return np.asarray(blocks < p.grouped_least * chip.multiprocessors.value)

@@ -10,7 +10,10 @@ Chunked (chunk c, heads h, length T, dims dk and dv), per token and head:
     solve   = min(T, c) × row                   the triangular solve in a chunk goes row by row
     time    = (kernels × floor + chain + solve) ÷ clock + |flops ÷ sustained, handled, memory|   (``memory_path.py``)
 
-``side`` heads are walked side by side on one multiprocessor; ``|…|`` is the norm of order ``SHARP``.
+``side`` heads are walked side by side on one multiprocessor; where a kernel walks one head at a time to its end
+(``whole``: FlashInfer's), chain = ⌈h ÷ multiprocessors⌉ × (begin + solve + T ÷ c × step), and
+products and memory pass meanwhile. ``|…|`` is the norm of
+order ``SHARP``.
 
 ``spill`` is how much of the intermediates goes through memory: about 1 for one kernel a stage, 0 for one fused
 kernel. Recurrent: the state (dk × dv FP32 a head) is read and written once a call; each token is a dependent
@@ -50,11 +53,15 @@ class DeltanetParameters:
     step_clocks: float
     row_clocks: float
     floor_clocks: float
+    begin_clocks: float
+    whole: bool
 
     @classmethod
     def of(cls, fit: Fit) -> DeltanetParameters:
         """The parameters of a fit."""
-        return cls(*(fit.value(name) for name in cls.__slots__))
+        numbers = {name: fit.value(name) for name in cls.__slots__ if name not in ("begin_clocks", "whole")}
+        begin = fit.value("begin_clocks", 0.0)
+        return cls(**numbers, begin_clocks=begin, whole=fit.value("whole", 0.0) > 0)
 
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
@@ -80,10 +87,15 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     memory = memory_seconds(moved, chip, dram=p.dram, footprint=footprint, cold=cold)
     handled = moved / (p.move * units * clock)
     compute = flops / sustained_flops(chip, batch.precision, p.issue)
-    waves = np.maximum(heads / (p.side * units), 1.0)
     kernels = np.where(chunked, CHUNK_KERNELS * (1.0 + backward), 1.0)
     solved = p.row_clocks * np.minimum(length, step_tokens) * chunked
-    fixed = (kernels * p.floor_clocks + p.step_clocks * steps * waves + solved) / clock
-    body = (memory**SHARP + handled**SHARP + compute**SHARP) ** (1.0 / SHARP)
+    streamed = (memory**SHARP + handled**SHARP + compute**SHARP) ** (1.0 / SHARP)
+    floor = kernels * p.floor_clocks / clock
+    if p.whole:
+        chain = np.ceil(heads / units) * (p.begin_clocks + solved + p.step_clocks * steps) / clock
+        body, fixed = (streamed**SHARP + chain**SHARP) ** (1.0 / SHARP), floor
+    else:
+        chain = np.maximum(heads / (p.side * units), 1.0) * p.step_clocks * steps + solved
+        body, fixed = streamed, floor + chain / clock
     limit = np.where(compute > memory, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + fixed, np.where(body >= fixed, limit, int(Limit.LATENCY)))

@@ -10,6 +10,7 @@ part then writes its sums, and a second kernel puts them together. Libraries dif
     FA3         one block a multiprocessor, none up to four blocks of keys (FlashAttention 3, ``heuristics.h``)
     XQA         parts of at least 128 keys, no more than √(8 × those), up to eight blocks a multiprocessor
                 (TensorRT-LLM, ``computeMultiBlockCount``)
+    never       whole keys: TensorRT-LLM's kernel of 16-bit caches over those of 8 bits
     fixed       a number of parts (fitted), whatever the shape: Triton kernels with a second stage
 
 Which rule a kernel follows is chosen while fitting, as menus of tiles are.
@@ -42,6 +43,7 @@ class SplitRule:
         fixed: always the same number of parts.
         waves: blocks a multiprocessor up to which keys are split, into no more than √(8 × key blocks) parts.
         history: whether parts are counted over the whole cache, also where a window reaches over the last of it.
+        whole: keys are never split.
         kernel: the only kernel that may follow the rule; any where empty.
     """
 
@@ -52,6 +54,7 @@ class SplitRule:
     fixed: bool = False
     waves: int = 0
     history: bool = False
+    whole: bool = False
     kernel: str = ""
 
 
@@ -63,6 +66,7 @@ RULES = (
     SplitRule("fixed", fixed=True),
     SplitRule("XQA", waves=8, history=True, kernel="trtllm"),
     SplitRule("XQA, window", waves=8, kernel="trtllm"),
+    SplitRule("never", whole=True, kernel="none"),
 )
 """The number of a rule is its place here, and stands in parameter files."""
 
@@ -76,6 +80,8 @@ def parts(
         blocks: thread blocks without splitting. key_blocks: steps of keys that one of them walks.
         group: heads that share a KV head. units: multiprocessors. most: parts at most, of rules that are fitted.
     """
+    if rule.whole:
+        return np.ones_like(blocks)
     if rule.fixed:
         return np.minimum(np.full_like(blocks, most), key_blocks)
     if rule.waves:

@@ -47,7 +47,7 @@ KINDRED_VARIANTS = {"fp8_cache": "", "mla_fp8_cache": "mla"}
 MODULE = "-module"
 """What the harness of a whole layer ends in: its fit holds norms, rotary embedding and cache writes as well."""
 
-SAME_TEMPLATE = {"flashinfer": "fa2"}
+SAME_TEMPLATE = {"flashinfer": "fa2@vllm"}
 """Kernels that are another one's program on chips without asynchronous matrix units (FlashInfer's documentation)."""
 
 CUBLAS = frozenset({"torch", "sglang", "vllm", "trtllm", "vidur"})
@@ -75,11 +75,26 @@ def alike(fit: Fit, library: str) -> tuple[bool, int]:
     return kinds[0] != kinds[1], -fit.rows
 
 
-CACHE_WRITERS = frozenset({"vllm", "sglang"})
-"""Harnesses that write new keys and values to the cache in a kernel of its own; TensorRT-LLM's goes over queries, keys
-and values alike."""
+UNKNOWN, CACHE_APART, ALL_APART = 0, 1, 2
+"""What a harness's own kernels move beside prefill attention: not known; new keys and values (vLLM, SGLang); queries,
+keys and values alike (TensorRT-LLM)."""
+
+_COPIES = {"vllm": CACHE_APART, "sglang": CACHE_APART, "trtllm": ALL_APART}
 
 
-def writes_cache(library: str) -> bool:
-    """Whether the harness of ``kernel@harness`` writes keys and values apart."""
-    return library.partition("@")[2] in CACHE_WRITERS
+def copies(library: str) -> int:
+    """What the harness of ``kernel@harness`` copies beside prefill attention."""
+    kernel, _, harness = library.partition("@")
+    return UNKNOWN if kernel == "trtllm-gen" else _COPIES.get(harness, UNKNOWN)
+
+
+def quantises_queries(library: str, precision: str, variant: str) -> bool:
+    """Whether queries are narrowed by a kernel of their own before attention over a cache of 8 bits.
+
+    FlashAttention 3 and TensorRT-LLM's generated kernels take such a cache with 8-bit queries alone. Of tables whose
+    attention is called 8-bit, SGLang's for FlashAttention 3 were handed them.
+    """
+    kernel, _, harness = library.partition("@")
+    if kernel == "fa3" and harness in ("vllm", "sglang"):
+        return variant == "fp8_cache"
+    return library == "trtllm@sglang" and (precision == "fp8" or variant == "fp8_cache")

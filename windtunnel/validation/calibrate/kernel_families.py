@@ -94,7 +94,9 @@ _ATTENTION = (
 )
 _DECODE = (
     Free("issue", 3e3, 50.0, 1e5),
-    Free("dram", 0.85, 0.1, 0.97),
+    Free(
+        "dram", 0.87, 0.5, 0.97, width=0.15
+    ),  # far less is no memory's doing, and goes with blocks (``stream``)
     Free("move", 10.0, 0.1, 300.0),
     Free("splits", 32.0, 1.0, 256.0, width=2.0),
     Free("stream", 15.0, 0.2, 200.0, width=1.0),
@@ -132,7 +134,8 @@ _HIDDEN_MEMORY = (
     ("pack", 0.0),
     ("tile", 0.0),
     ("synchronous", 0.0),
-    ("written", 0.0),
+    ("copies", 0.0),
+    ("quantised", 0.0),
 )  # prefill is rarely bound by memory
 _SYNCHRONOUS = (("fa2", "synchronous", 1.0),)  # written for A100
 _PACKED = (("pack", 0.0), ("pack", 1.0))
@@ -263,12 +266,17 @@ STAGES = (
             ("rule", 0.0),
             ("rows", 64.0),
             ("grouped_least", 0.0),
+            ("paged", 0.0),
         ),
         choices=_SPLIT_RULES,
         known=(
             ("trtllm", "group_max", 32.0),  # XQA kernels are built for groups of up to 32 heads
             ("trtllm", "grouped_least", 0.25),
             ("triton", "rows", 16.0),  # heads of one block
+            ("triton@vllm-mla", "rule", 4.0),  # always as many parts: ``triton_mla.py``, ``num_kv_splits``
+            ("triton@vllm-mla", "splits", 4.0),
+            ("triton@vllm-mla", "group_max", 1e5),  # one head alone takes another kernel
+            ("fa2@vllm", "paged", 1.0),  # its kernels over a paged cache (``occupancy.py``)
         ),
         begins=({"stream": 3.0, "splits": 2.0},),
     ),
@@ -278,7 +286,9 @@ STAGES = (
         ("kernel_aic_gated_deltanet", "s5000_end_to_end"),
         _DELTANET,
         ("batch", "heads", "q_len"),
-        (("repeats", 1.0),),
+        (("repeats", 1.0), ("whole", 0.0)),
+        extras=((("flashinfer", "bf16"), (Free("begin_clocks", 1e4, 100.0, 1e5),)),),
+        known=(("flashinfer", "whole", 1.0),),  # one head a multiprocessor, to its end
     ),
 )
 """In the order in which they are fitted: later stages price parts of earlier families."""

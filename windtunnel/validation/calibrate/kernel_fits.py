@@ -7,17 +7,19 @@ intervals come from shape groups left out of the fit (three in ten), and for poo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from windtunnel.cost import query_tiles, splits
+from windtunnel.cost import splits
+from windtunnel.cost.borrow import prefill_facts
+from windtunnel.cost.decode_attention import WIDE
 from windtunnel.cost.fit import POOLED, Fit, Regime
 from windtunnel.cost.fit_files import fit_of
 from windtunnel.cost.kernel_time import Limit
 from windtunnel.cost.model import MODELS
-from windtunnel.cost.stand_in import MODULE, writes_cache
+from windtunnel.cost.stand_in import MODULE
 from windtunnel.cost.tiles import MENUS, known_menu
 from windtunnel.program.work import Family
 from windtunnel.specs.schema import Chip
@@ -100,21 +102,33 @@ def fit_path(
     undecided = not set(dict(stage.choices)) & set(_known(stage, path))
     choices = choices_of(stage, path) if undecided and sum(map(len, shaping.values())) >= CHOICE_ROWS else ()
     pooled = fit_best(list(shaping.values()), _family(points), free, fixed, choices, stage.begins)
+    pooled = _one_stream(pooled, shaping.values())
     fixed |= {name: pooled[name] for name, _ in choices}
     left_out, others = _chips_left_out(shaping, pooled, free, fixed)
     entries = [entry(stage, POOLED, path, pooled, list(shaping.values()), left_out)]
     for name in sorted(points):
         few = len(points[name]) < FEW_ROWS
         base = _base(pooled, generic, path, few, points, scarce if name in scarce else frozenset())
+        base |= _known(stage, path)
         moved = _started(_informed(_movable(free, few, name in scarce), points[name], base), base)
         moved = _as_clocked(moved, path, clocks.get((path.library, name)))
         if stage.begins and not few:
             moved, base = _better_start(stage, path, points[name], moved, base)
-        values = fit_values([points[name]], _family(points), moved, base)
+        values = _one_stream(fit_values([points[name]], _family(points), moved, base), [points[name]])
         _keep_clock(clocks, path, name, values)
         left_out = _shapes_left_out(points[name], _family(points), moved, base)
         entries.append(entry(stage, name, path, values, [points[name]], left_out))
     return entries, {(path, name): values for name, values in others.items()}
+
+
+def _one_stream(values: dict[str, float], points: Iterable[Points]) -> dict[str, float]:
+    """Where all rows have wide heads, or none has: what blocks draw of the others, too; nothing seen says otherwise."""
+    if "wide_stream" not in values:
+        return values
+    wide = np.concatenate([part.dim("qk_dim") > WIDE for item in points for part in item.parts])
+    if wide.all():
+        return {**values, "stream": values["wide_stream"]}
+    return values if wide.any() else {**values, "wide_stream": values["stream"]}
 
 
 def _is_ruled(path: KernelPath) -> bool:
@@ -301,8 +315,8 @@ def _fixed(stage: Stage, free: Sequence[Free], path: KernelPath) -> dict[str, fl
     moved = {item.name for item in free}
     return {
         **dict(stage.fixed),
-        **_known(stage, path),
         **{item.name: item.start for item in stage.free if item.name not in moved},
+        **_known(stage, path),
     }
 
 
@@ -313,9 +327,9 @@ def _known(stage: Stage, path: KernelPath) -> dict[str, float]:
     if path.variant.startswith("mla"):
         known.pop("group_max", None)  # all heads share one latent key
         known.pop("grouped_least", None)
+    known |= {name: value for of, name, value in stage.known if of == path.library}
     if "tile" in dict(stage.fixed):
-        known["tile"] = float(query_tiles.rule_of(path.library))
-        known["written"] = float(writes_cache(path.library))
+        known |= prefill_facts(path.library, path.precision, path.variant)
     menu = known_menu(stage.file, path.library, path.precision, path.variant)
     return known if menu is None else {**known, "menu": menu}
 
@@ -325,8 +339,10 @@ def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
 
     The floor of a whole module is many kernels and gaps between them.
     """
-    timed = _timed_launch(stage, path)
-    kept = tuple(item for item in stage.free if not (timed and item.name == "floor_clocks"))
+    timed, known = _timed_launch(stage, path), _known(stage, path)
+    kept = tuple(
+        item for item in stage.free if item.name not in known and not (timed and item.name == "floor_clocks")
+    )
     if path.library.endswith(MODULE):
         kept = tuple(
             replace(item, start=MODULE_FLOOR, width=3.0) if item.name == "floor_clocks" else item

@@ -43,7 +43,10 @@ def _kernel(name: str) -> str:
 
 
 def context(table: Table) -> Iterator[MeasuredRows]:
-    """``kernel_aic_context_attention``: causal prefill; ``step`` tokens stand in the cache already."""
+    """``kernel_aic_context_attention``: causal prefill; ``step`` tokens stand in the cache already.
+
+    vLLM takes single tokens for decoding, and the kernel's name says so.
+    """
     names = ("gpu_system", "library", "kernel_source", "attn_dtype", "kv_cache_dtype")
     for (gpu, library, kernel, dtype, cache), rows in table.groups(*names):
         chip, path = chip_name(gpu), precision_of(dtype)
@@ -51,8 +54,9 @@ def context(table: Table) -> Iterator[MeasuredRows]:
             continue
         heads, kv_heads, dim = _heads(rows)
         isl = rows.number("isl")
+        decoding = "decode" in kernel
         part = attention(
-            Family.ATTENTION, path[0],
+            Family.DECODE_ATTENTION if decoding else Family.ATTENTION, path[0],
             sequences=rows.number("batch_size"), heads=heads, kv_heads=kv_heads,
             q_len=isl, kv_len=isl + rows.number("step", 0.0), qk_dim=dim, v_dim=dim,
             window=rows.number("window_size", 0.0), kv_element_bytes=_CACHE_BYTES.get(cache, 2.0),
