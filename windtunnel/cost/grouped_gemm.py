@@ -17,8 +17,8 @@ ships (``tuned_experts.py``); their blocks wait for memory alone (``block_waits.
 Benchmarks that repeat one layer find its weights in the level-2 cache where all that the layer touches
 (``touched_bytes``) fits there; in a program other layers come between.
 
-Fitted on A100, H100, H800 and B200. Layers left out, weighted by time, of fused layers of serving libraries: Triton 5
-to 8 % median, 12 to 22 % at p90; CUTLASS in TensorRT-LLM 7 to 16 %, of which one row in seven runs a tile that its
+Fitted on A100, H100, H800 and B200. Layers left out, weighted by time, of fused layers of serving libraries: Triton 6
+to 12 % median, Marlin 8 to 16 %; CUTLASS in TensorRT-LLM 7 to 16 %, of which one layer in seven runs a tile that its
 tuner did not choose, four times slower.
 """
 
