@@ -51,7 +51,10 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--only", default="*", metavar="GLOB", help="only files whose name matches")
     parser.add_argument(
-        "--rows", type=Path, metavar="FILE", help="write every row's prediction as JSON lines"
+        "--rows",
+        type=Path,
+        metavar="FILE",
+        help="write every row's prediction as JSON lines, as it is made: kernels and collectives first",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the accuracy page as HTML")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the accuracy page as Markdown")
