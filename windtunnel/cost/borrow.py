@@ -11,6 +11,7 @@ from windtunnel.cost import query_tiles
 from windtunnel.cost.batch import WEIGHT_ONLY_BYTES
 from windtunnel.cost.decode_attention import ALL_GROUPS
 from windtunnel.cost.fit import ADDED, EXTRAS, POOLED, Fit
+from windtunnel.cost.memory_path import CACHE_SHARE
 from windtunnel.cost.stand_in import CUBLAS, MODULE, PLAIN_VARIANTS, copies, is_by, quantises_queries
 from windtunnel.specs.catalogue import chip as chip_named
 from windtunnel.specs.catalogue import generation_of
@@ -20,6 +21,8 @@ SCALES = frozenset({"issue", "dram"})
 """Parameters that carry over between chips as a ratio: what a chip sustains of its data sheet."""
 
 
+SERVING = frozenset({"trtllm", "sglang", "vllm"})
+"""Libraries whose layers take activations of 16 bits, whatever they multiply in."""
 HARNESSED = frozenset({"attention", "decode_attention"})
 """Families whose harnesses write the cache, pack queries and plan beside the kernel, whichever kernel it is."""
 FAR_THROTTLE = 0.5
@@ -125,6 +128,7 @@ def carried(fit: Fit, chip: Chip) -> Fit:
     Floors of 3 to 6 µs are as many clocks on A100, H100 and B200. Those of 10 to 20 µs are several kernels, and follow
     neither law on all paths (TensorRT-LLM's prefill 10.4, 12.1 and 12.9 µs, its experts 33 and 26 thousand clocks):
     they stay in clocks. Those of vLLM's latent attention, 150 to 320 µs, can only be Python between kernels.
+    How much of its cache's bandwidth a chip gives belongs to the chip: products are not told by another generation.
     """
     if fit.family in HARNESSED and (
         fit.chip == POOLED or generation_of(fit.chip) != generation_of(chip.name)
@@ -132,6 +136,9 @@ def carried(fit: Fit, chip: Chip) -> Fit:
         fit = fit.with_values(
             {name: min(value, FAR_THROTTLE) if name == "throttle" else value for name, value in fit.values}
         )
+    if fit.family == "gemm" and (fit.chip == POOLED or generation_of(fit.chip) != generation_of(chip.name)):
+        values = dict(fit.values)
+        fit = fit.with_values({**values, "cache": CACHE_SHARE} if "cache" in values else values)
     floor = dict(fit.values).get("floor_clocks", 0.0)
     if fit.clock_hz == 0 or floor / fit.clock_hz < HOST_FLOOR_S:
         return fit
@@ -149,22 +156,34 @@ def with_extras(fit: Fit, by_library: Sequence[Fit], library: str) -> Fit:
     its floor. The fit's library then reads ``measured+asked``.
     """
     theirs = next((other for other in by_library if other.library == library), None)
-    if theirs is None:
-        return fit
+    if theirs is None:  # whoever serves in 8 and 4 bits quantises what the layer before has left in 16
+        alike = library in SERVING and any(name in EXTRAS for name, _ in fit.values)
+        return replace(fit, library=f"{fit.library}{ADDED}{library}") if alike else fit
     kept = {name: value for name, value in fit.values if name not in EXTRAS}
     beside = {name: value for name, value in theirs.values if name in EXTRAS or name == "floor_clocks"}
     return replace(fit.with_values({**kept, **beside}), library=f"{fit.library}{ADDED}{library}")
 
 
+def as_clocked(fit: Fit, by_library: Sequence[Fit]) -> Fit:
+    """The same kernel on what another library multiplies: its throttle is that of the data, as on the nearest relative
+    that the library was measured on.
+    """
+    theirs = dict(by_library[0].values) if by_library else {}
+    names = ("throttle", "throttle_s")
+    clocked: dict[str, float] = {name: theirs[name] for name in names if name in theirs}
+    return fit.with_values({**dict(fit.values), **clocked}) if clocked else fit
+
+
 def rescaled(fit: Fit, family: Sequence[Fit], chip: Chip) -> Fit:
     """The shape of ``fit``, its peak fractions scaled as another kernel path scales between the two chips.
 
-    For attention on a chip that was not measured: as between its measured relative of one generation and the other.
+    For attention and dense products on a chip that was not measured: as between its measured relative of one
+    generation and the other.
     A program of one generation that later ones run as it is (``synchronous``) scales as no other does.
     """
     if fit.value("synchronous", 0.0):
         return fit
-    name = _measured_of_kind(family, chip) if fit.family in HARNESSED else chip.name
+    name = _measured_of_kind(family, chip) if fit.family in (*HARNESSED, "gemm") else chip.name
     here = {(other.library, other.precision, other.variant): other for other in family if other.chip == name}
     there = {(o.library, o.precision, o.variant): o for o in family if o.chip == fit.chip}
     shared = sorted(

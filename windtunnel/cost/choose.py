@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from windtunnel.cost.borrow import HARNESSED, carried, of_another_harness, rescaled, with_extras
+from windtunnel.cost.borrow import HARNESSED, as_clocked, carried, of_another_harness, rescaled, with_extras
 from windtunnel.cost.fit import POOLED, Fit
 from windtunnel.cost.fit_files import load
 from windtunnel.cost.stand_in import (
@@ -216,7 +216,8 @@ def _another_library(
     if not same and len(menus) > 1:
         return None  # a library that goes by a rule of its own is a kernel of its own
     calls = [carried(fit, chip) for fit in by_library]
-    return kernel if same else with_extras(kernel, calls, library), kernel.chip == chip.name
+    called = as_clocked(kernel, calls) if same else with_extras(kernel, calls, library)
+    return called, kernel.chip == chip.name
 
 
 def _another_path(fits: Sequence[Fit], chip: Chip, library: str, path: Path) -> tuple[Fit, bool] | None:

@@ -6,7 +6,7 @@ The library picks, from the tile shapes and split-K factors on its menu (``tiles
     tiles    = batch × ⌈m ÷ tm⌉ × ⌈n ÷ tn⌉ × s              waves = ⌈tiles ÷ multiprocessors⌉
     compute  = waves × ⌈k ÷ s⌉ × 2 × tm × tn × multiprocessors × (1 ÷ matrix + feed ÷ around)  (``peaks.py``)
     feed     = 1 + edge × (1 ÷ tm + 1 ÷ tn)
-    cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (cache × cache bandwidth)
+    cache    = tiles × ⌈k ÷ s⌉ × (tm + tn) × element ÷ (cache × shared × cache bandwidth)
     stream   = waves × ⌈k ÷ s⌉ × (min(tm, m) + min(tn, n)) × element ÷ (stream × clock)
     memory   = bytes × miss(footprint) ÷ (dram × bandwidth)                          (``memory_path.py``)
     store    = waves × min(tm, m) × min(tn, n) × 2 bytes ÷ (store × clock)
@@ -16,9 +16,15 @@ The library picks, from the tile shapes and split-K factors on its menu (``tiles
 small tiles, ``fill`` one tile's prologue, ``store`` the bytes a clock at which one multiprocessor converts and writes
 a finished tile (what products of small k are made of), ``stream`` the bytes a clock that one multiprocessor
 draws (bytes in flight ÷ latency: what bounds a chip of which few multiprocessors are busy), ``cache`` counts
-reuse that multicast adds. The footprint is both activations once and the weights ``CYCLE`` times in every partition
-of the cache: between two uses of one weight others pass, in a program and in the benchmarks, so that weights come
-from the level-2 cache only where several of them fit. Products that keep the chip busy for long run at the clock
+each tile by itself: its share of the cache's bandwidth is near ``CACHE_SHARE`` on every chip, and ``shared`` the tiles
+that one read serves where there are clusters. Libraries whose rules state their clusters (``tiles.py``) read
+
+    rows × element ÷ tiles side by side + columns × element ÷ tiles one above the other
+
+instead, ``shared`` is then 1. The footprint is what a benchmark touches before the same comes round again
+(``touched_bytes``), else both activations once and the weights ``CYCLE`` times in every partition of the cache: between
+two uses of one weight others pass, in a program and in benchmarks, so that weights come from the level-2 cache only
+where several of them fit. Products that keep the chip busy for long run at the clock
 that the power limit sustains:
 
     compute × (1 + (slowdown − 1) × time ÷ (time + throttle_s)),   slowdown = (boost ÷ base clock)^throttle
@@ -92,8 +98,21 @@ LINE_BYTES = 128.0
 SLOW_BEYOND = "Hopper"
 """Where copies of a tile that reach beyond the product are slow: no table of Ampere or Blackwell shows it."""
 
-_OF_SOME = frozenset({"beyond_clocks", "again", "step_clocks", "serial", "gathered"})
-"""Parameters of libraries that go by a rule of their own, and of grouped products."""
+CLUSTERED = {Vendor.NVIDIA: (9, 0), Vendor.MOORE_THREADS: (3, 1)}
+"""Compute capabilities from which on tiles launched together may be served by one read of the cache (multicast in
+clusters). An MTT S5000 multiplies at nine tenths of its peak, which draws more than its cache was seen to read through
+any tile that its shared memory holds.
+"""
+
+_ABSENT = {
+    "beyond_clocks": 0.0,
+    "again": 0.0,
+    "step_clocks": 0.0,
+    "serial": 0.0,
+    "gathered": 0.0,
+    "shared": 1.0,
+}
+"""What parameters are that not all fits have: rules of single libraries, grouped products, tiles that share reads."""
 
 QUANTISE_SHARE = 0.8
 """Fraction of the memory bandwidth of a pass over activations; how many passes there are is fitted."""
@@ -122,15 +141,12 @@ class GemmParameters:
     step_clocks: float = 0.0
     serial: float = 0.0
     gathered: float = 0.0
+    shared: float = 1.0
 
     @classmethod
     def of(cls, fit: Fit) -> GemmParameters:
         """The parameters of a fit."""
-        numbers = {
-            name: fit.value(name, 0.0 if name in _OF_SOME else None)
-            for name in cls.__slots__
-            if name != "menu"
-        }
+        numbers = {name: fit.value(name, _ABSENT.get(name)) for name in cls.__slots__ if name != "menu"}
         return cls(**numbers, menu=MENUS[int(fit.value("menu", 0.0))])
 
 
@@ -180,10 +196,9 @@ class Products:
 
     def footprint(self, partitions: float) -> Floats:
         """Bytes that want to stay in the cache: activations once, weights ``CYCLE`` times in every partition."""
-        if self.touched is not None:
-            return self.touched * partitions
         weights = self.batch * self.n * self.k * self.b_bytes
-        return np.maximum(self.bytes_moved - weights, 0.0) + CYCLE * partitions * weights
+        usual = np.maximum(self.bytes_moved - weights, 0.0) + CYCLE * partitions * weights
+        return usual if self.touched is None else np.where(self.touched > 0, self.touched * partitions, usual)
 
 
 def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
@@ -218,6 +233,7 @@ def products(batch: Batch) -> Products:
         bytes_moved=batch.bytes_moved,
         a_bytes=element,
         b_bytes=WEIGHT_ONLY_BYTES.get(batch.variant, element),
+        touched=batch.dim("touched_bytes") if "touched_bytes" in batch.dims else None,
         access=np.where(access > 0, access, ACCESS_BYTES) if np.any(access > 0) else None,
     )
 
@@ -239,7 +255,7 @@ def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters) -> Time
     shapes = p.menu.tiles(x.m if x.height is None else x.height, x.n, x.k, chip.architecture)
     rows, columns = shapes.rows, shapes.columns
     splits = p.menu.splits()
-    high, wide = x.high(shapes), np.ceil(x.n / columns)
+    high, wide = x.high(shapes), shapes.wide(x.n)
     tiles = high * wide * splits
     waves = tiles / units if p.menu.striped else np.ceil(tiles / units)
     depth = np.ceil(x.k / (splits * shapes.depth)) * shapes.depth
@@ -260,7 +276,9 @@ def _fastest(x: Products, precision: str, chip: Chip, p: GemmParameters) -> Time
     if p.step_clocks and p.menu.waits:
         at_once = resident(rows, columns)
         compute = np.maximum(compute, wait_s(tiles, depth / shapes.depth, at_once, chip, p.step_clocks))
-    cache = tiles * depth * (tile_bytes / (p.cache * chip.l2_bytes_per_s.value))
+    shared = p.shared if chip.compute_capability >= CLUSTERED[chip.vendor] else 1.0
+    read_once = rows * x.a_bytes / shapes.beside + columns * x.b_bytes / shapes.cluster
+    cache = tiles * depth * (read_once / (p.cache * shared * chip.l2_bytes_per_s.value))
     memory = _memory_s(x, chip, p)
     if not p.menu.swizzled:
         memory = memory + p.again * _again_bytes(x, high, wide, chip) / (

@@ -50,8 +50,9 @@ _ALL = float("inf")
 @dataclass(frozen=True, slots=True)
 class Step:
     """The tile (rows, columns) of products of at most ``most_rows`` rows and ``most_columns`` columns and of a depth of
-    ``least_depth``; ``cluster`` tiles one above the other are launched together, whether the product reaches that far
-    or not. K is walked in steps of ``depth``.
+    ``least_depth``; ``cluster`` tiles one above the other and ``beside`` next to each other are launched together,
+    whether the product reaches that far or not, and read what they have in common once. K is walked in steps of
+    ``depth``.
     """
 
     most_rows: float
@@ -60,6 +61,7 @@ class Step:
     most_columns: float = _ALL
     cluster: int = 1
     least_depth: float = 0.0
+    beside: int = 1
     depth: int = 64
 
 
@@ -79,10 +81,15 @@ class Tiles:
     columns: Floats
     cluster: Floats
     depth: Floats
+    beside: Floats
 
     def high(self, m: Floats) -> Floats:
         """Tiles that cover ``m`` rows."""
         return np.asarray(np.ceil(m / (self.rows * self.cluster)) * self.cluster)
+
+    def wide(self, n: Floats) -> Floats:
+        """Tiles that cover ``n`` columns."""
+        return np.asarray(np.ceil(n / (self.columns * self.beside)) * self.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,8 @@ class Menu:
         if not rule:
             shapes = [shape for shape in TILES if shape[0] >= self.rows_least]
             rows, columns = (np.array(side, dtype=np.float64).reshape(-1, 1, 1) for side in zip(*shapes))
-            return Tiles(rows, columns, np.ones_like(rows), np.full_like(rows, self.depth))
+            one = np.ones_like(rows)
+            return Tiles(rows, columns, one, np.full_like(rows, self.depth), one)
         covered = np.stack(
             [(m <= step.most_rows) & (n <= step.most_columns) & (k >= step.least_depth) for step in rule]
         )
@@ -127,9 +135,15 @@ class Menu:
         return Tiles(
             *(
                 np.array([getattr(step, name) for step in rule], dtype=np.float64)[index]
-                for name in ("rows", "columns", "cluster", "depth")
+                for name in ("rows", "columns", "cluster", "depth", "beside")
             )
         )
+
+    @property
+    def states_clusters(self) -> bool:
+        """Whether its rules say which tiles share their reads."""
+        steps = (*self.rule, *(step for _, rule in self.rules for step in rule))
+        return any(step.cluster * step.beside > 1 for step in steps)
 
     def splits(self) -> Floats:
         """Split-K factors to try: shape (1, splits, 1)."""
@@ -180,7 +194,10 @@ MENUS = (
             ),
             (
                 "Blackwell",
-                (Step(16, 32, 128), Step(64, 64, 64), Step(_ALL, 128, 128, cluster=2)),
+                (
+                    *(Step(16, 32, 64, beside=4), Step(64, 64, 64, beside=4)),  # operands swapped
+                    *(Step(256, 64, 128, cluster=2), Step(_ALL, 128, 128, cluster=2, beside=2)),
+                ),
             ),
         ),
         swizzled=False,
@@ -206,7 +223,13 @@ MENUS = (
                     *(Step(1024, 128, 128), Step(_ALL, 128, 128, cluster=2)),
                 ),
             ),
-            ("Blackwell", (Step(64, 64, 64), Step(_ALL, 128, 128, cluster=2))),
+            (
+                "Blackwell",
+                (
+                    *(Step(16, 64, 64, beside=4), Step(64, 64, 64), Step(256, 64, 128, cluster=2)),
+                    Step(_ALL, 128, 128, cluster=2, beside=2),
+                ),
+            ),
         ),
         swizzled=False,
     ),
@@ -253,6 +276,7 @@ MENUS = (
         _by_height((7.2, 8, 128), (14.4, 16, 128), (28.8, 32, 128), (43.2, 48, 128), (_ALL, 64, 128)),
         striped=True,
     ),
+    Menu("FlashInfer's CuTe DSL FP4, searched, K whole"),
 )
 """The number of a menu is its place here, and stands in parameter files."""
 
@@ -274,6 +298,8 @@ _KNOWN_MENUS = {
     ("sglang", "fp8", ""): 8.0,
     ("trtllm", "fp8", "block128"): 9.0,
     ("sglang", "fp8", "block128"): 9.0,
+    ("vllm", "fp4", ""): 19.0,
+    ("sglang", "fp4", ""): 19.0,
 }
 _KNOWN_OF_EXPERTS = {"trtllm_gen@trtllm": 10.0, "trtllm_gen@sglang": 11.0, "trtllm_gen@vllm": 11.0}
 _RULED_EXPERTS = {
@@ -294,7 +320,8 @@ def known_menu(family: str, library: str, precision: str, variant: str) -> float
     """The menu that a library's source states; None where it is not known.
 
     vLLM ``scaled_mm_sm90_fp8_dispatch.cuh`` and its relatives, SGLang ``fp8_gemm_kernel.cu`` (its Hopper tables step
-    where vLLM's rule does), TensorRT-LLM ``ada_blockwise_gemm``; two-SM tiles of Blackwell count as the half that one
+    where vLLM's rule does), FlashInfer ``gemm/kernels/utils.py`` (a score over tiles, K never split), TensorRT-LLM
+    ``ada_blockwise_gemm``; two-SM tiles of Blackwell count as the half that one
     multiprocessor computes. Generated kernels for experts (``computeSelectedTileN``) take the power of two above the
     rows that each expert of the rank would have if all top-k choices were its own; where nobody tunes, the one below.
     """

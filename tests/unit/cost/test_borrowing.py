@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from tests.unit.cost.sample_chips import sample_chip
 from tests.unit.cost.sample_works import decode, gemm
+from windtunnel.cost.batch import Batch
 from windtunnel.cost.borrow import distance, kin_spread
 from windtunnel.cost.choose import choose_from
 from windtunnel.cost.fit import Fit, Regime, apart
 from windtunnel.cost.fit_files import load, transfer
 from windtunnel.cost.kernel_time import Floats
-from windtunnel.cost.memory_path import memory_seconds
+from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds
 from windtunnel.cost.model import CostModel, Settings
 from windtunnel.cost.peaks import power_slowdown
 from windtunnel.cost.tiles import known_menu
@@ -225,3 +227,69 @@ def test_of_other_harnesses_the_one_that_saw_most_experts_is_taken() -> None:
     )  # fmt: skip
     assert found is not None
     assert found.fit.library == "cutlass@trtllm"
+
+
+def _product(on: str, library: str, precision: str = "bf16", **values: float) -> Fit:
+    return replace(fit(on, library, precision, **values), family="gemm")
+
+
+def _product_chosen(fits: list[Fit], on: str, library: str, precision: str = "bf16") -> Fit:
+    found = choose_from(
+        fits, chip(on), family="gemm", library=library, precision=precision, variant="", repeated=True
+    )
+    assert found is not None
+    return found.fit
+
+
+def test_the_share_of_a_caches_bandwidth_stays_with_its_generation() -> None:
+    there = _product("a100-80g", "trtllm", cache=0.4, issue=5.0)
+    assert _product_chosen([there], "a100-40g", "trtllm").value("cache") == 0.4
+    assert _product_chosen([there], "l40s", "trtllm").value("cache") == CACHE_SHARE
+
+
+def test_one_kernel_runs_at_the_clock_of_the_data_that_its_caller_multiplies() -> None:
+    measured = _product("b200", "trtllm", issue=9.0, throttle=0.8, throttle_s=1e-3)
+    caller = _product("h100-sxm", "vllm", issue=1.0, throttle=0.3, throttle_s=2e-3)
+    found = _product_chosen([measured, caller], "b200", "vllm")
+    assert (found.value("issue"), found.value("throttle"), found.value("throttle_s")) == (9.0, 0.3, 2e-3)
+
+
+def test_whoever_serves_in_few_bits_quantises_first() -> None:
+    measured = _product("b200", "trtllm", "fp4", issue=9.0, quantise=2.0)
+    assert _product_chosen([measured], "b200", "vllm", "fp4").value("quantise") == 2.0
+    assert "quantise" not in dict(_product_chosen([measured], "b200", "torch", "fp4").values)
+
+
+def test_kin_of_a_measured_chip_are_scaled_as_it_is() -> None:
+    fits = [
+        _product("h100-sxm", "vllm", "fp8", issue=2.0),
+        _product("h100-sxm", "trtllm", "bf16", issue=3.0),
+        _product("b200", "trtllm", "bf16", issue=6.0),
+    ]
+    assert _product_chosen(fits, "b200", "vllm", "fp8").value("issue") == 4.0
+    assert _product_chosen(fits, "gb300", "vllm", "fp8").value("issue") == 4.0
+
+
+@pytest.mark.parametrize("library", ["trtllm", "vllm", "sglang"])
+@pytest.mark.parametrize("path", [("bf16", ""), ("fp8", ""), ("fp8", "block128")])
+def test_no_chip_of_a_generation_is_slower_for_having_more(library: str, path: tuple[str, str]) -> None:
+    """Bandwidth, then FLOPs, grow along each line; decode, prefill and a product of one tile."""
+    lines = [
+        ("h100-sxm", "gh200", "h200"),
+        ("h20", "h200"),
+        ("b200", "gb200"),
+        ("b200", "b300"),
+        ("b300", "gb300"),
+    ]
+    works = Batch.of_works(
+        [gemm(m, n, 8192, path[0]) for m, n in ((1, 8192), (128, 8192), (8192, 8192), (8, 128))]
+    )
+    works = replace(works, variant=path[1])
+    for line in lines:
+        taken = [
+            CostModel(chip(name), Settings(library=library, repeated=True)).price(works).seconds
+            for name in line
+        ]
+        for slower, faster in pairwise(taken):
+            bound = faster[[0, 2]] <= slower[[0, 2]] * 1.001 if line[0] != "h20" else faster[2] <= slower[2]
+            assert np.all(bound), (line, slower, faster)

@@ -10,9 +10,10 @@ from tests.unit.cost.sample_chips import sample_chip
 from tests.unit.cost.sample_works import gemm
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.choose import choose
-from windtunnel.cost.gemm import times
+from windtunnel.cost.gemm import GemmParameters, product_times, products, times
 from windtunnel.cost.tiles import MENUS, SPLITS, TILES, Menu, Step, known_menu
 from windtunnel.specs.catalogue import chip as chip_named
+from windtunnel.specs.schema import Chip
 
 ONE = np.array([1.0])
 
@@ -97,3 +98,52 @@ def test_experts_that_nobody_tunes_run_on_narrow_tiles_of_hopper() -> None:
     assert (tiles.rows.ravel().tolist(), tiles.columns.ravel().tolist()) == ([128], [16])
     assert len(menu.tiles(ONE, ONE, ONE, "Blackwell").rows) > 1
     assert known_menu("grouped_gemm", "cutlass@vllm", "fp8", "block128") is None
+
+
+def test_a_cluster_covers_whole_multiples_both_ways() -> None:
+    tiles = Menu("", (Step(float("inf"), 128, 128, cluster=2, beside=2),)).tiles(ONE, ONE, ONE)
+    assert tiles.wide(np.array([1.0, 256.0, 257.0])).ravel().tolist() == [2, 2, 4]
+    assert MENUS[7].states_clusters
+    assert not MENUS[0].states_clusters
+
+
+def _cache_bound_s(chip: Chip, **values: float) -> float:
+    """A large product of a kernel that only the cache holds up."""
+    fit = choose("gemm", chip).fit
+    fit = fit.with_values({**dict(fit.values), "cache": 0.05, "menu": 2.0, **values})
+    return float(times(Batch.of_works([gemm(8192, 8192, 8192)]), chip, fit).seconds[0])
+
+
+def test_tiles_share_what_they_read_where_there_are_clusters_only() -> None:
+    hopper, ada = chip_named("h100-sxm"), chip_named("l40s")
+    alone, shared = (_cache_bound_s(hopper, shared=count) for count in (1.0, 2.0))
+    assert 1.9 < alone / shared < 2.05
+    assert _cache_bound_s(ada, shared=1.0) == _cache_bound_s(ada, shared=2.0)
+
+
+def test_a_cluster_reads_what_its_tiles_have_in_common_once() -> None:
+    chip = replace(chip_named("h100-sxm"), architecture="test")
+    alone = Menu("", (Step(float("inf"), 128, 128),))
+    pairs = Menu("", (Step(float("inf"), 128, 128, cluster=2, beside=2),))
+    fit = choose("gemm", chip).fit
+    parameters = GemmParameters.of(fit.with_values({**dict(fit.values), "cache": 0.05, "shared": 1.0}))
+    works = products(Batch.of_works([gemm(8192, 8192, 8192)]))
+    seconds = [
+        float(product_times(works, "bf16", chip, replace(parameters, menu=menu)).seconds[0])
+        for menu in (alone, pairs)
+    ]
+    assert 1.9 < seconds[0] / seconds[1] < 2.05
+
+
+def test_weights_that_come_round_before_the_cache_is_full_are_read_from_it() -> None:
+    chip = chip_named("l40s")
+    batch = Batch.of_works([gemm(1, 8192, 1024)])
+    fit = choose("gemm", chip).fit
+
+    def seconds(touched_bytes: float) -> float:
+        turned = replace(batch, dims={**batch.dims, "touched_bytes": np.array([touched_bytes])})
+        return float(times(turned, chip, fit).seconds[0])
+
+    taken = [seconds(share * chip.l2_bytes.value) for share in (0.2, 0.8, 1.0, 1.3, 5.0)]
+    assert taken == sorted(taken)
+    assert taken[-1] > 2.0 * taken[0]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unit.cost.sample_chips import sample_chip
+from windtunnel.cost.batch import ELEMENT_BYTES
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.schema import Chip
 from windtunnel.validation.aliases import chip_name, precision_of
@@ -226,3 +227,23 @@ def test_flash_attention_beside_linear_attention_is_predicted(tmp_path: Path) ->
     found = measured_rows(tmp_path / "kernel_fla_gb200.csv")
     assert sorted(len(rows.parts) for rows in found) == [1, 2]
     assert {(rows.library, rows.chip) for rows in found} == {("fa2", "gb200")}
+
+
+def test_collectors_take_equal_products_in_turns() -> None:
+    def weights_between(chip: str, library: str, dtype: str, version: str, n: float) -> float:
+        columns = {
+            "gpu_system": [chip], "library": [library], "library_version": [version], "dtype": [dtype],
+            "m": [1.0], "n": [n], "k": [8192.0], "latency_seconds": [2e-5],
+        }  # fmt: skip
+        table = Table(
+            "kernel_aic_gemm", {name: np.array(cells) for name, cells in columns.items()}, np.array([0])
+        )
+        part = next(iter(gemm.aiconfigurator(table))).parts[0]
+        return float(part.dim("touched_bytes")[0] / (n * 8192.0 * ELEMENT_BYTES[part.precision]))
+
+    assert 6.0 < weights_between("l40s", "sglang", "bfloat16", "0.5.14", 1024) < 6.1
+    assert 6.0 < weights_between("l40s", "vllm", "fp8", "0.24.0", 1024) < 6.1
+    assert 1.0 < weights_between("b200_sxm", "vllm", "nvfp4", "0.24.0", 1024) < 1.1
+    assert 5.0 < weights_between("a100_sxm", "trtllm", "bfloat16", "1.0.0", 65536) < 5.1
+    assert 5.0 < weights_between("l40s", "trtllm", "bfloat16", "1.3.0rc20", 1024) < 5.1
+    assert 1.0 < weights_between("l40s", "trtllm", "bfloat16", "1.3.0rc20", 65536) < 1.1

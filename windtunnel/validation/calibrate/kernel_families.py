@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from windtunnel.cost.memory_path import CACHE_SHARE
 from windtunnel.cost.splits import RULES
 from windtunnel.cost.tiles import GENERAL
 from windtunnel.program.work import Family
@@ -58,6 +59,11 @@ _PRODUCT = (
     Free("store", 30.0, 2.0, 500.0, width=1.0),
     Free("throttle", 0.5, 0.02, 1.0),
     Free("throttle_s", 2e-3, 3e-4, 3e-2, width=1.0),
+)
+_DENSE = (
+    *(item for item in _PRODUCT if item.name != "cache"),
+    Free("cache", CACHE_SHARE, 0.3, 0.9, width=0.15),
+    Free("shared", 2.0, 0.5, 4.0),
 )
 _RULED = (Free("beyond_clocks", 0.03, 5e-4, 1.0, width=1.5), Free("again", 0.5, 0.02, 1.0, width=1.0))
 _WAITING = (  # Triton's, whose arithmetic is as far from the textbook as its tiles are small
@@ -128,7 +134,10 @@ _TORCH_LOOP = ((("torch", "bf16"), (Free("host_s", 1e-5, 1e-7, 5e-5),)),)  # tim
 _DRIVER_LOOP = ((("driver", "bf16"), (Free("host_s", 2e-6, 1e-7, 2e-5),)),)
 _VECTOR = (("vector", 0.5),)
 _ROWS = (*_STREAM, Free("single", 20.0, 2.0, 300.0))
-_LANES = ((("trtllm/conv", "bf16"), (Free("lane_clocks", 200.0, 10.0, 3000.0),)),)  # a block a channel
+_LANES = tuple(
+    ((library, "bf16"), (Free("lane_clocks", 200.0, 10.0, 3000.0),))
+    for library in ("trtllm/conv", "sglang-by-channel/conv")  # a block a channel
+)
 _HIDDEN_MEMORY = (
     ("dram", 0.85),
     ("pack", 0.0),
@@ -200,7 +209,7 @@ STAGES = (
             "kernel_vidur_mlp_ops",
             "s5000_measured",
         ),
-        _PRODUCT,
+        _DENSE,
         ("m", "n", "k"),
         _SEARCHED,
         choices=_MENUS,

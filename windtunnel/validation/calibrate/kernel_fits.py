@@ -331,7 +331,10 @@ def _known(stage: Stage, path: KernelPath) -> dict[str, float]:
     if "tile" in dict(stage.fixed):
         known |= prefill_facts(path.library, path.precision, path.variant)
     menu = known_menu(stage.file, path.library, path.precision, path.variant)
-    return known if menu is None else {**known, "menu": menu}
+    if menu is None:
+        return known
+    shared = {"shared": 1.0} if MENUS[int(menu)].states_clusters and stage.file == "gemm" else {}
+    return {**known, "menu": menu, **shared}
 
 
 def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
@@ -350,6 +353,8 @@ def _free(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
         )
     more = _extras(stage, path)
     named = {item.name for item in more}
+    if stage.file == "gemm":
+        named |= set(_known(stage, path))
     return tuple(item for item in kept if item.name not in named) + more
 
 

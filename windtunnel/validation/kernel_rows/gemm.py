@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from windtunnel.cost.batch import Batch
+from windtunnel.cost.batch import ELEMENT_BYTES, WEIGHT_ONLY_BYTES, Batch
+from windtunnel.cost.gemm import OUTPUT_BYTES
 from windtunnel.cost.kernel_time import Floats
 from windtunnel.cost.stand_in import SAME_RATE
 from windtunnel.program.work import Family
+from windtunnel.specs.catalogue import chip as chip_named
 from windtunnel.specs.catalogue import generation_of
 from windtunnel.validation.aliases import chip_name, precision_of
 from windtunnel.validation.measured import MeasuredRows, batch, gemm, shape_groups
@@ -28,6 +31,7 @@ def _rows(
     count: Floats | float = 1.0,
     output_bytes: float = 2.0,
     variant: str = "",
+    touched: Callable[[Batch], Floats] | None = None,
 ) -> Iterator[MeasuredRows]:
     chip, path = chip_name(gpu), precision_of(precision)
     if chip is None or path is None:
@@ -37,6 +41,8 @@ def _rows(
         m, n, k, path[0],
         variant=variant or path[1], count=count, weight_bytes=_WEIGHT_BYTES.get(path[1]), output_bytes=output_bytes,
     )  # fmt: skip
+    if touched is not None:
+        part = replace(part, dims={**part.dims, "touched_bytes": touched(part)})
     parts = (part, *_scales_laid_out(n, k, chip, library, part.variant))
     yield MeasuredRows(table.file, chip, library, table.index, parts, seconds, shape_groups(n, k))
 
@@ -60,7 +66,46 @@ def _scales_laid_out(n: Floats, k: Floats, chip: str, library: str, variant: str
 def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
     """``kernel_aic_gemm``."""
     for (gpu, library, dtype), rows in table.groups("gpu_system", "library", "dtype"):
-        yield from _rows(rows, gpu, dtype, library, rows.number("latency_seconds"))
+        chip = chip_name(gpu)
+        if chip is None:
+            continue
+        cache_bytes = chip_named(chip).l2_bytes.value
+        for (version,), release in rows.groups("library_version"):
+            turns = _Turns(library, version, cache_bytes)
+            yield from _rows(
+                release, gpu, dtype, library, release.number("latency_seconds"), touched=turns.touched_bytes
+            )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """Products of equal shape that a collector of aiconfigurator runs in turns, so that weights are not served from
+    the cache, and what they share.
+
+    SGLang: six, each with activations of its own. vLLM: six weights on the same activations, but one for FP4.
+    TensorRT-LLM: five, since 1.3.0rc10 no more than fill the cache once.
+    """
+
+    library: str
+    version: str
+    cache_bytes: float
+
+    def touched_bytes(self, part: Batch) -> Floats:
+        """Bytes that pass between two uses of the same."""
+        a, b, c = (part.dim(name) for name in ("m", "n", "k"))
+        element = ELEMENT_BYTES[part.precision]
+        weights = b * c * WEIGHT_ONLY_BYTES.get(part.variant, element)
+        activations, output = a * c * element, a * b * OUTPUT_BYTES
+        count = self._count(part.precision, weights)
+        own = count if self.library == "sglang" else 1.0
+        return np.asarray(count * weights + own * activations + output)
+
+    def _count(self, precision: str, weights: Floats) -> Floats:
+        if self.library == "trtllm":
+            usual = 5.0
+            filled = np.clip(np.ceil(self.cache_bytes / weights), 1.0, usual)
+            return filled if self.version >= "1.3" else np.full_like(weights, usual)
+        return np.full_like(weights, 1.0 if (self.library, precision) == ("vllm", "fp4") else 6.0)
 
 
 def infersim(table: Table) -> Iterator[MeasuredRows]:
