@@ -21,7 +21,7 @@ that one read serves where there are clusters. Libraries whose rules state their
 
     rows × element ÷ tiles side by side + columns × element ÷ tiles one above the other
 
-instead, ``shared`` is then 1. The footprint is what a benchmark touches before the same comes round again
+instead, ``shared`` is then assumed to be 2. The footprint is what a benchmark touches before the same comes round again
 (``touched_bytes``), else both activations once and the weights ``CYCLE`` times in every partition of the cache: between
 two uses of one weight others pass, in a program and in benchmarks, so that weights come from the level-2 cache only
 where several of them fit. Products that keep the chip busy for long run at the clock

@@ -56,6 +56,9 @@ RULED_WIDTH = 0.1
 """Width of the prior on the throttle of libraries that walk tiles along one side, around that of their 16-bit products:
 it belongs to the library and to the data of its harness. Their deepest products read from memory what tiles that drift
 apart have lost from the cache, which is not modelled and looks like a slow clock."""
+NEIGHBOURS = 2.0
+"""Tiles that one read of the cache serves beyond a cluster whose shape is known: neighbouring clusters walk in step. An
+assumption; without it SGLang's FP8 on H100, shapes left out, is 10.1 % off instead of 9.8."""
 MODULE_FLOOR = 1e5
 """Where the search for the fixed clocks of a whole module starts."""
 
@@ -333,7 +336,7 @@ def _known(stage: Stage, path: KernelPath) -> dict[str, float]:
     menu = known_menu(stage.file, path.library, path.precision, path.variant)
     if menu is None:
         return known
-    shared = {"shared": 1.0} if MENUS[int(menu)].states_clusters and stage.file == "gemm" else {}
+    shared = {"shared": NEIGHBOURS} if MENUS[int(menu)].states_clusters and stage.file == "gemm" else {}
     return {**known, "menu": menu, **shared}
 
 
