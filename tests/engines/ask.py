@@ -47,6 +47,7 @@ QUESTIONS = (
     Question("sglang_scheduler", "sglang", SGLANG, sglang_scheduler_cases.cases),
     Question("sglang_overlap", "sglang", SGLANG, sglang_scheduler_cases.overlap_cases),
     Question("sglang_mixed_chunks", "sglang", SGLANG, sglang_scheduler_cases.mixed_cases),
+    Question("sglang_drafts", "sglang", SGLANG, sglang_scheduler_cases.draft_cases),
     Question("sglang_host", "sglang", SGLANG, sglang_scheduler_cases.host_cases),
     Question("sglang_states", "sglang", SGLANG, sglang_scheduler_cases.state_cases),
 )

@@ -60,6 +60,38 @@ def state_cases() -> list[Case]:
     return found
 
 
+DRAFTED = (
+    # name, like, drafts a step, chance that one is accepted, mixed chunks
+    ("drafts, roomy", "roomy", 3, 0.8, False),
+    ("drafts, paged", "paged", 1, 0.85, False),
+    ("drafts, no reuse", "no reuse", 2, 0.7, False),
+    ("drafts, tight", "tight", 3, 0.7, False),
+    ("drafts, tight pages", "tight pages", 2, 0.6, False),
+    ("drafts, few places", "few places", 3, 0.6, False),
+    ("drafts, no chunks", "no chunks", 1, 0.9, False),
+    ("drafts, retracting", "retracting", 3, 0.6, False),
+    ("drafts, retracting pages", "retracting pages", 2, 0.8, False),
+    ("drafts, burst", "burst", 1, 0.8, False),
+    ("drafts, longest prefix", "longest prefix", 3, 0.9, False),
+    ("drafts, segmented", "segmented", 5, 0.8, False),
+    ("drafts, mixed, tight", "tight", 2, 0.7, True),
+    ("drafts, mixed, tight pages", "tight pages", 3, 0.8, True),
+    ("drafts, mixed, retracting", "retracting", 1, 0.7, True),
+    ("drafts, mixed, burst", "burst", 2, 0.85, True),
+)
+
+
+def draft_cases() -> list[Case]:
+    """Traffic with drafted tokens, whose acceptance is drawn, decided after each step and with overlap."""
+    found = []
+    for seed, (name, like, drafts, chance, mixed) in enumerate(DRAFTED):
+        case = _case(120 + seed, *next(setting for setting in SETTINGS if setting[0] == like))
+        more = {"num_speculative_tokens": drafts, "acceptance": chance, "mixed": mixed}
+        case = {**case, "name": name, "options": {**case["options"], **more}}
+        found += [case, {**_with(case, overlap=True), "name": f"{name}, overlap"}]
+    return found
+
+
 HOSTED = (
     # name, like, host tokens, seconds a token
     ("host, roomy", "roomy", 60000, 2**-17),

@@ -37,7 +37,7 @@ from sglang.srt.mem_cache.unified_cache.component_type import ComponentType  # n
 from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache  # noqa: E402
 from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
 
-from tests.engines import sglang_host, sglang_states  # noqa: E402
+from tests.engines import sglang_drafts, sglang_host, sglang_states  # noqa: E402
 
 TICKS = itertools.count(1)
 time.monotonic = lambda: float(next(TICKS))  # ages of nodes never tie
@@ -60,8 +60,10 @@ class Engine:
         bag = Bag(
             schedule_policy=options["schedule_policy"], schedule_conservativeness=options["schedule_conservativeness"],
             retraction_policy="default", radix_eviction_policy=options["radix_eviction_policy"],
-            disaggregation_mode="null", features=Bag(), speculative_algorithm=None,
+            disaggregation_mode="null", features=Bag(), page_size=self.page,
             mamba=Bag(**(sglang_states.settings(self.page) if options.get("state_slots") else {})),
+            **sglang_drafts.settings(options["num_speculative_tokens"])
+            if options.get("num_speculative_tokens") else {},
         )  # fmt: skip
         runtime_context._CONTEXT.__class__.config_bag = lambda self, name: bag
         kind = TokenToKVPoolAllocator if self.page == 1 else PagedTokenToKVPoolAllocator
@@ -81,7 +83,7 @@ class Engine:
                 disable=options["disable_radix_cache"], req_to_token_pool=self.rows,
                 token_to_kv_pool_allocator=self.allocator, page_size=self.page,
                 eviction_policy=options["radix_eviction_policy"], tree_components=kinds,
-                enable_mamba_extra_buffer=bool(states),
+                enable_mamba_extra_buffer=bool(states), is_eagle=bool(options.get("num_speculative_tokens")),
             )
         )  # fmt: skip
         self.states: Any = None
@@ -104,6 +106,10 @@ class Engine:
         self.processed = 0
         self.overlap = bool(options.get("overlap"))
         self.in_flight: set[Any] = set()  # of the batch whose result is not processed yet
+        self.checks: Any = None
+        if options.get("num_speculative_tokens"):
+            self.checks = sglang_drafts.Checks(self, options)
+        self.kept: list[int] = []  # drafts that the check decided last will accept
 
     def add(self, request: Any) -> None:
         request.arrival_processed_tokens = self.processed
@@ -122,7 +128,11 @@ class Engine:
         if batch:
             return "extend", batch
         if self.running:
-            return "decode", [(request, 1) for request in self._decode()]
+            decoding = self._decode()
+            if self.checks:
+                self.kept = self.checks.launch(decoding)
+            new = 1 + self.checks.drafts if self.checks else 1
+            return "decode", [(request, new) for request in decoding]
         return "idle", []
 
     def _without_finishing(self) -> bool:
@@ -205,6 +215,8 @@ class Engine:
         self.waiting = [r for r in self.waiting if r not in set(taken)]
         if adder.new_chunked_req is not None:
             self.chunked = adder.new_chunked_req
+        if self.checks and self.chunked is not None:
+            self.chunked.inflight_middle_chunks += 1
         if self.host:
             self.tree.ready_to_load_host_cache()
         self._allocate(taken)
@@ -258,6 +270,8 @@ class Engine:
         return self.tree.prefix_device_indices(request)
 
     def _need(self, requests: list[Any]) -> int:
+        if self.checks:
+            return self.checks.need(requests)
         return sum(self.page for r in requests if r.kv.kv_committed_len % self.page == 0)
 
     def _fits(self, requests: list[Any]) -> bool:
@@ -300,6 +314,9 @@ class Engine:
 
     def _allocate_decode(self) -> list[Any]:
         requests = self.running
+        if self.checks:
+            self.checks.take(requests)
+            return requests
         common.evict_from_tree_cache(self.tree, len(requests) * self.page)
         ends = torch.tensor([r.kv.kv_committed_len + 1 for r in requests])
         if self.page == 1:
@@ -322,6 +339,8 @@ class Engine:
         self, kind: str, batch: list[tuple[Any, int]], chunked: Any, decoding: list[Any], tracks: Any
     ) -> list[Any]:
         """The requests that are done; ``chunked``: the one whose prompt is not complete with this batch."""
+        if self.checks:
+            return self._complete_checks(kind, [request for request, _ in batch], decoding, tracks)
         done = []
         for place, (request, _) in enumerate(batch):
             if (kind == "extend" and request is chunked) or request.finished() or request.is_retracted:
@@ -340,6 +359,16 @@ class Engine:
                 common.checkpoint_kv_cache(request, self.tree)
         return done
 
+    def _complete_checks(
+        self, kind: str, batch: list[Any], decoding: list[Any], kept: list[int]
+    ) -> list[Any]:
+        before = [request for request in batch if request.finished()]
+        if kind == "extend":
+            self.checks.prefilled(batch, decoding)
+        else:
+            self.checks.checked(batch, kept)
+        return [request for request in batch if request.finished() and request not in before]
+
 
 def tokens(keys: list[int], key_tokens: int, count: int) -> array:
     return array("q", [key * key_tokens + place for key in keys for place in range(key_tokens)][:count])
@@ -355,6 +384,8 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
         request.number = number
         request.first_output = (1 << 40) + (number << 20)
+        request.checks = 0
+        request.sampling_params.normalize(None)
         requests.append(request)
     now, free_at, place, steps, times = 0.0, 0.0, 0, [], [[0.0, 0.0] for _ in rows]
     queue: list[Any] = []
@@ -388,7 +419,7 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
             if engine.host:
                 free_at = max(free_at, engine.host.loaded_s)
             decoding = engine.decoding if kind == "extend" else []
-            tracks = engine.tracks if kind == "decode" else None
+            tracks = (engine.kept if engine.checks else engine.tracks) if kind == "decode" else None
             queue.append((kind, batch, engine.chunked, decoding, tracks, free_at))
         if len(queue) > int(engine.overlap and bool(batch)):
             process()

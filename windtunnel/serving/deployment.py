@@ -27,6 +27,7 @@ from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
 from windtunnel.serving.sglang_host import SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
@@ -151,6 +152,8 @@ class Deployment:
             return SglangStateScheduler(chosen, options.sglang, memory.state_slots)
         if options.stack is Stack.SGLANG and tiers is not None and len(tiers.tiers) == 1:
             return SglangHostScheduler(chosen, options.sglang, tiers)
+        if options.stack is Stack.SGLANG and chosen.num_speculative_tokens and tiers is None:
+            return SglangDraftingScheduler(chosen, options.sglang)
         if options.stack is Stack.SGLANG:
             return SglangScheduler(chosen, options.sglang, tiers)
         return scheduler_for(chosen, tiers)

@@ -51,6 +51,10 @@ class RadixSequence(Sequence):
         self.node = node
         self.owned = self.counted = 0
 
+    def keyable(self, tokens: int) -> int:
+        """How many of its first ``tokens`` the tree can know."""
+        return tokens
+
     def segments(self, tokens: int) -> Segments:
         """What its first ``tokens`` tokens are."""
         own = tokens - self.request.prompt_tokens

@@ -223,10 +223,10 @@ class SglangBatch(Scheduler):
         if not self.options.enable_prefix_caching or sequence.shipped:
             return  # decode servers keep no tree
         size, tree = self.options.block_size, self.tree
-        segments, whole = sequence.segments(tokens), tokens // size * size
+        segments, whole = sequence.segments(tokens), sequence.keyable(tokens) // size * size
         already, _ = tree.insert(segments, whole, sequence.counted)
         sequence.counted = max(sequence.counted, whole)
-        prompt = min(tokens, sequence.request.prompt_tokens) // size * size
+        prompt = sequence.keyable(min(tokens, sequence.request.prompt_tokens)) // size * size
         if 0 < prompt < whole:
             tree.insert(segments, prompt, prompt)  # the prompt can outlive the output
         _, node = tree.match(segments, whole)

@@ -85,6 +85,7 @@ class StepTime:
         captures: Sequence[int] = (),
     ) -> None:
         self.model, self.layout, self.overlap = model, layout, overlap
+        self._drafts_beside_prompts = stack is not Stack.SGLANG  # whose mixed steps decode by one token each
         self.speculation = speculation or Speculation()
         self._shapes = Counter(model.layers)
         probe = forward_step(replace(model, layers=()), layout, [Batch(sequences=1)])
@@ -127,7 +128,7 @@ class StepTime:
         With drafts, the decoding sequences get more than the one token that they are counted; what decode steps they
         are spared for it, by their own price, is taken off.
         """
-        seconds = self._mixed_whole_s(decodes, contexts, chunks)
+        seconds = self._mixed_whole_s(decodes, contexts, chunks, self.speculation.tokens)
         if self.speculation.tokens and decodes:
             each = self.decode_s(decodes, contexts)
             seconds = max(each, seconds - (self.speculation.yielded - 1) * each)
@@ -136,11 +137,13 @@ class StepTime:
     def whole_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
         """A step that checks drafts, however many tokens come out of it."""
         if chunks:
-            return self._mixed_whole_s(decodes, contexts, chunks)
+            drafted = self.speculation.tokens if self._drafts_beside_prompts else 0
+            return self._mixed_whole_s(decodes, contexts, chunks, drafted)
         return self.decode_s(decodes, contexts) * self.speculation.yielded if decodes else 0.0
 
-    def _mixed_whole_s(self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]]) -> float:
-        drafted = self.speculation.tokens
+    def _mixed_whole_s(
+        self, decodes: int, contexts: int, chunks: Sequence[tuple[int, int]], drafted: int
+    ) -> float:
         verified = decodes * (1 + drafted)
         tokens, core = verified, 0.0
         for new, context in chunks:

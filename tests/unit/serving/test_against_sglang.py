@@ -12,6 +12,7 @@ from tests.engines.cases import condensed
 from tests.engines.sglang_scheduler_cases import (
     Case,
     cases,
+    draft_cases,
     host_cases,
     mixed_cases,
     overlap_cases,
@@ -22,9 +23,12 @@ from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
+from windtunnel.serving.radix_pool import RadixSequence
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_checks import CheckedSequence
+from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
 from windtunnel.serving.sglang_host import SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler
@@ -39,10 +43,13 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, OVERLAPPING, MIXED, STATES, HOSTED = map(
+RUNS, OVERLAPPING, MIXED, STATES, HOSTED, DRAFTED = map(
     recorded,
-    ("sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks", "sglang_states", "sglang_host"),
-)
+    (
+        "sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks", "sglang_states", "sglang_host",
+        "sglang_drafts",
+    ),
+)  # fmt: skip
 
 
 def engine_of(case: Case) -> SglangScheduler:
@@ -57,6 +64,8 @@ def engine_of(case: Case) -> SglangScheduler:
             enable_prefix_caching=not options["disable_radix_cache"],
             schedule_policy=SchedulePolicy(options["schedule_policy"]),
             async_scheduling=options.get("overlap", False),
+            num_speculative_tokens=options.get("num_speculative_tokens", 0),
+            acceptance=options.get("acceptance", 0.0),
         ),
         SglangOptions(
             chunked_prefill_size=options["chunked_prefill_size"] or -1,
@@ -67,6 +76,8 @@ def engine_of(case: Case) -> SglangScheduler:
             hicache_write_policy=WritePolicy(options.get("write_policy", "write_through")),
         ),
     )
+    if "num_speculative_tokens" in options:
+        return SglangDraftingScheduler(*chosen)
     if "host_tokens" in options:
         return SglangHostScheduler(*chosen, host_memory(options))
     return SglangStateScheduler(*chosen, slots) if slots else SglangScheduler(*chosen)
@@ -88,7 +99,8 @@ Decided = tuple[StepPlan, dict[int, int]]
 def decide(engine: SglangScheduler, now: float) -> Decided:
     """The next step, and its tokens by request."""
     plan = engine.schedule(now)
-    tokens = {s.request.number: 1 for s in plan.decoded}
+    each = 1 if plan.chunks else 1 + engine.options.num_speculative_tokens
+    tokens = {s.request.number: each for s in plan.decoded}
     tokens |= {chunk.sequence.request.number: chunk.new for chunk in plan.chunks}
     assert len(tokens) == plan.decodes + len(plan.chunks)
     return plan, tokens
@@ -181,6 +193,11 @@ def test_same_steps_as_sglang_with_recurrent_states(case: Case, bulk: bool) -> N
     check(case, STATES[case["name"]], bulk)
 
 
+@pytest.mark.parametrize("case", draft_cases(), ids=name)
+def test_same_steps_as_sglang_with_drafts(case: Case) -> None:
+    check(case, DRAFTED[case["name"]])
+
+
 @pytest.mark.parametrize("bulk", [False, True], ids=["stepped", "bulk"])
 @pytest.mark.parametrize("case", host_cases(), ids=name)
 def test_same_steps_as_sglang_with_host_memory(case: Case, bulk: bool) -> None:
@@ -202,7 +219,21 @@ def test_junctions_and_decoded_states_show_in_recorded_steps(monkeypatch: pytest
     assert condensed("", *replay(case)[:2])["sha256"] != STATES["states, few"]["sha256"]
 
 
+def test_room_for_checks_and_pairs_of_tokens_show_in_recorded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in draft_cases() if case["name"] == "drafts, tight pages, overlap")
+    golden = DRAFTED[case["name"]]["sha256"]
+    monkeypatch.setattr(
+        SglangDraftingScheduler, "_pages", lambda self, one: int(one.computed >= one.held * 16)
+    )
+    assert condensed("", *replay(case)[:2])["sha256"] != golden
+    monkeypatch.undo()
+    monkeypatch.setattr(CheckedSequence, "segments", RadixSequence.segments)
+    monkeypatch.setattr(CheckedSequence, "keyable", RadixSequence.keyable)
+    assert condensed("", *replay(case)[:2])["sha256"] != golden
+
+
 def test_recorded_traffic_retracts_and_chunks() -> None:
+    assert sum(run["retracted"] for run in DRAFTED.values()) > 20
     assert STATES["states, retracting"]["retracted"] > 3
     assert RUNS["retracting"]["retracted"] > 3
     assert RUNS["tight"]["steps"] > RUNS["roomy"]["steps"]

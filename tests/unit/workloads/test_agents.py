@@ -11,6 +11,7 @@ import pytest
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.step_time import Speculation
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
@@ -183,10 +184,10 @@ def test_tokens_and_cost_of_a_task_by_hand(
     assert found.cost_per_task.value == pytest.approx(capacity.DEFAULT_CARD_HOUR * task_s / 3600)
 
 
-def test_drafts_of_teams_come_in_bursts_and_are_said(real: Deployment) -> None:
-    drafting = deploy(
-        real.model, real.cluster, DeploymentOptions(speculation=Speculation(tokens=1, acceptance=0.5))
-    )
+@pytest.mark.parametrize("stack", [Stack.VLLM, Stack.SGLANG])
+def test_drafts_of_teams_come_in_bursts_and_are_said(real: Deployment, stack: Stack) -> None:
+    options = DeploymentOptions(speculation=Speculation(tokens=1, acceptance=0.5), stack=stack)
+    drafting = deploy(real.model, real.cluster, options)
     team = graph(call(output_tokens=41))
     (task,) = replay(drafting, team, 1, Pace()).tasks
     steps = sum(replica.decode_steps for replica in replay(drafting, team, 1, Pace()).replicas)
