@@ -65,7 +65,7 @@ def _deepseek() -> None:
         "decode 64 × 4K",
         "128 × 4K",
         "128 × 4K, MTP 1",
-        "roofline",
+        "roofline at 128",
         "step 128",
     )
     for chip, title, counts in CHIPS:
@@ -93,7 +93,7 @@ def _qwen() -> None:
         "decode 16 × 4K",
         "64 × 4K",
         "256 × 4K",
-        "roofline",
+        "roofline at 64",
         "step 64",
     )
     options = DeploymentOptions(precision=Precision.FP8, tensor_parallel_size=8)
