@@ -29,6 +29,7 @@ from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.router import Policy
+from windtunnel.serving.sessions import in_sessions
 from windtunnel.serving.step_time import Speculation
 from windtunnel.serving.trace_readers import BAD_SHOWN, Trace, read_trace
 from windtunnel.specs.cluster import Cluster
@@ -363,19 +364,39 @@ def _load(args: argparse.Namespace) -> Load:
 def _replayed(args: argparse.Namespace, trace: Trace) -> Load:
     """A trace as it came, or its requests at a rate, or sent by clients that wait."""
     requests = tuple(stretched(trace.requests, args.trace_speed))
+    sessions = in_sessions(requests)
+    what = "sessions" if sessions else "requests"
     if args.rate:
         pattern = Arrivals(args.arrivals)
         requests = tuple(
             at_rate(requests, args.rate, pattern=pattern, burstiness=args.burstiness, seed=args.seed)
         )
-        when = f"{args.rate:g} requests/s ({args.arrivals})"
+        when = f"{args.rate:g} {what}/s ({args.arrivals})"
     elif args.concurrency:
         when = f"{args.concurrency:,} clients"
     else:
-        last_s = requests[-1].arrival_s
-        when = f"over {last_s:,.0f} s" if last_s else "all at once"
-    words = f"{trace.name}, {len(requests):,} requests, {when}"
-    return Load(requests=requests, words=words, bad_lines=len(trace.bad), concurrency=args.concurrency or 0)
+        last_s = max(request.arrival_s for request in requests)
+        when = f"recorded over {last_s:,.0f} s" if sessions else f"over {last_s:,.0f} s"
+        when = when if last_s else "all at once"
+    if sessions:
+        waiting = sum(request.follows is not None for request in requests)
+        when += f", {waiting:,} of them each sent when the answers it waits for have come (closed loop)"
+    elif not args.concurrency:
+        when += ", sent at these times whatever is answered (open loop)" if not args.rate else ""
+    return Load(
+        requests=requests,
+        words=f"{trace.name}, {len(requests):,} requests, {when}",
+        bad_lines=len(trace.bad),
+        concurrency=args.concurrency or 0,
+        said=_untimed(trace),
+    )
+
+
+def _untimed(trace: Trace) -> tuple[str, ...]:
+    if not trace.untimed:
+        return ()
+    said = f"{trace.untimed:,} recorded calls do not say how long their answer took: the next waits the whole gap"
+    return (said,)
 
 
 def _check(args: argparse.Namespace) -> None:

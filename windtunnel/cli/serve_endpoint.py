@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PORT = 8000
 ENGINES = ("native", "vllm")
 LONGEST = 131_072
-"""Tokens of a sequence that vLLM is told to take at most, where the cache holds that many."""
+"""Tokens of a sequence at most, of models whose configuration does not say."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--engine", choices=ENGINES, help="who answers; native (ours) or vllm (the real one)")
     add("--host", default="127.0.0.1", help="default: 127.0.0.1")
     add("--speed", type=float, default=1.0, metavar="X", help="run the clock X times as fast; default: 1")
+    add("--max-model-len", type=int, default=0, metavar="N", help="default: the model's, as the cache allows")
     add("--max-queue", type=int, default=4096, metavar="N", help="native: requests held before 429")
     add("--served-model-name", nargs="+", default=[], metavar="NAME", help="names of the model; *: any")
     add("--answer-tokens", type=float, default=0.0, metavar="N", help="mean of answers without max_tokens")
@@ -119,6 +120,7 @@ def _native(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
         record=args.record,
         speaker=speaker,
         keeps=bool(args.html),
+        max_model_len=longest(args, [deployment]),
     )
     try:
         status = serve(endpoint, host=args.host, port=port)
@@ -180,7 +182,7 @@ def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment 
         names=tuple(args.served_model_name) or (name,),
         host=args.host,
         port=port,
-        longest=_longest(args, [deployment, *([prefill] if prefill else [])]),
+        longest=longest(args, [deployment, *([prefill] if prefill else [])]),
         work=Path(tempfile.gettempdir()) / "windtunnel-vllm" / name,
         tokenizer=args.tokenizer,
         more=tuple(args.vllm_args.split()),
@@ -190,8 +192,17 @@ def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment 
     return launch.serve(deployment, told, place, args.pipeline_parallel_size)
 
 
-def _longest(args: argparse.Namespace, deployments: Sequence[Deployment]) -> int:
-    """Tokens of a sequence at most. Of a pipeline's cache vLLM itself knows the size; each stage holds its layers."""
+def longest(args: argparse.Namespace, deployments: Sequence[Deployment]) -> int:
+    """Tokens of a sequence at most: as asked for, or the model's context as far as a rank's cache holds it.
+
+    Of a pipeline's cache vLLM itself knows the size; each stage holds its layers. Raises E650 where vLLM would refuse.
+    """
+    asked, context = args.max_model_len, deployments[0].model.context
+    if asked < 0 or (context and asked > context):
+        raise _bad("--max-model-len", asked, f"from 1 to {context or LONGEST:,}, the model's context")
     if args.pipeline_parallel_size > 1:
-        return LONGEST
-    return min(LONGEST, *(deployment.cache_tokens for deployment in deployments))
+        return asked or context or LONGEST
+    room = min(deployment.cache_tokens for deployment in deployments)
+    if asked > room:
+        raise _bad("--max-model-len", asked, f"at most {room:,}, the cache of a rank")
+    return asked or min(context or LONGEST, room)

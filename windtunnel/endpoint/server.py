@@ -61,14 +61,18 @@ class _Begun:
 
 
 class Endpoint:
-    """The application around one live engine. ``app`` is the ASGI application; ``keeps``: see ``LiveEngine``."""
+    """The application around one live engine. ``app`` is the ASGI application; ``keeps``: see ``LiveEngine``.
+
+    ``max_model_len``: tokens of a sequence at most; 0: as many as a rank's cache holds.
+    """
 
     def __init__(
         self, deployment: Deployment, *, speed: float = 1.0, max_queue: int = 4096,
         names: Sequence[str] = (), lengths: AnswerLengths | None = None, record: Path | None = None,
-        speaker: Speaker | None = None, keeps: bool = False,
+        speaker: Speaker | None = None, keeps: bool = False, max_model_len: int = 0,
     ) -> None:  # fmt: skip
         self.deployment = deployment
+        self.max_model_len = max_model_len or deployment.cache_tokens
         self.keeps = keeps
         self.speed, self.max_queue = speed, max_queue
         model = deployment.model
@@ -116,7 +120,7 @@ class Endpoint:
     async def _models(self, request: Request) -> Response:
         listed = [
             {"id": name, "object": "model", "created": 0, "owned_by": "windtunnel",
-             "max_model_len": self.deployment.cache_tokens}
+             "max_model_len": self.max_model_len}
             for name in self.names if name != ANY
         ]  # fmt: skip
         return JSONResponse({"object": "list", "data": listed})
@@ -173,10 +177,10 @@ class Endpoint:
         """Put a request into the engine. Raises BadBody and Overloaded."""
         self._check_name(wanted.model)
         prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
-        room = self.deployment.cache_tokens
+        room = self.max_model_len
         if prompt >= room:
             raise BadBody(
-                f"this deployment holds {room} tokens of a sequence; the prompt alone has {prompt}",
+                f"{self.name} is served with a context of {room} tokens; the prompt alone has {prompt}",
                 "messages" if wanted.chat else "prompt",
                 code="context_length_exceeded",
             )

@@ -13,6 +13,7 @@ from enum import StrEnum
 from itertools import accumulate
 
 from windtunnel.serving.request import Request
+from windtunnel.serving.sessions import in_sessions
 
 KEY_TOKENS = 16
 """Tokens behind one key of drawn prompts."""
@@ -76,9 +77,23 @@ def at_rate(
     requests: Sequence[Request], rate: float, *, pattern: Arrivals = Arrivals.POISSON, burstiness: float = 1.0,
     seed: int = 0,
 ) -> list[Request]:  # fmt: skip
-    """The same requests in their order, arriving at ``rate`` a second: for traces of lengths alone."""
-    gaps = _gaps(len(requests), rate, pattern, burstiness, random.Random(f"arrivals {seed}"))
-    return [replace(one, arrival_s=at) for one, at in zip(requests, accumulate(gaps), strict=True)]
+    """The same requests in their order, arriving at ``rate`` a second: for traces of lengths alone.
+
+    Of sessions the first calls come at that rate; the others keep their distance.
+    """
+    begins: dict[str | int, float] = {}
+    if in_sessions(requests):
+        for one in requests:
+            begins.setdefault(one.session or one.number, one.arrival_s)
+    else:
+        begins = {one.number: one.arrival_s for one in requests}
+    gaps = _gaps(len(begins), rate, pattern, burstiness, random.Random(f"arrivals {seed}"))
+    moved = dict(zip(begins, accumulate(gaps), strict=True))
+    found = []
+    for one in requests:
+        session = one.number if one.number in moved else one.session
+        found.append(replace(one, arrival_s=moved[session] + (one.arrival_s - begins[session])))
+    return found
 
 
 def _gaps(
@@ -100,5 +115,11 @@ def _gaps(
 
 
 def stretched(requests: Iterable[Request], speed: float) -> list[Request]:
-    """The same requests arriving ``speed`` times as fast."""
-    return [replace(request, arrival_s=request.arrival_s / speed) for request in requests]
+    """The same requests arriving ``speed`` times as fast, the pauses of sessions as much shorter."""
+    return [
+        replace(
+            request, arrival_s=request.arrival_s / speed,
+            follows=request.follows and request.follows.faster(speed),
+        )
+        for request in requests
+    ]  # fmt: skip

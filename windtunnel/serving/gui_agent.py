@@ -1,16 +1,16 @@
 """Traffic of agents that navigate screens: every turn sends all turns before it and a new screenshot.
 
 A session starts with a system prompt that all sessions share and a task of its own; a turn adds a screenshot and,
-after the answer, the action taken. The next turn comes when the answer was read and the screen has settled. So
+after the answer, the action taken. The next turn comes at its own time, or with the answer where that is later. So
 prefixes are found again but for the newest screenshot, whose image alone goes through the vision tower.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from windtunnel.serving.request import Request
+from windtunnel.serving.request import Follows, Request
 
 KEY_TOKENS = 16
 
@@ -56,9 +56,11 @@ def gui_sessions(kind: GuiAgent, sessions: int, rate: float, seed: int = 0) -> l
             prompt += answer
             at += kind.pause_s * draw.uniform(0.5, 1.5)
     found.sort(key=lambda request: request.arrival_s)
-    return [
-        Request(
-            n, r.arrival_s, r.prompt_tokens, r.output_tokens, r.keys, KEY_TOKENS, r.session, images=r.images
-        )
-        for n, r in enumerate(found)
-    ]
+    before: dict[str, int] = {}
+    turns = []
+    for place, request in enumerate(found):
+        last = before.get(request.session)
+        follows = None if last is None else Follows((last,), None)
+        turns.append(replace(request, number=place, follows=follows))
+        before[request.session] = place
+    return turns

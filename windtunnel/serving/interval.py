@@ -9,7 +9,7 @@ from windtunnel.results.serving_result import End, ServingResult
 from windtunnel.serving import metrics
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Scaled
-from windtunnel.serving.predict import Load
+from windtunnel.serving.predict import Load, fitting_of
 from windtunnel.serving.request import with_spans
 from windtunnel.serving.router import Policy
 from windtunnel.serving.run_load import Progress, Ran, at_client, run
@@ -31,7 +31,7 @@ def with_interval(
         return replace(result, assumptions=(*result.assumptions, said))
     context = (result.prompt_tokens + result.output_tokens / 2) / result.requests
     width = width_at(deployment, result.mean_batch, context)
-    fitting = with_spans([r for r in load.requests if deployment.fits(r)])
+    fitting = with_spans(fitting_of(load, deployment))
     fast, slow = (
         _end(
             run(

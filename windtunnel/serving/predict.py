@@ -17,17 +17,27 @@ from windtunnel.serving.metrics import Sla
 from windtunnel.serving.request import Request, with_spans
 from windtunnel.serving.router import Policy
 from windtunnel.serving.run_load import FRONT_END_S, Progress, Ran, at_client, run
+from windtunnel.serving.sessions import in_sessions, without
 from windtunnel.serving.uncertainty import width_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """Traffic: requests in the order of arrival, or ``concurrency`` clients sending them one after another."""
+    """Traffic: requests in the order of arrival, or ``concurrency`` clients sending them one after another.
+
+    ``said``: what about it the answer rests on.
+    """
 
     requests: tuple[Request, ...]
     words: str
     concurrency: int = 0
     bad_lines: int = 0
+    said: tuple[str, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it depends on answers when requests are sent."""
+        return bool(self.concurrency) or in_sessions(self.requests)
 
 
 def predict(
@@ -38,7 +48,7 @@ def predict(
 
     Requests that no rank could ever hold are rejected and counted. Raises E655 when nothing is left.
     """
-    fitting = [r for r in load.requests if deployment.fits(r)]
+    fitting = fitting_of(load, deployment)
     if not fitting:
         raise WindtunnelError(
             "E655",
@@ -49,6 +59,11 @@ def predict(
     began = time.perf_counter()
     ran = run(deployment, prefill, with_spans(fitting), load.concurrency, policy, say)
     return _told(deployment, prefill, load, ran, tuple(sla), time.perf_counter() - began)
+
+
+def fitting_of(load: Load, deployment: Deployment) -> list[Request]:
+    """Requests that a rank could hold."""
+    return without(load.requests, {r.number for r in load.requests if not deployment.fits(r)})
 
 
 def lived(
@@ -119,7 +134,7 @@ def _told(
         itl_s=found["itl"],
         e2e_s=found["e2e"],
         requests_per_s=len(served) / duration,
-        offered_rps=len(load.requests) / last_s if last_s and not load.concurrency else 0.0,
+        offered_rps=len(load.requests) / last_s if last_s and not load.waits else 0.0,
         peak_waiting=max((moment.waiting for moment in metrics.moments(first or replicas)), default=0),
         goodput_rps=sum(metrics.good(one, sla) for one in served) / duration,
         decode_tokens_per_s_per_gpu=rate(outputs / duration / cards, bound),
@@ -142,7 +157,7 @@ def _told(
         limits=metrics.limits(sla, found),
         bad_lines=load.bad_lines,
         replayed_times_real=duration / wall_s if wall_s else 0.0,
-        assumptions=assumptions(deployment),
+        assumptions=(*load.said, *assumptions(deployment)),
         ttft_quantiles_s=metrics.quantiles([one.ttft_s for one in served]),
         tpot_quantiles_s=metrics.quantiles([t for one in served if (t := one.tpot_s) is not None]),
         e2e_quantiles_s=metrics.quantiles([one.e2e_s for one in served]),

@@ -16,6 +16,22 @@ _PLACES = 24
 
 
 @dataclass(frozen=True, slots=True)
+class Follows:
+    """What a call of a session waits for: the answers to ``calls``, by their numbers, and then ``gap_s``.
+
+    ``gap_s``: from the last of these answers to the call (thinking, tools). None where traffic says only when it was
+    sent: then at its time of arrival, or when it has been answered, whichever is later.
+    """
+
+    calls: tuple[int, ...]
+    gap_s: float | None
+
+    def faster(self, speed: float) -> Follows:
+        """The same with a gap that is ``speed`` times as short."""
+        return self if self.gap_s is None else Follows(self.calls, self.gap_s / speed)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One call of a client.
 
@@ -29,6 +45,7 @@ class Request:
             last, as agents send screenshots.
         spans: the keys in stretches, each by its first key and how many: all traffic at hand that has one key of a
             stretch has all of it (``with_spans``). Empty: every key by itself.
+        follows: what it waits for; its time of arrival is then the recorded one. None: it comes when it comes.
     """
 
     number: int
@@ -40,6 +57,7 @@ class Request:
     session: str = ""
     images: tuple[int, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
+    follows: Follows | None = None
 
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1 or self.output_tokens < 1:

@@ -12,7 +12,15 @@ from windtunnel.serving.engine import Replica
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Policy, Router
-from windtunnel.serving.simulate import closed_disaggregated, closed_loop, disaggregated, open_loop
+from windtunnel.serving.sessions import Sessions, in_sessions
+from windtunnel.serving.simulate import (
+    closed_disaggregated,
+    closed_loop,
+    disaggregated,
+    open_loop,
+    session_loop,
+    sessions_apart,
+)
 from windtunnel.specs.cluster import Cluster
 
 Progress = Callable[[str], None]
@@ -31,18 +39,27 @@ def run(
     deployment: Deployment, prefill: Deployment | None, requests: Sequence[Request], concurrency: int, policy: Policy,
     say: Progress | None = None,
 ) -> Ran:  # fmt: skip
-    """Send the requests; ``concurrency``: so many clients, each waiting for its answer; ``prefill``: for prompts."""
-    replicas = deployment.start(together=not concurrency)
+    """Send the requests; ``concurrency``: so many clients, each waiting for its answer; ``prefill``: for prompts.
+
+    Where requests follow others, they come as their sessions go on, and a client is one who goes through a session.
+    """
+    waits = in_sessions(requests)
+    replicas = deployment.start(together=waits or not concurrency)
     arriving = _telling(requests, say) if say else requests
+    sessions = Sessions(requests, concurrency) if waits else None
     if prefill is None:
+        if sessions:
+            return Ran(session_loop(sessions, Router(replicas, policy)), replicas)
         if concurrency:
             return Ran(closed_loop(requests, replicas, concurrency), replicas)
         return Ran(open_loop(arriving, Router(replicas, policy)), replicas)
-    first = prefill.start(len(replicas), together=not concurrency)
+    first = prefill.start(len(replicas), together=waits or not concurrency)
     shipping = Shipping(deployment, prefill)
     routers = Router(first, policy), Router(replicas, policy)
     part_s = shipping.part_s if prefill.options.stack is Stack.SGLANG else None
-    if concurrency:
+    if sessions:
+        served = sessions_apart(sessions, *routers, shipping.seconds, part_s)
+    elif concurrency:
         served = closed_disaggregated(requests, *routers, shipping.seconds, concurrency, part_s)
     else:
         served = disaggregated(arriving, *routers, shipping.seconds, part_s)

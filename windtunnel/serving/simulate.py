@@ -1,8 +1,8 @@
-"""Traffic through replicas in virtual time: open loop, closed loop, or prefill and decode apart.
+"""Traffic through replicas in virtual time: open loop, closed loop, in sessions, or prefill and decode apart.
 
-Replicas do not talk to each other, so each is advanced only when a request is routed to it or a router looks at
-its load. Prefill replicas do not hear from decode replicas either: they run first, and what they finish arrives
-at the decode side after its cache has crossed the network (``wires``).
+In an open loop replicas do not talk to each other, so each is advanced only when a request is routed to it or a
+router looks at its load. Prefill replicas do not hear from decode replicas either: they run first, and what they
+finish arrives at the decode side after its cache has crossed the network (``wires``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from itertools import islice
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Router
+from windtunnel.serving.sessions import INFINITY, Sessions
 from windtunnel.serving.wires import Wires
-
-INFINITY = float("inf")
 
 
 def open_loop(requests: Iterable[Request], router: Router, shipped: bool = False) -> list[Served]:
@@ -86,49 +85,93 @@ def closed_disaggregated(
     requests: Sequence[Request], prefill: Router, decode: Router, transfer_s: Callable[[int], float],
     concurrency: int, part_s: Callable[[int], float] | None = None,
 ) -> list[Served]:  # fmt: skip
-    """``concurrency`` clients, prompts and outputs on sets of replicas of their own.
+    """``concurrency`` clients, prompts and outputs on sets of replicas of their own."""
+    return sessions_apart(Sessions(requests, concurrency), prefill, decode, transfer_s, part_s)
 
-    Answers of one side are arrivals at the other, so the replica that is behind always goes first; what arrives
-    while another is in the middle of a step waits for that step's end, as it would.
+
+class Together:
+    """Replicas that hear of each other's answers: the one that is behind always goes first.
+
+    What is sent while another is in the middle of a step waits for that step's end, as it would.
     """
-    queue = iter(requests)
-    both = [*prefill.replicas, *decode.replicas]
-    asked: dict[int, Request] = {}
-    prompts: dict[int, Served] = {}
+
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        self.replicas = replicas
+        self._told = [0] * len(replicas)
+
+    def advance(self, until_s: float) -> bool:
+        """Advance the replica that is furthest back, not past the others or ``until_s``; False where all are there."""
+        behind = [replica for replica in self.replicas if replica.busy and replica.now_s < until_s]
+        if not behind:
+            for replica in self.replicas:
+                if not replica.busy and until_s < INFINITY:
+                    replica.advance(until_s)
+            return False
+        replica = min(behind, key=lambda one: one.now_s)
+        limit = min([until_s, *(one.now_s for one in behind if one is not replica)])
+        if not replica.advance_to_answer(limit):
+            replica.now_s = until_s  # nothing of what it holds can run before something else happens
+        return True
+
+    def answers(self) -> list[Served]:
+        """Those that came since the last call."""
+        found: list[Served] = []
+        for index, replica in enumerate(self.replicas):
+            found += replica.served[self._told[index] :]
+            self._told[index] = len(replica.served)
+        return found
+
+
+def session_loop(sessions: Sessions, router: Router) -> list[Served]:
+    """Calls are sent as their sessions go on."""
+    together = Together(router.replicas)
+    served: list[Served] = []
+    while True:
+        if together.advance(sessions.next_s):
+            for one in together.answers():
+                served.append(one)
+                sessions.answered(one.request.number, one.finished_s)
+        elif sessions.next_s == INFINITY:
+            break
+        else:
+            request = sessions.take()
+            _arrive(router.choose(request), request, request.arrival_s)
+    return sorted(served, key=lambda one: one.request.number)
+
+
+def sessions_apart(
+    sessions: Sessions, prefill: Router, decode: Router, transfer_s: Callable[[int], float],
+    part_s: Callable[[int], float] | None = None,
+) -> list[Served]:  # fmt: skip
+    """Prompts and outputs on sets of replicas of their own; answers of one side are arrivals at the other."""
+    together = Together([*prefill.replicas, *decode.replicas])
     wires = Wires(prefill.replicas, transfer_s, part_s)
     arriving = wires.arriving
-    answers: list[Served] = []
-
-    def ask(at_s: float) -> None:
-        following = next(queue, None)
-        if following is not None:
-            request = asked[following.number] = replace(following, arrival_s=at_s)
-            _arrive(prefill.choose(request), replace(request, output_tokens=1), at_s)
-
-    for _ in range(concurrency):
-        ask(0.0)
+    asked: dict[int, Request] = {}
+    prompts: dict[int, Served] = {}
+    served: list[Served] = []
     while True:
-        busy = sorted((replica for replica in both if replica.busy), key=lambda replica: replica.now_s)
-        if arriving and (not busy or arriving[0][0] <= busy[0].now_s):
+        shipped_s = arriving[0][0] if arriving else INFINITY
+        if together.advance(min(shipped_s, sessions.next_s)):
+            for one in together.answers():
+                number = one.request.number
+                if number not in prompts and asked[number].output_tokens > 1:
+                    prompts[number] = one
+                    wires.send(one, asked[number])
+                    continue
+                served.append(_joined(asked[number], prompts.pop(number, one), one))
+                sessions.answered(number, one.finished_s)
+        elif shipped_s < INFINITY and shipped_s <= sessions.next_s:
             at_s, number = heapq.heappop(arriving)
             request = replace(asked[number], arrival_s=at_s)
             _arrive(decode.choose(request), request, at_s, shipped=True)
-            continue
-        if not busy:
+        elif sessions.next_s < INFINITY:
+            request = sessions.take()
+            asked[request.number] = request
+            _arrive(prefill.choose(request), replace(request, output_tokens=1), request.arrival_s)
+        else:
             break
-        replica, seen = busy[0], len(busy[0].served)
-        until = min([busy[1].now_s if len(busy) > 1 else INFINITY, *(at_s for at_s, _ in arriving[:1])])
-        if not replica.advance_to_answer(until):
-            break
-        for one in replica.served[seen:]:
-            number = one.request.number
-            if number in prompts or asked[number].output_tokens == 1:
-                answers.append(_joined(asked[number], prompts.pop(number, one), one))
-                ask(one.finished_s)
-                continue
-            prompts[number] = one
-            wires.send(one, asked[number])
-    return sorted(answers, key=lambda one: one.request.number)
+    return sorted(served, key=lambda one: one.request.number)
 
 
 def _arrive(replica: Replica, request: Request, at_s: float, shipped: bool = False) -> None:

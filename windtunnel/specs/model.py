@@ -88,6 +88,7 @@ class ModelSpec:
         head_bias: whether the output head has a bias.
         streams: residual streams (hyper-connections); 1 in an ordinary transformer.
         prediction_layers: extra layers that predict further tokens; not counted as parameters of the model.
+        context: tokens of a sequence that it was made for; 0 where its configuration does not say.
         source, date: where the configuration stands.
     """
 
@@ -104,6 +105,7 @@ class ModelSpec:
     streams: int = 1
     prediction_layers: int = 0
     vision: VisionTower | None = None
+    context: int = 0
     title: str = ""
     aliases: tuple[str, ...] = ()
     source: str = ""

@@ -46,6 +46,7 @@ def model_from_config(config: Mapping[str, object], name: str = "") -> ModelSpec
         streams=text.size("hc_mult", 1) if family == "deepseek_v4" else 1,
         prediction_layers=text.size("num_nextn_predict_layers", 0),
         vision=vision_tower(config, text.hidden),
+        context=text.size("max_position_embeddings", 0),
     )
 
 

@@ -12,6 +12,7 @@ _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "num_attention_heads": ("n_heads", "n_head"),
     "intermediate_size": ("ffn_hidden_size", "n_inner"),
     "num_experts": ("num_local_experts",),
+    "max_position_embeddings": ("n_positions",),
 }
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support import golden
+from windtunnel.cli import serve_endpoint
 from windtunnel.cli.main import main
+from windtunnel.errors import WindtunnelError
+from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.specs.model_catalogue import shipped_model
+from windtunnel.specs.targets import cluster_of
 
 SMALL = ["serve", "qwen3-8b", "--on", "mtt-s5000", "--requests", "50"]
 COMMANDS = {
@@ -137,6 +144,7 @@ def test_more_memory_for_the_cache_with_eight_bits(capsys: pytest.CaptureFixture
         (["--input-len", "0"], "E650"), (["--requests", "0"], "E650"), (["--requests", "-3"], "E650"),
         (["--gpu-memory-utilization", "1.5"], "E650"),
         (["--acceptance", "2"], "E650"), (["--kv-offloading-size", "nan"], "E650"),
+        (["--port", "0", "--max-model-len", "40961"], "E650"),
         (["--port", "0", "--html", "/no/such/folder/page.html"], "E925"), (["--max-num-batched-tokens", "16"], "E650"),
         (["--on", "mtt-s5000:8", "--prefill-cards", "8"], "E650"), (["--on", "mtt-s5000,h20"], "E650"),
         (["--sla", "ttft"], "E654"), (["--sla", "fun<2s"], "E654"), (["--sla", "ttft<-1s"], "E654"),
@@ -212,3 +220,17 @@ def test_screen_agents_pay_for_screenshots(capsys: pytest.CaptureFixture[str]) -
     answer = json.loads(capsys.readouterr().out)
     assert answer["cache_hit_fraction"] > 0.5
     assert answer["requests"] > 20
+
+
+def test_the_context_is_the_models_as_far_as_the_cache_holds_it() -> None:
+    def asked(most: int = 0) -> argparse.Namespace:
+        return argparse.Namespace(max_model_len=most, pipeline_parallel_size=1)
+
+    cards = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), DeploymentOptions())
+    assert cards.cache_tokens > 40_960
+    small = replace(cards, memory=replace(cards.memory, blocks=100))
+    assert serve_endpoint.longest(asked(), [cards]) == 40_960
+    assert serve_endpoint.longest(asked(5000), [cards]) == 5000
+    assert serve_endpoint.longest(asked(), [cards, small]) == small.cache_tokens
+    with pytest.raises(WindtunnelError, match="the cache of a rank"):
+        serve_endpoint.longest(asked(40_960), [small])

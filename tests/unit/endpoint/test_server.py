@@ -212,6 +212,29 @@ def test_unknown_models_are_refused_with_the_known_names(fast: Running) -> None:
     assert "qwen3-8b" in answer.json()["error"]["message"]
 
 
+def test_a_prompt_beyond_the_context_is_refused_and_an_answer_that_reaches_it_is_cut(
+    deployment: Deployment,
+) -> None:
+    """vLLM 0.33 does both the same (``renderers/params.py``, ``get_max_tokens``)."""
+    running = Running(Endpoint(deployment, speed=50.0, max_model_len=256))
+    try:
+        (model,) = [
+            one for one in httpx.get(f"{running.url}/v1/models").json()["data"] if one["id"] == "qwen3-8b"
+        ]
+        assert model["max_model_len"] == 256
+        answer = ask(running, "/v1/completions", prompt=[7] * 256)
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", "context_length_exceeded")
+        assert error["param"] == "prompt"
+        assert "256" in error["message"]
+        body = ask(running, "/v1/completions", prompt=[7] * 240, max_tokens=100, ignore_eos=True).json()
+        assert body["choices"][0]["finish_reason"] == "length"
+        assert body["usage"]["completion_tokens"] == 16
+    finally:
+        running.stop()
+
+
 def test_stop_words_end_the_answer(fast: Running) -> None:
     said = ask(fast, max_tokens=40).json()["choices"][0]["message"]["content"]
     stop = said.split()[3]

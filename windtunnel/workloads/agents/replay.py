@@ -16,6 +16,7 @@ from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Policy, Router
+from windtunnel.serving.simulate import Together
 from windtunnel.workloads.agents.graph import Call, CallGraph
 
 INFINITY = float("inf")
@@ -98,7 +99,7 @@ class _Replay:
         self.finished = 0
         self.measured: list[TaskRun] = []
         self.draw = random.Random(pace.seed)
-        self.told = [0] * len(self.replicas)
+        self.together = Together(self.replicas)
 
     def run(self, spread_s: float) -> Outcome:
         for team in range(self.teams):
@@ -106,7 +107,9 @@ class _Replay:
         now = 0.0
         while len(self.measured) < self.teams:
             until = self.events[0][0] if self.events else INFINITY
-            if self._step_one(until):
+            if self.together.advance(until):
+                for served in self.together.answers():
+                    self._answered(*self.flying.pop(served.request.number), served)
                 continue
             if not self.events:
                 break
@@ -116,28 +119,6 @@ class _Replay:
             else:
                 self._send(task, which, now)
         return Outcome(tuple(self.measured), self.finished, now, tuple(self.replicas))
-
-    def _step_one(self, until: float) -> bool:
-        """Advance the replica that is furthest back, but not past the others or the next event."""
-        behind = [r for r in self.replicas if r.busy and r.now_s < until]
-        if not behind:
-            for replica in self.replicas:
-                if not replica.busy and until < INFINITY:
-                    replica.advance(until)
-            return False
-        replica = min(behind, key=lambda one: one.now_s)
-        limit = min([until, *(one.now_s for one in behind if one is not replica)])
-        if not replica.advance_to_answer(limit):
-            replica.now_s = until  # nothing of what it holds can run before something else happens
-        self._collect()
-        return True
-
-    def _collect(self) -> None:
-        for index, replica in enumerate(self.replicas):
-            for served in replica.served[self.told[index] :]:
-                task, place = self.flying.pop(served.request.number)
-                self._answered(task, place, served)
-            self.told[index] = len(replica.served)
 
     def _push(self, at: float, task: TaskRun | None, which: int, number: int) -> None:
         self.sequence += 1
