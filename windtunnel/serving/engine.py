@@ -91,6 +91,7 @@ class Replica:
 
     def __init__(self, ranks: Seq[Scheduler], step: StepSeconds, number: int = 0) -> None:
         self.ranks = list(ranks)
+        self._lone = self.ranks[0] if len(self.ranks) == 1 else None
         self.ahead = self.ranks[0].options.async_scheduling
         self.step = step
         self.number = number
@@ -155,6 +156,8 @@ class Replica:
 
     def _steady(self, until_s: float) -> bool:
         """Steps that only decode, while nothing else can change; whether there were any."""
+        if self._lone is not None:
+            return self._steady_lone(self._lone, until_s)
         most, lines, tokens = STRIDE, [], 0
         for rank in self.ranks:
             if rank.busy:
@@ -170,24 +173,52 @@ class Replica:
                 tokens += decodes
         if not lines:
             return False
-        first, more, most = _slowest(lines, most)
-        taken = _starting_before(until_s - self.now_s, first, more, most)
-        seconds = taken * first + more * (taken * (taken - 1) // 2)
         if self._stalled_s:
             return self._step()
+        first, more, most = _slowest(lines, most)
+        taken = _starting_before(until_s - self.now_s, first, more, most)
         for rank in self.ranks:
             if rank.busy:
                 rank.advance(taken)
-        self.gaps.append((seconds / taken, tokens * taken))
-        self.busy_s += seconds
-        self.steps += taken
-        self.decode_steps += taken
-        self.now_s += seconds
-        self._sample()
+        self._count_steady(taken, taken * first + more * (taken * (taken - 1) // 2), tokens)
         return True
+
+    def _steady_lone(self, rank: Scheduler, until_s: float) -> bool:
+        """The same for a replica of one rank."""
+        if self.ahead:
+            plan = rank.decided
+            if plan is None or plan.chunks or plan.ends or not plan.decodes or not rank.busy:
+                return False
+            decodes, contexts = plan.decodes, plan.contexts
+        elif rank.busy:
+            decodes, contexts = rank.decodes, rank.contexts
+        else:
+            return False
+        taken = rank.steady(STRIDE)
+        if not taken:
+            return False
+        if self._stalled_s:
+            return self._step()
+        first, more, most = self.step.decode_line(decodes, contexts)
+        taken = _starting_before(until_s - self.now_s, first, more, taken if taken < most else most)
+        rank.advance(taken)
+        self._count_steady(taken, taken * first + more * (taken * (taken - 1) // 2), decodes)
+        return True
+
+    def _count_steady(self, steps: int, seconds: float, tokens: int) -> None:
+        """Count so many steps that have just ended, each with so many tokens."""
+        self.gaps.append((seconds / steps, tokens * steps))
+        self.busy_s += seconds
+        self.steps += steps
+        self.decode_steps += steps
+        self.now_s += seconds
+        if self.steps >= self._sampled + SAMPLE:
+            self._sample()
 
     def _step(self) -> bool:
         """One step of all ranks; False when nobody can run anything."""
+        if self._lone is not None and self.parts is None:
+            return self._step_lone(self._lone)
         plans = self.decide(self.now_s)
         if not plans:
             return False
@@ -199,6 +230,25 @@ class Replica:
             for sequence in rank.complete(plan, self.now_s):
                 self.served.append(self.told(sequence))
         self.count(plans, seconds)
+        return True
+
+    def _step_lone(self, rank: Scheduler) -> bool:
+        """The same for a replica of one rank."""
+        plan = rank.decided
+        if plan is None:  # or the engine does not run ahead
+            plan = rank.schedule(self.now_s)
+            if plan.empty:
+                return False
+        if self.ahead:
+            rank.schedule(self.now_s)
+        seconds = self._rank_seconds(rank, plan, bool(plan.chunks))
+        held_s = rank.held_s
+        if held_s > self.now_s:
+            seconds = seconds + held_s - self.now_s
+        self.now_s += seconds
+        for sequence in rank.complete(plan, self.now_s):
+            self.served.append(self.told(sequence))
+        self.count((plan,), seconds)
         return True
 
     def count(self, plans: Seq[StepPlan], seconds: float) -> None:
@@ -217,7 +267,8 @@ class Replica:
             self.decode_steps += 1
         elif stalls:
             self._stalled_s += seconds
-        self._sample()
+        if self.steps >= self._sampled + SAMPLE:
+            self._sample()
 
     def _ready(self, plans: Seq[StepPlan], seconds: float) -> None:
         """What the cache had of prompts can leave when their first step begins, chunks but the last when it ends."""
@@ -261,19 +312,24 @@ class Replica:
         mixed = any(plan.chunks for plan in plans)
         longest = held_s = 0.0
         for rank, plan in zip(self.ranks, plans, strict=True):
-            if mixed or rank.bursts:
-                chunks = [(chunk.new, chunk.context) for chunk in plan.chunks]
-                priced = self.step.whole_s if rank.bursts else self.step.mixed_s
-                seconds = priced(plan.decodes, plan.contexts, chunks)
-                for chunk in plan.chunks:
-                    request = chunk.sequence.request
-                    if request.images:
-                        seconds += self.step.images_s(request, chunk.context, chunk.context + chunk.new)
-            else:
-                seconds = self.step.decode_s(plan.decodes, plan.contexts) if plan.decodes else 0.0
-            longest = max(longest, seconds, plan.loaded_s - self.now_s)
+            longest = max(longest, self._rank_seconds(rank, plan, mixed))
             held_s = max(held_s, rank.held_s)
         return longest + held_s - self.now_s if held_s > self.now_s else longest
+
+    def _rank_seconds(self, rank: Scheduler, plan: StepPlan, mixed: bool) -> float:
+        """How long one rank takes; ``mixed``: somebody computes prompts."""
+        step, decodes, contexts, chunks = self.step, plan.decodes, plan.contexts, plan.chunks
+        if mixed or rank.bursts:
+            priced = step.whole_s if rank.bursts else step.mixed_s
+            seconds = priced(decodes, contexts, [(chunk.new, chunk.context) for chunk in chunks])
+            for chunk in chunks:
+                request = chunk.sequence.request
+                if request.images:
+                    seconds += step.images_s(request, chunk.context, chunk.context + chunk.new)
+        else:
+            seconds = step.decode_s(decodes, contexts) if decodes else 0.0
+        loading_s = plan.loaded_s - self.now_s
+        return loading_s if loading_s > seconds else seconds
 
     def told(self, sequence: Sequence) -> Served:
         """What a request that is done now saw."""
@@ -288,8 +344,6 @@ class Replica:
         )
 
     def _sample(self) -> None:
-        if self.steps < self._sampled + SAMPLE:
-            return
         self._sampled = self.steps
         running = sum(len(rank.running) for rank in self.ranks)
         waiting = sum(len(rank.waiting) for rank in self.ranks)
@@ -317,7 +371,7 @@ def _starting_before(left_s: float, first: float, more: float, most: int) -> int
     def start(step: int) -> float:
         return step * first + more * (step * (step - 1) // 2)
 
-    if start(most - 1) < left_s:
+    if most == 1 or start(most - 1) < left_s:
         return most
     low, high = 1, most - 1  # the first ``low`` start in time, step ``high`` does not
     while low < high:

@@ -46,7 +46,7 @@ class Line:
         known = self._known
         first = known[low] if low in known else self._priced(low)
         last = known[high] if high in known else self._priced(high)
-        return first * (1 - share) + last * share
+        return first * (1 - share) + last * share if share else first
 
     def bracket(self, x: float) -> tuple[int, int, float]:
         """The points around ``x`` and how far between them it is."""
@@ -78,18 +78,24 @@ class Plane:
         self._points = list(columns)
         self._value = value
         self._lines: dict[int, Line] = {}
+        self._held: dict[float, tuple[Line, Line, float]] = {}  # by row: batches and chunks come again
 
     def at(self, row: float, column: float) -> float:
         """The interpolated value."""
+        held = self._held.get(row)
+        if held is None:
+            held = self._held[row] = self._around(row)
+        first, last, share = held
+        place = self._columns.bracket(column)
+        found = first.between(*place)
+        return found * (1 - share) + last.between(*place) * share if share else found
+
+    def _around(self, row: float) -> tuple[Line, Line, float]:
+        """The lines around a row, and how far between them it is."""
         low, high, share = self._rows.bracket(row)
-        place, lines = self._columns.bracket(column), self._lines
-        found = (lines[low] if low in lines else self._line(low)).between(*place)
-        if not share:
-            return found
-        return (
-            found * (1 - share) + (lines[high] if high in lines else self._line(high)).between(*place) * share
-        )
+        return self._line(low), self._line(high), share
 
     def _line(self, row: int) -> Line:
-        line = self._lines[row] = Line(self._points, lambda column: self._value(row, column))
-        return line
+        if row not in self._lines:
+            self._lines[row] = Line(self._points, lambda column: self._value(row, column))
+        return self._lines[row]

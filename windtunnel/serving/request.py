@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, groupby
 
 _PLACES = 24
@@ -136,7 +136,10 @@ def with_spans(requests: Sequence[Request]) -> list[Request]:
                 size = len(list(group))
                 spans.append((keys[place], size))
                 place += size
-            request = replace(request, spans=tuple(spans))
+            request = Request(
+                request.number, request.arrival_s, request.prompt_tokens, request.output_tokens, keys,
+                request.key_tokens, request.session, request.images, tuple(spans),
+            )  # fmt: skip
         found.append(request)
     return found
 

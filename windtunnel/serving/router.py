@@ -47,8 +47,14 @@ class Router:
         return self.replicas[index]
 
     def _least(self) -> int:
-        loads = [replica.load for replica in self.replicas]
-        return loads.index(min(loads))
+        best, least = 0, -1
+        for place, replica in enumerate(self.replicas):
+            load = replica.load
+            if not load:
+                return place
+            if load < least or least < 0:
+                best, least = place, load
+        return best
 
     def _cache_aware(self, request: Request) -> int:
         loads = [replica.load for replica in self.replicas]

@@ -104,9 +104,10 @@ class Scheduler(DecodeBatch):
         """Take ``steps`` steady steps at once, with the blocks that fall due in them."""
         size, dial = self.options.block_size, self._dial
         turns, rest = divmod(steps, size)
-        due, first = turns * self.decodes, self.clock % size
-        for place in range(first, first + rest):
-            due += len(dial[place if place < size else place - size])
+        first = self.clock % size
+        due = turns * self.decodes + sum(map(len, dial[first : first + rest]))
+        if first + rest > size:
+            due += sum(map(len, dial[: first + rest - size]))
         if due:
             self.pool.take(due)
         self.clock += steps
@@ -116,7 +117,6 @@ class Scheduler(DecodeBatch):
 
     def _decide(self, chunks: Seq[Chunk], decoding: bool = True, loaded_s: float = 0.0) -> StepPlan:
         """The step of these prompt chunks, and of all that decode; what comes after it counts with it done."""
-        ends: list[Sequence] = []
         decodes, contexts = (self.decodes, self.contexts) if decoding else (0, 0)
         stalls = self.decodes > decodes
         decoded = (
@@ -125,6 +125,11 @@ class Scheduler(DecodeBatch):
         if decodes:
             self.clock += 1
             self.contexts += decodes
+            if not chunks and self.clock not in self._ends:
+                plan = self.decided = StepPlan(decodes, contexts, (), loaded_s, (), stalls, decoded)
+                return plan
+        ends: list[Sequence] = []
+        if decodes:
             for sequence in self._ends.pop(self.clock, ()):
                 if sequence.ends_at == self.clock and sequence.joined_at >= 0:
                     self._leave(sequence)

@@ -21,9 +21,12 @@ from windtunnel.serving.wires import Wires
 
 def open_loop(requests: Iterable[Request], router: Router, shipped: bool = False) -> list[Served]:
     """Requests arrive when they say."""
+    replicas = router.replicas
     for request in requests:
-        for replica in router.replicas:
-            replica.advance(request.arrival_s)
+        now_s = request.arrival_s
+        for replica in replicas:
+            if replica.now_s < now_s:  # else in the middle of a step
+                replica.advance(now_s)
         router.choose(request).add(request, shipped)
     for replica in router.replicas:
         replica.advance(INFINITY)

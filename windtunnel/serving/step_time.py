@@ -152,7 +152,7 @@ class StepTime:
         if (
             len(chunks) > 1
         ):  # kernels take prompts of any lengths together: what one costs however short is paid once
-            core -= (len(chunks) - 1) * self.prefill_core_s(SHORTEST, 0)
+            core -= (len(chunks) - 1) * self._floor_s
         if decodes:
             core += self._decode_core_s(decodes, contexts / decodes)
         around = self._launch_s + self._head.at(verified + len(chunks))
@@ -180,6 +180,10 @@ class StepTime:
     def prefill_core_s(self, new: int, context: int) -> float:
         """Attention of one prompt chunk, all layers."""
         return self._prefill_cores.at(new, context)
+
+    @cached_property
+    def _floor_s(self) -> float:
+        return self.prefill_core_s(SHORTEST, 0)
 
     def exact(self, batches: Sequence[Batch]) -> Seconds:
         """A step priced from its whole program, without points and lines: for tests and explanations."""
@@ -241,9 +245,9 @@ class StepTime:
     # Parts
 
     def _with_core(self, dense: _Dense, tokens: int, core_s: float) -> float:
-        whole = dense.at(tokens)
         if not self.overlap or tokens < 2:
-            return whole.compute + whole.network + core_s
+            return dense.seconds(tokens) + core_s
+        whole = dense.at(tokens)
         half = dense.at(tokens / 2)
         share = self._exchanging * core_s
         halves = 2 * (half.compute - half.turns.computed) + core_s - share + half.turns.both(share)
@@ -327,7 +331,16 @@ class _Dense:
     def __init__(self, step: StepTime, points: Sequence[int], decodes: bool) -> None:
         self._step, self._decodes = step, decodes
         self._known: dict[int, _Parts] = {}
+        self._whole: dict[float, float] = {}
         self._line = Line(points, lambda point: 0.0)
+
+    def seconds(self, tokens: float) -> float:
+        """All parts, one after another."""
+        whole = self._whole.get(tokens)
+        if whole is None:
+            parts = self.at(tokens)
+            whole = self._whole[tokens] = parts.compute + parts.network
+        return whole
 
     def at(self, tokens: float) -> _Parts:
         """Straight between points."""

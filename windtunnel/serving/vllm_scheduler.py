@@ -76,7 +76,8 @@ class VllmScheduler(Scheduler):
     def schedule(self, now_s: float) -> StepPlan:
         """Decide the next step; an empty plan when nothing can run."""
         options = self.options
-        self._order_queue()
+        if self.waiting:
+            self._order_queue()
         if options.prefill_first:
             chunks: list[Chunk] = []
             self._continue(chunks, options.max_num_batched_tokens)
@@ -89,7 +90,9 @@ class VllmScheduler(Scheduler):
         chunks = []
         if not options.prefill_first:
             decoding = self.decodes * (1 + options.num_speculative_tokens)
-            budget = self._continue(chunks, options.max_num_batched_tokens - decoding)
+            budget = options.max_num_batched_tokens - decoding
+            if self._under_way is not None:
+                budget = self._continue(chunks, budget)
             if self.preempted == before:
                 self._admit(chunks, budget, now_s)
         return self._decide(chunks)
@@ -149,10 +152,11 @@ class VllmScheduler(Scheduler):
 
     def _make_room(self) -> None:
         """The blocks that decoding sequences need in this step, preempting where there are none."""
-        due = self._dial[self.clock % self.options.block_size]
+        due = self._dial[self.clock % self._block]
+        if not due:
+            return
         if len(due) <= self.pool.free:
-            if due:
-                self.pool.take(len(due))
+            self.pool.take(len(due))
             return
         for sequence in [one for one in self.running if one in due]:
             if sequence.joined_at < 0:
@@ -274,9 +278,9 @@ class VllmScheduler(Scheduler):
         if need > 0:
             self.pool.take(need)
             sequence.blank += need
-        sequence.computed = context + new
+        computed = sequence.computed = context + new
         if self.options.enable_prefix_caching:
-            sequence.register(sequence.computed)
-        ends = sequence.computed == sequence.known
+            sequence.register(computed)
+        ends = computed == sequence.known
         self._under_way = None if ends else sequence
         chunks.append(Chunk(new, context, ends, sequence))
