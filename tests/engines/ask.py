@@ -48,6 +48,9 @@ QUESTIONS = (
     Question("sglang_overlap", "sglang", SGLANG, sglang_scheduler_cases.overlap_cases),
     Question("sglang_mixed_chunks", "sglang", SGLANG, sglang_scheduler_cases.mixed_cases),
     Question("sglang_drafts", "sglang", SGLANG, sglang_scheduler_cases.draft_cases),
+    Question("sglang_state_drafts", "sglang", SGLANG, sglang_scheduler_cases.state_draft_cases),
+    Question("sglang_unbuffered_states", "sglang", SGLANG, sglang_scheduler_cases.unbuffered_cases),
+    Question("sglang_mixed_states", "sglang", SGLANG, sglang_scheduler_cases.state_mixed_cases),
     Question("sglang_host", "sglang", SGLANG, sglang_scheduler_cases.host_cases),
     Question("sglang_states", "sglang", SGLANG, sglang_scheduler_cases.state_cases),
 )

@@ -80,6 +80,7 @@ class Checks:
         self.algorithm = SpeculativeAlgorithm.from_string(ALGORITHM)
         self.rows, self.tree, self.allocator = engine.rows, engine.tree, engine.allocator
         self.over = results(engine.tree, engine.allocator, engine.overlap)
+        self.tracks: list[Any] = []  # where the check that was begun last would leave states
         get_parallel().override_permanently(dcp_enabled=False, attn_dcp_size=1)
         allocation.attention_backends = lambda: ("torch_native", "torch_native")
         allocation.assign_req_to_token_pool_func = _write_rows
@@ -108,6 +109,7 @@ class Checks:
         for request in requests:
             kept.append(accepted(request.number, request.checks, self.drafts, self.chance))
             request.checks += 1
+        self.tracks = [request.kv.mamba_next_track_idx for request in requests]
         return kept
 
     def prefilled(self, requests: list[Any], decoding: list[Any]) -> None:
@@ -119,7 +121,7 @@ class Checks:
         )  # fmt: skip
         self.over.process_batch_result_prefill(batch, self._result(torch.tensor(tokens)))
 
-    def checked(self, requests: list[Any], kept: list[int]) -> None:
+    def checked(self, requests: list[Any], kept: list[int], tracks: list[Any]) -> None:
         """A check is over, with as many drafts accepted as ``launch`` said."""
         width = self.drafts + 1
         tokens = [
@@ -132,7 +134,7 @@ class Checks:
         result.speculative_output_stride = width
         batch = SimpleNamespace(
             reqs=requests, spec_algorithm=self.algorithm, return_logprob=False, batch_size=lambda: len(requests),
-            mamba_track_mask_cpu=None,
+            mamba_track_mask_cpu=None, mamba_track_buffer_indices=tracks, req_to_token_pool=self.rows,
         )  # fmt: skip
         self.over.process_batch_result_decode(batch, result)
 

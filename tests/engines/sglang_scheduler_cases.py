@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 from tests.engines.cases import Case, traffic
 
@@ -49,15 +50,49 @@ STATES = (
 def state_cases() -> list[Case]:
     """Traffic of a model with recurrent states, decided after each step and with overlap."""
     found = []
-    for seed, (name, like, page, pool, places, chunk, conservativeness, states, *rest) in enumerate(STATES):
-        other = next(setting for setting in SETTINGS if setting[0] == like)
-        most, policy, eviction = other[5:8]
-        case = _case(
-            50 + seed, name, page, pool, places, chunk, most, policy, eviction, conservativeness, True, *rest
-        )  # fmt: skip
-        case["options"]["state_slots"] = states
-        found += [case, {**_with(case, overlap=True), "name": f"{name}, overlap"}]
+    for seed, setting in enumerate(STATES):
+        found += _both(_state_case(50 + seed, setting[0], setting), setting[0])
     return found
+
+
+def _state_case(seed: int, name: str, setting: tuple[Any, ...]) -> Case:
+    _, like, page, pool, places, chunk, conservativeness, states, *rest = setting
+    most, policy, eviction = next(other for other in SETTINGS if other[0] == like)[5:8]
+    case = _case(seed, name, page, pool, places, chunk, most, policy, eviction, conservativeness, True, *rest)
+    return _with(case, state_slots=states)
+
+
+def _both(case: Case, name: str) -> list[Case]:
+    """The case after each step, and with overlap."""
+    return [{**case, "name": name}, {**_with(case, overlap=True), "name": f"{name}, overlap"}]
+
+
+def unbuffered_cases() -> list[Case]:
+    """Traffic of a model with recurrent states whose requests hold no states but their own, and some with drafts."""
+    found = []
+    for seed, setting in enumerate(setting for setting in STATES if setting[2] == 1):
+        case = _with(_state_case(170 + seed, f"{setting[0]}, no buffer", setting), no_buffer=True)
+        found.append(case)
+        if seed % 2:
+            drafted = _with(case, num_speculative_tokens=2, acceptance=0.8)
+            found.append({**drafted, "name": f"{case['name']}, drafts"})
+    return found
+
+
+def state_mixed_cases() -> list[Case]:
+    """Recurrent states and mixed chunks, every other one with overlap; a few with drafts, one with ``no_buffer``."""
+    found = []
+    for seed, setting in enumerate(STATES):
+        case = _state_case(190 + seed, f"{setting[0]}, mixed", setting)
+        case = _with(case, mixed=True, overlap=seed % 2 == 0)
+        found.append(case)
+        if seed % 3 == 2:
+            more = _with(case, num_speculative_tokens=2, acceptance=0.7)
+            found.append({**more, "name": f"{case['name']}, drafts"})
+    single = next(
+        case for case in found if not case["options"]["overlap"] and case["options"]["page_size"] == 1
+    )
+    return [*found, {**_with(single, no_buffer=True), "name": f"{single['name']}, no buffer"}]
 
 
 DRAFTED = (
@@ -86,10 +121,37 @@ def draft_cases() -> list[Case]:
     found = []
     for seed, (name, like, drafts, chance, mixed) in enumerate(DRAFTED):
         case = _case(120 + seed, *next(setting for setting in SETTINGS if setting[0] == like))
-        more = {"num_speculative_tokens": drafts, "acceptance": chance, "mixed": mixed}
-        case = {**case, "name": name, "options": {**case["options"], **more}}
-        found += [case, {**_with(case, overlap=True), "name": f"{name}, overlap"}]
+        found += _both(_with(case, num_speculative_tokens=drafts, acceptance=chance, mixed=mixed), name)
     return found
+
+
+DRAFTED_STATES = (
+    # name, like, drafts a step, chance that one is accepted
+    ("states and drafts, roomy", "states, roomy", 3, 0.8),
+    ("states and drafts, few", "states, few", 2, 0.7),
+    ("states and drafts, tight", "states, tight", 3, 0.7),
+    ("states and drafts, small chunks", "states, small chunks", 1, 0.8),
+    ("states and drafts, pages", "states, pages", 3, 0.6),
+    ("states and drafts, large pages", "states, large pages", 2, 0.85),
+    ("states and drafts, retracting", "states, retracting", 3, 0.6),
+    ("states and drafts, longest prefix", "states, longest prefix", 2, 0.9),
+    ("states and drafts, segmented", "states, segmented", 5, 0.8),
+    ("states and drafts, burst", "states, burst", 1, 0.8),
+)
+
+
+def state_draft_cases() -> list[Case]:
+    """Drafted tokens of models with recurrent states, decided after each step and with overlap."""
+    found = []
+    for seed, (name, like, drafts, chance) in enumerate(DRAFTED_STATES):
+        case = _state_case(150 + seed, name, next(setting for setting in STATES if setting[0] == like))
+        found += _both(_with(case, num_speculative_tokens=drafts, acceptance=chance), name)
+    case = _state_case(165, "states, few", next(setting for setting in STATES if setting[0] == "states, few"))
+    draw, rows = random.Random(165), []
+    for arrival_s, prompt, _, keys in case["requests"]:  # the last check often passes where a state is left
+        rows.append([arrival_s, prompt, 256 - prompt % 256 + 256 - draw.randint(1, 4), keys])
+    case = _with({**case, "requests": rows}, num_speculative_tokens=5, acceptance=0.95)
+    return found + _both(case, "states and drafts, ending at states")
 
 
 HOSTED = (
@@ -135,7 +197,7 @@ def mixed_cases() -> list[Case]:
     return [_with(case, mixed=True, overlap=place % 2 == 0) for place, case in enumerate(cut)]
 
 
-def _with(case: Case, **more: bool) -> Case:
+def _with(case: Case, **more: float) -> Case:
     return {**case, "options": {**case["options"], **more}}
 
 

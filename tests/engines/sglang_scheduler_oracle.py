@@ -57,11 +57,14 @@ class Engine:
         self.page = options["page_size"]
         self.tokens = options["max_total_tokens"]
         self.options = options
+        self.buffered = not options.get(
+            "no_buffer"
+        )  # states beside that of each request to keep older ones in
         bag = Bag(
             schedule_policy=options["schedule_policy"], schedule_conservativeness=options["schedule_conservativeness"],
             retraction_policy="default", radix_eviction_policy=options["radix_eviction_policy"],
             disaggregation_mode="null", features=Bag(), page_size=self.page,
-            mamba=Bag(**(sglang_states.settings(self.page) if options.get("state_slots") else {})),
+            mamba=Bag(**(sglang_states.settings(self.page, self.buffered) if options.get("state_slots") else {})),
             **sglang_drafts.settings(options["num_speculative_tokens"])
             if options.get("num_speculative_tokens") else {},
         )  # fmt: skip
@@ -83,12 +86,15 @@ class Engine:
                 disable=options["disable_radix_cache"], req_to_token_pool=self.rows,
                 token_to_kv_pool_allocator=self.allocator, page_size=self.page,
                 eviction_policy=options["radix_eviction_policy"], tree_components=kinds,
-                enable_mamba_extra_buffer=bool(states), is_eagle=bool(options.get("num_speculative_tokens")),
+                enable_mamba_extra_buffer=bool(states) and self.buffered,
+                is_eagle=bool(options.get("num_speculative_tokens")),
             )
         )  # fmt: skip
         self.states: Any = None
         if states:
-            self.states = sglang_states.Tracker(self.rows, self.tree, bool(options.get("overlap")))
+            self.states = sglang_states.Tracker(
+                self.rows, self.tree, bool(options.get("overlap")), self.buffered
+            )
         self.tracks: Any = None  # of the decode batch that was decided last
         self.clock = sglang_host.Clock()
         self.host: Any = None
@@ -366,7 +372,7 @@ class Engine:
         if kind == "extend":
             self.checks.prefilled(batch, decoding)
         else:
-            self.checks.checked(batch, kept)
+            self.checks.checked(batch, *kept)
         return [request for request in batch if request.finished() and request not in before]
 
 
@@ -419,7 +425,11 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
             if engine.host:
                 free_at = max(free_at, engine.host.loaded_s)
             decoding = engine.decoding if kind == "extend" else []
-            tracks = (engine.kept if engine.checks else engine.tracks) if kind == "decode" else None
+            tracks = (
+                ((engine.kept, engine.checks.tracks) if engine.checks else engine.tracks)
+                if kind == "decode"
+                else None
+            )
             queue.append((kind, batch, engine.chunked, decoding, tracks, free_at))
         if len(queue) > int(engine.overlap and bool(batch)):
             process()

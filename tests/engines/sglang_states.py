@@ -1,7 +1,8 @@
 """Recurrent states in SGLang's own classes: the pool that holds them, what prompts and decoding leave for the tree.
 
 ``extra_buffer`` as it is SGLang's default for Qwen3.5: a request holds the state it computes and as many to track it in
-as batches are under way. No tensor is computed: states are numbers of a pool.
+as batches are under way; ``no_buffer`` (its default without overlap and with pages of one token): the former alone. No
+tensor is computed: states are numbers of a pool.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ KERNEL_CHUNK = 64
 TRACK_INTERVAL = 256
 
 
-def settings(page: int) -> dict[str, Any]:
-    """What an engine's options come to."""
+def settings(page: int, buffered: bool) -> dict[str, Any]:
+    """What an engine's options come to; ``buffered``: ``extra_buffer``."""
     server = SimpleNamespace(_mamba_cache_chunk_size=max(KERNEL_CHUNK, page))
     runtime_context.get_server_args = lambda: server
     runtime_context.get_parallel().override_permanently(dcp_enabled=False)
     return {
-        "enable_mamba_extra_buffer": True,
+        "enable_mamba_extra_buffer": buffered,
         "mamba_track_interval": TRACK_INTERVAL,
         "mamba_max_states_per_path": -1,
     }
@@ -44,7 +45,7 @@ def pool(options: dict[str, Any], context: int) -> HybridReqToTokenPool:
         size=options["max_running_requests"], mamba_size=options["state_slots"], mamba_spec_state_size=0,
         max_context_len=context, device="cpu", enable_memory_saver=False,
         cache_params=Mamba2CacheParams(shape=shape, dtype=kinds, layers=[0]), mamba_layer_ids=[0],
-        enable_mamba_extra_buffer=True, enable_overlap_schedule=bool(options.get("overlap")),
+        enable_mamba_extra_buffer=not options.get("no_buffer"), enable_overlap_schedule=bool(options.get("overlap")),
     )  # fmt: skip
 
 
@@ -67,7 +68,8 @@ class Results(SchedulerBatchResultProcessor):
 class Tracker:
     """Tells the engine's own code which batch is prepared and which one is over."""
 
-    def __init__(self, rows: HybridReqToTokenPool, tree: Any, overlap: bool) -> None:
+    def __init__(self, rows: HybridReqToTokenPool, tree: Any, overlap: bool, buffered: bool) -> None:
+        self.buffered = buffered
         self.rows, self.tree, self.overlap = rows, tree, overlap
         self._batch = SimpleNamespace(
             model_config=SimpleNamespace(hf_text_config=SimpleNamespace()),
@@ -81,11 +83,15 @@ class Tracker:
 
     def extend(self, request: Any) -> None:
         """A chunk of its prompt was given room."""
-        sb.ScheduleBatch._mamba_radix_cache_v2_req_prepare_for_extend(self._batch, request)
+        if self.buffered:
+            sb.ScheduleBatch._mamba_radix_cache_v2_req_prepare_for_extend(self._batch, request)
         request.kv.mamba_cow_src_index, request.kv.mamba_needs_clear = None, False
 
     def decode(self, requests: list[Any]) -> SimpleNamespace:
         """A decode batch was given room; what ``finish`` wants to know of it."""
+        if not self.buffered:
+            plain = SimpleNamespace(is_none=lambda: True)
+            return SimpleNamespace(mamba_track_mask_cpu=None, spec_algorithm=plain)
         grid = mamba_track_grid(self.tree.page_size)
         for request in requests:
             request.decode_batch_idx += 1

@@ -25,7 +25,7 @@ from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.offload import DRIVE_BYTES_PER_S, OffloadOptions
 from windtunnel.serving.predict import Load, predict
-from windtunnel.serving.prefill_budget import SglangOptions
+from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
 from windtunnel.serving.router import Policy
@@ -147,6 +147,10 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add(
         "--mamba-full-memory-ratio", type=float, default=0.9, metavar="R",
         help="SGLang: memory of recurrent states to that of tokens; default: 0.9",
+    )  # fmt: skip
+    add(
+        "--mamba-radix-cache-strategy", choices=[str(p) for p in StateStrategy], default="auto",
+        help="SGLang: where older recurrent states are kept",
     )  # fmt: skip
     add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
@@ -306,6 +310,7 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
             schedule_conservativeness=args.schedule_conservativeness,
             radix_eviction_policy=EvictionPolicy(args.radix_eviction_policy),
             mamba_full_memory_ratio=args.mamba_full_memory_ratio,
+            mamba_radix_cache_strategy=StateStrategy(args.mamba_radix_cache_strategy),
             hicache_write_policy=WritePolicy(args.hicache_write_policy),
         ),
         offload=_offload(args),

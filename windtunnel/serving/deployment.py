@@ -22,7 +22,7 @@ from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.memory import CardMemory, StatePool, card_memory
 from windtunnel.serving.offload import Offload, OffloadOptions
-from windtunnel.serving.prefill_budget import SglangOptions
+from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
@@ -30,6 +30,7 @@ from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
 from windtunnel.serving.sglang_host import SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
+from windtunnel.serving.sglang_state_drafting import SglangStateDraftingScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
 from windtunnel.serving.step_time import Speculation, StepTime
 from windtunnel.serving.vision import TowerTime
@@ -149,7 +150,8 @@ class Deployment:
         if memory.state_slots:
             most = memory.state_slots // _states_per_sequence(options)
             chosen = replace(chosen, max_num_seqs=min(chosen.max_num_seqs, most))
-            return SglangStateScheduler(chosen, options.sglang, memory.state_slots)
+            stated = SglangStateDraftingScheduler if chosen.num_speculative_tokens else SglangStateScheduler
+            return stated(chosen, options.sglang, memory.state_slots)
         if options.stack is Stack.SGLANG and tiers is not None and len(tiers.tiers) == 1:
             return SglangHostScheduler(chosen, options.sglang, tiers)
         if options.stack is Stack.SGLANG and chosen.num_speculative_tokens and tiers is None:
@@ -218,7 +220,7 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
 
     Raises:
         AnswerIsNo: E651, it does not fit; says how many cards would do.
-        WindtunnelError: E650, cache tiers or mixed chunks for a model with recurrent state, storage that is not
+        WindtunnelError: E650, cache tiers for a model with recurrent state, storage that is not
             written through; E653, the layout does not
             divide the cards; E209, no recipe for the model; E501, the chip lacks the precision.
     """
@@ -236,12 +238,8 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
             f"storage behind host memory is not modelled with {options.sglang.hicache_write_policy}",
             hint="leave out --kv-storage-size, or use --hicache-write-policy write_through",
         )
-    if options.sglang.enable_mixed_chunk and memory.state_slots:
-        raise WindtunnelError(
-            "E650",
-            f"mixed chunks are not modelled for {model.title or model.name}: it keeps recurrent states",
-            hint="leave out --enable-mixed-chunk",
-        )
+    if memory.state_slots and options.enable_prefix_caching:
+        _check_strategy(options, memory)
     found = Deployment(
         model, cluster, layout, cluster.cards // layout.cards, memory, options,
         StepTime(
@@ -257,6 +255,18 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
     return found
 
 
+def _check_strategy(options: DeploymentOptions, memory: CardMemory) -> None:
+    """SGLang's own conditions (``validate_mamba_no_buffer``)."""
+    plain = memory.block_tokens == 1 and not options.async_scheduling
+    if state_strategy(options) is StateStrategy.NO_BUFFER and not plain:
+        raise WindtunnelError(
+            "E650",
+            "SGLang's no_buffer needs pages of one token and no overlap",
+            hint="--page-size 1 --disable-overlap-schedule, or --mamba-radix-cache-strategy extra_buffer",
+            values={"page size": memory.block_tokens, "overlap": options.async_scheduling},
+        )
+
+
 def _memory(model: ModelSpec, layout: ServingLayout, cluster: Cluster, o: DeploymentOptions) -> CardMemory:
     latent = any(isinstance(layer.mixer, Latent) for layer in model.layers)
     return card_memory(
@@ -268,7 +278,16 @@ def _memory(model: ModelSpec, layout: ServingLayout, cluster: Cluster, o: Deploy
 
 
 def _states_per_sequence(o: DeploymentOptions) -> int:
-    return states_per_sequence(o.async_scheduling, o.enable_prefix_caching)
+    strategy = state_strategy(o)
+    return states_per_sequence(
+        o.async_scheduling, o.enable_prefix_caching, strategy is StateStrategy.EXTRA_BUFFER
+    )
+
+
+def state_strategy(o: DeploymentOptions) -> StateStrategy:
+    """Where SGLang keeps older recurrent states."""
+    page = o.block_size or BLOCK[Stack.SGLANG]
+    return o.sglang.mamba_radix_cache_strategy.chosen(o.async_scheduling, page)
 
 
 def _state_pool(o: DeploymentOptions) -> StatePool | None:

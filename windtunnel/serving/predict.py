@@ -10,10 +10,11 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
 from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving import metrics, roofline
-from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.deployment import Deployment, state_strategy
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.metrics import Sla
+from windtunnel.serving.prefill_budget import StateStrategy
 from windtunnel.serving.request import Request, with_spans
 from windtunnel.serving.router import Policy
 from windtunnel.serving.run_load import FRONT_END_S, Progress, Ran, at_client, run
@@ -186,6 +187,8 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
     if deployment.memory.state_bytes:
         if deployment.memory.state_slots:
             where = "where chunks of prompts leave it and every 256 decoded tokens (extra_buffer)"
+            if state_strategy(deployment.options) is StateStrategy.NO_BUFFER:
+                where = "where chunks of prompts and outputs end (no_buffer)"
         else:
             where = f"at ends of {deployment.memory.block_tokens}-token blocks (align mode)"
         said.append(f"recurrent state is found again {where}")

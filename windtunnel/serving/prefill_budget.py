@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.radix_pool import RadixPool
@@ -10,6 +11,20 @@ from windtunnel.serving.radix_tree import EvictionPolicy
 
 CLIP_MAX_NEW_TOKENS = 4096
 """Most output that admission counts with."""
+
+
+class StateStrategy(StrEnum):
+    """Names of ``--mamba-radix-cache-strategy``: where sequences keep older recurrent states."""
+
+    AUTO = "auto"
+    NO_BUFFER = "no_buffer"
+    EXTRA_BUFFER = "extra_buffer"
+
+    def chosen(self, ahead: bool, page: int) -> StateStrategy:
+        """What ``auto`` comes to for Qwen3.5 (``_mamba_radix_cache_resolution``)."""
+        if self is not StateStrategy.AUTO:
+            return self
+        return StateStrategy.EXTRA_BUFFER if ahead or page > 1 else StateStrategy.NO_BUFFER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +37,8 @@ class SglangOptions:
             after which no further prompt joins a step. enable_mixed_chunk: running sequences decode in steps of
             prompts, too. schedule_conservativeness: factor on the first estimate of
             output. radix_eviction_policy: which leaf goes first. mamba_full_memory_ratio: memory of recurrent states
-            ÷ of tokens. hicache_write_policy: when what the card has is written to host memory.
+            ÷ of tokens. mamba_radix_cache_strategy: where older states are kept. hicache_write_policy: when what the
+            card has is written to host memory.
     """
 
     chunked_prefill_size: int = 0
@@ -31,6 +47,7 @@ class SglangOptions:
     schedule_conservativeness: float = 1.0
     radix_eviction_policy: EvictionPolicy = EvictionPolicy.LRU
     mamba_full_memory_ratio: float = 0.9
+    mamba_radix_cache_strategy: StateStrategy = StateStrategy.AUTO
     hicache_write_policy: WritePolicy = WritePolicy.WRITE_THROUGH
 
 

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from windtunnel.serving.radix_pool import RadixSequence
 from windtunnel.serving.radix_tree import Segments, first, tail
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.sglang_states import StateSequence
 from windtunnel.serving.step_plan import Chunk
 
 
-class CheckedSequence(RadixSequence):
-    """``allocated``: tokens that it has room for. ``checks``: begun so far. ``computed`` counts those that are over."""
+class CheckedSequence(StateSequence):
+    """``allocated``: tokens that it has room for. ``checks``: begun so far. ``computed`` counts those that are over.
 
-    __slots__ = ("allocated", "checks")
-    allocated: int
-    checks: int
+    ``pairs``: whether the tree knows a token only with the one after it. ``earlier``: where the state before
+    ``tracked`` is.
+    """
+
+    __slots__ = ("allocated", "checks", "earlier", "pairs")
+
+    def begin_checks(self, pairs: bool) -> None:
+        """Nothing computed yet."""
+        self.pairs = pairs
+        self.allocated = self.checks = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """No state held."""
+        super().reset()
+        self.earlier = 0
 
     def segments(self, tokens: int) -> Segments:
-        """What its first ``tokens`` tokens are to the tree: each with the one after it."""
-        return first(tail(super().segments(tokens), 1), tokens - 1)
+        """What its first ``tokens`` tokens are to the tree."""
+        found = super().segments(tokens)
+        return first(tail(found, 1), tokens - 1) if self.pairs else found
 
     def keyable(self, tokens: int) -> int:
         """How many of its first ``tokens`` the tree can know."""
-        return max(0, tokens - 1)
+        return max(0, tokens - self.pairs)
 
 
 class Check(NamedTuple):

@@ -30,11 +30,16 @@ class SglangDraftingScheduler(SglangScheduler):
     """Decides as SGLang does. ``gained``: tokens that the last step brought each sequence."""
 
     bursts = True
+    pairs = True
+    """Whether the tree knows a token only with the one after it."""
 
     def __init__(
         self, options: SchedulerOptions, sglang: SglangOptions, tiers: KvTiers | None = None
     ) -> None:
         super().__init__(options, sglang, tiers)
+        self._begin_checks(options)
+
+    def _begin_checks(self, options: SchedulerOptions) -> None:
         self._count = options.num_speculative_tokens
         self._reserve = 2 * (1 + self._count)
         self._batch: list[CheckedSequence] = []  # decoding, in their order
@@ -48,7 +53,7 @@ class SglangDraftingScheduler(SglangScheduler):
         sequence = CheckedSequence(request, self.pool, self.options.block_size, reuse=False)
         sequence.prompt = prompt_segments(request)
         sequence.begin(self.tree.root)
-        sequence.allocated = sequence.checks = 0
+        sequence.begin_checks(self.pairs)
         sequence.shipped = shipped
         sequence.came_at = self.prompt_tokens
         self.waiting.append(sequence)
@@ -110,6 +115,7 @@ class SglangDraftingScheduler(SglangScheduler):
         for one, kept in step.checks:
             if self._moved(one, 1 + kept):
                 one.computed += 1 + kept
+                self._passed(one, 1 + kept)
                 self._ended(one, done, min(one.computed, one.known))
         self.dropped.clear()
         return done
@@ -134,16 +140,22 @@ class SglangDraftingScheduler(SglangScheduler):
         sequence.generated += self.gained[sequence]
         return True
 
+    def _passed(self, one: CheckedSequence, tokens: int) -> None:
+        """Its newest ``tokens`` are accepted."""
+
     def _ended(self, sequence: Sequence, done: list[Sequence], tokens: int) -> bool:
         """Where it has all its output: enter its first ``tokens`` into the tree and give the rest back."""
         if sequence.generated < sequence.request.output_tokens:
             return False
-        self._keep(sequence, tokens)
+        self._leave_to_tree(sequence, tokens)
         del self.running[sequence]
         self._give_up(sequence)
         self._full = False
         done.append(sequence)
         return True
+
+    def _leave_to_tree(self, sequence: Sequence, tokens: int) -> None:
+        self._keep(sequence, tokens)
 
     # The batch
 

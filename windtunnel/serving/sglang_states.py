@@ -1,17 +1,22 @@
 """SGLang's rules (0.5.23) for models with recurrent state: states in a pool of their own, found again in the tree.
 
 A running sequence holds the state it computes and, to keep older ones in, one more (two where the engine runs ahead:
-``--mamba-radix-cache-strategy extra_buffer``, the default for Qwen3.5). A chunk of a prompt leaves the state after its
-last whole 64 tokens (or page, if that is larger), counted from where the chunk began, or after the *junction*: the last
-such place up to which the tree knows the prompt without a state. Decoding leaves one every 256 tokens; the last one
-enters the tree when the sequence is done. A prompt that finds a state takes a copy of it, admitted or not.
+``--mamba-radix-cache-strategy extra_buffer``, the default for Qwen3.5 but for engines that do not run ahead and have
+pages of one token). A chunk of a prompt leaves the state after its last whole 64 tokens (or page, if that is larger),
+counted from where the chunk began, or after the *junction*: the last such place up to which the tree knows the prompt
+without a state. Decoding leaves one every 256 tokens, but none in a step mixed with prompts; the last one enters
+the tree when the sequence is done. A prompt that finds a state takes a copy of it, admitted or not.
+
+With ``no_buffer`` a sequence holds the state it computes alone. Every chunk leaves a copy of it, wherever it ends; the
+tree takes the state itself over when the sequence is done.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from math import lcm
 
-from windtunnel.serving.prefill_budget import PrefillBudget, SglangOptions
+from windtunnel.serving.prefill_budget import PrefillBudget, SglangOptions, StateStrategy
 from windtunnel.serving.radix_pool import RadixSequence, prompt_segments
 from windtunnel.serving.radix_tree import Node
 from windtunnel.serving.request import Request
@@ -19,7 +24,7 @@ from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.state_tree import StateTree
-from windtunnel.serving.step_plan import Chunk
+from windtunnel.serving.step_plan import Chunk, StepPlan
 
 KERNEL_CHUNK = 64
 """Tokens that the kernels of gated delta rules take at a time, and after each of which a state can be kept."""
@@ -34,19 +39,24 @@ def tracking_states(ahead: bool) -> int:
     return 2 if ahead else 1
 
 
-def states_per_sequence(ahead: bool, reuse: bool) -> int:
-    """States that SGLang wants for each running sequence before it admits more."""
-    return STATES_BESIDE + tracking_states(ahead) if reuse else 1
+def states_per_sequence(ahead: bool, reuse: bool, buffered: bool = True) -> int:
+    """States that SGLang wants for each running sequence before it admits more; ``buffered``: ``extra_buffer``."""
+    if not reuse:
+        return 1
+    return STATES_BESIDE + tracking_states(ahead) if buffered else STATES_BESIDE
 
 
 class StateSequence(RadixSequence):
-    """``states``: held. In tokens, ``tracked``: where the newest kept state is, ``prefilled``: where decoding began."""
+    """``states``: held. In tokens, ``tracked``: where the newest kept state is, ``prefilled``: where decoding began.
 
-    __slots__ = ("junction", "prefilled", "states", "tracked")
+    ``decoded``: where decoding left the newest one, once it is over.
+    """
+
+    __slots__ = ("decoded", "junction", "prefilled", "states", "tracked")
 
     def reset(self) -> None:
         """Nothing held."""
-        self.states = self.tracked = self.junction = self.prefilled = 0
+        self.states = self.tracked = self.junction = self.prefilled = self.decoded = 0
 
 
 class SglangStateScheduler(SglangScheduler):
@@ -59,7 +69,11 @@ class SglangStateScheduler(SglangScheduler):
         self.slots = slots
         self._held = 0
         self._grid = max(KERNEL_CHUNK, options.block_size)
-        self._tracking = tracking_states(options.async_scheduling) if options.enable_prefix_caching else 0
+        self._mixed_at: set[int] = set()  # clocks of mixed steps, in which decoding leaves no state
+        ahead, reuse = options.async_scheduling, options.enable_prefix_caching
+        strategy = sglang.mamba_radix_cache_strategy.chosen(ahead, options.block_size)
+        self._copies = reuse and strategy is StateStrategy.NO_BUFFER
+        self._tracking = tracking_states(ahead) if reuse and not self._copies else 0
 
     def _new_tree(self) -> StateTree:
         return StateTree(self.options.block_size, self.sglang.radix_eviction_policy)
@@ -136,6 +150,8 @@ class SglangStateScheduler(SglangScheduler):
         """Note after which token a chunk of ``new`` leaves a state."""
         grid, context = self._grid, sequence.computed
         sequence.prefilled = context + new
+        if self._copies:
+            sequence.tracked = context + new
         if new < grid or not self._tracking:
             return
         after = new // grid * grid
@@ -152,6 +168,22 @@ class SglangStateScheduler(SglangScheduler):
             self._take_states(sequence, 1)
             sequence.prefilled = sequence.computed
         return taken
+
+    # Decoding
+
+    def _decide(self, chunks: Seq[Chunk], decoding: bool = True, loaded_s: float = 0.0) -> StepPlan:
+        if chunks and decoding and self.decodes:
+            self._mixed_at.add(self.clock + 1)
+        return super()._decide(chunks, decoding, loaded_s)
+
+    def _leave(self, sequence: Sequence) -> None:
+        super()._leave(sequence)
+        assert isinstance(sequence, StateSequence)
+        interval = lcm(TRACK_INTERVAL, self._grid)
+        after, began = sequence.computed // interval * interval, self.clock - sequence.computed
+        while after > sequence.prefilled and began + after in self._mixed_at:
+            after -= interval
+        sequence.decoded = after if after > sequence.prefilled else 0
 
     # The tree
 
@@ -174,11 +206,9 @@ class SglangStateScheduler(SglangScheduler):
 
     def _finish(self, sequence: Sequence) -> None:
         assert isinstance(sequence, StateSequence)
-        interval = lcm(TRACK_INTERVAL, self._grid)
-        decoded = sequence.computed // interval * interval
-        after = decoded if decoded > sequence.prefilled else sequence.tracked
+        after = sequence.computed if self._copies else sequence.decoded or sequence.tracked
         self._drop_states(sequence)
-        if after and self._tracking and not sequence.shipped:
+        if after and (self._tracking or self._copies) and not sequence.shipped:
             self._enter(sequence, after)
         del self.running[sequence]
         self._give_up(sequence)

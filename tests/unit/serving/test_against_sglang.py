@@ -17,11 +17,14 @@ from tests.engines.sglang_scheduler_cases import (
     mixed_cases,
     overlap_cases,
     state_cases,
+    state_draft_cases,
+    state_mixed_cases,
+    unbuffered_cases,
 )
 from windtunnel.serving import sglang_states
 from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
-from windtunnel.serving.prefill_budget import SglangOptions
+from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_pool import RadixSequence
 from windtunnel.serving.radix_tree import EvictionPolicy
@@ -31,6 +34,7 @@ from windtunnel.serving.sglang_checks import CheckedSequence
 from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
 from windtunnel.serving.sglang_host import SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
+from windtunnel.serving.sglang_state_drafting import SglangStateDraftingScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler
 from windtunnel.serving.step_plan import StepPlan
 
@@ -43,11 +47,11 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, OVERLAPPING, MIXED, STATES, HOSTED, DRAFTED = map(
+RUNS, OVERLAPPING, MIXED, STATES, HOSTED, DRAFTED, DRAFTED_STATES, UNBUFFERED, MIXED_STATES = map(
     recorded,
     (
         "sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks", "sglang_states", "sglang_host",
-        "sglang_drafts",
+        "sglang_drafts", "sglang_state_drafts", "sglang_unbuffered_states", "sglang_mixed_states",
     ),
 )  # fmt: skip
 
@@ -74,10 +78,13 @@ def engine_of(case: Case) -> SglangScheduler:
             schedule_conservativeness=options["schedule_conservativeness"],
             radix_eviction_policy=EvictionPolicy(options["radix_eviction_policy"]),
             hicache_write_policy=WritePolicy(options.get("write_policy", "write_through")),
+            mamba_radix_cache_strategy=StateStrategy(
+                "no_buffer" if options.get("no_buffer") else "extra_buffer"
+            ),
         ),
     )
     if "num_speculative_tokens" in options:
-        return SglangDraftingScheduler(*chosen)
+        return SglangStateDraftingScheduler(*chosen, slots) if slots else SglangDraftingScheduler(*chosen)
     if "host_tokens" in options:
         return SglangHostScheduler(*chosen, host_memory(options))
     return SglangStateScheduler(*chosen, slots) if slots else SglangScheduler(*chosen)
@@ -139,7 +146,7 @@ def replay(case: Case, bulk: bool = False) -> Replayed:
         assert tokens, "nothing runs"
         steps.append(sorted(tokens.items()))
         now = max(now, engine.held_s)
-        now = max(now + case["fixed_s"] + case["token_s"] * sum(tokens.values()), plan.loaded_s)
+        now = max(now + (case["fixed_s"] + case["token_s"] * sum(tokens.values())), plan.loaded_s)
         for sequence in engine.complete(plan, now):
             times[sequence.request.number] = [sequence.first_s, now]
         assert 0 <= engine.pool.blank <= engine.pool.capacity
@@ -198,6 +205,21 @@ def test_same_steps_as_sglang_with_drafts(case: Case) -> None:
     check(case, DRAFTED[case["name"]])
 
 
+@pytest.mark.parametrize("case", unbuffered_cases(), ids=name)
+def test_same_steps_as_sglang_with_states_and_no_buffer(case: Case) -> None:
+    check(case, UNBUFFERED[case["name"]])
+
+
+@pytest.mark.parametrize("case", state_mixed_cases(), ids=name)
+def test_same_steps_as_sglang_that_mixes_chunks_with_states(case: Case) -> None:
+    check(case, MIXED_STATES[case["name"]])
+
+
+@pytest.mark.parametrize("case", state_draft_cases(), ids=name)
+def test_same_steps_as_sglang_with_drafts_and_recurrent_states(case: Case) -> None:
+    check(case, DRAFTED_STATES[case["name"]])
+
+
 @pytest.mark.parametrize("bulk", [False, True], ids=["stepped", "bulk"])
 @pytest.mark.parametrize("case", host_cases(), ids=name)
 def test_same_steps_as_sglang_with_host_memory(case: Case, bulk: bool) -> None:
@@ -230,6 +252,20 @@ def test_room_for_checks_and_pairs_of_tokens_show_in_recorded_steps(monkeypatch:
     monkeypatch.setattr(CheckedSequence, "segments", RadixSequence.segments)
     monkeypatch.setattr(CheckedSequence, "keyable", RadixSequence.keyable)
     assert condensed("", *replay(case)[:2])["sha256"] != golden
+
+
+def test_states_of_mixed_steps_and_of_last_checks_show_in_recorded_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = next(case for case in state_mixed_cases() if case["name"] == "states, burst, mixed")
+    monkeypatch.setattr(SglangStateScheduler, "_decide", SglangScheduler._decide)
+    assert condensed("", *replay(case)[:2])["sha256"] != MIXED_STATES[case["name"]]["sha256"]
+    monkeypatch.undo()
+    case = next(
+        case for case in state_draft_cases() if case["name"] == "states and drafts, ending at states, overlap"
+    )
+    monkeypatch.setattr(CheckedSequence, "earlier", property(lambda self: 0, lambda self, value: None))
+    assert condensed("", *replay(case)[:2])["sha256"] != DRAFTED_STATES[case["name"]]["sha256"]
 
 
 def test_recorded_traffic_retracts_and_chunks() -> None:

@@ -182,6 +182,9 @@ def test_serve_says_what_each_tier_found(capsys: pytest.CaptureFixture[str], tmp
     hybrid = "serve qwen3.5-397b-a17b --on mtt-s5000:16 --precision fp8 --kv-offloading-size 64".split()
     assert main(hybrid) == 2
     assert "recurrent states" in capsys.readouterr().err
+    unbuffered = "serve qwen3.5-397b-a17b --on mtt-s5000:16 --precision fp8 --scheduler sglang".split()
+    assert main([*unbuffered, "--mamba-radix-cache-strategy", "no_buffer"]) == 2
+    assert "no overlap" in capsys.readouterr().err
 
 
 def test_a_client_that_leaves_while_its_cache_is_on_its_way_gives_all_back() -> None:

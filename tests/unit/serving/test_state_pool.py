@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from windtunnel.serving.memory import StatePool
-from windtunnel.serving.prefill_budget import SglangOptions
+from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
@@ -41,11 +41,28 @@ def serve(engine: SglangStateScheduler, request: Request, shipped: bool = False)
     return sequence.cached_tokens
 
 
-def engine_with(reuse: bool = True, ahead: bool = False) -> SglangStateScheduler:
-    options = SchedulerOptions(
-        block_size=1, num_gpu_blocks=20_000, enable_prefix_caching=reuse, async_scheduling=ahead
-    )
-    return SglangStateScheduler(options, SglangOptions(chunked_prefill_size=2048), 20)
+def engine_with(
+    reuse: bool = True, strategy: StateStrategy = StateStrategy.EXTRA_BUFFER
+) -> SglangStateScheduler:
+    options = SchedulerOptions(block_size=1, num_gpu_blocks=20_000, enable_prefix_caching=reuse)
+    sglang = SglangOptions(chunked_prefill_size=2048, mamba_radix_cache_strategy=strategy)
+    return SglangStateScheduler(options, sglang, 20)
+
+
+def test_without_a_buffer_a_prompt_is_found_up_to_where_its_chunks_ended() -> None:
+    engine = engine_with(strategy=StateStrategy.AUTO)  # no overlap, pages of one token
+    keys = tuple(range(50))
+    assert serve(engine, Request(0, 0.0, 3000, 10, keys, 64)) == 0
+    assert serve(engine, Request(1, 0.0, 3001, 10, keys, 64)) == 3000
+    assert serve(engine, Request(2, 0.0, 2500, 10, keys, 64)) == 2048
+    assert engine.free_states + engine.tree.states == engine.slots
+
+
+def test_what_auto_comes_to() -> None:
+    auto = StateStrategy.AUTO
+    assert auto.chosen(ahead=True, page=1) is auto.chosen(ahead=False, page=64) is StateStrategy.EXTRA_BUFFER
+    assert auto.chosen(ahead=False, page=1) is StateStrategy.NO_BUFFER
+    assert states_per_sequence(False, True, buffered=False) == 3
 
 
 def test_a_prompt_is_found_up_to_its_last_whole_64_tokens() -> None:
