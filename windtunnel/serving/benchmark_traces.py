@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import repeat
 from typing import cast
 
@@ -18,34 +19,37 @@ _PROMPT = ("prompt_tokens", "input_tokens")
 _OUTPUT = ("output_tokens", "completion_tokens")
 
 
-def calls(row: Row) -> list[Call] | None:
-    """The calls of a run, or None where it is none. Raises KeyError or ValueError for what cannot be read."""
+def calls(row: Row) -> list[Callable[[], Call]] | None:
+    """The calls of a run, each read when asked, or None where it is none. Raises KeyError or ValueError: no run."""
     if "input_lens" in row:
         return list(_vllm(row))
     if "benchmarks" in row:
-        return [call for run in cast("list[Row]", row["benchmarks"]) for call in _guidellm(run)]
+        runs = cast("list[Mapping[str, Mapping[str, list[Row]]]]", row["benchmarks"])
+        return [partial(_guidellm, one) for run in runs for one in run["requests"]["successful"]]
     if "metrics" in row and "metadata" in row:
-        return [_aiperf(row)]
+        return [partial(_aiperf, row)]
     return None
 
 
-def _vllm(row: Row) -> Iterator[Call]:
+def _vllm(row: Row) -> Iterator[Callable[[], Call]]:
     prompts, outputs = (cast("list[object]", row[name]) for name in ("input_lens", "output_lens"))
     starts = cast("list[float] | None", row.get("start_times"))
     if len(prompts) != len(outputs):
         raise ValueError(f"{len(prompts)} input_lens and {len(outputs)} output_lens")
     for at, prompt, output in zip(starts or repeat(0.0), prompts, outputs, strict=False):
         if prompt and output:  # calls that failed have none
-            yield float(at), prompt, output
+            yield partial(_timed, at, prompt, output)
 
 
-def _guidellm(run: Row) -> Iterator[Call]:
-    requests = cast("Mapping[str, list[Row]]", run["requests"])
-    for one in requests["successful"]:
-        start = one.get("start_time", one.get("request_start_time"))
-        if start is None:
-            raise KeyError("start_time")
-        yield float(cast("float", start)), _first(one, _PROMPT), _first(one, _OUTPUT)
+def _timed(at: object, prompt: object, output: object) -> Call:
+    return float(cast("float", at)), prompt, output
+
+
+def _guidellm(one: Row) -> Call:
+    start = one.get("start_time", one.get("request_start_time"))
+    if start is None:
+        raise KeyError("start_time")
+    return _timed(start, _first(one, _PROMPT), _first(one, _OUTPUT))
 
 
 def _aiperf(row: Row) -> Call:

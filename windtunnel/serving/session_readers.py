@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from windtunnel.serving.recorded_sessions import Named, Recorded, Timed
@@ -49,18 +51,19 @@ def _answered(request: Request, session: str, took: object, resolution_s: float,
     return Recorded(replace(request, session=session), Timed(took_s, resolution_s, agent))
 
 
-def session_calls(row: Row) -> list[Recorded]:
-    """A whole session, its calls in order."""
+def session_calls(row: Row) -> list[Callable[[], Recorded]]:
+    """A whole session, its calls in order, each read when asked."""
     name, tokens = str(row["id"]), int(number_of(row["block_size"]))
     # keys are known within the session only: spread sessions apart
     start = (abs(hash_of(name)) % (1 << 30)) << 24
-    answers = []
-    for call in cast("list[Row]", row["requests"]):
-        keys = tuple(start + int(key) for key in cast("list[int]", call.get("hash_ids", [])))
-        request = request_of(number_of(call["t"]), call["in"], call["out"])
-        request = with_keys(request, keys, tokens) if keys else request
-        answers.append(_answered(request, name, call.get("api_time"), SESSION_RESOLUTION_S))
-    return answers
+    return [partial(_session_call, call, name, start, tokens) for call in cast("list[Row]", row["requests"])]
+
+
+def _session_call(call: Row, name: str, start: int, tokens: int) -> Recorded:
+    keys = tuple(start + int(key) for key in cast("list[int]", call.get("hash_ids", [])))
+    request = request_of(number_of(call["t"]), call["in"], call["out"])
+    request = with_keys(request, keys, tokens) if keys else request
+    return _answered(request, name, call.get("api_time"), SESSION_RESOLUTION_S)
 
 
 def next_call(row: Row, last: dict[str, tuple[int, ...]]) -> Recorded:

@@ -14,20 +14,20 @@ plain rows with prompt and output tokens. Which calls wait for which: ``recorded
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.serving.benchmark_traces import calls
+from windtunnel.serving.benchmark_traces import Call, calls
 from windtunnel.serving.recorded_sessions import Recorded, Timed, linked
 from windtunnel.serving.request import Request
 from windtunnel.serving.servegen import client_requests
 from windtunnel.serving.session_readers import hashed, next_call, session_calls, turn
+from windtunnel.serving.trace_files import rows, title_of
 from windtunnel.serving.trace_rows import Row, date_s, first_of, number_of, request_of, time_s
 
 BAD_SHOWN = 5
@@ -40,6 +40,8 @@ _PLAIN_OUTPUT = (
     "output_tokens", "output_length", "completion_tokens", "output_len", "out_tok", "output_tokens_count",
 )  # fmt: skip
 _PLAIN_TIME = ("timestamp", "arrival_s", "arrival_time", "time", "t")
+_UNREADABLE = (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError)
+"""What reading a row raises that is not of its format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Trace:
 
 
 def read_trace(path: Path, limit: int = 0) -> Trace:
-    """Read a trace; ``limit``: at most so many requests.
+    """Read a trace, ``-``: from standard input; ``limit``: at most so many requests.
 
     Raises:
         WindtunnelError: E652, the file cannot be read or holds no request.
@@ -81,22 +83,22 @@ def read_trace(path: Path, limit: int = 0) -> Trace:
     turns: dict[str, Recorded] = {}
     line = 0
     try:
-        for line, row in _rows(path, bad):
+        for line, row in rows(path, lambda line, why: bad.append(BadLine(line, why))):
             try:
                 if "shared_prev_blocks" in row:
                     read = [next_call(row, last)]
                 elif "input_length" in row and ("session_id" in row or "wait_for" in row):
                     read = [turn(row, turns)]
                 else:
-                    read = _requests(row)
-            except (KeyError, ValueError, TypeError, IndexError) as error:
+                    read = _requests(line, row, bad)
+            except _UNREADABLE as error:
                 bad.append(BadLine(line, _reason(error)))
                 continue
             found += read
             # rows of many requests overlap in time: all are read, then cut
             if limit and len(found) >= limit and len(read) == 1:
                 break
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         if not found:
             raise _unreadable(path, str(error), bad) from None
         bad.append(BadLine(line + 1, f"the file cannot be read from here: {error}"))
@@ -105,7 +107,7 @@ def read_trace(path: Path, limit: int = 0) -> Trace:
     if limit:
         found = sorted(found, key=lambda one: one.request.arrival_s)[:limit]
     untimed = sum(isinstance(one.link, Timed) and not one.link.took_s for one in found)
-    return Trace(path.name, tuple(linked(found)), tuple(bad), untimed)
+    return Trace(title_of(path), tuple(linked(found)), tuple(bad), untimed)
 
 
 def _unreadable(path: Path, why: str, bad: list[BadLine]) -> WindtunnelError:
@@ -113,7 +115,7 @@ def _unreadable(path: Path, why: str, bad: list[BadLine]) -> WindtunnelError:
     values |= {f"line {entry.line}": entry.why for entry in bad[:BAD_SHOWN]}
     return WindtunnelError(
         "E652",
-        f"cannot read the trace {path.name}: {why}",
+        f"cannot read the trace {title_of(path)}: {why}",
         hint="JSON lines or CSV with arrival, prompt and output tokens: see docs/serving.md",
         values=values,
     )
@@ -122,53 +124,38 @@ def _unreadable(path: Path, why: str, bad: list[BadLine]) -> WindtunnelError:
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
+    if isinstance(error, AttributeError):
+        return "not an object"
     return str(error) or type(error).__name__
 
 
-def _rows(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, Row]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    name = path.name.removesuffix(".gz")
-    with opener(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
-        if name.endswith(".csv"):
-            for line, row in enumerate(csv.DictReader(file), 2):
-                yield line, row
-            return
-        first = file.read(1)
-        file.seek(0)
-        if first == "[" or (first == "{" and name.endswith(".json")):
-            try:
-                entries = json.load(file)
-            except ValueError as error:
-                bad.append(BadLine(1, str(error)))
-                return
-            yield from enumerate(entries if isinstance(entries, list) else [entries], 1)
-            return
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                bad.append(BadLine(line, f"no JSON: {error}"))
-                continue
-            if isinstance(row, dict):
-                yield line, row
-            else:
-                bad.append(BadLine(line, "not an object"))
-
-
-def _requests(row: Row) -> list[Recorded]:
+def _requests(line: int, row: Row, bad: list[BadLine]) -> list[Recorded]:
+    """The requests of a row. Of one that holds many, those that cannot be read are left out."""
+    run = calls(row)
+    if run is not None:
+        return _kept(line, [partial(_of_run, call) for call in run], bad)
     if "requests" in row:
-        return session_calls(row)
+        return _kept(line, session_calls(row), bad)
     if "hash_ids" in row or "began_s" in row:
         return [hashed(row)]
     return [Recorded(request) for request in _independent(row)]
 
 
+def _of_run(call: Callable[[], Call]) -> Recorded:
+    return Recorded(request_of(*call()))
+
+
+def _kept(line: int, entries: Iterable[Callable[[], Recorded]], bad: list[BadLine]) -> list[Recorded]:
+    found = []
+    for place, read in enumerate(entries, 1):
+        try:
+            found.append(read())
+        except _UNREADABLE as error:
+            bad.append(BadLine(line, f"request {place}: {_reason(error)}"))
+    return found
+
+
 def _independent(row: Row) -> list[Request]:
-    run = calls(row)
-    if run is not None:
-        return [request_of(*call) for call in run]
     if "trace_csv" in row:
         return client_requests(row)
     if "conversations" in row:

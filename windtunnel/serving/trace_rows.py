@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import cast
 
 from windtunnel.serving.request import Request
@@ -60,7 +60,9 @@ def date_s(value: object) -> float:
     """A date as seconds, with all of its fraction."""
     text = str(value).strip()
     whole, dot, fraction = text.partition(".")
-    seconds = datetime.fromisoformat(whole).timestamp()
+    moment = datetime.fromisoformat(whole)
+    # no zone: UTC, which has no hour twice or never
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     digits = fraction.split("+")[0].rstrip("Z")
     return seconds + (float(f"0.{digits}") if dot and digits else 0.0)
 
