@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from windtunnel.endpoint.vllm import folder
+from windtunnel.endpoint.vllm.dialects import DIALECTS
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.specs.model_catalogue import shipped_model
@@ -168,6 +169,12 @@ def test_agents(serving: Serving, program: str) -> None:
     home = environment("WINDTUNNEL_AGENTS", "/tmp/windtunnel-agents")
     script = ROOT / "examples/agents" / program
     assert "5 of 5" in run([home / "bin/python", "-W", "ignore", script, "--url", serving.url])
+
+
+def test_tool_parsers_of_vllm_read_what_is_said() -> None:
+    home = environment("WINDTUNNEL_ENGINES", "/tmp/windtunnel-engines")
+    out = run([home / "bin/python", ROOT / "tests/engines/parsers.py"], PYTHONPATH=str(ROOT))
+    assert re.findall(r"read: (\w+)", out) == list(DIALECTS)
 
 
 def test_schemathesis_finds_nothing() -> None:

@@ -27,7 +27,7 @@ from starlette.routing import Route
 from windtunnel import __version__
 from windtunnel.endpoint import asked, embedding, exposition, openapi, streams, told
 from windtunnel.endpoint.asked import Asked
-from windtunnel.endpoint.bodies import BadBody
+from windtunnel.endpoint.bodies import BODIES, BadBody
 from windtunnel.endpoint.lengths import AnswerLengths
 from windtunnel.endpoint.live import LiveEngine, Overloaded, Stream
 from windtunnel.endpoint.policy import Answer
@@ -277,6 +277,8 @@ async def _failed(request: Request, error: Exception) -> Response:
 async def _plain_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     message = f"{request.method} {request.url.path} is not served here"
+    if f"/v1{request.url.path}" in BODIES:
+        message += f": the address of the endpoint ends in /v1, so that this is /v1{request.url.path}"
     headers = getattr(error, "headers", None)
     return JSONResponse(told.error(message, "invalid_request_error", str(status)), status, headers)
 

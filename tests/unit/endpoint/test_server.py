@@ -248,6 +248,7 @@ def test_other_paths(fast: Running) -> None:
     assert httpx.get(fast.url + "/v1/models").json()["data"][0]["id"] == "qwen3-8b"
     assert httpx.get(fast.url + "/nowhere").json()["error"]["code"] == "404"
     assert httpx.get(fast.url + "/v1/completions").status_code == 405
+    assert "/v1/chat/completions" in ask(fast, "/chat/completions").json()["error"]["message"]
     metrics = httpx.get(fast.url + "/metrics").text
     assert 'vllm:num_requests_running{model_name="qwen3-8b",engine="0"} 0' in metrics
     assert "vllm:time_to_first_token_seconds_count" in metrics

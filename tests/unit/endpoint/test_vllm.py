@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from windtunnel.endpoint import vllm
 from windtunnel.endpoint.asked import chat
 from windtunnel.endpoint.policy import Answer, ToolCall
-from windtunnel.endpoint.vllm import folder, launch, middleware, settings
+from windtunnel.endpoint.vllm import dialects, folder, launch, middleware, settings
 from windtunnel.endpoint.vllm.pair import Pair
 from windtunnel.endpoint.vllm.progress import END, FORCED, PICTURES, Progress
 from windtunnel.endpoint.vllm.settings import Settings
@@ -196,10 +196,24 @@ def test_answers_travel_in_the_body() -> None:
 
 
 def test_calls_as_the_hermes_parser_reads_them() -> None:
-    said = middleware.hermes(Answer("", (ToolCall("f", '{"a": "ü"}'), ToolCall("g", "{}"))))
+    said = dialects.written(Answer("", (ToolCall("f", '{"a": "ü"}'), ToolCall("g", "{}"))), "hermes")
     blocks = said.split("<tool_call>\n")[1:]
     calls = [json.loads(block.split("\n</tool_call>")[0]) for block in blocks]
     assert calls == [{"name": "f", "arguments": {"a": "ü"}}, {"name": "g", "arguments": {}}]
+
+
+def test_calls_in_the_dialect_of_the_parser() -> None:
+    """vLLM's own parsers read these in tests/engines/parsers.py."""
+    answer = Answer("", (ToolCall("f", '{"a": "ü", "b": [1]}'),))
+    assert dialects.written(answer, "qwen3_coder") == (
+        "<tool_call>\n<function=f>\n<parameter=a>\nü\n</parameter>\n<parameter=b>\n[1]\n</parameter>\n</function>\n"
+        "</tool_call>"
+    )
+    assert dialects.written(answer, "llama3_json") == '{"name": "f", "parameters": {"a": "ü", "b": [1]}}'
+    assert dialects.written(answer, "nobody's") == dialects.written(answer, dialects.DEFAULT)
+    assert dialects.written(Answer("plain"), "kimi_k2") == "plain"
+    for name in ("deepseek_v3", "deepseek_v31", "kimi_k2"):
+        assert any(mark in dialects.written(answer, name) for mark in dialects.MARKS)
 
 
 def test_stages_share_a_step_and_hold_their_own_layers() -> None:

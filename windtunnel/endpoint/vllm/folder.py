@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from windtunnel.endpoint.vllm.dialects import MARKS
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.model_catalogue import is_shipped, shipped_config
 
@@ -61,7 +62,7 @@ def make(folder: Path, model: str, tokenizer: Path | None = None) -> Path:
         for file in sorted(tokenizer.glob("*")):
             if file.name != "config.json" and file.suffix in (".json", ".jinja", ".model", ".txt"):
                 (folder / file.name).write_bytes(file.read_bytes())
-    elif not (folder / "tokenizer.json").exists():
+    elif not _trained(folder / "tokenizer.json"):
         train_tokenizer(folder, int(cast("int", config["vocab_size"])))
     return folder
 
@@ -108,21 +109,30 @@ def _from_file(path: Path) -> dict[str, object]:
     return content
 
 
+def _trained(file: Path) -> bool:
+    """Whether the tokenizer there is one of ours, with all that parsers look for."""
+    if not file.exists():
+        return False
+    added = json.loads(file.read_text(encoding="utf-8")).get("added_tokens", ())
+    return set(MARKS) <= {token["content"] for token in added}
+
+
 def train_tokenizer(folder: Path, most: int) -> None:
     """A byte-level BPE of at most ``most`` tokens, with our chat template, into ``folder``."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer: Any = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer: Any = trainers.BpeTrainer(
-        vocab_size=min(VOCABULARY, most),
+        vocab_size=min(VOCABULARY, most) - len(MARKS),
         special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     texts = [_ascii(file) for file in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))]
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in MARKS])
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from windtunnel.endpoint.vllm import folder
+from windtunnel.endpoint.vllm import dialects, folder
 from windtunnel.endpoint.vllm.settings import Settings
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import Deployment
@@ -47,7 +47,7 @@ def command(
         "--gpu-memory-utilization", str(options.gpu_memory_utilization),
         "--kv-cache-dtype", "fp8" if options.kv_cache_dtype.startswith("float8") else "auto",
         "--middleware", MIDDLEWARE,
-        "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
+        "--enable-auto-tool-choice", "--tool-call-parser", dialects.DEFAULT,
         "--enable-prompt-tokens-details",
     ]  # fmt: skip
     prefix = "" if options.enable_prefix_caching else "no-"

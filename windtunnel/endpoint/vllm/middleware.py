@@ -22,10 +22,9 @@ from windtunnel.endpoint.asked import Asked
 from windtunnel.endpoint.bodies import BadBody
 from windtunnel.endpoint.images import images_in
 from windtunnel.endpoint.lengths import AnswerLengths
-from windtunnel.endpoint.policy import Answer
 from windtunnel.endpoint.recorder import Recorder
 from windtunnel.endpoint.speaker import Speaker
-from windtunnel.endpoint.vllm import settings
+from windtunnel.endpoint.vllm import dialects, settings
 from windtunnel.endpoint.vllm.progress import END, FORCED, PICTURES
 from windtunnel.endpoint.writer import Writer
 
@@ -79,7 +78,7 @@ class Policy:
                 await self.app(scope, _replayed(raw, receive), send)  # vLLM says what is wrong with it
             return
         answer = await self._writer.write(wanted)
-        ids = self._tokens(scope, hermes(answer))
+        ids = self._tokens(scope, dialects.written(answer, _parser(scope)))
         body = _told(json.loads(raw), wanted, ids, self._tokenizer.eos_token_id)
         length = str(len(body)).encode()
         headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]
@@ -131,15 +130,11 @@ def _without_picture(part: dict[str, Any]) -> dict[str, Any]:
     return {"type": kind, "text": mark + " the" * (picture.tokens() - len(mark) // 2)}
 
 
-def hermes(answer: Answer) -> str:
-    """The answer as a model writes it whose calls vLLM's ``hermes`` parser reads."""
-    calls = [
-        "<tool_call>\n"
-        + json.dumps({"name": call.name, "arguments": json.loads(call.arguments)}, ensure_ascii=False)
-        + "\n</tool_call>"
-        for call in answer.calls
-    ]
-    return "\n".join([*([answer.text] if answer.text else []), *calls])
+def _parser(scope: Scope) -> str:
+    """What ``--tool-call-parser`` this server was started with."""
+    return str(
+        getattr(getattr(scope["app"].state, "args", None), "tool_call_parser", None) or dialects.DEFAULT
+    )
 
 
 def _tokenizer(scope: Scope) -> Any:
