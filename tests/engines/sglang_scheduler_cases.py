@@ -181,6 +181,18 @@ def host_cases() -> list[Case]:
     return found
 
 
+def host_draft_cases() -> list[Case]:
+    """Drafted tokens and host memory: each traffic by one policy of writing, after every step and with overlap."""
+    found = []
+    for seed, (name, like, tokens, token_s) in enumerate(HOSTED):
+        case = _case(220 + seed, *next(setting for setting in SETTINGS if setting[0] == like))
+        policy = WRITE_POLICIES[seed % len(WRITE_POLICIES)]
+        case = _with(case, host_tokens=tokens, host_token_s=token_s, write_policy=policy)
+        drafted = _with(case, num_speculative_tokens=1 + seed % 3, acceptance=0.75)
+        found += _both(drafted, f"{name}, {policy}, drafts")
+    return found
+
+
 def cases() -> list[Case]:
     """All cases, in the form that ``sglang_scheduler_oracle.py`` reads."""
     return [_case(seed, *setting) for seed, setting in enumerate(SETTINGS)]
@@ -197,7 +209,7 @@ def mixed_cases() -> list[Case]:
     return [_with(case, mixed=True, overlap=place % 2 == 0) for place, case in enumerate(cut)]
 
 
-def _with(case: Case, **more: float) -> Case:
+def _with(case: Case, **more: float | str) -> Case:
     return {**case, "options": {**case["options"], **more}}
 
 

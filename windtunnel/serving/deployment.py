@@ -28,7 +28,7 @@ from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
-from windtunnel.serving.sglang_host import SglangHostScheduler
+from windtunnel.serving.sglang_host import SglangHostDraftingScheduler, SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.sglang_state_drafting import SglangStateDraftingScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
@@ -153,7 +153,8 @@ class Deployment:
             stated = SglangStateDraftingScheduler if chosen.num_speculative_tokens else SglangStateScheduler
             return stated(chosen, options.sglang, memory.state_slots)
         if options.stack is Stack.SGLANG and tiers is not None and len(tiers.tiers) == 1:
-            return SglangHostScheduler(chosen, options.sglang, tiers)
+            hosted = SglangHostDraftingScheduler if chosen.num_speculative_tokens else SglangHostScheduler
+            return hosted(chosen, options.sglang, tiers)
         if options.stack is Stack.SGLANG and chosen.num_speculative_tokens and tiers is None:
             return SglangDraftingScheduler(chosen, options.sglang)
         if options.stack is Stack.SGLANG:
@@ -172,7 +173,7 @@ class Deployment:
     @property
     def bursts(self) -> bool:
         """Whether drafts come as they are accepted; else they are spread evenly."""
-        return self._probe.bursts
+        return self._rank(self._offload.rank(self._offload.shelf()) if self._offload else None).bursts
 
     @property
     def state_slots(self) -> int:

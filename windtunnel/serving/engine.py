@@ -328,7 +328,7 @@ class Replica:
                     seconds += step.images_s(request, chunk.context, chunk.context + chunk.new)
         else:
             seconds = step.decode_s(decodes, contexts) if decodes else 0.0
-        loading_s = plan.loaded_s - self.now_s
+        loading_s = max(plan.loaded_s, rank.noted_s) - self.now_s
         return loading_s if loading_s > seconds else seconds
 
     def told(self, sequence: Sequence) -> Served:

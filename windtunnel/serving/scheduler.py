@@ -100,6 +100,11 @@ class Scheduler(DecodeBatch):
         """When the step that was decided first can begin: its blocks are still being written out until then."""
         return 0.0
 
+    @property
+    def noted_s(self) -> float:
+        """When the engine can take note of the step under way: deciding the next, it waits for blocks until then."""
+        return 0.0
+
     def advance(self, steps: int) -> None:
         """Take ``steps`` steady steps at once, with the blocks that fall due in them."""
         size, dial = self.options.block_size, self._dial

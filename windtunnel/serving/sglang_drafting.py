@@ -286,11 +286,6 @@ class SglangDraftingScheduler(SglangScheduler):
 
     # Prompts and the tree
 
-    def _find(self, sequence: RadixSequence) -> tuple[int, Node]:
-        if not self.options.enable_prefix_caching:
-            return 0, self.tree.root
-        return self.tree.match(sequence.segments(sequence.known - 1), sequence.known)
-
     def _compute_all(self, taken: list[tuple[RadixSequence, int]]) -> list[Chunk]:
         chunks = super()._compute_all(taken)
         for chunk in chunks:

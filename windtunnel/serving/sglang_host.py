@@ -15,6 +15,7 @@ from windtunnel.serving.radix_tree import Segments
 from windtunnel.serving.scheduler import INFINITY
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
+from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.step_plan import Chunk, StepPlan
 
@@ -45,6 +46,11 @@ class SglangHostScheduler(SglangScheduler):
         return self._held_s[0] if self._held_s else 0.0
 
     @property
+    def noted_s(self) -> float:
+        """See ``Scheduler``."""
+        return self._held_s[1] if len(self._held_s) > 1 else 0.0
+
+    @property
     def wakes_s(self) -> float:
         """See ``Scheduler``: what is being written is locked until then."""
         under_way = self.tree.writes.under_way
@@ -53,7 +59,9 @@ class SglangHostScheduler(SglangScheduler):
     def schedule(self, now_s: float) -> StepPlan:
         """See ``Scheduler``."""
         tree = self.tree
-        tree.now_s = now_s
+        now_s = tree.now_s = max(
+            now_s, self.held_s
+        )  # the engine that runs ahead has waited for the step under way
         tree.flush()
         tree.poll()
         plan = super().schedule(now_s)
@@ -86,8 +94,9 @@ class SglangHostScheduler(SglangScheduler):
         tree = self.tree
         if not self.options.enable_prefix_caching:
             return super()._try(sequence, budget, others)
-        found, node, far, farthest = tree.look(sequence.segments(sequence.known), sequence.known - 1)
-        asked = sequence.known - 1 - found
+        most = sequence.known - 1
+        found, node, far, farthest = tree.look(sequence.segments(most), sequence.keyable(most))
+        asked = most - found
         tree.lock(node)
         new = NO_TOKEN
         if self._asks(sequence, found) < budget.total:
@@ -117,3 +126,7 @@ class SglangHostScheduler(SglangScheduler):
         if taken:
             self._loaded_s = max(self._loaded_s, self.tree.reads.submit(self.tree.now_s))
         return super()._compute_all(taken)
+
+
+class SglangHostDraftingScheduler(SglangHostScheduler, SglangDraftingScheduler):
+    """With drafted tokens, see ``SglangDraftingScheduler``."""

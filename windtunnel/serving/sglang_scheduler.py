@@ -243,7 +243,8 @@ class SglangScheduler(SglangBatch):
     def _find(self, sequence: RadixSequence) -> tuple[int, Node]:
         if not self.options.enable_prefix_caching:
             return 0, self.tree.root
-        return self.tree.match(sequence.segments(sequence.known), sequence.known - 1)
+        asked = sequence.known - 1
+        return self.tree.match(sequence.segments(asked), sequence.keyable(asked))
 
     def _cached_tokens(self, sequence: Sequence) -> int:
         assert isinstance(sequence, RadixSequence)

@@ -12,8 +12,6 @@ from math import lcm
 
 from windtunnel.serving import sglang_states
 from windtunnel.serving.prefill_budget import SglangOptions
-from windtunnel.serving.radix_pool import RadixSequence
-from windtunnel.serving.radix_tree import Node
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.sglang_checks import CheckedSequence
@@ -29,9 +27,6 @@ class SglangStateDraftingScheduler(SglangDraftingScheduler, SglangStateScheduler
     def __init__(self, options: SchedulerOptions, sglang: SglangOptions, slots: int) -> None:
         SglangStateScheduler.__init__(self, options, sglang, slots)
         self._begin_checks(options)
-
-    def _find(self, sequence: RadixSequence) -> tuple[int, Node]:
-        return SglangStateScheduler._find(self, sequence)
 
     def _passed(self, one: CheckedSequence, tokens: int) -> None:
         interval = lcm(sglang_states.TRACK_INTERVAL, self._grid)

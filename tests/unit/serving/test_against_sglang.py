@@ -14,6 +14,7 @@ from tests.engines.sglang_scheduler_cases import (
     cases,
     draft_cases,
     host_cases,
+    host_draft_cases,
     mixed_cases,
     overlap_cases,
     state_cases,
@@ -32,7 +33,7 @@ from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_checks import CheckedSequence
 from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
-from windtunnel.serving.sglang_host import SglangHostScheduler
+from windtunnel.serving.sglang_host import SglangHostDraftingScheduler, SglangHostScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.sglang_state_drafting import SglangStateDraftingScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler
@@ -47,11 +48,11 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, OVERLAPPING, MIXED, STATES, HOSTED, DRAFTED, DRAFTED_STATES, UNBUFFERED, MIXED_STATES = map(
+RUNS, OVERLAPPING, MIXED, STATES, HOSTED, DRAFTED, DRAFTED_STATES, UNBUFFERED, MIXED_STATES, HOSTED_DRAFTS = map(
     recorded,
     (
         "sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks", "sglang_states", "sglang_host",
-        "sglang_drafts", "sglang_state_drafts", "sglang_unbuffered_states", "sglang_mixed_states",
+        "sglang_drafts", "sglang_state_drafts", "sglang_unbuffered_states", "sglang_mixed_states", "sglang_host_drafts",
     ),
 )  # fmt: skip
 
@@ -83,6 +84,8 @@ def engine_of(case: Case) -> SglangScheduler:
             ),
         ),
     )
+    if "num_speculative_tokens" in options and "host_tokens" in options:
+        return SglangHostDraftingScheduler(*chosen, host_memory(options))
     if "num_speculative_tokens" in options:
         return SglangStateDraftingScheduler(*chosen, slots) if slots else SglangDraftingScheduler(*chosen)
     if "host_tokens" in options:
@@ -146,7 +149,9 @@ def replay(case: Case, bulk: bool = False) -> Replayed:
         assert tokens, "nothing runs"
         steps.append(sorted(tokens.items()))
         now = max(now, engine.held_s)
-        now = max(now + (case["fixed_s"] + case["token_s"] * sum(tokens.values())), plan.loaded_s)
+        now = max(
+            now + (case["fixed_s"] + case["token_s"] * sum(tokens.values())), plan.loaded_s, engine.noted_s
+        )
         for sequence in engine.complete(plan, now):
             times[sequence.request.number] = [sequence.first_s, now]
         assert 0 <= engine.pool.blank <= engine.pool.capacity
@@ -213,6 +218,11 @@ def test_same_steps_as_sglang_with_states_and_no_buffer(case: Case) -> None:
 @pytest.mark.parametrize("case", state_mixed_cases(), ids=name)
 def test_same_steps_as_sglang_that_mixes_chunks_with_states(case: Case) -> None:
     check(case, MIXED_STATES[case["name"]])
+
+
+@pytest.mark.parametrize("case", host_draft_cases(), ids=name)
+def test_same_steps_as_sglang_with_drafts_and_host_memory(case: Case) -> None:
+    check(case, HOSTED_DRAFTS[case["name"]])
 
 
 @pytest.mark.parametrize("case", state_draft_cases(), ids=name)
