@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
+_ADDED, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def accepted(number: int, step: int, drafts: int, chance: float) -> int:
@@ -13,13 +18,42 @@ def accepted(number: int, step: int, drafts: int, chance: float) -> int:
         return drafts
     if chance <= 0.0:
         return 0
-    uniform = (_mixed(number << 24 ^ step) + 1) / (1 << 64)
-    return min(drafts, int(math.log(uniform) / math.log(chance)))
+    return min(drafts, _length(_mixed(number << 24 ^ step) + 1, chance))
+
+
+def accepted_from(number: int, step: int, checks: int, drafts: int, chance: float) -> NDArray[np.int64]:
+    """The same for ``checks`` checks, beginning with the ``step``-th."""
+    if chance >= 1.0 or chance <= 0.0:
+        return np.full(checks, drafts if chance >= 1.0 else 0, dtype=np.int64)
+    value = np.arange(step, step + checks, dtype=np.uint64) ^ np.uint64(number << 24 & _MASK)
+    value += np.uint64(_ADDED)
+    value = (value ^ value >> np.uint64(30)) * np.uint64(_FIRST)
+    value = (value ^ value >> np.uint64(27)) * np.uint64(_SECOND)
+    value ^= value >> np.uint64(31)
+    found = np.zeros(checks, dtype=np.int64)
+    for length in range(1, drafts + 1):
+        found += value < np.uint64(_most(length, chance))
+    return found
+
+
+def _length(draw: int, chance: float) -> int:
+    """Accepted drafts in a row for a draw between 1 and 2⁶⁴."""
+    return int(math.log(draw / (1 << 64)) / math.log(chance))
+
+
+@cache
+def _most(length: int, chance: float) -> int:
+    """The largest draw for which ``length`` drafts in a row are accepted."""
+    low, high = 0, 1 << 64
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _length(middle, chance) >= length else (low, middle)
+    return low
 
 
 def _mixed(value: int) -> int:
     """SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
+    value = (value + _ADDED) & _MASK
+    value = ((value ^ value >> 30) * _FIRST) & _MASK
+    value = ((value ^ value >> 27) * _SECOND) & _MASK
     return value ^ value >> 31

@@ -7,7 +7,8 @@ and states found again as in ``hybrid``, blocks found again only with the token 
 
 from __future__ import annotations
 
-from windtunnel.serving.drafting import LOOKAHEAD, DraftingScheduler, DraftingSequence
+from windtunnel.serving.draft_sequence import DraftingSequence
+from windtunnel.serving.drafting import LOOKAHEAD, DraftingScheduler
 from windtunnel.serving.kv_cache import Hit
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
@@ -99,6 +100,19 @@ class StateDraftingScheduler(DraftingScheduler):
         one.blank += need
         self._grow(one, tokens)
         return True
+
+    def _blocks_for(self, one: DraftingSequence, new: int) -> int:
+        return super()._blocks_for(one, new) + self._state_blocks(one, one.computed + new)
+
+    def _bound(self, one: DraftingSequence) -> int:
+        """Where it next needs a block, begins, lets go of or keeps a state; a token early where that is simpler."""
+        assert isinstance(one, StateDraftingSequence)
+        size, count = self.options.block_size, self._count
+        needs = one.held * size - 2 * count
+        if not self.options.enable_prefix_caching:
+            return needs
+        lets_go = (next(iter(one.slots)) + 1) * size + 1 if one.slots else needs
+        return min(needs, (one.length - count) * size - count, (one.marked + 1) * size, lets_go)
 
     def _state_blocks(self, one: DraftingSequence, tokens: int) -> int:
         assert isinstance(one, StateDraftingSequence)
