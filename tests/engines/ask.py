@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.engines import cases, sglang_cases, sglang_scheduler_cases  # noqa: E402  (found by the line above)
+from tests.engines import cases, sglang_cases, sglang_disagg_cases, sglang_scheduler_cases  # noqa: E402  (found by the line above)
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden" / "serving"
@@ -53,6 +53,7 @@ QUESTIONS = (
     Question("sglang_mixed_states", "sglang", SGLANG, sglang_scheduler_cases.state_mixed_cases),
     Question("sglang_host", "sglang", SGLANG, sglang_scheduler_cases.host_cases),
     Question("sglang_host_drafts", "sglang", SGLANG, sglang_scheduler_cases.host_draft_cases),
+    Question("sglang_disagg", "sglang", "sglang_disagg_oracle.py", sglang_disagg_cases.cases),
     Question("sglang_states", "sglang", SGLANG, sglang_scheduler_cases.state_cases),
 )
 

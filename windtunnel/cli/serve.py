@@ -152,6 +152,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--mamba-radix-cache-strategy", choices=[str(p) for p in StateStrategy], default="auto",
         help="SGLang: where older recurrent states are kept",
     )  # fmt: skip
+    add("--num-reserved-decode-tokens", type=int, default=512, metavar="N", help="SGLang; default: 512")
+    add(
+        "--disaggregation-decode-extra-slots", type=int, metavar="N",
+        help="SGLang: requests on their way to a rank beyond --max-running-requests; default: twice as many up to 32",
+    )  # fmt: skip
     add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
 
@@ -312,6 +317,8 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
             mamba_full_memory_ratio=args.mamba_full_memory_ratio,
             mamba_radix_cache_strategy=StateStrategy(args.mamba_radix_cache_strategy),
             hicache_write_policy=WritePolicy(args.hicache_write_policy),
+            num_reserved_decode_tokens=args.num_reserved_decode_tokens,
+            disaggregation_decode_extra_slots=args.disaggregation_decode_extra_slots,
         ),
         offload=_offload(args),
         speculation=Speculation(tokens=args.num_speculative_tokens, acceptance=args.acceptance),

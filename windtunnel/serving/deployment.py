@@ -8,6 +8,7 @@ the card for the cache, and further cards are further replicas.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from functools import cached_property
 
 from windtunnel.errors import AnswerIsNo, WindtunnelError
@@ -29,6 +30,8 @@ from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
 from windtunnel.serving.sglang_host import SglangHostDraftingScheduler, SglangHostScheduler
+from windtunnel.serving.sglang_outputs import OutputServer
+from windtunnel.serving.sglang_prompts import HostPromptServer, PromptServer
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.sglang_state_drafting import SglangStateDraftingScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
@@ -100,6 +103,14 @@ class DeploymentOptions:
     speculation: Speculation = field(default_factory=Speculation)
 
 
+class Side(Enum):
+    """What replicas serve: both, or by SGLang's rules prompts or outputs for replicas of the other kind."""
+
+    BOTH = auto()
+    PROMPTS = auto()
+    OUTPUTS = auto()
+
+
 @dataclass(frozen=True)
 class Deployment:
     """``replicas`` copies of ``model`` on ``cluster``, each spread as ``layout`` says."""
@@ -112,16 +123,17 @@ class Deployment:
     options: DeploymentOptions
     step: StepTime
 
-    def start(self, first_number: int = 0, together: bool = True) -> list[Replica]:
+    def start(self, first_number: int = 0, together: bool = True, side: Side = Side.BOTH) -> list[Replica]:
         """Fresh replicas at time 0; ``together``: their clocks run together, so that they can share storage."""
-        offload = self._offload
+        offload = None if side is Side.OUTPUTS else self._offload
         shelf = offload.shelf() if offload else None
         found = []
         for number in range(self.replicas):
             if offload and not together:
                 shelf = offload.shelf()
             tiers = [offload.rank(shelf) if offload else None for _ in range(self.layout.data)]
-            found.append(Replica([self._rank(one) for one in tiers], self.step, first_number + number))
+            ranks = [self._rank(one, side) for one in tiers]
+            found.append(Replica(ranks, self.step, first_number + number))
         return found
 
     @cached_property
@@ -131,7 +143,15 @@ class Deployment:
             return None
         return Offload(wanted, self.model, self.memory, self.layout, self.cluster)
 
-    def _rank(self, tiers: KvTiers | None = None) -> Scheduler:
+    @property
+    def hands_over(self) -> bool:
+        """Whether servers of prompts and of outputs wait for each other: SGLang's, but for states and drafts."""
+        options = self.options
+        return (
+            options.stack is Stack.SGLANG and not self.memory.state_slots and not options.speculation.tokens
+        )
+
+    def _rank(self, tiers: KvTiers | None = None, side: Side = Side.BOTH) -> Scheduler:
         memory, options = self.memory, self.options
         chosen = SchedulerOptions(
             max_num_seqs=options.max_num_seqs,
@@ -152,6 +172,12 @@ class Deployment:
             chosen = replace(chosen, max_num_seqs=min(chosen.max_num_seqs, most))
             stated = SglangStateDraftingScheduler if chosen.num_speculative_tokens else SglangStateScheduler
             return stated(chosen, options.sglang, memory.state_slots)
+        if side is Side.OUTPUTS:
+            return OutputServer(replace(chosen, enable_prefix_caching=False), options.sglang)
+        if side is Side.PROMPTS:
+            if tiers is not None and len(tiers.tiers) == 1:
+                return HostPromptServer(chosen, options.sglang, tiers)
+            return PromptServer(chosen, options.sglang, tiers)
         if options.stack is Stack.SGLANG and tiers is not None and len(tiers.tiers) == 1:
             hosted = SglangHostDraftingScheduler if chosen.num_speculative_tokens else SglangHostScheduler
             return hosted(chosen, options.sglang, tiers)
@@ -161,14 +187,15 @@ class Deployment:
             return SglangScheduler(chosen, options.sglang, tiers)
         return scheduler_for(chosen, tiers)
 
-    def fits(self, request: Request) -> bool:
+    def fits(self, request: Request, side: Side = Side.BOTH) -> bool:
         """Whether a rank could ever hold the request with all its output."""
         tokens = request.prompt_tokens + request.output_tokens
-        return tokens <= self.cache_tokens and self._probe.fits(request)
+        return tokens <= self.cache_tokens and self._probes[side].fits(request)
 
     @cached_property
-    def _probe(self) -> Scheduler:
-        return self._rank()
+    def _probes(self) -> dict[Side, Scheduler]:
+        sides = Side if self.hands_over else (Side.BOTH,)
+        return {side: self._rank(side=side) for side in sides}
 
     @property
     def bursts(self) -> bool:

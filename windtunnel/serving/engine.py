@@ -15,7 +15,7 @@ from typing import Protocol
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.sequence import Sequence
-from windtunnel.serving.step_plan import NOTHING, StepPlan
+from windtunnel.serving.step_plan import NOTHING, Chunk, StepPlan
 
 
 class StepSeconds(Protocol):
@@ -79,11 +79,13 @@ STRIDE = 128
 
 @dataclass(frozen=True, slots=True)
 class CachePart:
-    """The first ``tokens`` of a prompt's cache, in whole pages, ready to leave at ``at_s``."""
+    """The first ``tokens`` of a prompt's cache, ready to leave ``rank`` at ``at_s``; in whole pages unless ``last``."""
 
     at_s: float
     number: int
     tokens: int
+    rank: int = 0
+    last: bool = False
 
 
 class Replica:
@@ -107,18 +109,19 @@ class Replica:
         self.parts: list[CachePart] | None = None
         self.used_blocks: list[tuple[float, int, int, int]] = []  # time, blocks, running, waiting
 
-    def add(self, request: Request, shipped: bool = False) -> None:
+    def add(self, request: Request, shipped: bool = False) -> Scheduler:
         """Queue a request on the rank with the fewest tokens to hold; ``shipped``: with its cache."""
         rank = min(self.ranks, key=_load) if len(self.ranks) > 1 else self.ranks[0]
         rank.add(request, shipped)
+        return rank
 
     @property
     def load(self) -> int:
         """Sequences running and waiting."""
         if len(self.ranks) == 1:
             rank = self.ranks[0]
-            return len(rank.running) + len(rank.waiting)
-        return sum(len(rank.running) + len(rank.waiting) for rank in self.ranks)
+            return len(rank.running) + rank.queued
+        return sum(len(rank.running) + rank.queued for rank in self.ranks)
 
     @property
     def busy(self) -> bool:
@@ -136,6 +139,10 @@ class Replica:
             self.used_blocks.append((self.now_s, 0, 0, 0))
         if until_s < float("inf"):
             self.now_s = until_s
+
+    def turn(self, until_s: float) -> bool:
+        """One step, or steady ones that start before ``until_s``; False when nothing can run."""
+        return self._steady(until_s) or self._step() or self._sleep(until_s)
 
     def advance_to_next_answer(self) -> None:
         """Step until a request is answered, or nothing can run."""
@@ -271,17 +278,33 @@ class Replica:
             self._sample()
 
     def _ready(self, plans: Seq[StepPlan], seconds: float) -> None:
-        """What the cache had of prompts can leave when their first step begins, chunks but the last when it ends."""
-        assert self.parts is not None
-        size = self.ranks[0].options.block_size
-        for begins in (True, False):
-            for plan in plans:
+        """What of prompts can leave: what the cache has of them when their step begins, chunks when it ends.
+
+        An engine that runs ahead hands over what its next step has before what this one computed.
+        """
+        ends_s = self.now_s + seconds
+        self._had(plans, self.now_s)
+        if self.ahead:
+            self._had([rank.decided or NOTHING for rank in self.ranks], ends_s)
+        for last in (True, False):
+            for place, plan in enumerate(plans):
                 for chunk in plan.chunks:
-                    tokens = chunk.context if begins else chunk.context + chunk.new
-                    number = chunk.sequence.request.number
-                    if tokens >= size and (begins or not chunk.ends):
-                        at_s = self.now_s if begins else self.now_s + seconds
-                        self.parts.append(CachePart(at_s, number, tokens // size * size))
+                    if chunk.ends is last:
+                        self._part(ends_s, chunk, chunk.context + chunk.new, place)
+
+    def _had(self, plans: Seq[StepPlan], at_s: float) -> None:
+        for place, plan in enumerate(plans):
+            if not plan.loaded_s:  # else from slower tiers, while the step runs
+                for chunk in plan.chunks:
+                    self._part(at_s, chunk._replace(ends=False), chunk.context, place)
+
+    def _part(self, at_s: float, chunk: Chunk, tokens: int, place: int) -> None:
+        assert self.parts is not None
+        size, number = self.ranks[0].options.block_size, chunk.sequence.request.number
+        if not chunk.ends:
+            tokens = tokens // size * size
+        if tokens:
+            self.parts.append(CachePart(at_s, number, tokens, place, chunk.ends))
 
     def decide(self, now_s: float) -> list[StepPlan]:
         """What every rank does in the step that starts now; nothing when nobody can run anything."""
@@ -346,7 +369,7 @@ class Replica:
     def _sample(self) -> None:
         self._sampled = self.steps
         running = sum(len(rank.running) for rank in self.ranks)
-        waiting = sum(len(rank.waiting) for rank in self.ranks)
+        waiting = sum(rank.queued for rank in self.ranks)
         self.used_blocks.append((self.now_s, sum(rank.pool.used for rank in self.ranks), running, waiting))
 
 
@@ -384,4 +407,4 @@ def _starting_before(left_s: float, first: float, more: float, most: int) -> int
 
 
 def _load(rank: Scheduler) -> int:
-    return len(rank.running) + 4 * len(rank.waiting)
+    return len(rank.running) + 4 * rank.queued

@@ -31,7 +31,7 @@ def with_interval(
         return replace(result, assumptions=(*result.assumptions, said))
     context = (result.prompt_tokens + result.output_tokens / 2) / result.requests
     width = width_at(deployment, result.mean_batch, context)
-    fitting = with_spans(fitting_of(load, deployment))
+    fitting = with_spans(fitting_of(load, deployment, prefill))
     fast, slow = (
         _end(
             run(

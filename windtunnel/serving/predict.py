@@ -17,7 +17,7 @@ from windtunnel.serving.metrics import Sla
 from windtunnel.serving.prefill_budget import StateStrategy
 from windtunnel.serving.request import Request, with_spans
 from windtunnel.serving.router import Policy
-from windtunnel.serving.run_load import FRONT_END_S, Progress, Ran, at_client, run
+from windtunnel.serving.run_load import FRONT_END_S, Progress, Ran, at_client, fits, run
 from windtunnel.serving.sessions import in_sessions, without
 from windtunnel.serving.uncertainty import width_at
 
@@ -49,7 +49,7 @@ def predict(
 
     Requests that no rank could ever hold are rejected and counted. Raises E655 when nothing is left.
     """
-    fitting = fitting_of(load, deployment)
+    fitting = fitting_of(load, deployment, prefill)
     if not fitting:
         raise WindtunnelError(
             "E655",
@@ -62,9 +62,9 @@ def predict(
     return _told(deployment, prefill, load, ran, tuple(sla), time.perf_counter() - began)
 
 
-def fitting_of(load: Load, deployment: Deployment) -> list[Request]:
+def fitting_of(load: Load, deployment: Deployment, prefill: Deployment | None = None) -> list[Request]:
     """Requests that a rank could hold."""
-    return without(load.requests, {r.number for r in load.requests if not deployment.fits(r)})
+    return without(load.requests, {r.number for r in load.requests if not fits(deployment, prefill, r)})
 
 
 def lived(

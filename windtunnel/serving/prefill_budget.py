@@ -38,7 +38,9 @@ class SglangOptions:
             prompts, too. schedule_conservativeness: factor on the first estimate of
             output. radix_eviction_policy: which leaf goes first. mamba_full_memory_ratio: memory of recurrent states
             ÷ of tokens. mamba_radix_cache_strategy: where older states are kept. hicache_write_policy: when what the
-            card has is written to host memory.
+            card has is written to host memory. num_reserved_decode_tokens: kept free on a decode server for each
+            request there. disaggregation_decode_extra_slots: requests on their way to it beyond
+            ``max_running_requests``; None: twice as many up to 32 of those, else none.
     """
 
     chunked_prefill_size: int = 0
@@ -49,6 +51,8 @@ class SglangOptions:
     mamba_full_memory_ratio: float = 0.9
     mamba_radix_cache_strategy: StateStrategy = StateStrategy.AUTO
     hicache_write_policy: WritePolicy = WritePolicy.WRITE_THROUGH
+    num_reserved_decode_tokens: int = 512
+    disaggregation_decode_extra_slots: int | None = None
 
 
 NO_LIMIT = 1 << 60

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
-from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.deployment import Deployment, Side
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.handover import Handover
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Policy, Router
@@ -43,6 +44,8 @@ def run(
 
     Where requests follow others, they come as their sessions go on, and a client is one who goes through a session.
     """
+    if prefill is not None and deployment.hands_over:
+        return _handed_over(deployment, prefill, Sessions(requests, concurrency), policy)
     waits = in_sessions(requests)
     replicas = deployment.start(together=waits or not concurrency)
     arriving = _telling(requests, say) if say else requests
@@ -64,6 +67,22 @@ def run(
     else:
         served = disaggregated(arriving, *routers, shipping.seconds, part_s)
     return Ran(served, replicas, first)
+
+
+def _handed_over(deployment: Deployment, prefill: Deployment, sessions: Sessions, policy: Policy) -> Ran:
+    replicas = deployment.start(side=Side.OUTPUTS)
+    first = prefill.start(len(replicas), side=Side.PROMPTS)
+    shipping = Shipping(deployment, prefill)
+    pair = Handover(Router(first, policy), Router(replicas, policy), shipping.seconds, shipping.part_s)
+    return Ran(pair.serve(sessions), replicas, first)
+
+
+def fits(deployment: Deployment, prefill: Deployment | None, request: Request) -> bool:
+    """Whether a rank could ever hold the request; ``prefill``: ranks for prompts, which hold them by SGLang's rules."""
+    if prefill is None or not deployment.hands_over:
+        return deployment.fits(request)
+    prompt = replace(request, output_tokens=1)
+    return deployment.fits(request, Side.OUTPUTS) and prefill.fits(prompt, Side.PROMPTS)
 
 
 def _telling(requests: Sequence[Request], say: Progress) -> Iterator[Request]:

@@ -53,6 +53,8 @@ class Scheduler(DecodeBatch):
 
     bursts = False
     """Whether sequences move by as many tokens as were accepted; else by one a step, drafts spread evenly."""
+    lingers = False
+    """Whether a sequence takes part in the step after its last token, too (see ``sglang_outputs``)."""
 
     @abstractmethod
     def add(self, request: Request, shipped: bool = False) -> Sequence:
@@ -89,6 +91,11 @@ class Scheduler(DecodeBatch):
     def busy(self) -> bool:
         """Whether there is anything to do."""
         return bool(self.running or self.waiting)
+
+    @property
+    def queued(self) -> int:
+        """Sequences that do not run yet."""
+        return len(self.waiting)
 
     @property
     def wakes_s(self) -> float:
@@ -137,7 +144,8 @@ class Scheduler(DecodeBatch):
         if decodes:
             for sequence in self._ends.pop(self.clock, ()):
                 if sequence.ends_at == self.clock and sequence.joined_at >= 0:
-                    self._leave(sequence)
+                    if not self.lingers:
+                        self._leave(sequence)
                     ends.append(sequence)
         for chunk in chunks:
             sequence = chunk.sequence

@@ -54,6 +54,9 @@ class SglangBatch(Scheduler):
         """Steps that only decode and evict nothing."""
         if self._cut is not None or not self.decodes or (self.waiting and not self._full):
             return 0
+        return self._steps_with_pages(most)
+
+    def _steps_with_pages(self, most: int) -> int:
         left, steps = self.pool.blank, 0
         most = min(most, self._next_end() - self.clock - 1)
         while steps < most and left >= self.decodes:
@@ -179,6 +182,10 @@ class SglangBatch(Scheduler):
         return self.pool.blank >= count
 
     def _retract(self) -> None:
+        self._retract_but(1)
+
+    def _retract_but(self, least: int) -> None:
+        """Give up those with the fewest output tokens until the rest has pages; ``least`` of them stay."""
         due, unseen = self._dial[self.clock % self.options.block_size], self._unseen()
 
         def told(one: Sequence) -> int:
@@ -187,7 +194,7 @@ class SglangBatch(Scheduler):
         batch = [one for one in self.running if one.joined_at >= 0]
         batch.sort(key=lambda one: (told(one), -one.request.prompt_tokens), reverse=True)
         gone: list[Sequence] = []
-        while len(batch) > 1 and (not gone or not self._has_pages(len(due))):
+        while len(batch) > least and (not gone or not self._has_pages(len(due))):
             sequence = batch.pop()
             self._leave(sequence)
             if sequence in unseen:
@@ -207,10 +214,13 @@ class SglangBatch(Scheduler):
         wanted = sum(one.request.output_tokens for one in batch)
         self.new_token_ratio = min(1.0, (made + RETRACT_DECODE_STEPS * len(batch)) / (wanted + 1))
         for sequence in gone:
-            sequence.came_at = self.prompt_tokens
-            self.waiting.append(sequence)
+            self._queue_again(sequence)
         if gone:
             self._full = False
+
+    def _queue_again(self, sequence: Sequence) -> None:
+        sequence.came_at = self.prompt_tokens
+        self.waiting.append(sequence)
 
     def _decay_ratio(self) -> None:
         self.new_token_ratio = max(self.new_token_ratio - self._decay, self._least_ratio)

@@ -30,8 +30,6 @@ from windtunnel.serving.step_plan import Chunk, StepPlan
 
 REFRESH_EVERY = 32
 """Looks at the queue after which the prefixes of waiting requests count as used again."""
-RESERVED_DECODE_TOKENS = 512
-"""``--num-reserved-decode-tokens``: kept free for each sequence on a decode server."""
 
 
 class SglangScheduler(SglangBatch):
@@ -85,7 +83,7 @@ class SglangScheduler(SglangBatch):
     # Prompts
 
     def _prefill(self, now_s: float) -> list[Chunk]:
-        options, running = self.options, self.decodes + len(self._leaving)
+        options, running = self.options, self._places_taken
         if not running:
             self._full = False
         if (self._full or not self.waiting) and self._cut is None:
@@ -128,6 +126,11 @@ class SglangScheduler(SglangBatch):
         for _ in range(admitted):
             self.waiting.popleft()
         return self._compute_all(taken)
+
+    @property
+    def _places_taken(self) -> int:
+        """Places of sequences that are not part of the next step of prompts."""
+        return self.decodes + len(self._leaving)
 
     def _go_on(self, sequence: RadixSequence, budget: PrefillBudget) -> int:
         left = sequence.known - sequence.computed
@@ -204,7 +207,7 @@ class SglangScheduler(SglangBatch):
     def _take_in(self, sequence: RadixSequence, now_s: float) -> bool:
         """Run a sequence whose prompt was computed elsewhere, if it fits beside output kept free for all."""
         size = self.options.block_size
-        reserved = RESERVED_DECODE_TOKENS * (self.decodes + 1)
+        reserved = self.sglang.num_reserved_decode_tokens * (self.decodes + 1)
         if sequence.known + reserved > self.pool.free * size and self.decodes:
             return False
         blocks = -(-sequence.known // size)

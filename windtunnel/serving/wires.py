@@ -53,7 +53,7 @@ class Wires:
             part = parts[place]
             place += 1
             fresh = part.tokens - self._sent.get(part.number, 0)
-            if fresh > 0:
+            if fresh > 0 and not part.last:
                 self._sent[part.number] = part.tokens
                 self._put(number, part.at_s, self._part_s(fresh))
         self._seen[number] = place
