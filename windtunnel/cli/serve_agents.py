@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from windtunnel import units
@@ -29,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--agents",
         metavar="TEAM×N",
-        help="how many such teams are carried: autogen:swarm×200 (or x200), or a file that --record wrote",
+        help="how many such teams are carried: autogen:swarm×200 (or x200), or of a recording, FILE.jsonl[:TEAM]×N",
     )
     add("--think-time", type=float, default=0.0, metavar="S", help="between tasks of a team; default: 0")
     add("--tool-time", type=float, default=-1.0, metavar="S", help="mean of tools; default: as recorded")
@@ -52,11 +53,29 @@ def wanted_graph(text: str) -> tuple[CallGraph, int]:
             f"--agents takes 1 to {capacity.TEAMS_MAX:,} teams, not {teams:,}",
             hint=f"--agents {name}×200",
         )
-    path = Path(name)
+    file, colon, team = name.partition(".jsonl:")
+    path = Path(file + ".jsonl") if colon else Path(name)
     if path.suffix == ".jsonl" or path.is_file():
-        graphs = recording.read(path, f"recorded in {path.name}")
-        return graphs[0], teams
+        return _recorded(path, team), teams
     return graph.graph_called(name), teams
+
+
+def _recorded(path: Path, team: str) -> CallGraph:
+    """That team of a recording, or its first one; calls that name no task are one only where there is no other."""
+    found = {one.name: one for one in recording.read(path, f"recorded in {path.name}")}
+    named = [name for name in found if name != recording.UNNAMED] or list(found)
+    if team and team not in found:
+        raise WindtunnelError(
+            "E664",
+            f"no team in {path.name} is called `{team}`",
+            hint=f"recorded there: {', '.join(named)}",
+        )
+    chosen = found[team or named[0]]
+    others = [name for name in named if name != chosen.name]
+    if others and not team:
+        source = f"{chosen.source}, which has {', '.join(others)}, too (--agents {path.name}:{others[0]}×N)"
+        return replace(chosen, source=source)
+    return chosen
 
 
 def run(args: argparse.Namespace, deployment: Deployment, team: CallGraph, teams: int) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from windtunnel.cli.main import main
+from windtunnel.cli.serve_agents import wanted_graph
+from windtunnel.errors import WindtunnelError
 
 BASE = ["serve", "qwen3-8b", "--on", "mtt-s5000", "--agents"]
 
@@ -39,3 +42,31 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], code: str) -> None:
     assert main([*BASE, *words]) == 2
     assert f"[{code}]" in capsys.readouterr().err
+
+
+def test_a_team_of_a_recording(tmp_path: Path) -> None:
+    """The first that has a name, or the one asked for; others are named."""
+    file = tmp_path / "calls.jsonl"
+    fields = {
+        "agent": "a",
+        "kind": "text",
+        "calls": [],
+        "prompt_tokens": 40,
+        "output_tokens": 5,
+        "keys": [1, 2],
+    }
+    rows = [
+        {**fields, "task": task, "began_s": at, "ended_s": at + 1.0}
+        for at, task in enumerate(["", "autogen:graph:0", "autogen:graph:0", "crewai:memory:0"])
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    graph, teams = wanted_graph(f"{file}×7")
+    assert (graph.name, len(graph.calls), teams) == ("autogen:graph", 2, 7)
+    assert "crewai:memory" in graph.source
+    graph, teams = wanted_graph(f"{file}:crewai:memory×3")
+    assert (graph.name, teams, graph.source) == ("crewai:memory", 3, "recorded in calls.jsonl")
+    with pytest.raises(WindtunnelError, match="autogen:swarm") as caught:
+        wanted_graph(f"{file}:autogen:swarm")
+    assert caught.value.code == "E664"
+    file.write_text(json.dumps(rows[0]), encoding="utf-8")
+    assert len(wanted_graph(str(file))[0].calls) == 1

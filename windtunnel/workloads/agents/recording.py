@@ -21,6 +21,8 @@ from windtunnel.workloads.agents.graph import Call, CallGraph
 BLOCK_TOKENS = 16
 SLACK_S = 0.001
 """Calls that end less than this after another begins still count as before it: clocks of two processes."""
+UNNAMED = "team"
+"""Calls whose client did not say what they belong to."""
 HAND_OFFS = ("transfer_to_", "handoff_to_")
 
 
@@ -89,7 +91,7 @@ def _graph(name: str, tasks: Sequence[list[Row]], source: str) -> CallGraph:
         placed.append(_Placed(row, after, ancestors))
     numbers: dict[int, int] = {}
     calls = tuple(_call(one, placed, numbers, elsewhere) for one in placed)
-    return CallGraph(name or "team", source, BLOCK_TOKENS, calls)
+    return CallGraph(name or UNNAMED, source, BLOCK_TOKENS, calls)
 
 
 def _waits_for(row: Row, placed: Sequence[_Placed]) -> tuple[int, ...]:
