@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from windtunnel.endpoint import vllm
 from windtunnel.endpoint.asked import chat
+from windtunnel.endpoint.bodies import BadBody
 from windtunnel.endpoint.policy import Answer, ToolCall
 from windtunnel.endpoint.vllm import dialects, folder, launch, middleware, settings
 from windtunnel.endpoint.vllm.pair import Pair
@@ -193,6 +194,23 @@ def test_answers_travel_in_the_body() -> None:
     assert shown["type"] == "text"
     assert shown["text"].startswith(f"{zlib.crc32(str(picture['image_url']).encode()):x}")
     assert shown["text"].count(" the") == pytest.approx(wanted.images[0].tokens(), abs=8)
+
+
+def test_what_vllm_takes_and_we_do_not_read_ends_too() -> None:
+    """Several answers, an empty input: without an end they would go on to the end of the context."""
+    raw = json.dumps(
+        {"messages": [{"role": "user", "content": "hi"}], "n": 2, "text": {"format": 1}}
+    ).encode()
+    with pytest.raises(BadBody):
+        chat(raw)
+    body = middleware._fields(raw)
+    assert body is not None
+    sent = middleware._ended(body, [5, 6], 2)
+    assert sent["vllm_xargs"] == {FORCED: "5,6", END: "2"}
+    assert (sent["n"], sent["text"]) == (2, {})
+    assert middleware._unread(b"\xff" + raw).prompt.endswith(raw.decode())
+    for odd in (b"{bad", b"[1]", b'{"vllm_xargs": [1]}', b"7"):
+        assert middleware._fields(odd) is None
 
 
 def test_calls_as_the_hermes_parser_reads_them() -> None:

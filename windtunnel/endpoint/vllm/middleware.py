@@ -32,6 +32,8 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+UNREAD_MAX = 4096
+"""Bytes of a body that is not understood on which its answer depends."""
 READERS: dict[str, Callable[[bytes], Asked]] = {
     "/v1/chat/completions": asked.chat,
     "/v1/completions": asked.completion,
@@ -69,22 +71,32 @@ class Policy:
         self, read: Callable[[bytes], Asked], scope: Scope, receive: Receive, send: Send
     ) -> None:
         raw, began_s = await _whole(receive), time.time()
+        understood = True
         try:
             wanted = read(raw)
         except BadBody as error:
             if error.code == "invalid_image":  # vLLM is shown no pictures
                 await _refused(error)(scope, receive, send)
-            else:
-                await self.app(scope, _replayed(raw, receive), send)  # vLLM says what is wrong with it
+                return
+            wanted, understood = (
+                _unread(raw),
+                False,
+            )  # vLLM says what is wrong, or takes it: then it has to end
+        body = _fields(raw)
+        if body is None:
+            await self.app(scope, _replayed(raw, receive), send)
             return
         answer = await self._writer.write(wanted)
         ids = self._tokens(scope, dialects.written(answer, _parser(scope)))
-        body = _told(json.loads(raw), wanted, ids, self._tokenizer.eos_token_id)
-        length = str(len(body)).encode()
+        end = self._tokenizer.eos_token_id
+        told_body = (
+            _told(body, wanted, ids, end) if understood else json.dumps(_ended(body, ids, end)).encode()
+        )
+        length = str(len(told_body)).encode()
         headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]
         scope = {**scope, "headers": [*headers, (b"content-length", length)]}
-        await self.app(scope, _replayed(body, receive), send)
-        if self._recorder is not None:
+        await self.app(scope, _replayed(told_body, receive), send)
+        if self._recorder is not None and understood:
             tokens = min(len(ids), wanted.max_tokens or len(ids))
             named = {name.decode(): value.decode() for name, value in headers}
             self._recorder.note(wanted, answer, named, tokens, began_s, time.time())
@@ -96,23 +108,43 @@ class Policy:
         return ids
 
 
+def _fields(raw: bytes) -> dict[str, Any] | None:
+    """The body where it is one that can carry an answer."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    carries = isinstance(body, dict) and isinstance(body.get("vllm_xargs") or {}, dict)
+    return body if carries else None
+
+
+def _unread(raw: bytes) -> Asked:
+    """A body that vLLM may take and our types do not (several prompts, ``n`` above 1): it gets a plain answer."""
+    text = raw[:UNREAD_MAX].decode("utf-8", "replace")
+    return Asked(model="", messages=({"role": "user", "content": text},), prompt=text, chat=False)
+
+
 def _told(body: dict[str, Any], wanted: Asked, ids: list[int], end: int) -> bytes:
     """The body with the answer's tokens, and without what would make vLLM look for a grammar or a picture."""
-    extra = {FORCED: ",".join(map(str, ids))}
+    body = _ended(body, ids, -1 if wanted.exact else end)
     if wanted.images:
-        extra[PICTURES] = ",".join(str(picture.tokens()) for picture in wanted.images)
-    if not wanted.exact:
-        extra[END] = str(end)
+        body["vllm_xargs"][PICTURES] = ",".join(str(picture.tokens()) for picture in wanted.images)
+    for message in _turns(body):
+        if isinstance(message.get("content"), list):
+            message["content"] = [_without_picture(part) for part in message["content"]]
+    return json.dumps(body).encode()
+
+
+def _ended(body: dict[str, Any], ids: list[int], end: int) -> dict[str, Any]:
+    """The body with the answer's tokens and their ``end`` (below zero: none), nothing in it that asks for a grammar."""
+    extra = {FORCED: ",".join(map(str, ids))} | ({END: str(end)} if end >= 0 else {})
     body["vllm_xargs"] = {**(body.get("vllm_xargs") or {}), **extra}
     body.pop("response_format", None)
     if isinstance(body.get("text"), dict):
         body["text"].pop("format", None)  # the same in /v1/responses
     if body.get("tools") and body.get("tool_choice") not in (None, "none"):
         body["tool_choice"] = "auto"  # a forced choice would bring the grammar back
-    for message in _turns(body):
-        if isinstance(message.get("content"), list):
-            message["content"] = [_without_picture(part) for part in message["content"]]
-    return json.dumps(body).encode()
+    return body
 
 
 def _turns(body: dict[str, Any]) -> list[dict[str, Any]]:
