@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.step_time import Speculation
@@ -18,7 +19,7 @@ from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 from windtunnel.workloads.agents import capacity
 from windtunnel.workloads.agents.capacity import Question, parse_terms, sustained
-from windtunnel.workloads.agents.graph import Call, CallGraph, graph_called, graphs, stored
+from windtunnel.workloads.agents.graph import Call, CallGraph, _leading, graph_called, graphs, stored
 from windtunnel.workloads.agents.recording import read
 from windtunnel.workloads.agents.replay import Pace, replay
 
@@ -263,3 +264,25 @@ def test_shipped_graphs_are_whole() -> None:
             assert one.after or place == 0 or name == "crewai:async"
     widths = {name: max(len(one.after) for one in team.calls) for name, team in graphs().items()}
     assert widths["autogen:graph"] == widths["crewai:async"] == 3
+
+
+@pytest.mark.parametrize("name", sorted(graphs()))
+def test_one_team_alone_finds_whole_blocks_of_what_it_shares(name: str) -> None:
+    """Qwen3.5's blocks have 528 tokens. States are kept at a prompt's last one: some find one less."""
+    cards = deploy(
+        shipped_model("qwen3.5-397b-a17b"),
+        cluster_of("mtt-s5000", 8),
+        DeploymentOptions(precision=Precision.FP8),
+    )
+    size, graph = cards.memory.block_tokens, graph_called(name)
+    assert size == 528
+    shared = []
+    for place, one in enumerate(graph.calls):
+        most = max([one.common, *(_leading(one.blocks, other.blocks) for other in graph.calls[:place])])
+        shared.append(min(most * graph.block_tokens, one.prompt_tokens - 1) // size * size)
+    (task,) = replay(cards, graph, 1, Pace()).tasks
+    found = [one.cached_tokens for one in sorted(task.served, key=lambda one: one.request.number)]
+    assert all(less <= most for less, most in zip(found, shared, strict=True))
+    assert found == shared or name == "autogen:magentic"
+    if name == "autogen:swarm":
+        assert sum(found) == size
