@@ -85,6 +85,8 @@ def schema(command: str) -> str:
 class Progress:
     """One line on stderr that is rewritten; only on a terminal, only after a second, gone at the end.
 
+    Where the work is interrupted, the last state is said and stays.
+
     with Progress("recording", quiet=args.quiet) as progress:
         progress.update("41,312 operations")
     """
@@ -92,11 +94,14 @@ class Progress:
     def __init__(self, label: str, *, quiet: bool = False) -> None:
         self._label = label
         self._on = sys.stderr.isatty() and not quiet
+        self._quiet = quiet
+        self._state = ""
         self._next_s = time.monotonic() + PROGRESS_AFTER_S
         self._shown = False
 
     def update(self, state: str) -> None:
         """Say where the work is; cheap when it is not time to show."""
+        self._state = state
         if not self._on or time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + PROGRESS_EVERY_S
@@ -114,6 +119,8 @@ class Progress:
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+        if kind is KeyboardInterrupt and self._state:
+            say(f"{self._label}: {self._state}", quiet=self._quiet)
 
 
 def _finite(value: object) -> object:

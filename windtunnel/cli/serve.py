@@ -248,25 +248,31 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _predicted(
-    args: argparse.Namespace, decode: Deployment, load: Load, prefill: Deployment | None
+    args: argparse.Namespace, decode: Deployment, load: Load, prefill: Deployment | None, which: str = ""
 ) -> ServingResult:
-    """The answer, and its interval."""
+    """The answer, and its interval; ``which``: of several."""
     policy = Policy(args.router)
-    with output.Progress("serving", quiet=args.quiet) as progress:
+    with output.Progress(f"serving{which}", quiet=args.quiet) as progress:
         result = predict(
             decode, load, policy=policy, sla=parse_sla(args.sla), prefill=prefill, say=progress.update
         )
-    with output.Progress("ends of the interval", quiet=args.quiet) as progress:
-        return with_interval(result, decode, load, policy=policy, prefill=prefill, say=progress.update)
+    try:
+        with output.Progress(f"ends of the interval{which}", quiet=args.quiet) as progress:
+            return with_interval(result, decode, load, policy=policy, prefill=prefill, say=progress.update)
+    except KeyboardInterrupt:
+        if not args.json:
+            output.print_lines(serve_answer.text(result, output.width()))
+        raise
 
 
 def _at_rates(args: argparse.Namespace, decode: Deployment, prefill: Deployment | None) -> int:
     """The same traffic at several rates; exit status 1 when none of them meets the SLA."""
     rates = serve_sweep.numbers("--rates", args.rates, float)
     results = []
-    for rate in rates:
+    for place, rate in enumerate(rates, 1):
         args.rate = rate
-        results.append(_predicted(args, decode, _load(args), prefill))
+        which = f", {rate:g} requests/s ({place} of {len(rates)})"
+        results.append(_predicted(args, decode, _load(args), prefill, which))
     _page(args, results, rates)
     if args.json:
         runs = [serve_answer.as_json(result) for result in results]

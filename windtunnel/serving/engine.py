@@ -8,6 +8,7 @@ time between steps, and who comes during a step waits for the end of the next.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
@@ -108,6 +109,7 @@ class Replica:
         self.served: list[Served] = []
         self.parts: list[CachePart] | None = None
         self.used_blocks: list[tuple[float, int, int, int]] = []  # time, blocks, running, waiting
+        self.watch: Callable[[float], None] | None = None  # told the time every ``SAMPLE`` steps
 
     def add(self, request: Request, shipped: bool = False) -> Scheduler:
         """Queue a request on the rank with the fewest tokens to hold; ``shipped``: with its cache."""
@@ -368,6 +370,8 @@ class Replica:
 
     def _sample(self) -> None:
         self._sampled = self.steps
+        if self.watch is not None:
+            self.watch(self.now_s)
         running = sum(len(rank.running) for rank in self.ranks)
         waiting = sum(rank.queued for rank in self.ranks)
         self.used_blocks.append((self.now_s, sum(rank.pool.used for rank in self.ranks), running, waiting))

@@ -10,9 +10,10 @@ from windtunnel.serving import metrics
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Scaled
 from windtunnel.serving.predict import Load, fitting_of
+from windtunnel.serving.progress import Say
 from windtunnel.serving.request import with_spans
 from windtunnel.serving.router import Policy
-from windtunnel.serving.run_load import Progress, Ran, at_client, run
+from windtunnel.serving.run_load import Ran, at_client, run
 from windtunnel.serving.uncertainty import width_at
 
 INTERVAL_STEPS_MAX = 400_000
@@ -21,7 +22,7 @@ INTERVAL_STEPS_MAX = 400_000
 
 def with_interval(
     result: ServingResult, deployment: Deployment, load: Load, *, policy: Policy = Policy.LEAST_LOAD,
-    prefill: Deployment | None = None, say: Progress | None = None,
+    prefill: Deployment | None = None, say: Say | None = None,
 ) -> ServingResult:  # fmt: skip
     """``result`` with the same load at both ends of a step's 80 % interval: queues make more of it than it is."""
     if result.steps > INTERVAL_STEPS_MAX:

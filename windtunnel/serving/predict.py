@@ -15,9 +15,10 @@ from windtunnel.serving.engine import Replica
 from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.metrics import Sla
 from windtunnel.serving.prefill_budget import StateStrategy
+from windtunnel.serving.progress import Say
 from windtunnel.serving.request import Request, with_spans
 from windtunnel.serving.router import Policy
-from windtunnel.serving.run_load import FRONT_END_S, Progress, Ran, at_client, fits, run
+from windtunnel.serving.run_load import FRONT_END_S, Ran, at_client, fits, run
 from windtunnel.serving.sessions import in_sessions, without
 from windtunnel.serving.uncertainty import width_at
 
@@ -43,7 +44,7 @@ class Load:
 
 def predict(
     deployment: Deployment, load: Load, *, policy: Policy = Policy.LEAST_LOAD, sla: Sequence[Sla] = (),
-    prefill: Deployment | None = None, say: Progress | None = None,
+    prefill: Deployment | None = None, say: Say | None = None,
 ) -> ServingResult:  # fmt: skip
     """Run the load through the deployment; ``prefill``: a deployment of its own for prompts.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from windtunnel.network.collective import Collective
@@ -11,6 +11,7 @@ from windtunnel.serving.deployment import Deployment, Side
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.handover import Handover
 from windtunnel.serving.kernel_library import Stack
+from windtunnel.serving.progress import Say, Watch
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Policy, Router
 from windtunnel.serving.sessions import Sessions, in_sessions
@@ -24,8 +25,6 @@ from windtunnel.serving.simulate import (
 )
 from windtunnel.specs.cluster import Cluster
 
-Progress = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -38,43 +37,48 @@ class Ran:
 
 def run(
     deployment: Deployment, prefill: Deployment | None, requests: Sequence[Request], concurrency: int, policy: Policy,
-    say: Progress | None = None,
+    say: Say | None = None,
 ) -> Ran:  # fmt: skip
     """Send the requests; ``concurrency``: so many clients, each waiting for its answer; ``prefill``: for prompts.
 
     Where requests follow others, they come as their sessions go on, and a client is one who goes through a session.
     """
+    first: Sequence[Replica] = ()
     if prefill is not None and deployment.hands_over:
-        return _handed_over(deployment, prefill, Sessions(requests, concurrency), policy)
-    waits = in_sessions(requests)
-    replicas = deployment.start(together=waits or not concurrency)
-    arriving = _telling(requests, say) if say else requests
-    sessions = Sessions(requests, concurrency) if waits else None
-    if prefill is None:
-        if sessions:
-            return Ran(session_loop(sessions, Router(replicas, policy)), replicas)
-        if concurrency:
-            return Ran(closed_loop(requests, replicas, concurrency), replicas)
-        return Ran(open_loop(arriving, Router(replicas, policy)), replicas)
-    first = prefill.start(len(replicas), together=waits or not concurrency)
-    shipping = Shipping(deployment, prefill)
-    routers = Router(first, policy), Router(replicas, policy)
-    part_s = shipping.part_s if prefill.options.stack is Stack.SGLANG else None
-    if sessions:
-        served = sessions_apart(sessions, *routers, shipping.seconds, part_s)
-    elif concurrency:
-        served = closed_disaggregated(requests, *routers, shipping.seconds, concurrency, part_s)
+        replicas = deployment.start(side=Side.OUTPUTS)
+        first = prefill.start(len(replicas), side=Side.PROMPTS)
     else:
-        served = disaggregated(arriving, *routers, shipping.seconds, part_s)
+        together = in_sessions(requests) or not concurrency
+        replicas = deployment.start(together=together)
+        if prefill is not None:
+            first = prefill.start(len(replicas), together=together)
+    with Watch(len(requests), replicas, first, say):
+        served = _sent(deployment, prefill, requests, concurrency, policy, replicas, first)
     return Ran(served, replicas, first)
 
 
-def _handed_over(deployment: Deployment, prefill: Deployment, sessions: Sessions, policy: Policy) -> Ran:
-    replicas = deployment.start(side=Side.OUTPUTS)
-    first = prefill.start(len(replicas), side=Side.PROMPTS)
+def _sent(
+    deployment: Deployment, prefill: Deployment | None, requests: Sequence[Request], concurrency: int, policy: Policy,
+    replicas: Sequence[Replica], first: Sequence[Replica],
+) -> Sequence[Served]:  # fmt: skip
+    sessions = Sessions(requests, concurrency) if in_sessions(requests) else None
+    if prefill is None:
+        if sessions:
+            return session_loop(sessions, Router(replicas, policy))
+        if concurrency:
+            return closed_loop(requests, replicas, concurrency)
+        return open_loop(requests, Router(replicas, policy))
     shipping = Shipping(deployment, prefill)
-    pair = Handover(Router(first, policy), Router(replicas, policy), shipping.seconds, shipping.part_s)
-    return Ran(pair.serve(sessions), replicas, first)
+    routers = Router(first, policy), Router(replicas, policy)
+    if deployment.hands_over:
+        pair = Handover(*routers, shipping.seconds, shipping.part_s)
+        return pair.serve(Sessions(requests, concurrency))
+    part_s = shipping.part_s if prefill.options.stack is Stack.SGLANG else None
+    if sessions:
+        return sessions_apart(sessions, *routers, shipping.seconds, part_s)
+    if concurrency:
+        return closed_disaggregated(requests, *routers, shipping.seconds, concurrency, part_s)
+    return disaggregated(requests, *routers, shipping.seconds, part_s)
 
 
 def fits(deployment: Deployment, prefill: Deployment | None, request: Request) -> bool:
@@ -83,14 +87,6 @@ def fits(deployment: Deployment, prefill: Deployment | None, request: Request) -
         return deployment.fits(request)
     prompt = replace(request, output_tokens=1)
     return deployment.fits(request, Side.OUTPUTS) and prefill.fits(prompt, Side.PROMPTS)
-
-
-def _telling(requests: Sequence[Request], say: Progress) -> Iterator[Request]:
-    for number, request in enumerate(requests, 1):
-        if not number % 64 or number == len(requests):
-            last = ", the last are being answered" if number == len(requests) else ""
-            say(f"{request.arrival_s:,.0f} s, {number:,} of {len(requests):,} requests{last}")
-        yield request
 
 
 class Shipping:

@@ -189,6 +189,18 @@ def test_progress_waits_a_second_and_cleans_up(monkeypatch: pytest.MonkeyPatch) 
     assert terminal.text.endswith("\r\x1b[K")
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_interrupted_work_says_how_far_it_was(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    def work() -> None:
+        with output.Progress("serving", quiet=quiet) as progress:
+            progress.update("812 s, 3 of 10 requests answered")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert capsys.readouterr().err == ("" if quiet else "serving: 812 s, 3 of 10 requests answered\n")
+
+
 def test_no_progress_in_a_pipe_or_when_quiet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

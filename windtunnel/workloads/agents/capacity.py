@@ -6,7 +6,6 @@ fast and as slow as the 80 % interval at the border allows, gives the interval o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from windtunnel.estimate import Estimate, Source
@@ -18,6 +17,7 @@ from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Scaled
 from windtunnel.serving.metrics import Sla, parse_sla
 from windtunnel.serving.predict import engine_assumptions
+from windtunnel.serving.progress import Say
 from windtunnel.serving.router import Policy
 from windtunnel.serving.uncertainty import Width, width_of
 from windtunnel.workloads.agents.graph import CallGraph
@@ -30,8 +30,6 @@ DEFAULT_CARD_HOUR = 2.0
 TEAMS_MAX = 8192
 CLOSE, CLOSE_ENOUGH = 1.03, 1.08
 """The border is known when what holds and what breaks differ by this factor; an end of its interval by the second."""
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,30 +54,43 @@ def parse_terms(text: str) -> tuple[Sla, ...]:
     return tuple(terms)
 
 
-def sustained(deployment: Deployment, question: Question, say: Progress = lambda text: None) -> AgentsResult:
+def sustained(deployment: Deployment, question: Question, say: Say = lambda text: None) -> AgentsResult:
     """Teams, their latencies, the most that hold, and costs."""
     graph, pace = question.graph, question.pace
-    alone = replay(deployment, graph, 1, pace)
+    alone = replay(deployment, graph, 1, pace, say=say)
     alone_s = alone.tasks[0].seconds
-    outcome = _run(deployment, question, question.teams, alone_s)
+    outcome = _run(deployment, question, question.teams, alone_s, say)
     seen = {1: _load(question, 1, _spreads(alone))}
     most = _most(deployment, question, alone_s, say, seen=seen)
-    border = _run(deployment, question, most, alone_s) if most else alone
+    border = _run(deployment, question, most, alone_s, say) if most else alone
     at_border = width_of(deployment, _batch(border, graph))
-    slow = _most(_at(deployment, at_border.high), question, alone_s * at_border.high, say, start=most)
-    fast = _most(_at(deployment, at_border.low), question, alone_s * at_border.low, say, start=most)
+
+    def end(name: str, factor: float) -> int:
+        """The border with steps that take ``factor`` times as long."""
+
+        def tell(text: str) -> None:
+            say(f"{most:,} teams; {name} steps: {text}")
+
+        return _most(_at(deployment, factor), question, alone_s * factor, tell, start=most)
+
+    slow, fast = end("slowest", at_border.high), end("fastest", at_border.low)
     width = width_of(deployment, _batch(outcome, graph))
     between = Estimate(most, min(slow, most), max(fast, most), at_border.shares)
     loads = tuple(seen[teams] for teams in sorted(seen))
     return _told(deployment, question, outcome, between, loads, alone_s, width)
 
 
-def _run(deployment: Deployment, question: Question, teams: int, spread_s: float) -> Outcome:
-    return replay(deployment, question.graph, teams, question.pace, policy=question.policy, spread_s=spread_s)
+def _run(
+    deployment: Deployment, question: Question, teams: int, spread_s: float, say: Say, known: str = ""
+) -> Outcome:
+    return replay(
+        deployment, question.graph, teams, question.pace, policy=question.policy, spread_s=spread_s,
+        say=lambda far: say(f"{teams:,} teams{known}: {far}"),
+    )  # fmt: skip
 
 
 def _most(
-    deployment: Deployment, question: Question, alone_s: float, say: Progress, start: int = 0,
+    deployment: Deployment, question: Question, alone_s: float, say: Say, start: int = 0,
     seen: dict[int, TeamsLoad] | None = None,
 ) -> int:  # fmt: skip
     """Most teams that hold; 0 where one does not. ``seen`` takes what every number of teams gave.
@@ -87,11 +98,17 @@ def _most(
     ``start``: a border that is close; it is left in strides that grow.
     """
 
+    broke: list[int] = []
+
     def holds(teams: int) -> bool:
-        say(f"trying {teams:,} teams")
-        load = _load(question, teams, _spreads(_run(deployment, question, teams, alone_s)))
+        known = [f"{low:,} hold"] * bool(low) + [f"{min(broke, default=0):,} do not"] * bool(broke)
+        said = f" ({', '.join(known)})" if known else ""
+        outcome = _run(deployment, question, teams, alone_s, say, said)
+        load = _load(question, teams, _spreads(outcome))
         if seen is not None:
             seen[teams] = load
+        if not load.met:
+            broke.append(teams)
         return load.met
 
     low, high = 0, max(1, start or question.teams)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.progress import Say
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Policy, Router
 from windtunnel.serving.simulate import Together
@@ -76,10 +77,13 @@ class Outcome:
 
 def replay(
     deployment: Deployment, graph: CallGraph, teams: int, pace: Pace, *, policy: Policy = Policy.LEAST_LOAD,
-    spread_s: float = 0.0,
+    spread_s: float = 0.0, say: Say | None = None,
 ) -> Outcome:  # fmt: skip
     """Run ``teams`` teams; ``spread_s``: over how long they start."""
-    return _Replay(deployment, graph, teams, pace, policy).run(spread_s)
+    run = _Replay(deployment, graph, teams, pace, policy)
+    if say is not None:
+        run.tell(say)
+    return run.run(spread_s)
 
 
 class _Replay:
@@ -100,6 +104,15 @@ class _Replay:
         self.measured: list[TaskRun] = []
         self.draw = random.Random(pace.seed)
         self.together = Together(self.replicas)
+
+    def tell(self, say: Say) -> None:
+        """Say how far it is as it runs."""
+
+        def look(now_s: float) -> None:
+            say(f"{now_s:,.0f} s, {len(self.measured):,} of {self.teams:,} measured tasks done")
+
+        for replica in self.replicas:
+            replica.watch = look
 
     def run(self, spread_s: float) -> Outcome:
         for team in range(self.teams):
