@@ -99,6 +99,10 @@ class Straight:
     def images_s(self, request: Request, first: int, end: int) -> float:
         return 0.0
 
+    def experts_s(self, tokens: float) -> float:
+        """See ``StepSeconds``."""
+        return 0.0
+
 
 def beside_vllm(requests: Sequence[Request]) -> None:
     """Both schedulers on the same requests: times real time, and whether they decided alike."""

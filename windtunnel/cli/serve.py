@@ -17,6 +17,7 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.report import serving_page
 from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving.arrivals import Arrivals, Lengths, at_rate, drawn, stretched
+from windtunnel.serving.attention_dp import AttentionDpOptions
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
 from windtunnel.serving.host_tree import WritePolicy
@@ -157,6 +158,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--disaggregation-decode-extra-slots", type=int, metavar="N",
         help="SGLang: requests on their way to a rank beyond --max-running-requests; default: twice as many up to 32",
     )  # fmt: skip
+    add(
+        "--enable-attention-dp-balance",
+        action="store_true",
+        help="TensorRT-LLM: ranks' prompts come together",
+    )
     add("--router", choices=[str(kind) for kind in Policy], default="least-load", help="over replicas")
     add("--prefill-cards", type=int, default=0, metavar="N", help="cards of their own for prompts")
 
@@ -314,6 +320,7 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
         stack=Stack(args.scheduler),
         schedule_policy=SchedulePolicy(args.schedule_policy),
         async_scheduling=not args.no_async_scheduling,
+        attention_dp=AttentionDpOptions(enable_balance=args.enable_attention_dp_balance),
         sglang=SglangOptions(
             chunked_prefill_size=args.chunked_prefill_size,
             max_prefill_tokens=args.max_prefill_tokens,

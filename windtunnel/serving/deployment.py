@@ -15,6 +15,7 @@ from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
+from windtunnel.serving.attention_dp import AttentionDpBalance, AttentionDpOptions
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
 from windtunnel.serving.host_tree import WritePolicy
@@ -70,6 +71,7 @@ class DeploymentOptions:
         wide_inputs, narrow_experts, eight_bit_rows: see ``ServingLayout``.
         gemm_allreduce_plugin: TensorRT-LLM's, see ``ServingLayout.fused_sums``.
         max_utilization: TensorRT-LLM's capacity scheduler of that name, which admits what fits now and preempts.
+        attention_dp: TensorRT-LLM's ``attention_dp_config``.
         cudagraph_capture_sizes: batches with a captured graph; empty: vLLM's.
     """
 
@@ -85,6 +87,8 @@ class DeploymentOptions:
     enable_prefix_caching: bool = True
     enforce_eager: bool = False
     max_utilization: bool = False
+    enable_chunked_prefill: bool = True
+    attention_dp: AttentionDpOptions = field(default_factory=AttentionDpOptions)
     gemm_allreduce_plugin: bool = False
     wide_inputs: bool = False
     narrow_experts: bool = False
@@ -133,7 +137,9 @@ class Deployment:
                 shelf = offload.shelf()
             tiers = [offload.rank(shelf) if offload else None for _ in range(self.layout.data)]
             ranks = [self._rank(one, side) for one in tiers]
-            found.append(Replica(ranks, self.step, first_number + number))
+            asked = self.options.stack is Stack.TRTLLM and self.options.attention_dp.enable_balance
+            balance = AttentionDpBalance(self.options.attention_dp) if asked and len(ranks) > 1 else None
+            found.append(Replica(ranks, self.step, first_number + number, balance))
         return found
 
     @cached_property
@@ -159,6 +165,7 @@ class Deployment:
             block_size=memory.block_tokens,
             num_gpu_blocks=max(1, memory.blocks),
             enable_prefix_caching=options.enable_prefix_caching,
+            enable_chunked_prefill=options.enable_chunked_prefill,
             prefill_first=options.stack is Stack.SGLANG,
             guaranteed_no_evict=options.stack is Stack.TRTLLM and not options.max_utilization,
             num_speculative_tokens=options.speculation.tokens,

@@ -1,9 +1,10 @@
 """A replica in virtual time: one scheduler, or several that step together (data-parallel attention).
 
 Ranks of a replica start every step together and wait for the slowest, because each layer exchanges tokens
-between their experts; a rank without work takes part with a dummy batch. A step starts when the previous one
-ended. Engines that run ahead (``async_scheduling``) decide it when the previous one starts: that hides their own
-time between steps, and who comes during a step waits for the end of the next.
+between their experts; a rank without work takes part with a dummy batch. The experts themselves are shared: they
+compute what all ranks send, however uneven that is. ``attention_dp`` may put prompts off until they come together.
+A step starts when the previous one ended. Engines that run ahead (``async_scheduling``) decide it when the previous
+one starts: that hides their own time between steps, and who comes during a step waits for the end of the next.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
+from windtunnel.serving.attention_dp import AttentionDpBalance
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.sequence import Sequence
@@ -40,6 +42,10 @@ class StepSeconds(Protocol):
 
     def images_s(self, request: Request, first: int, end: int) -> float:
         """The vision tower on the images of a prompt that begin at its tokens ``first`` to ``end``."""
+        ...
+
+    def experts_s(self, tokens: float) -> float:
+        """Of a step with prompts: the experts that all ranks share, for ``tokens`` tokens of each rank."""
         ...
 
 
@@ -71,6 +77,10 @@ class Scaled:
         """See ``StepSeconds``."""
         return self.factor * self.step.images_s(request, first, end)
 
+    def experts_s(self, tokens: float) -> float:
+        """See ``StepSeconds``."""
+        return self.factor * self.step.experts_s(tokens)
+
 
 SAMPLE = 64
 """Steps between two looks at queue and cache."""
@@ -92,8 +102,15 @@ class CachePart:
 class Replica:
     """One copy of the model. ``number`` names it in results; ``parts``: what of prompts could leave, where wanted."""
 
-    def __init__(self, ranks: Seq[Scheduler], step: StepSeconds, number: int = 0) -> None:
+    def __init__(
+        self,
+        ranks: Seq[Scheduler],
+        step: StepSeconds,
+        number: int = 0,
+        balance: AttentionDpBalance | None = None,
+    ) -> None:
         self.ranks = list(ranks)
+        self.balance = balance
         self._lone = self.ranks[0] if len(self.ranks) == 1 else None
         self.ahead = self.ranks[0].options.async_scheduling
         self.step = step
@@ -189,6 +206,8 @@ class Replica:
         for rank in self.ranks:
             if rank.busy:
                 rank.advance(taken)
+        if self.balance is not None:
+            self.balance.passed(taken)
         self._count_steady(taken, taken * first + more * (taken * (taken - 1) // 2), tokens)
         return True
 
@@ -316,6 +335,10 @@ class Replica:
             plans.append(plan)
             empty = empty and plan is NOTHING
         if empty:  # or the engine does not run ahead
+            if self.balance is not None:
+                wait = self.balance.puts_off(self.ranks)
+                for rank in self.ranks:
+                    rank.puts_off_prompts = wait
             plans = [rank.schedule(now_s) for rank in self.ranks]
             if all(plan.empty for plan in plans):
                 return []
@@ -333,20 +356,32 @@ class Replica:
         return True
 
     def step_seconds(self, plans: Seq[StepPlan]) -> float:
-        """How long one step of all ranks takes: as long as its slowest rank."""
+        """How long one step of all ranks takes: the slowest rank's own part, and the experts for what all send."""
         mixed = any(plan.chunks for plan in plans)
+        tokens = [self._tokens(plan) for plan in plans] if mixed and len(plans) > 1 else []
+        uneven = bool(tokens) and max(tokens) > min(tokens)
+        shared_s = self.step.experts_s(sum(tokens) / len(tokens)) if uneven else 0.0
         longest = held_s = 0.0
-        for rank, plan in zip(self.ranks, plans, strict=True):
-            longest = max(longest, self._rank_seconds(rank, plan, mixed))
+        for number, (rank, plan) in enumerate(zip(self.ranks, plans, strict=True)):
+            less_s = self.step.experts_s(tokens[number]) - shared_s if uneven else 0.0
+            longest = max(longest, self._rank_seconds(rank, plan, mixed, less_s))
             held_s = max(held_s, rank.held_s)
         return longest + held_s - self.now_s if held_s > self.now_s else longest
 
-    def _rank_seconds(self, rank: Scheduler, plan: StepPlan, mixed: bool) -> float:
-        """How long one rank takes; ``mixed``: somebody computes prompts."""
+    def _tokens(self, plan: StepPlan) -> int:
+        """Tokens that a rank computes in a step, that of a made-up answer at least."""
+        drafted = self.ranks[0].options.num_speculative_tokens
+        return max(1, plan.decodes * (1 + drafted) + sum(chunk.new for chunk in plan.chunks))
+
+    def _rank_seconds(self, rank: Scheduler, plan: StepPlan, mixed: bool, less_s: float = 0.0) -> float:
+        """How long one rank takes; ``mixed``: somebody computes prompts.
+
+        ``less_s``: seconds by which its own tokens would take the experts longer than those of all ranks.
+        """
         step, decodes, contexts, chunks = self.step, plan.decodes, plan.contexts, plan.chunks
         if mixed or rank.bursts:
             priced = step.whole_s if rank.bursts else step.mixed_s
-            seconds = priced(decodes, contexts, [(chunk.new, chunk.context) for chunk in chunks])
+            seconds = priced(decodes, contexts, [(chunk.new, chunk.context) for chunk in chunks]) - less_s
             for chunk in chunks:
                 request = chunk.sequence.request
                 if request.images:

@@ -33,6 +33,7 @@ class Scheduler(DecodeBatch):
         dropped: sequences whose token of the step under way is thrown away.
         gained: tokens that the last step brought a sequence, where that may be more than one.
         lists_decoded: whether plans say which sequences decode.
+        puts_off_prompts: whether the next step is decided without prompts (``attention_dp``).
     """
 
     def __init__(self, options: SchedulerOptions, tiers: KvTiers | None = None) -> None:
@@ -50,6 +51,7 @@ class Scheduler(DecodeBatch):
         self.dropped: set[Sequence] = set()
         self.gained: dict[Sequence, int] = {}
         self.lists_decoded = False
+        self.puts_off_prompts = False
 
     bursts = False
     """Whether sequences move by as many tokens as were accepted; else by one a step, drafts spread evenly."""
@@ -96,6 +98,11 @@ class Scheduler(DecodeBatch):
     def queued(self) -> int:
         """Sequences that do not run yet."""
         return len(self.waiting)
+
+    @property
+    def prompt_ready(self) -> bool:
+        """Whether a step that is decided now would compute prompts."""
+        return bool(self.waiting)
 
     @property
     def wakes_s(self) -> float:

@@ -97,6 +97,7 @@ class StepTime:
         self._decode_dense = _Dense(self, sorted({*graphs, *tokens}), decodes=True)
         self._mixed_dense = _Dense(self, tokens, decodes=False)
         self._head = Line(tokens, self._head_s)
+        self._experts = Line(tokens, lambda count: self.turns(Batch(sequences=1, new=count)).experts)
         contexts, batches = geometric(SHORTEST, CONTEXT_MAX, 2), sorted({*graphs, *tokens})
         self._decode_cores = Plane(batches, contexts, self._decode_cores_s)
         self._prefill_cores = Plane(
@@ -176,6 +177,15 @@ class StepTime:
         if tower is None:
             return 0.0
         return sum(tower.seconds(patches) for patches in request.images_between(first, end, tower.merge))
+
+    def experts_s(self, tokens: float) -> float:
+        """Experts of all layers that exchange tokens, in a step with prompts of ``tokens`` tokens a rank.
+
+        Where half-batches overlap they have no time of their own: 0.
+        """
+        if self.overlap or not self._exchanging:
+            return 0.0
+        return self._experts.at(max(1.0, tokens))
 
     def prefill_core_s(self, new: int, context: int) -> float:
         """Attention of one prompt chunk, all layers."""

@@ -78,6 +78,9 @@ class VllmScheduler(Scheduler):
         options = self.options
         if self.waiting:
             self._order_queue()
+        if self.puts_off_prompts:
+            self._make_room()
+            return self._decide([])
         if options.prefill_first:
             chunks: list[Chunk] = []
             self._continue(chunks, options.max_num_batched_tokens)
@@ -217,12 +220,8 @@ class VllmScheduler(Scheduler):
                 return
             # a sequence from elsewhere decodes at once and needs the place of its first token here
             end = context + (new or 1)
-            last = max(end, sequence.known) if options.scheduler_reserve_full_isl else end
-            if options.guaranteed_no_evict:
-                last = sequence.request.last_tokens
-            idle = pool.idle_among(found)
             groups = options.state_groups
-            room = -(-last // options.block_size) - blocks + idle + groups
+            room = self._blocks_asked(sequence, found, blocks, end)
             if room > self._room:
                 self._refused_at = pool.version
                 return
@@ -240,6 +239,31 @@ class VllmScheduler(Scheduler):
                 budget -= new
             else:
                 self._arrive(sequence, need, now_s)
+
+    def _blocks_asked(self, sequence: Sequence, found: list[Hit], blocks: int, end: int) -> int:
+        """Blocks that must be free for a sequence of which ``blocks`` were found and the step computes to ``end``."""
+        options = self.options
+        last = max(end, sequence.known) if options.scheduler_reserve_full_isl else end
+        if options.guaranteed_no_evict:
+            last = sequence.request.last_tokens
+        return -(-last // options.block_size) - blocks + self.pool.idle_among(found) + options.state_groups
+
+    @property
+    def prompt_ready(self) -> bool:
+        """See ``Scheduler``."""
+        if self._under_way is not None:
+            return True
+        if not self._may_admit:
+            return False
+        options = self.options
+        budget = options.max_num_batched_tokens - self.decodes * (1 + options.num_speculative_tokens)
+        sequence = self.waiting[0]
+        found, blocks = self._look_up(sequence)
+        context = blocks * options.block_size
+        whole = sequence.known - context
+        if budget <= 0 or (budget < whole and not options.enable_chunked_prefill):
+            return False
+        return self._blocks_asked(sequence, found, blocks, context + min(whole, budget)) <= self._room
 
     def _hold_found(self, sequence: Sequence, found: list[Hit], blocks: int) -> None:
         """Hold the blocks that were found of its prompt."""

@@ -10,10 +10,11 @@ Logs state model, system and scenario; the rules give the rest (mlcommons, read 
   quoted by others; Llama 2 70B: OpenOrca's (294), as the measured table notes. Mixtral's 365 is the mean of OpenOrca's
   and of the reference's own examples of GSM8K (662) and MBXP (139), a third of the samples each.
 
-Lengths scatter about those means; how is not published (a gamma distribution of shape 2, cut at the longest, is
-assumed). What a log leaves unsaid takes a named default: the narrowest matrix precision that card and TensorRT-LLM both
-have, and the settings that submissions publish (``mlperf_settings``), else the group of cards that gives most output a
-card within the limits, since submitters tune. Replicas do not talk to each other, so one stands for all cards.
+Lengths scatter about those means: outputs, and prompts of Llama 3.1 405B, as ``mlperf_lengths`` reads from logs, other
+prompts, of which nothing is published, as a gamma distribution of shape 2 cut at the longest (assumed). What a log
+leaves unsaid takes a named default: the narrowest matrix precision that card and TensorRT-LLM both have, and the
+settings that submissions publish (``mlperf_settings``), else the group of cards that gives most output a card within
+the limits, since submitters tune. Replicas do not talk to each other, so one stands for all cards.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from windtunnel.errors import AnswerIsNo
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving import metrics
 from windtunnel.serving.arrivals import Lengths, drawn
+from windtunnel.serving.attention_dp import AttentionDpOptions
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.kernel_library import Stack
@@ -39,6 +41,16 @@ from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 from windtunnel.validation.lasting import seconds_of
+from windtunnel.validation.mlperf_lengths import (
+    DEEPSEEK_R1,
+    LLAMA2,
+    LLAMA31_405B,
+    LLAMA31_405B_PROMPTS,
+    MIXTRAL,
+    Gamma2,
+    Scatter,
+    lengths,
+)  # fmt: skip
 from windtunnel.validation.mlperf_settings import Settings, published
 from windtunnel.validation.shared_prices import with_known_prices
 from windtunnel.validation.trtllm_bench import as_checkpointed
@@ -47,11 +59,11 @@ TRAFFIC_S = 600.0
 """LoadGen sends for ten minutes at least."""
 ROUNDS = 3
 """Longest traffic: so many batches (offline) or stays of a request (served), for the sake of time."""
-HALVINGS = 4
+HALVINGS = 6
 """Bisections of the rate that a served load sustains; the middle of the last bracket is taken."""
 REQUESTS_MIN, REQUESTS_MAX, OFFLINE_MAX = 200, 6_000, 15_000
-SHAPE = 2.0
-"""Of the gamma distribution of lengths (assumed)."""
+SERVED_MIN = 2_000
+"""Requests of a served load, so that twenty make its 99th percentile."""
 SEQUENCES_MAX, STEP_TOKENS = 2048, 8192
 GROUPS = (1, 2, 4, 8)
 """Cards a replica that are tried where a log does not say."""
@@ -73,7 +85,10 @@ class Benchmark:
     interactive: tuple[float, float]
     samples: int
     """Of the data set: a load offline has at least so many."""
+    scatter: Scatter | None
+    """Of outputs; None: all as long as the longest."""
     note: str = ""
+    prompts: Scatter | Gamma2 = field(default_factory=Gamma2)
 
     def requests(self, count: int, rate: float = 0.0) -> list[Request]:
         """``count`` requests; ``rate`` a second, 0: all at once."""
@@ -86,27 +101,26 @@ class Benchmark:
 def _lengths(of: Benchmark, count: int) -> list[tuple[int, int]]:
     """Prompt and output of each request: the same ones whatever the load."""
     source = random.Random("mlperf lengths")
-
-    def length(mean: int, longest: int) -> int:
-        if mean >= longest:
-            return longest
-        return max(2, min(longest, round(source.gammavariate(SHAPE, mean / SHAPE))))
-
-    return [(length(of.prompt, of.longest[0]), length(of.output, of.longest[1])) for _ in range(count)]
+    prompts = lengths(count, of.prompts, of.prompt, of.longest[0], source)
+    longest = of.longest[1]
+    outputs = lengths(count, of.scatter, of.output, longest, source) if of.scatter else [longest] * count
+    return list(zip(prompts, outputs, strict=True))
 
 
 BENCHMARKS = (
-    Benchmark(r"llama-?2-70b", "llama2-70b", 294, 294, (1024, 1024), (2.0, 0.2), (0.45, 0.04), 24_576),
+    Benchmark(r"llama-?2-70b", "llama2-70b", 294, 294, (1024, 1024), (2.0, 0.2), (0.45, 0.04), 24_576, LLAMA2),
     Benchmark(
-        r"llama-?3[._]1-405b", "llama3.1-405b", 9400, 685, (20_000, 20_000), (6.0, 0.175), (4.5, 0.08), 8_313
+        r"llama-?3[._]1-405b", "llama3.1-405b", 9400, 685, (20_000, 20_000), (6.0, 0.175), (4.5, 0.08), 8_313,
+        LLAMA31_405B, prompts=LLAMA31_405B_PROMPTS,
     ),
-    Benchmark(r"llama-?3[._]1-8b", "llama3-8b", 778, 128, (2048, 128), (2.0, 0.1), (0.5, 0.03), 13_368),
+    Benchmark(r"llama-?3[._]1-8b", "llama3-8b", 778, 128, (2048, 128), (2.0, 0.1), (0.5, 0.03), 13_368, None),
     Benchmark(
-        r"mixtral-8x7b", "mixtral-8x7b", 365, 145, (2048, 1024), (2.0, 0.2), (2.0, 0.2), 15_000,
+        r"mixtral-8x7b", "mixtral-8x7b", 365, 145, (2048, 1024), (2.0, 0.2), (2.0, 0.2), 15_000, MIXTRAL,
         "prompts of GSM8K and MBXP as long as the reference's examples",
     ),
     Benchmark(
-        r"deepseek-r1", "deepseek-v3-671b", 800, 3886, (3136, 20_000), (2.0, 0.08), (1.5, 0.015), 4_388
+        r"deepseek-r1", "deepseek-v3-671b", 800, 3886, (3136, 20_000), (2.0, 0.08), (1.5, 0.015), 4_388,
+        DEEPSEEK_R1,
     ),
 )  # fmt: skip
 
@@ -157,7 +171,7 @@ def mlperf_run(record: Mapping[str, str], chip_name: str) -> MlperfRun:
         int(float(record.get(name) or 0)) for name in ("tensor_parallel", "concurrency_or_batch", "num_gpus")
     )
     stack = Stack.VLLM if "vllm" in record.get("framework", "").lower() else Stack.TRTLLM
-    settings = published(chip_name, found.model, scenario) if stack is Stack.TRTLLM else None
+    settings = published(chip_name, found.model, scenario, stack, record.get("source_id", ""))
     if settings is not None and not tensor:
         tensor, pipeline = settings.tensor, settings.pipeline
     return MlperfRun(
@@ -183,7 +197,7 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
     elif settings is not None:
         assumed.append("sequences and tokens of a step as submissions publish them")
     latent = found.model.startswith("deepseek")
-    cache = "bfloat16" if latent and settings is None else "float8_e4m3fn"
+    cache = settings.cache if settings else "bfloat16" if latent else "float8_e4m3fn"
     if latent and cards > 1:
         assumed.append("attention data-parallel over the group, experts spread over it")
     options = DeploymentOptions(
@@ -196,12 +210,18 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
         max_num_batched_tokens=max(settings.tokens, run.sequences) if settings else STEP_TOKENS,
         max_utilization=settings is not None,
         gemm_allreduce_plugin=settings is not None and settings.fused_sums,
+        enable_chunked_prefill=settings is None or settings.chunked,
+        attention_dp=settings.balance if settings else AttentionDpOptions(),
+        cudagraph_capture_sizes=settings.graphs if settings else (),
         enable_prefix_caching=False,
         stack=run.stack,
     )
     options = as_checkpointed(model, chip(chip_name), options)
     assumed.append(f"mean lengths of the data set: {found.prompt} and {found.output} tokens")
-    assumed.append("lengths scatter as a gamma distribution of shape 2 does")
+    if isinstance(found.prompts, Gamma2):
+        assumed.append("lengths of prompts scatter as a gamma distribution of shape 2 does")
+    else:
+        assumed.append("lengths of prompts scatter as first tokens do")
     if found.note:
         assumed.append(found.note)
     placed = deploy(model, cluster_of(chip_name, cards), options, longest)
@@ -303,7 +323,7 @@ def _stage(found: Deployment, stages: int) -> Deployment:
 def _keeps(found: Deployment, of: Benchmark, rate: float, limits: tuple[float, float]) -> bool:
     """Whether a Poisson load of ``rate`` requests a second keeps to the limits on TTFT and TPOT."""
     lasting_s = min(TRAFFIC_S, ROUNDS * of.output * limits[1])
-    count = int(min(REQUESTS_MAX, max(REQUESTS_MIN, rate * lasting_s)))
+    count = int(min(REQUESTS_MAX, max(SERVED_MIN, rate * lasting_s)))
     (replica,) = found.start()
     late = _Late(replica, count, limits)
     for request in of.requests(count, rate):

@@ -20,6 +20,7 @@ from windtunnel.cost.memory_path import CACHE_SHARE, memory_seconds
 from windtunnel.cost.model import CostModel, Settings
 from windtunnel.cost.peaks import power_slowdown
 from windtunnel.cost.tiles import known_menu
+from windtunnel.program.work import Family, Work
 from windtunnel.specs.catalogue import chip
 
 WIDE = (Regime(float("inf"), 0.5, 2.0),)
@@ -110,8 +111,12 @@ def test_latent_decode_is_not_borrowed_from_matrix_units_of_another_kind() -> No
         return found.fit.value("issue")
 
     grouped = fit("b200", "trtllm@trtllm", issue=4.0, **beside)
-    assert issue("b200", [usual, hopper, ampere]) == 1.0
-    assert issue("b200", [usual, hopper, grouped]) == 1.0  # nor from grouped queries on the card itself
+    assert issue("b200", [usual, ampere]) == 1.0
+    assert issue("b200", [usual, ampere, grouped]) == 1.0  # nor from grouped queries on the card itself
+    assert issue("h100-sxm", [usual, ampere]) == 1.0
+    assert issue("b200", [usual, hopper, ampere]) == 2.0  # Hopper's matrix units are of Blackwell's kind
+    own = fit("b200", "trtllm@trtllm-mla", variant="mla", issue=5.0, **beside)
+    assert issue("gb200", [usual, hopper, own]) == 5.0
     assert issue("h200", [usual, hopper, ampere]) == 2.0
     assert issue("l40s", [usual, hopper, ampere]) == 3.0  # Ada runs Ampere's programs
 
@@ -293,3 +298,19 @@ def test_no_chip_of_a_generation_is_slower_for_having_more(library: str, path: t
         for slower, faster in pairwise(taken):
             bound = faster[[0, 2]] <= slower[[0, 2]] * 1.001 if line[0] != "h20" else faster[2] <= slower[2]
             assert np.all(bound), (line, slower, faster)
+
+
+@pytest.mark.parametrize(("keys", "measured_s"), [(2048, 0.198e-3), (4096, 0.363e-3), (8192, 0.692e-3)])
+def test_latent_decode_on_blackwell_is_near_what_was_published(keys: int, measured_s: float) -> None:
+    """CUTLASS's kernel on a B200, 256 sequences and 128 heads in BF16 (sgl-project/sglang, pull request 6929): 3,055,
+    3,330 and 3,492 GB/s of cache."""
+    work = Work(
+        family=Family.DECODE_ATTENTION, flops=2.0 * 256 * 128 * keys * (576 + 512), bytes_read=256 * keys * 1152.0,
+        bytes_written=256 * 128 * 512 * 2.0, precision="bf16", kernels=1, variant="mla",
+        dims=(
+            ("batch", 256.0), ("heads", 128.0), ("kv_heads", 1.0), ("q_len", 1.0), ("kv_len", float(keys)),
+            ("qk_dim", 576.0), ("v_dim", 512.0), ("causal", 0.0), ("window", 0.0), ("kv_bytes_per_token", 1152.0),
+        ),
+    )  # fmt: skip
+    model = CostModel(chip("b200"), Settings(library="trtllm@trtllm-mla"))
+    assert model.kernel_times([work])[0].seconds == pytest.approx(measured_s, rel=0.12)

@@ -73,6 +73,9 @@ class Prompts(PromptServer):
         self.log.step(plan, now_s)
         return super().complete(plan, now_s)
 
+    def experts_s(self, tokens: float) -> float:
+        return 0.0
+
 
 class Outputs(OutputServer):
     log: Log

@@ -32,6 +32,9 @@ class Linear:
     def images_s(self, request: Request, first: int, end: int) -> float:
         return 1e-6 * sum(request.images_between(first, end, 4))
 
+    def experts_s(self, tokens: float) -> float:
+        return 0.0
+
 
 def replica(ranks: int = 1, number: int = 0, step: Linear | None = None, **options: object) -> Replica:
     """A fresh replica; options are the scheduler's."""

@@ -43,6 +43,9 @@ class Flat:
     def images_s(self, request: Any, first: int, end: int) -> float:
         return 0.0
 
+    def experts_s(self, tokens: float) -> float:
+        return 0.0
+
 
 @pytest.fixture(scope="module")
 def real() -> Deployment:
