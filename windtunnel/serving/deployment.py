@@ -15,6 +15,7 @@ from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
+from windtunnel.serving import ranks
 from windtunnel.serving.attention_dp import AttentionDpBalance, AttentionDpOptions
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
@@ -257,7 +258,7 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
         AnswerIsNo: E651, it does not fit; says how many cards would do.
         WindtunnelError: E650, cache tiers for a model with recurrent state, storage that is not
             written through; E653, the layout does not
-            divide the cards; E209, no recipe for the model; E501, the chip lacks the precision.
+            divide the cards or the model; E209, no recipe for the model; E501, the chip lacks the precision.
     """
     layout = _loaded(_layout(model, cluster, options), model, options)
     memory = _memory(model, layout, cluster, options)
@@ -362,6 +363,14 @@ def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> S
     if not _routed(model):
         data = 1  # without experts, data-parallel ranks exchange nothing: they are replicas
     expert = tensor * data if options.enable_expert_parallel or (data > 1 and _routed(model)) else 1
+    if not ranks.divides(model, tensor, experts_apart=expert > 1):
+        able = [n for n in ranks.sizes(model, experts_apart=expert > 1) if not cluster.cards % (n * data)]
+        raise WindtunnelError(
+            "E653",
+            f"{tensor} tensor-parallel ranks cannot share {model.title or model.name} evenly",
+            hint="--tp " + ", ".join(map(str, able)) if able else "choose another number of cards",
+            values={"tensor parallel": tensor, "layers": ranks.heads_in_words(model)},
+        )
     return replace(base, tensor=tensor, data=data, expert=expert)
 
 
@@ -386,16 +395,18 @@ def _chosen(
     if latent and _routed(model) and cards > 1:
         return replace(base, data=cards, expert=cards)
     tensor = 1
-    while tensor <= min(cards, cluster.node.cards):
+    while tensor <= min(cards, cluster.node.cards) and ranks.divides(model, tensor, experts_apart=False):
         layout = replace(base, tensor=tensor)
         memory = _memory(model, layout, cluster, options)
         if not cards % tensor and memory.cache >= CACHE_SHARE * memory.usable:
             return layout
         tensor *= 2
-    if _routed(model) and cards > cluster.node.cards and not cards % cluster.node.cards:
-        node = cluster.node.cards
-        return replace(base, tensor=node, data=cards // node, expert=cards)
-    return replace(base, tensor=cards)
+    able = [n for n in ranks.sizes(model, experts_apart=False) if not cards % n]
+    apart = [n for n in ranks.sizes(model, experts_apart=True) if not cards % n and n <= cluster.node.cards]
+    # sums of every layer over nodes, or ranks that the model has no heads for: rather experts over all cards
+    if _routed(model) and apart and (cards > cluster.node.cards or cards not in able):
+        return replace(base, tensor=apart[-1], data=cards // apart[-1], expert=cards)
+    return replace(base, tensor=able[-1])
 
 
 def _too_small(found: Deployment, longest: int) -> AnswerIsNo:

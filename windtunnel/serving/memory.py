@@ -111,7 +111,7 @@ def card_memory(
     if of_free and cache > 0:
         cache = int(cache * utilization)
     element = CACHE_BYTES[layout.cache]
-    token_bytes = sum(_token_elements(layer, layout.tensor) for layer in model.layers) * element
+    token_bytes = sum(token_elements(layer, layout.tensor) for layer in model.layers) * element
     states = [_state_bytes(layer, layout.tensor) for layer in model.layers]
     state = max(states)
     if not state:
@@ -124,7 +124,7 @@ def card_memory(
         return CardMemory(
             usable, weights, activations, cache, token_bytes, sum(states), block_tokens, blocks, 0, slots
         )
-    attending = [n for layer in model.layers if (n := _token_elements(layer, layout.tensor))]
+    attending = [n for layer in model.layers if (n := token_elements(layer, layout.tensor))]
     per_token = max(attending) * element
     aligned = -(-state // (per_token * ALIGNMENT)) * ALIGNMENT
     group = len(attending)
@@ -137,11 +137,21 @@ def card_memory(
 
 def weight_bytes(model: ModelSpec, layout: ServingLayout) -> int:
     """Weights on one card; embeddings, norms and routers stay in 16 bit."""
-    quantised = (_BITS.get(layout.precision, 16) + _SCALE_BITS.get(layout.precision, 0)) / 8
+    quantised = _weight_width(layout)
     ends = (model.embedding_parameters + model.head_parameters) / layout.tensor * 2
     vision = model.vision.parameters * 2 if model.vision else 0
     layers = sum(_layer_bytes(model, layer, layout, quantised) for layer in model.layers)
     return int(ends + vision + layers)
+
+
+def expert_bytes(ffn: Moe, hidden: int, layout: ServingLayout) -> float:
+    """One routed expert."""
+    return ffn.expert_parameters(hidden) * (MXFP4_BYTES if layout.narrow_experts else _weight_width(layout))
+
+
+def _weight_width(layout: ServingLayout) -> float:
+    """Bytes of a quantised weight with its share of the scales."""
+    return (_BITS.get(layout.precision, 16) + _SCALE_BITS.get(layout.precision, 0)) / 8
 
 
 def _layer_bytes(model: ModelSpec, layer: Layer, layout: ServingLayout, quantised: float) -> float:
@@ -154,9 +164,8 @@ def _layer_bytes(model: ModelSpec, layer: Layer, layout: ServingLayout, quantise
         total += (whole + front / ways) * (2 if layout.wide_inputs else quantised)
         total += behind / ways * quantised
     if isinstance(layer.ffn, Moe):
-        narrow = MXFP4_BYTES if layout.narrow_experts else quantised
         slots = slots_of(layer.ffn.experts, layout.expert, layout.redundant)
-        routed = slots * layer.ffn.expert_parameters(hidden) * narrow * layout.expert / layout.cards
+        routed = slots * expert_bytes(layer.ffn, hidden, layout) * layout.expert / layout.cards
         router = layer.ffn.experts * hidden
         shared = layer.ffn.common_parameters(hidden) - router
         total += routed + router * 2 + shared * quantised / (1 if layout.data > 1 else ways)
@@ -195,7 +204,7 @@ def _widest(layer: Layer, layout: ServingLayout) -> int:
     return 2 * ffn.width // layout.tensor if ffn is not None else 0
 
 
-def _token_elements(layer: Layer, ways: int) -> int:
+def token_elements(layer: Layer, ways: int) -> int:
     """Cache elements of one token on one rank; heads fewer than ranks and latents are kept by every rank."""
     mixer = layer.mixer
     if isinstance(mixer, Attention):

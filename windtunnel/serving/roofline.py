@@ -1,26 +1,30 @@
 """What data sheet peaks alone would allow: the bound that no prediction may pass.
 
-Prefill: products of the active parameters and causal attention at the peak of the precision. Decode: the longer
-of reading the weights a step touches and every sequence's cache once, and the products at peak. Nothing is lost
-to launches, tiles, networks or imbalance.
+Prefill: products of the active parameters and the attention that masks leave, at the peak of the precision. Decode:
+the longer of reading once the weights that a step touches and what every sequence's tokens see, and the products at
+peak. Nothing is lost to launches, tiles, networks or imbalance; embeddings are looked up and the vision tower rests.
 """
 
 from __future__ import annotations
 
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.expert_load import slots_of
+from windtunnel.serving.memory import CACHE_BYTES, expert_bytes, token_elements
+from windtunnel.specs.model import Layer
 from windtunnel.specs.model_ffn import Moe
 from windtunnel.specs.model_mixers import Attention, Latent
 
 _PEAKS = {Precision.FP8: "fp8", Precision.FP8_BLOCK: "fp8", Precision.MXFP8: "fp8", Precision.NVFP4: "fp4"}
+_NARROW_CACHE = "float8_e4m3fn"
 
 
 def prefill_tokens_per_s_per_card(found: Deployment, prompt: float) -> float:
     """Prompt tokens a second and card for prompts of this length."""
-    peak = _peak(found)
-    half = found.cluster.chip.peak_flops["bf16"].value
-    attention = sum(_pair_flops(found, index, absorbed=False) for index in range(len(found.model.layers)))
-    return 1.0 / (2 * found.model.active_parameters / peak + attention * prompt / 2 / half)
+    attention = sum(
+        _pair_flops(layer, absorbed=False) * _seen_by_prompt(layer, prompt) for layer in found.model.layers
+    )
+    return 1.0 / (2 * found.model.active_parameters / _peak(found) + attention / _attention_peak(found))
 
 
 def decode_tokens_per_s_per_card(found: Deployment, batch: float, context: float) -> float:
@@ -29,13 +33,16 @@ def decode_tokens_per_s_per_card(found: Deployment, batch: float, context: float
     if batch <= 0:
         return 0.0
     tokens = batch * layout.data
-    idle = sum(_idle_bytes(found, index, tokens) for index in range(len(model.layers)))
-    read = (found.memory.weights - idle) + batch * (
-        context * found.memory.token_bytes + found.memory.state_bytes
+    cached = sum(
+        token_elements(layer, layout.tensor) * _seen_by_token(layer, context) for layer in model.layers
     )
-    attention = sum(_pair_flops(found, index, absorbed=True) for index in range(len(model.layers)))
-    flops_s = 2 * model.active_parameters / _peak(found)
-    flops_s += attention * context / chip.peak_flops["bf16"].value
+    read = _weights_read(found, tokens) + batch * (
+        cached * CACHE_BYTES[layout.cache] + found.memory.state_bytes
+    )
+    attention = sum(
+        _pair_flops(layer, absorbed=True) * _seen_by_token(layer, context) for layer in model.layers
+    )
+    flops_s = 2 * model.active_parameters / _peak(found) + attention / _attention_peak(found)
     seconds = max(read / chip.memory_bytes_per_s.value, tokens * flops_s / layout.cards)
     return tokens / seconds / layout.cards * found.options.speculation.yielded
 
@@ -46,9 +53,15 @@ def _peak(found: Deployment) -> float:
     return peaks[name].value if name in peaks else peaks["bf16"].value
 
 
-def _pair_flops(found: Deployment, index: int, *, absorbed: bool) -> float:
+def _attention_peak(found: Deployment) -> float:
+    """Of 8-bit units where the cache has 8 bits: some kernels multiply as the cache is stored."""
+    peaks = found.cluster.chip.peak_flops
+    return peaks["fp8" if found.layout.cache == _NARROW_CACHE and "fp8" in peaks else "bf16"].value
+
+
+def _pair_flops(layer: Layer, *, absorbed: bool) -> float:
     """FLOP of one layer's attention for one pair of query and key, all heads."""
-    mixer = found.model.layers[index].mixer
+    mixer = layer.mixer
     if isinstance(mixer, Attention):
         return 4.0 * mixer.heads * mixer.head_dim
     if isinstance(mixer, Latent):
@@ -58,11 +71,40 @@ def _pair_flops(found: Deployment, index: int, *, absorbed: bool) -> float:
     return 0.0
 
 
-def _idle_bytes(found: Deployment, index: int, tokens: float) -> float:
-    """Expert weights on a card that no token of a step is expected to touch."""
-    ffn = found.model.layers[index].ffn
-    if not isinstance(ffn, Moe):
-        return 0.0
-    width = 1.0 if found.layout.precision in _PEAKS else 2.0
-    untouched = float((1 - ffn.top_k / ffn.experts) ** tokens)
-    return untouched * ffn.routed_parameters(found.model.hidden) * width / found.layout.cards
+def _seen_by_token(layer: Layer, context: float) -> float:
+    """Tokens before it that a token sees, on average over places in a stretch."""
+    mixer = layer.mixer
+    if isinstance(mixer, Attention):
+        if mixer.chunk and context > mixer.chunk:
+            return mixer.chunk / 2
+        return min(context, mixer.window) if mixer.window else context
+    if isinstance(mixer, Latent) and mixer.indexer is not None:
+        return min(context, mixer.indexer.top_k)
+    return context
+
+
+def _seen_by_prompt(layer: Layer, prompt: float) -> float:
+    """The same, on average over the tokens of a prompt."""
+    mixer = layer.mixer
+    if isinstance(mixer, Attention) and mixer.chunk:
+        return min(prompt, mixer.chunk) / 2
+    most = _seen_by_token(layer, prompt)
+    return most - most * most / (2 * prompt)
+
+
+def _weights_read(found: Deployment, tokens: float) -> float:
+    """Bytes of weights on a card that a step of ``tokens`` tokens is expected to touch."""
+    layout, model = found.layout, found.model
+    read = float(found.memory.weights)
+    if not model.tied:
+        read -= model.embedding_parameters / layout.tensor * 2
+    if model.vision:
+        read -= model.vision.parameters * 2
+    for layer in model.layers:
+        ffn = layer.ffn
+        if isinstance(ffn, Moe):
+            one = expert_bytes(ffn, model.hidden, layout)
+            held = slots_of(ffn.experts, layout.expert, layout.redundant) * one * layout.expert / layout.cards
+            touched = 1 - (1 - ffn.top_k / ffn.experts) ** tokens
+            read -= held - touched * ffn.experts * one / layout.cards
+    return read
