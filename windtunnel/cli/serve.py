@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windtunnel.cli import output, serve_agents, serve_answer, serve_endpoint, serve_sweep
+from windtunnel.cli import output, serve_agents, serve_answer, serve_checks, serve_endpoint, serve_sweep
 from windtunnel.cli.fit_model import find_model
 from windtunnel.cli.parser import add_chip_options
-from windtunnel.errors import WindtunnelError
+from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.report import serving_page
 from windtunnel.results.serving_result import ServingResult
@@ -218,7 +218,9 @@ def _offload(args: argparse.Namespace) -> OffloadOptions:
 def run(args: argparse.Namespace) -> int:
     """Predict and print, or serve. Raises E209, E302, E501, E650 to E657."""
     _check(args)
+    serve_checks.together(args)
     model = find_model(args.model)
+    serve_checks.of_model(args, model)
     clusters = parse_target(args.on, args.set, args.chips)
     if args.sweep:
         return serve_sweep.run(args, model, clusters, _options(args, model, clusters[0]))
@@ -343,7 +345,9 @@ def _deployments(
 ) -> tuple[Deployment, Deployment | None]:
     options = _options(args, model, cluster)
     if not args.prefill_cards:
-        return deploy(model, cluster, options, longest), None
+        found = deploy(model, cluster, options, longest)
+        serve_checks.of_layout(args, found)
+        return found, None
     if not 0 < args.prefill_cards < cluster.cards:
         if cluster.cards == 1:
             raise _bad("--prefill-cards", args.prefill_cards, "left out: one card cannot be divided")
@@ -351,7 +355,21 @@ def _deployments(
     prompts = cluster_of(cluster.chip, args.prefill_cards)
     outputs = cluster_of(cluster.chip, cluster.cards - args.prefill_cards)
     plain = replace(options, speculation=Speculation())
-    return deploy(model, outputs, options, longest), deploy(model, prompts, plain, longest)
+    name = cluster.chip.name
+    try:
+        decode = deploy(model, outputs, options, longest)
+    except AnswerIsNo as error:
+        if isinstance(needed := error.values.get("cards needed"), int):
+            error.hint = f"--prefill-cards {prompts.cards} --on {name}:{prompts.cards + needed}"
+        raise
+    try:
+        prefill = deploy(model, prompts, plain, longest)
+    except AnswerIsNo as error:
+        if isinstance(needed := error.values.get("cards needed"), int):
+            error.hint = f"--prefill-cards {needed} --on {name}:{needed + outputs.cards}"
+        raise
+    serve_checks.of_layout(args, decode)
+    return decode, prefill
 
 
 def _load(args: argparse.Namespace) -> Load:

@@ -23,7 +23,7 @@ from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.kv_tiers import KvTiers
-from windtunnel.serving.memory import CardMemory, StatePool, card_memory
+from windtunnel.serving.memory import CACHE_BYTES, CardMemory, StatePool, card_memory
 from windtunnel.serving.offload import Offload, OffloadOptions
 from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
 from windtunnel.serving.queue_order import SchedulePolicy
@@ -412,11 +412,12 @@ def _chosen(
 def _too_small(found: Deployment, longest: int) -> AnswerIsNo:
     memory, options = found.memory, found.options
     needed = _enough(found, longest)
-    hint = (
-        f"--on {found.cluster.chip.name}:{needed} is the first size of power two that holds it"
-        if needed
-        else "use a smaller precision, a smaller model or cards with more memory"
-    )
+    if needed:
+        hint = f"--on {found.cluster.chip.name}:{needed} is the first size of power two that holds it"
+    elif found.cache_tokens and CACHE_BYTES[found.layout.cache] > 1:
+        hint = "shorter sequences, an 8-bit cache (--kv-precision fp8) or cards with more memory"
+    else:
+        hint = "use a smaller precision, a smaller model or cards with more memory"
     held = f"{max(0, found.cache_tokens):,} tokens of cache a rank"
     return AnswerIsNo(
         "E651",

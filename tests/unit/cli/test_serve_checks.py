@@ -1,0 +1,58 @@
+"""Options that would be ignored are refused, and what does not fit says what would."""
+
+from __future__ import annotations
+
+import pytest
+
+from windtunnel.cli.main import main
+
+QWEN, DEEPSEEK = (
+    ["serve", "qwen3-8b", "--on", "mtt-s5000"],
+    ["serve", "deepseek-v3-671b", "--on", "mtt-s5000:32"],
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ([*QWEN, "--sweep", "--rate", "2"], "--sweep and --rate"),
+        ([*QWEN, "--sweep", "--sla", "ttft<1s"], "--sweep and --sla"),
+        ([*DEEPSEEK, "--sweep", "--prefill-cards", "16"], "--sweep and --prefill-cards"),
+        ([*QWEN, "--port", "0", "--trace", "x.jsonl"], "--port and --trace"),
+        ([*QWEN, "--port", "0", "--rates", "1,2"], "--port and --rates"),
+        ([*QWEN, "--trace", "x.jsonl", "--gui-sessions", "4"], "--trace and --gui-sessions"),
+        ([*QWEN, "--gui-sessions", "4", "--concurrency", "4"], "--gui-sessions and --concurrency"),
+        ([*QWEN, "--gui-sessions", "4"], "reads no images"),
+        ([*QWEN, "--rate", "1", "--enable-mixed-chunk"], "without --scheduler sglang"),
+        ([*QWEN, "--rate", "1", "--schedule-policy", "lpm"], "without --scheduler sglang"),
+        ([*QWEN, "--rate", "1", "--hicache-ratio", "3"], "without --enable-hierarchical-cache"),
+        ([*QWEN, "--rate", "1", "--ep"], "has no experts"),
+        ([*QWEN, "--rate", "1", "--expert-load", "power-law:1"], "part of every expert"),
+        ([*QWEN, "--rate", "1", "--enable-dbo"], "there are none"),
+        ([*DEEPSEEK, "--tp", "32", "--rate", "1", "--num-redundant-experts", "32"], "part of every expert"),
+    ],
+)
+def test_what_says_nothing_is_refused(
+    command: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert word in said
+    assert "E650" in said
+
+
+@pytest.mark.parametrize(
+    ("cards", "prompts", "hint"),
+    [(64, 7, "--prefill-cards 16 --on mtt-s5000:73"), (64, 60, "--prefill-cards 60 --on mtt-s5000:76")],
+)
+def test_the_part_that_is_too_small_is_named(
+    cards: int, prompts: int, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load = ["--rate", "1", "--prefill-cards", str(prompts)]
+    assert main(["serve", "deepseek-v3-671b", "--on", f"mtt-s5000:{cards}", *load]) == 1
+    assert f"hint: {hint}\n" in capsys.readouterr().err
+
+
+def test_a_sequence_that_no_number_of_cards_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*DEEPSEEK, "--rate", "1", "--input-len", "1000000"]) == 1
+    assert "--kv-precision fp8" in capsys.readouterr().err
