@@ -167,6 +167,7 @@ def test_the_command_carries_the_deployment() -> None:
     assert "--tensor-parallel-size 8 --data-parallel-size 2 --max-num-seqs 64" in line
     assert "--enable-expert-parallel" in words
     assert "--no-enable-prefix-caching" in words
+    assert "--shutdown-timeout 30" in line  # what runs is let to its end, as the native server does
     assert json.loads(words[words.index("--speculative-config") + 1])["num_speculative_tokens"] == 2
 
 

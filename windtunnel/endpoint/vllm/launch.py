@@ -22,6 +22,8 @@ TRANSFER = {
     "kv_connector": "VirtualTransfer",
     "kv_connector_module_path": "windtunnel.endpoint.vllm.transfer",
 }
+DRAIN_S = 30
+"""How long answers under way may take after an interrupt; vLLM's own default (since 0.18) is to cut them."""
 MIDDLEWARE = "windtunnel.endpoint.vllm.middleware.Policy"
 
 
@@ -49,6 +51,7 @@ def command(
         "--middleware", MIDDLEWARE,
         "--enable-auto-tool-choice", "--tool-call-parser", dialects.DEFAULT,
         "--enable-prompt-tokens-details",
+        "--shutdown-timeout", str(DRAIN_S),
     ]  # fmt: skip
     prefix = "" if options.enable_prefix_caching else "no-"
     words.append(f"--{prefix}enable-prefix-caching")
