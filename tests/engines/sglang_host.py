@@ -12,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from sglang.srt.mem_cache.base_prefix_cache import EvictParams
+from sglang.srt.mem_cache.hicache_storage import PoolName
 from sglang.srt.mem_cache.unified_cache.component_type import ComponentType
 
 LOAD_BACK_THRESHOLD = 10
@@ -46,11 +48,20 @@ class Places:
         domain = SimpleNamespace(shared_allocation_domain=None)
         self.anchor_entry = SimpleNamespace(host_pool=domain, host_evict_fn=None)
         self.dropped = 0
+        self.states: list[int] = []
 
     def available_size(self) -> int:
         return len(self.left)
 
+    def get_pool(self, pool: Any) -> SimpleNamespace:
+        """The places for states."""
+        assert pool is PoolName.MAMBA
+        return SimpleNamespace(available_size=lambda: len(self.states))
+
     def free(self, indices: torch.Tensor, pool: Any = None) -> None:
+        if pool is PoolName.MAMBA:
+            self.states += indices.tolist()
+            return
         self.left += indices.tolist()
         self.dropped += len(indices)
 
@@ -71,6 +82,9 @@ class Controller:
         self._loads: list[tuple[int, int]] = []
         self._write_free = self._read_free = 0.0
         self.stored = self.loaded = 0
+        self.tree: Any = None
+        self.state_tokens = options.get("host_state_tokens", 0)
+        self.mem_pool_host.states = list(range(options.get("host_states", 0)))
         self.loaded_s = 0.0
 
     def write(
@@ -79,8 +93,16 @@ class Controller:
         count, left = len(device_indices), self.mem_pool_host.left
         if count > len(left):
             return None
+        states = self.mem_pool_host.states
+        for transfer in extra_pools or ():
+            if not states:
+                self.tree.evict_host(1, ComponentType.MAMBA)
+            if not states:
+                return None
+            transfer.host_indices = torch.tensor([states.pop(0)], dtype=torch.int64)
+        left = self.mem_pool_host.left
         self.mem_pool_host.left = left[count:]
-        self._writes.append((node_id, count))
+        self._writes.append((node_id, count + self.state_tokens * len(extra_pools or ())))
         self.stored += count
         return torch.tensor(left[:count], dtype=torch.int64)
 
@@ -92,11 +114,30 @@ class Controller:
             self._writes = []
 
     def load(self, host_indices: torch.Tensor, node_id: int, extra_pools: Any = None) -> torch.Tensor | None:
-        indices: torch.Tensor | None = self.allocator.alloc(len(host_indices))
-        if indices is not None:
-            self._loads.append((node_id, len(host_indices)))
-            self.loaded += len(host_indices)
+        indices: torch.Tensor | None = torch.empty(0, dtype=torch.int64)
+        if len(host_indices):
+            indices = self.allocator.alloc(len(host_indices))
+        if indices is None:
+            return None
+        for transfer in extra_pools or ():
+            if transfer.device_indices is None:
+                transfer.device_indices = self.state_place()
+                if transfer.device_indices is None:
+                    self.allocator.free(indices)
+                    return None
+        self._loads.append((node_id, len(host_indices) + self.state_tokens * len(extra_pools or ())))
+        self.loaded += len(host_indices)
         return indices
+
+    def state_place(self) -> torch.Tensor | None:
+        """A place for a state on the card."""
+        free = self.tree.req_to_token_pool.mamba_allocator
+        place = free.alloc(1)
+        if place is None:
+            self.tree.evict_for_alloc(EvictParams(num_tokens=0, mamba_num=1))
+            place = free.alloc(1)
+        found: torch.Tensor | None = place
+        return found
 
     def start_loading(self) -> int:
         self.loaded_s = 0.0
@@ -115,6 +156,9 @@ class Controller:
 def attach(tree: Any, allocator: Any, options: dict[str, Any], clock: Clock) -> Controller:
     """As ``init_hicache`` leaves the tree, with our controller."""
     controller = Controller(allocator, options, clock)
+    controller.tree = tree
+    if options.get("host_states"):
+        tree.components[ComponentType.MAMBA]._mamba_pool_host = controller.mem_pool_host
     tree.cache_controller = controller
     tree.host_pool_group = controller.mem_pool_host
     tree.components[ComponentType.FULL]._full_kv_pool_host = controller.mem_pool_host

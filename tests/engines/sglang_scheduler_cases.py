@@ -193,6 +193,41 @@ def host_draft_cases() -> list[Case]:
     return found
 
 
+HOSTED_STATES = (
+    # name, like, host tokens, host states, seconds a token
+    ("states and host, roomy", "states, roomy", 200000, 1200, 2**-19),
+    ("states and host, few", "states, few", 120000, 200, 2**-19),
+    ("states and host, tight", "states, tight", 30000, 300, 2**-18),
+    ("states and host, few there", "states, few", 120000, 30, 2**-18),
+    ("states and host, evicting", "states, tight", 10000, 150, 2**-18),
+    ("states and host, pages", "states, pages", 40000, 200, 2**-18),
+    ("states and host, slow link", "states, small chunks", 40000, 150, 2**-14),
+    ("states and host, retracting", "states, retracting", 12000, 400, 2**-18),
+    ("states and host, longest prefix", "states, longest prefix", 60000, 260, 2**-18),
+    ("states and host, segmented", "states, segmented", 40000, 200, 2**-18),
+)
+STATE_TOKENS = 512
+"""A state's bytes ÷ a token's."""
+
+
+def host_state_cases() -> list[Case]:
+    """Recurrent states and host memory, by every policy of writing, every other one with overlap; some with drafts."""
+    found = []
+    for seed, (name, like, tokens, states, token_s) in enumerate(HOSTED_STATES):
+        case = _state_case(250 + seed, name, next(setting for setting in STATES if setting[0] == like))
+        case = _with(
+            case, host_tokens=tokens, host_states=states, host_state_tokens=STATE_TOKENS, host_token_s=token_s,
+            overlap=seed % 2 == 0,
+        )  # fmt: skip
+        found += [{**_with(case, write_policy=one), "name": f"{name}, {one}"} for one in WRITE_POLICIES]
+        if seed % 3 == 1:
+            more = _with(
+                case, write_policy=WRITE_POLICIES[seed // 3], num_speculative_tokens=2, acceptance=0.75
+            )
+            found.append({**more, "name": f"{name}, drafts"})
+    return found
+
+
 def cases() -> list[Case]:
     """All cases, in the form that ``sglang_scheduler_oracle.py`` reads."""
     return [_case(seed, *setting) for seed, setting in enumerate(SETTINGS)]

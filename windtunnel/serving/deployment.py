@@ -30,13 +30,10 @@ from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
-from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
-from windtunnel.serving.sglang_host import SglangHostDraftingScheduler, SglangHostScheduler
+from windtunnel.serving.sglang_kinds import sglang_scheduler_for
 from windtunnel.serving.sglang_outputs import OutputServer
 from windtunnel.serving.sglang_prompts import HostPromptServer, PromptServer
-from windtunnel.serving.sglang_scheduler import SglangScheduler
-from windtunnel.serving.sglang_state_drafting import SglangStateDraftingScheduler
-from windtunnel.serving.sglang_states import SglangStateScheduler, states_per_sequence
+from windtunnel.serving.sglang_states import states_per_sequence
 from windtunnel.serving.step_time import Speculation, StepTime
 from windtunnel.serving.vision import TowerTime
 from windtunnel.specs.cluster import Cluster
@@ -178,21 +175,15 @@ class Deployment:
         if memory.state_slots:
             most = memory.state_slots // _states_per_sequence(options)
             chosen = replace(chosen, max_num_seqs=min(chosen.max_num_seqs, most))
-            stated = SglangStateDraftingScheduler if chosen.num_speculative_tokens else SglangStateScheduler
-            return stated(chosen, options.sglang, memory.state_slots)
-        if side is Side.OUTPUTS:
+        elif side is Side.OUTPUTS:
             return OutputServer(replace(chosen, enable_prefix_caching=False), options.sglang)
-        if side is Side.PROMPTS:
+        elif side is Side.PROMPTS:
             if tiers is not None and len(tiers.tiers) == 1:
                 return HostPromptServer(chosen, options.sglang, tiers)
             return PromptServer(chosen, options.sglang, tiers)
-        if options.stack is Stack.SGLANG and tiers is not None and len(tiers.tiers) == 1:
-            hosted = SglangHostDraftingScheduler if chosen.num_speculative_tokens else SglangHostScheduler
-            return hosted(chosen, options.sglang, tiers)
-        if options.stack is Stack.SGLANG and chosen.num_speculative_tokens and tiers is None:
-            return SglangDraftingScheduler(chosen, options.sglang)
         if options.stack is Stack.SGLANG:
-            return SglangScheduler(chosen, options.sglang, tiers)
+            host_states = self._offload.states if self._offload else 0
+            return sglang_scheduler_for(chosen, options.sglang, memory, tiers, host_states)
         return scheduler_for(chosen, tiers)
 
     def fits(self, request: Request, side: Side = Side.BOTH) -> bool:
@@ -256,17 +247,18 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
 
     Raises:
         AnswerIsNo: E651, it does not fit; says how many cards would do.
-        WindtunnelError: E650, cache tiers for a model with recurrent state, storage that is not
-            written through; E653, the layout does not
-            divide the cards or the model; E209, no recipe for the model; E501, the chip lacks the precision.
+        WindtunnelError: E650, cache tiers for a model with recurrent state (but SGLang's host memory), storage that
+            is not written through; E653, the layout does not divide the cards or the model; E209, no recipe for
+            the model; E501, the chip lacks the precision.
     """
     layout = _loaded(_layout(model, cluster, options), model, options)
     memory = _memory(model, layout, cluster, options)
-    if options.offload.wanted and memory.state_bytes:
+    plain = options.offload.storage_bytes == 0 and memory.state_slots > 0
+    if options.offload.wanted and memory.state_bytes and not plain:
         raise WindtunnelError(
             "E650",
-            f"cache tiers beyond the card are not modelled for {model.title or model.name}: it keeps recurrent states",
-            hint="leave out --kv-offloading-size and --enable-hierarchical-cache",
+            f"{model.title or model.name} keeps recurrent states: beyond the card only SGLang's host memory is there",
+            hint="--scheduler sglang --enable-hierarchical-cache without --kv-storage-size, or leave out tiers",
         )
     if options.offload.storage_bytes and options.sglang.hicache_write_policy is not WritePolicy.WRITE_THROUGH:
         raise WindtunnelError(

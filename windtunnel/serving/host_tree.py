@@ -41,7 +41,7 @@ class Transfer:
 
     __slots__ = ("locks", "node", "nodes", "tokens")
 
-    def __init__(self, node: Node, tokens: int, locks: bool = True) -> None:
+    def __init__(self, node: Node, tokens: float, locks: bool = True) -> None:
         self.node, self.tokens, self.locks = node, tokens, locks
         self.nodes = [node]
 
@@ -155,10 +155,19 @@ class HostTree(RadixTree):
             self.evictable += size
             self._settle(new)
             self._settle(node)
+            self._committed(new)
             if whole + size > counted and self._hit(new):
                 self._write_with_those_above(new)
-            node = new
+            return there, new
+        self._committed(node)
+        self._complete_copy(node)
         return there, node
+
+    def _committed(self, node: Node) -> None:
+        """It ends what was entered."""
+
+    def _complete_copy(self, node: Node) -> None:
+        """It was there already; its copy may lack something."""
 
     def _hit(self, node: Node) -> bool:
         """Count a use; whether it is time to write it."""
@@ -269,6 +278,7 @@ class HostTree(RadixTree):
         self._written(self.writes.over(self.now_s))
         for one in self.reads.over(self.now_s):
             self.unlock(one.node)
+            self._arrived(one)
             for node in one.nodes:
                 node.pins -= 1
                 self._settle(node)
@@ -278,6 +288,9 @@ class HostTree(RadixTree):
                     above.loading = None
                     self._note_twice(above)
                 above = above.parent
+
+    def _arrived(self, transfer: Transfer) -> None:
+        """It was read."""
 
     def _wait(self) -> None:
         """Until everything is written."""

@@ -45,7 +45,7 @@ class OffloadOptions:
 
 
 class Offload:
-    """The tiers of a deployment's ranks."""
+    """The tiers of a deployment's ranks. ``states``: recurrent states that host memory holds for one."""
 
     def __init__(
         self,
@@ -57,7 +57,12 @@ class Offload:
     ) -> None:
         latent = any(isinstance(layer.mixer, Latent) for layer in model.layers)
         whole = memory.token_bytes * (1 if latent else layout.tensor)
-        card = options.hicache_size_bytes or options.hicache_ratio * memory.cache_tokens * memory.token_bytes
+        cache, states = memory.cache_tokens * memory.token_bytes, memory.state_slots * memory.state_bytes
+        ratio = (
+            options.hicache_size_bytes / (cache + states) if cache else 0.0
+        )  # of both alike, as SGLang divides it
+        card = (options.hicache_ratio or ratio) * cache
+        self.states = int((options.hicache_ratio or ratio) * memory.state_slots)
         tokens = int(card / memory.token_bytes) if card else int(options.kv_offloading_size_bytes / whole)
         link = cluster.chip.pcie_bytes_per_s.value
         self.page = memory.block_tokens

@@ -32,12 +32,13 @@ class Node:
 
     ``state``: whether the recurrent state after its last token is kept (see ``state_tree``); ``state_locks``: sequences
     that hold it. ``away``: it is not on the card; ``host``: host memory has it, ``pins``: for loads under way;
-    ``transfer``: it is being written, ``loading``: read (see ``host_tree``).
+    ``transfer``: it is being written, ``loading``: read (see ``host_tree``); ``state_host``, ``state_pins``: the same
+    of its state (see ``host_state_tree``).
     """
 
     __slots__ = (
         "accessed", "away", "children", "hits", "host", "loading", "locks", "parent", "pins", "segments", "state",
-        "state_locks", "tokens", "transfer",
+        "state_host", "state_locks", "state_pins", "tokens", "transfer",
     )  # fmt: skip
 
     def __init__(self, parent: Node | None, segments: Segments, tokens: int, now: int) -> None:
@@ -48,8 +49,8 @@ class Node:
         self.locks = 0
         self.hits = 0
         self.accessed = now
-        self.state = self.away = self.host = False
-        self.state_locks = self.pins = 0
+        self.state = self.away = self.host = self.state_host = False
+        self.state_locks = self.pins = self.state_pins = 0
         self.transfer: Transfer | None = None
         self.loading: Transfer | None = None
 

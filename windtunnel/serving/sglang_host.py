@@ -28,6 +28,10 @@ class SglangHostScheduler(SglangScheduler):
     def __init__(self, options: SchedulerOptions, sglang: SglangOptions, tiers: KvTiers) -> None:
         self._host = tiers.tiers[0]
         super().__init__(options, sglang, tiers)
+        self._begin_host(tiers)
+
+    def _begin_host(self, tiers: KvTiers) -> None:
+        self.tiers = tiers
         self.tree.pool = self.pool
         self._held_s: list[float] = []  # of steps that were decided and are not over
 
@@ -72,7 +76,7 @@ class SglangHostScheduler(SglangScheduler):
 
     def complete(self, plan: StepPlan, now_s: float) -> list[Sequence]:
         """See ``Scheduler``."""
-        if self._held_s:
+        if not plan.empty and self._held_s:
             self._held_s.pop(0)
         self.tree.now_s = now_s
         done = super().complete(plan, now_s)

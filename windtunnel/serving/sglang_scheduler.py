@@ -260,6 +260,8 @@ class SglangScheduler(SglangBatch):
         policy = self.options.schedule_policy
         refreshing = policy in (SchedulePolicy.FCFS, SchedulePolicy.LOF)
         super()._order_queue()
+        if not refreshing and len(self.waiting) == 1:
+            self._cached_tokens(self.waiting[0])  # looked up whole, which may split a node of the tree
         if not refreshing or not self.waiting or self.sglang.radix_eviction_policy is not EvictionPolicy.LRU:
             return
         self._refreshes += 1

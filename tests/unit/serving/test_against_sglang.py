@@ -15,6 +15,7 @@ from tests.engines.sglang_scheduler_cases import (
     draft_cases,
     host_cases,
     host_draft_cases,
+    host_state_cases,
     mixed_cases,
     overlap_cases,
     state_cases,
@@ -23,6 +24,7 @@ from tests.engines.sglang_scheduler_cases import (
     unbuffered_cases,
 )
 from windtunnel.serving import sglang_states
+from windtunnel.serving.host_state_tree import HostStateTree
 from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
 from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
@@ -34,6 +36,7 @@ from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sglang_checks import CheckedSequence
 from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
 from windtunnel.serving.sglang_host import SglangHostDraftingScheduler, SglangHostScheduler
+from windtunnel.serving.sglang_host_states import SglangHostStateDraftingScheduler, SglangHostStateScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler
 from windtunnel.serving.sglang_state_drafting import SglangStateDraftingScheduler
 from windtunnel.serving.sglang_states import SglangStateScheduler
@@ -48,13 +51,17 @@ def recorded(name: str) -> dict[str, Any]:
     return {run["name"]: run for run in json.loads(text)["runs"]}
 
 
-RUNS, OVERLAPPING, MIXED, STATES, HOSTED, DRAFTED, DRAFTED_STATES, UNBUFFERED, MIXED_STATES, HOSTED_DRAFTS = map(
-    recorded,
-    (
-        "sglang_scheduler", "sglang_overlap", "sglang_mixed_chunks", "sglang_states", "sglang_host",
-        "sglang_drafts", "sglang_state_drafts", "sglang_unbuffered_states", "sglang_mixed_states", "sglang_host_drafts",
-    ),
-)  # fmt: skip
+RUNS = recorded("sglang_scheduler")
+OVERLAPPING = recorded("sglang_overlap")
+MIXED = recorded("sglang_mixed_chunks")
+STATES = recorded("sglang_states")
+HOSTED = recorded("sglang_host")
+DRAFTED = recorded("sglang_drafts")
+DRAFTED_STATES = recorded("sglang_state_drafts")
+UNBUFFERED = recorded("sglang_unbuffered_states")
+MIXED_STATES = recorded("sglang_mixed_states")
+HOSTED_DRAFTS = recorded("sglang_host_drafts")
+HOSTED_STATES = recorded("sglang_host_states")
 
 
 def engine_of(case: Case) -> SglangScheduler:
@@ -84,6 +91,11 @@ def engine_of(case: Case) -> SglangScheduler:
             ),
         ),
     )
+    if "host_states" in options:
+        places = (slots, options["host_states"], options["host_state_tokens"])
+        drafting = "num_speculative_tokens" in options
+        kind = SglangHostStateDraftingScheduler if drafting else SglangHostStateScheduler
+        return kind(*chosen, host_memory(options), *places)
     if "num_speculative_tokens" in options and "host_tokens" in options:
         return SglangHostDraftingScheduler(*chosen, host_memory(options))
     if "num_speculative_tokens" in options:
@@ -225,6 +237,11 @@ def test_same_steps_as_sglang_with_drafts_and_host_memory(case: Case) -> None:
     check(case, HOSTED_DRAFTS[case["name"]])
 
 
+@pytest.mark.parametrize("case", host_state_cases(), ids=name)
+def test_same_steps_as_sglang_with_states_and_host_memory(case: Case) -> None:
+    check(case, HOSTED_STATES[case["name"]])
+
+
 @pytest.mark.parametrize("case", state_draft_cases(), ids=name)
 def test_same_steps_as_sglang_with_drafts_and_recurrent_states(case: Case) -> None:
     check(case, DRAFTED_STATES[case["name"]])
@@ -236,7 +253,26 @@ def test_same_steps_as_sglang_with_host_memory(case: Case, bulk: bool) -> None:
     check(case, HOSTED[case["name"]], bulk)
 
 
+@pytest.mark.parametrize(
+    ("policy", "left_out", "answer"),
+    [
+        ("write_through", "_complete_copy", None), ("write_through", "_evict_host_states", 0),
+        ("write_back", "_write_back", None),
+    ],
+)  # fmt: skip
+def test_copies_of_states_show_in_recordings(
+    monkeypatch: pytest.MonkeyPatch, policy: str, left_out: str, answer: int | None
+) -> None:
+    case = next(case for case in host_state_cases() if case["name"] == f"states and host, few, {policy}")
+    monkeypatch.setattr(HostStateTree, left_out, lambda self, of: answer)
+    with pytest.raises(AssertionError):
+        check(case, HOSTED_STATES[case["name"]])
+
+
 def test_recorded_traffic_loads_and_drops() -> None:
+    assert all(
+        sum(run[what] for run in HOSTED_STATES.values()) > 30_000 for what in ("loaded", "stored", "dropped")
+    )
     for policy in WritePolicy:
         runs = [run for name, run in HOSTED.items() if name.endswith(f", {policy}")]
         assert min(sum(run[what] for run in runs) for what in ("loaded", "stored", "dropped")) > 1000

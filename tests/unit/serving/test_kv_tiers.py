@@ -182,6 +182,13 @@ def test_serve_says_what_each_tier_found(capsys: pytest.CaptureFixture[str], tmp
     hybrid = "serve qwen3.5-397b-a17b --on mtt-s5000:16 --precision fp8 --kv-offloading-size 64".split()
     assert main(hybrid) == 2
     assert "recurrent states" in capsys.readouterr().err
+    hosted = "serve qwen3.5-397b-a17b --on mtt-s5000:8 --precision fp8 --scheduler sglang --rate 1".split()
+    hosted += "--requests 20 --input-len 3000 --prefix-len 2000 --output-len 4 --json".split()
+    hosted += ["--enable-hierarchical-cache"]
+    assert main(hosted) == 0
+    (tier,) = json.loads(capsys.readouterr().out)["tiers"]
+    assert tier["name"] == "host memory"
+    assert tier["written"] > 0
     unbuffered = "serve qwen3.5-397b-a17b --on mtt-s5000:16 --precision fp8 --scheduler sglang".split()
     assert main([*unbuffered, "--mamba-radix-cache-strategy", "no_buffer"]) == 2
     assert "no overlap" in capsys.readouterr().err
