@@ -31,6 +31,8 @@ def together(args: argparse.Namespace) -> None:
     if endpoint:
         for name in (*_TRAFFIC, "agents"):
             _not_beside(args, name, "--port", "its clients bring the traffic")
+    elif args.max_model_len:
+        raise _needs("max_model_len", "--port 8000")
     if args.trace and args.gui_sessions:
         raise _exclude("--trace", "--gui-sessions", "both are traffic")
     if args.gui_sessions and (args.rates or args.concurrency):

@@ -20,6 +20,7 @@ QWEN, DEEPSEEK = (
         ([*DEEPSEEK, "--sweep", "--prefill-cards", "16"], "--sweep and --prefill-cards"),
         ([*QWEN, "--port", "0", "--trace", "x.jsonl"], "--port and --trace"),
         ([*QWEN, "--port", "0", "--rates", "1,2"], "--port and --rates"),
+        ([*QWEN, "--rate", "1", "--max-model-len", "4096"], "without --port"),
         ([*QWEN, "--trace", "x.jsonl", "--gui-sessions", "4"], "--trace and --gui-sessions"),
         ([*QWEN, "--gui-sessions", "4", "--concurrency", "4"], "--gui-sessions and --concurrency"),
         ([*QWEN, "--gui-sessions", "4"], "reads no images"),
