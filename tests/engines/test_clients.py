@@ -52,8 +52,8 @@ class Serving:
         return f"{self.root}/v1"
 
 
-def start(words: list[str], port: int) -> Iterator[str]:
-    """Run a server until it is no longer needed."""
+def started(words: list[str], port: int) -> tuple[subprocess.Popen[bytes], str]:
+    """A server that answers, and where."""
     process = subprocess.Popen(
         [*words, "--port", str(port)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -61,11 +61,16 @@ def start(words: list[str], port: int) -> Iterator[str]:
     while True:
         try:
             urllib.request.urlopen(f"{root}/health", timeout=2).close()
-            break
+            return process, root
         except OSError:
             assert process.poll() is None, "the server died"
             assert time.monotonic() < until, "the server did not start"
             time.sleep(0.5)
+
+
+def start(words: list[str], port: int) -> Iterator[str]:
+    """Run a server until it is no longer needed."""
+    process, root = started(words, port)
     yield root
     process.terminate()
     process.wait(60)
