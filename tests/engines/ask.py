@@ -54,6 +54,7 @@ QUESTIONS = (
     Question("sglang_host", "sglang", SGLANG, sglang_scheduler_cases.host_cases),
     Question("sglang_host_drafts", "sglang", SGLANG, sglang_scheduler_cases.host_draft_cases),
     Question("sglang_disagg", "sglang", "sglang_disagg_oracle.py", sglang_disagg_cases.cases),
+    Question("sglang_disagg_drafts", "sglang", "sglang_disagg_oracle.py", sglang_disagg_cases.draft_cases),
     Question("sglang_host_states", "sglang", SGLANG, sglang_scheduler_cases.host_state_cases),
     Question("sglang_states", "sglang", SGLANG, sglang_scheduler_cases.state_cases),
 )

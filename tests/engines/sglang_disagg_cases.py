@@ -33,6 +33,30 @@ SETTINGS = (
 )  # fmt: skip
 
 
+DRAFTED = (
+    # name, like, drafts a step, chance that one is accepted
+    ("drafts", "roomy", 1, 0.8),
+    ("drafts, pages", "held back, pages", 2, 0.7),
+    ("drafts, held back", "held back", 1, 0.85),
+    ("drafts, retracting", "retracting", 1, 0.6),
+    ("drafts, retracting pages", "retracting, pages", 3, 0.7),
+    ("drafts, long answers", "long answers, pages", 2, 0.6),
+    ("drafts, extra slots", "many extra slots", 1, 0.8),
+    ("drafts, short answers", "short answers", 3, 0.9),
+)
+
+
+def draft_cases() -> list[Case]:
+    """The same traffic with drafted tokens on the decode side."""
+    found, plain = [], {case["name"]: case for case in cases()}
+    for name, like, drafts, chance in DRAFTED:
+        for end in ("", ", overlap"):
+            case = plain[f"{like}{end}"]
+            more = {"num_speculative_tokens": drafts, "acceptance": chance}
+            found.append({**case, "name": f"{name}{end}", "decode": {**case["decode"], **more}})
+    return found
+
+
 def cases() -> list[Case]:
     """Each deciding after every step, and with overlap."""
     found = []

@@ -22,6 +22,8 @@ from tests.engines import sglang_transfer as transfer  # noqa: E402
 from tests.engines.cases import condensed  # noqa: E402
 from tests.engines.sglang_servers import Outputs, Prompts, Quiet  # noqa: E402
 
+FIRST_OUTPUT = 1 << 30
+
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     def requests() -> list[Any]:
@@ -33,7 +35,8 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
                 str(number), "", single.tokens(keys, case["key_tokens"], prompt), sampling, eos_token_ids=set(),
                 bootstrap_host="prompts", bootstrap_port=1, bootstrap_room=number + 1,
             )  # fmt: skip
-            request.number, request.time_stats = number, Quiet()
+            request.number, request.time_stats, request.checks = number, Quiet(), 0
+            request.first_output = FIRST_OUTPUT + (number << 20)
             found.append(request)
         return found
 

@@ -28,8 +28,6 @@ from sglang.srt.mem_cache import common  # noqa: E402
 
 from tests.engines import sglang_transfer as transfer  # noqa: E402
 
-FIRST_OUTPUT = 1 << 30
-
 
 class Quiet:
     """Says nothing: metrics, output, streams."""
@@ -136,17 +134,17 @@ class Server(single.Engine):
             self.launched(batch, began)
             seconds = self.case["fixed_s"] + self.case["token_s"] * sum(new for _, new in batch)
             self.forward_stream.free_s = began + seconds
-            self.results.append((batch, self.forward_stream.free_s))
+            self.results.append((batch, self.forward_stream.free_s, self.kept))
         if self.results and (self.previous or not self.overlap):
-            finished, ends_s = self.results.pop(0)
-            self.clock.now = ends_s
-            self.complete_batch(finished)
+            finished, self.clock.now, kept = self.results.pop(0)
+            self.complete_batch(finished, kept)
         self.passed()
         self.previous = batch
         self.active = bool(batch or self.results) or (self.clock.now, self.state()) != before
 
     def state(self) -> Any:
-        return self.allocator.available_size(), len(self.waiting), self.rows.available_size()
+        pools = self.allocator, self.rows
+        return (*(pool.available_size() for pool in pools), len(self.waiting), len(self.running))
 
 
 class Prompts(SchedulerDisaggregationPrefillMixin, Server):
@@ -193,8 +191,8 @@ class Prompts(SchedulerDisaggregationPrefillMixin, Server):
                 self.started[request.number] = began
             self.maybe_send_cached_prefix_chunk(request)
 
-    def complete_batch(self, batch: list[tuple[Any, int]]) -> None:
-        tokens = torch.tensor([FIRST_OUTPUT + (request.number << 20) for request, _ in batch])
+    def complete_batch(self, batch: list[tuple[Any, int]], kept: list[int]) -> None:
+        tokens = torch.tensor([request.first_output for request, _ in batch])
         self.process_batch_result_disagg_prefill(
             single.Bag(reqs=[request for request, _ in batch]),
             single.Bag(next_token_ids=tokens),
@@ -219,6 +217,8 @@ class Outputs(SchedulerDisaggregationDecodeMixin, Server):
             places, self.tokens + 4096, "cpu", False, options["extra_slots"]
         )
         self.places = places
+        if self.checks:
+            self.checks.rows, self.spec_algorithm = self.rows, self.checks.algorithm
         self.buffers(2 * places)
         wire.buffers = self.disagg_metadata_buffers
         self.disagg_decode_transfer_queue = DecodeTransferQueue(
@@ -242,7 +242,10 @@ class Outputs(SchedulerDisaggregationDecodeMixin, Server):
         self.process_decode_queue()
         self._prebuilt()
         self.running = [request for request in self.running if not request.finished()]
-        return [(request, 1) for request in self._decode_all()]
+        decoding = self._decode_all()
+        if self.checks:
+            self.kept = self.checks.launch(decoding)
+        return [(request, 1 + self.checks.drafts if self.checks else 1) for request in decoding]
 
     def _prebuilt(self) -> None:
         """Those whose caches came join the batch while it has places."""
@@ -257,7 +260,8 @@ class Outputs(SchedulerDisaggregationDecodeMixin, Server):
             if self.first[request.number] < 0:
                 self.first[request.number] = self.clock.now
             if request.finished():
-                self._done(request)
+                common.release_kv_cache(request, self.tree, checkpoint=True)
+                self.last_s[request.number] = self.clock.now
         self.running = self.running + [request for request in joining if not request.finished()]
 
     def _decode_all(self) -> list[Any]:
@@ -282,18 +286,18 @@ class Outputs(SchedulerDisaggregationDecodeMixin, Server):
             if self.decoding[request.number] < 0:
                 self.decoding[request.number] = began
 
-    def complete_batch(self, batch: list[tuple[Any, int]]) -> None:
-        for request, _ in batch:
-            if request.finished() or request.is_retracted:
-                continue
-            request.output_ids.append(FIRST_OUTPUT + (request.number << 20) + len(request.output_ids))
-            request.update_finish_state(1)
+    def complete_batch(self, batch: list[tuple[Any, int]], kept: list[int]) -> None:
+        going_on = [request for request, _ in batch if not request.finished() and not request.is_retracted]
+        if self.checks:
+            self.checks.checked([request for request, _ in batch], kept, [-1] * len(batch))
+        for request in going_on:
+            if not self.checks:
+                request.output_ids.append(request.first_output + len(request.output_ids))
+                request.update_finish_state(1)
+                if request.finished():
+                    common.release_kv_cache(request, self.tree, checkpoint=True)
             if request.finished():
-                self._done(request)
-
-    def _done(self, request: Any) -> None:
-        common.release_kv_cache(request, self.tree, checkpoint=True)
-        self.last_s[request.number] = self.clock.now
+                self.last_s[request.number] = self.clock.now
 
     def passed(self) -> None:
         pass

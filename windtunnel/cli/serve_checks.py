@@ -14,9 +14,11 @@ _TRAFFIC = ("rate", "rates", "concurrency", "trace", "gui_sessions")
 _SGLANG = {
     "chunked_prefill_size": 0, "enable_mixed_chunk": False, "max_prefill_tokens": 16384,
     "schedule_conservativeness": 1.0, "radix_eviction_policy": "lru", "mamba_full_memory_ratio": 0.9,
-    "schedule_policy": "fcfs",
+    "schedule_policy": "fcfs", "num_reserved_decode_tokens": 512, "disaggregation_decode_extra_slots": None,
 }  # fmt: skip
 """What only SGLang's rules read, and the values that say nothing."""
+_APART = ("num_reserved_decode_tokens", "disaggregation_decode_extra_slots")
+"""What only decode servers read."""
 _HICACHE = {"hicache_ratio": 2.0, "hicache_size": 0.0, "hicache_write_policy": "write_through"}
 
 
@@ -43,6 +45,9 @@ def together(args: argparse.Namespace) -> None:
         for name, said in _SGLANG.items():
             if getattr(args, name) != said:
                 raise _needs(name, "--scheduler sglang")
+    for name in _APART:
+        if not args.prefill_cards and getattr(args, name) != _SGLANG[name]:
+            raise _needs(name, "--prefill-cards")
     if not args.enable_hierarchical_cache:
         for name, said in _HICACHE.items():
             if getattr(args, name) != said:

@@ -30,6 +30,7 @@ from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.sglang_draft_outputs import DraftingOutputServer
 from windtunnel.serving.sglang_kinds import sglang_scheduler_for
 from windtunnel.serving.sglang_outputs import OutputServer
 from windtunnel.serving.sglang_prompts import HostPromptServer, PromptServer
@@ -149,11 +150,8 @@ class Deployment:
 
     @property
     def hands_over(self) -> bool:
-        """Whether servers of prompts and of outputs wait for each other: SGLang's, but for states and drafts."""
-        options = self.options
-        return (
-            options.stack is Stack.SGLANG and not self.memory.state_slots and not options.speculation.tokens
-        )
+        """Whether servers of prompts and of outputs wait for each other: SGLang's, without recurrent states."""
+        return self.options.stack is Stack.SGLANG and not self.memory.state_slots
 
     def _rank(self, tiers: KvTiers | None = None, side: Side = Side.BOTH) -> Scheduler:
         memory, options = self.memory, self.options
@@ -176,7 +174,8 @@ class Deployment:
             most = memory.state_slots // _states_per_sequence(options)
             chosen = replace(chosen, max_num_seqs=min(chosen.max_num_seqs, most))
         elif side is Side.OUTPUTS:
-            return OutputServer(replace(chosen, enable_prefix_caching=False), options.sglang)
+            served = DraftingOutputServer if chosen.num_speculative_tokens else OutputServer
+            return served(replace(chosen, enable_prefix_caching=False), options.sglang)
         elif side is Side.PROMPTS:
             if tiers is not None and len(tiers.tiers) == 1:
                 return HostPromptServer(chosen, options.sglang, tiers)

@@ -16,7 +16,7 @@ from windtunnel.serving.engine import CachePart, Replica
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Router
 from windtunnel.serving.sessions import INFINITY, Sessions
-from windtunnel.serving.sglang_outputs import OutputServer
+from windtunnel.serving.sglang_outputs import OutputQueues
 from windtunnel.serving.sglang_prompts import PromptServer
 
 
@@ -35,7 +35,7 @@ class _Room:
     prompts: Replica
     prompt_rank: PromptServer
     outputs: Replica
-    output_rank: OutputServer
+    output_rank: OutputQueues
     sent: int = 0
     prompt: Served | None = None
 
@@ -103,7 +103,7 @@ class Handover:
         prompts, outputs = self._prefill.choose(request), self._decode.choose(request)
         prompt_rank, output_rank = prompts.add(replace(request, output_tokens=1)), outputs.add(request)
         assert isinstance(prompt_rank, PromptServer)
-        assert isinstance(output_rank, OutputServer)
+        assert isinstance(output_rank, OutputQueues)
         self._rooms[request.number] = _Room(request, prompts, prompt_rank, outputs, output_rank)
         self._wake(outputs, request.arrival_s)
 
@@ -126,7 +126,7 @@ class Handover:
             self._ship(replica, replica.parts)
             return []
         for rank in replica.ranks:
-            assert isinstance(rank, OutputServer)
+            assert isinstance(rank, OutputQueues)
             for number in rank.set_aside:
                 self._tell(decided_s, _Event.PAGES, number)
             done += [replace(replica.told(one), finished_s=decided_s) for one in rank.answered]

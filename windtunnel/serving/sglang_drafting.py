@@ -259,11 +259,11 @@ class SglangDraftingScheduler(SglangScheduler):
             self.pool.take(need)
             one.blank += need
 
-    def _retract(self) -> None:
+    def _retract_but(self, least: int) -> None:
         batch = sorted(self._batch, key=lambda one: (one.generated, -one.request.prompt_tokens), reverse=True)
         under_way = self._in_step()
         gone: list[CheckedSequence] = []
-        while len(batch) > 1 and (not gone or not self._has_pages_for(batch)):
+        while len(batch) > least and (not gone or not self._has_pages_for(batch)):
             one = batch.pop()
             if one in under_way:
                 self.dropped.add(one)
@@ -278,8 +278,7 @@ class SglangDraftingScheduler(SglangScheduler):
         wanted = sum(one.request.output_tokens for one in batch)
         self.new_token_ratio = min(1.0, (made + RETRACT_DECODE_STEPS * len(batch)) / (wanted + 1))
         for one in gone:
-            one.came_at = self.prompt_tokens
-            self.waiting.append(one)
+            self._queue_again(one)
         if gone:
             self._full = False
         self._batch = batch

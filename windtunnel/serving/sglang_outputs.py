@@ -11,7 +11,9 @@ With overlap a request that ends takes part in one more step, whose token nobody
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
+from collections.abc import Iterable
 
 from windtunnel.serving.prefill_budget import CLIP_MAX_NEW_TOKENS, SglangOptions
 from windtunnel.serving.radix_pool import RadixSequence
@@ -26,23 +28,22 @@ FEW_PLACES, ROWS_A_PLACE = 32, 2
 """Up to so many places a rank there are further rows, two a place, for requests on their way."""
 
 
-class OutputServer(SglangBatch):
-    """Requests move from ``asked`` to ``coming`` (pages set aside), ``waiting`` (cache there) and the batch.
+class OutputQueues(SglangBatch):
+    """What stands before the batch.
 
-    ``retracted``: they go to ``waiting``, too. ``set_aside``: numbers of those that were given pages, for whoever tells
-    the prefill side. ``answered``: those whose first token was all they asked for.
+    Requests move from ``asked`` to ``coming`` (pages set aside), ``waiting`` (cache there) and the batch; ``retracted``
+    ones to ``waiting``, too. ``set_aside``: numbers of those that were given pages, for whoever tells the prefill side.
+    ``answered``: those whose first token was all they asked for.
     """
 
     def __init__(self, options: SchedulerOptions, sglang: SglangOptions) -> None:
         super().__init__(options, sglang)
-        self.lingers = options.async_scheduling
         self.asked: deque[RadixSequence] = deque()
         self.coming: dict[int, RadixSequence] = {}
         self.retracted: deque[RadixSequence] = deque()
         self.set_aside: list[int] = []
         self.answered: list[Sequence] = []
         self._came: set[int] = set()
-        self._ended: list[Sequence] = []  # took part in the last step that was decided, and are done
         self._changed = False  # since the queues were looked at
         places, extra = options.max_num_seqs, sglang.disaggregation_decode_extra_slots
         if extra is None:
@@ -51,7 +52,7 @@ class OutputServer(SglangBatch):
 
     def add(self, request: Request, shipped: bool = False) -> RadixSequence:
         """Queue a request, whose prompt will be computed elsewhere."""
-        sequence = RadixSequence(request, self.pool, self.options.block_size, reuse=False)
+        sequence = self._new(request)
         sequence.begin(self.tree.root)
         sequence.shipped = True
         self.asked.append(sequence)
@@ -77,7 +78,147 @@ class OutputServer(SglangBatch):
         """Whether the request can be given pages, and come back where it is retracted before its last token."""
         room = self.pool.capacity * self.options.block_size
         ends = request.prompt_tokens + min(request.output_tokens, CLIP_MAX_NEW_TOKENS)
-        return self._whole(request.last_tokens) + self._reserve <= room and ends <= room
+        return self._whole(request.last_tokens) + self._reserved <= room and ends <= room
+
+    def _cached_tokens(self, sequence: Sequence) -> int:
+        return 0
+
+    def _new(self, request: Request) -> RadixSequence:
+        return RadixSequence(request, self.pool, self.options.block_size, reuse=False)
+
+    # The batch
+
+    @property
+    @abstractmethod
+    def _taking_part(self) -> int:
+        """Sequences of the last step that was decided; those that are done with it still count."""
+
+    @abstractmethod
+    def _took_part(self) -> Iterable[Sequence]:
+        """They themselves."""
+
+    @abstractmethod
+    def _known_tokens(self) -> int:
+        """Their prompts and known output: what retracting all of them would give back."""
+
+    # Queues
+
+    @property
+    def _reserved(self) -> int:
+        return self.sglang.num_reserved_decode_tokens
+
+    @property
+    def _active(self) -> int:
+        """Requests with pages; those that ended with the last step still count."""
+        return self._taking_part + len(self.coming) + len(self.waiting)
+
+    @property
+    def _rows_left(self) -> int:
+        return self._rows - len(self.running) - len(self.coming) - len(self.waiting)
+
+    @property
+    def _buffers_left(self) -> int:
+        return BUFFERS_A_PLACE * self.options.max_num_seqs - len(self.coming)
+
+    @property
+    def _free_tokens(self) -> int:
+        return self.pool.blank * self.options.block_size
+
+    @property
+    def _blocked(self) -> bool:
+        """Whether the first in the queue gets no pages however far those that run go."""
+        if self._rows_left <= 0 or self._buffers_left <= 0:
+            return True
+        least = self._whole(self.asked[0].request.prompt_tokens) + self._reserved
+        return least > self._free_tokens - self._reserved * self._active
+
+    def _whole(self, tokens: int) -> int:
+        size = self.options.block_size
+        return -(-tokens // size) * size
+
+    def _give_pages(self, sequence: RadixSequence, tokens: int) -> None:
+        """Give it pages for its first ``tokens``."""
+        pages = -(-tokens // self.options.block_size)
+        self.pool.take(pages)
+        sequence.computed, sequence.blank = tokens, pages
+
+    def _look(self, now_s: float) -> list[RadixSequence]:
+        """Go through the queues; those that join the batch now."""
+        places = self.options.max_num_seqs - self._taking_part
+        self._resume()
+        if not self.retracted:
+            self._set_pages_aside()
+            self._take_arrived()
+        joining: list[RadixSequence] = []
+        while self.waiting and places > 0:
+            sequence = self.waiting.popleft()
+            assert isinstance(sequence, RadixSequence)
+            places -= 1
+            if sequence.first_s < 0:
+                sequence.first_s, sequence.generated = now_s, 1
+            if sequence.generated >= sequence.request.output_tokens:
+                self._give_up(sequence)
+                self.answered.append(sequence)
+            else:
+                self.running[sequence] = None
+                joining.append(sequence)
+            self._changed = True
+        return joining
+
+    def _resume(self) -> None:
+        back: list[RadixSequence] = []
+        active = self._active
+        while self.retracted and self._rows_left - len(back) > 0:
+            sequence = self.retracted[0]
+            tokens = sequence.known - 1
+            if self._whole(tokens) + self._reserved > self._free_tokens - self._reserved * (
+                active + len(back)
+            ):
+                break
+            self._give_pages(sequence, tokens)
+            back.append(self.retracted.popleft())
+        self.waiting.extend(back)
+        self._changed |= bool(back)
+
+    def _set_pages_aside(self) -> None:
+        if not self.asked or self._blocked:
+            return
+        active, known, longest = self._active, self._known_tokens(), 0
+        batch = [one.request for one in self._took_part()]
+        if batch:
+            ends = (one.prompt_tokens + min(one.output_tokens, CLIP_MAX_NEW_TOKENS) for one in batch)
+            longest = max(ends) - known
+        given = 0
+        while self.asked and self._rows_left > 0 and self._buffers_left > 0:
+            request = self.asked[0].request
+            ends_at = request.prompt_tokens + min(request.output_tokens, CLIP_MAX_NEW_TOKENS)
+            wanted = max(self._whole(request.prompt_tokens) + self._reserved, ends_at - known)
+            if wanted > self._free_tokens - max(self._reserved * (active + given), longest):
+                break
+            sequence = self.asked.popleft()
+            self._give_pages(sequence, request.prompt_tokens)
+            self.coming[request.number] = sequence
+            self.set_aside.append(request.number)
+            given += 1
+        self._changed |= given > 0
+
+    def _take_arrived(self) -> None:
+        for number in [number for number in self.coming if number in self._came]:
+            self.waiting.append(self.coming.pop(number))
+            self._came.remove(number)
+
+    def _queue_again(self, sequence: Sequence) -> None:
+        assert isinstance(sequence, RadixSequence)
+        self.retracted.append(sequence)
+
+
+class OutputServer(OutputQueues):
+    """Without drafts: those that decode move by one token a step."""
+
+    def __init__(self, options: SchedulerOptions, sglang: SglangOptions) -> None:
+        super().__init__(options, sglang)
+        self.lingers = options.async_scheduling
+        self._ended: list[Sequence] = []  # took part in the last step that was decided, and are done
 
     def schedule(self, now_s: float) -> StepPlan:
         """Look at the queues, then decide the next step; an empty plan when nothing can run."""
@@ -85,11 +226,10 @@ class OutputServer(SglangBatch):
         under_way = self.decided is not None
         while True:
             self._changed = bool(self._ended)
-            self._resume()
-            if not self.retracted:
-                self._set_pages_aside()
-                self._take_in()
-            self._join_batch(now_s)
+            joining = self._look(now_s)
+            self._ended.clear()
+            for sequence in joining:
+                self._join(sequence)
             plan = self._decode()
             if not plan.empty or not self._changed or under_way:
                 return plan
@@ -115,114 +255,17 @@ class OutputServer(SglangBatch):
             return 0
         return self._steps_with_pages(most)
 
-    def _cached_tokens(self, sequence: Sequence) -> int:
-        return 0
-
-    # Queues
-
     @property
-    def _reserve(self) -> int:
-        return self.sglang.num_reserved_decode_tokens
+    def _taking_part(self) -> int:
+        return self.decodes + len(self._ended)
 
-    @property
-    def _active(self) -> int:
-        """Requests with pages; those that ended with the last step still count."""
-        return self.decodes + len(self._ended) + len(self.coming) + len(self.waiting)
-
-    @property
-    def _rows_left(self) -> int:
-        return self._rows - len(self.running) - len(self.coming) - len(self.waiting)
-
-    @property
-    def _buffers_left(self) -> int:
-        return BUFFERS_A_PLACE * self.options.max_num_seqs - len(self.coming)
-
-    @property
-    def _free_tokens(self) -> int:
-        return self.pool.blank * self.options.block_size
-
-    @property
-    def _blocked(self) -> bool:
-        """Whether the first in the queue gets no pages however far those that run go."""
-        if self._rows_left <= 0 or self._buffers_left <= 0:
-            return True
-        least = self._whole(self.asked[0].request.prompt_tokens) + self._reserve
-        return least > self._free_tokens - self._reserve * self._active
-
-    def _whole(self, tokens: int) -> int:
-        size = self.options.block_size
-        return -(-tokens // size) * size
-
-    def _give_pages(self, sequence: RadixSequence, tokens: int) -> None:
-        """Give it pages for its first ``tokens``."""
-        pages = -(-tokens // self.options.block_size)
-        self.pool.take(pages)
-        sequence.computed, sequence.blank = tokens, pages
-
-    def _resume(self) -> None:
-        back: list[RadixSequence] = []
-        active = self._active
-        while self.retracted and self._rows_left - len(back) > 0:
-            sequence = self.retracted[0]
-            tokens = sequence.known - 1
-            if self._whole(tokens) + self._reserve > self._free_tokens - self._reserve * (active + len(back)):
-                break
-            self._give_pages(sequence, tokens)
-            back.append(self.retracted.popleft())
-        self.waiting.extend(back)
-        self._changed |= bool(back)
-
-    def _set_pages_aside(self) -> None:
-        if not self.asked or self._blocked:
-            return
-        active, known, longest = self._active, self._known_tokens(), 0
-        batch = [one.request for one in (*self.running, *self._ended)]
-        if batch:
-            ends = (one.prompt_tokens + min(one.output_tokens, CLIP_MAX_NEW_TOKENS) for one in batch)
-            longest = max(ends) - known
-        given = 0
-        while self.asked and self._rows_left > 0 and self._buffers_left > 0:
-            request = self.asked[0].request
-            ends_at = request.prompt_tokens + min(request.output_tokens, CLIP_MAX_NEW_TOKENS)
-            wanted = max(self._whole(request.prompt_tokens) + self._reserve, ends_at - known)
-            if wanted > self._free_tokens - max(self._reserve * (active + given), longest):
-                break
-            sequence = self.asked.popleft()
-            self._give_pages(sequence, request.prompt_tokens)
-            self.coming[request.number] = sequence
-            self.set_aside.append(request.number)
-            given += 1
-        self._changed |= given > 0
+    def _took_part(self) -> Iterable[Sequence]:
+        return (*self.running, *self._ended)
 
     def _known_tokens(self) -> int:
-        """Prompts and known output of the last step's batch: what retracting all of it would give back."""
         unseen = self.decodes if self.decided is not None else 0
         ended = sum(one.request.prompt_tokens + one.request.output_tokens for one in self._ended)
         return self.contexts + self.decodes - unseen + ended
-
-    def _take_in(self) -> None:
-        for number in [number for number in self.coming if number in self._came]:
-            self.waiting.append(self.coming.pop(number))
-            self._came.remove(number)
-
-    def _join_batch(self, now_s: float) -> None:
-        places = self.options.max_num_seqs - self.decodes - len(self._ended)
-        self._ended.clear()
-        while self.waiting and places > 0:
-            sequence = self.waiting.popleft()
-            places -= 1
-            self._changed = True
-            if sequence.first_s < 0:
-                sequence.first_s, sequence.generated = now_s, 1
-            if sequence.generated >= sequence.request.output_tokens:
-                assert isinstance(sequence, RadixSequence)
-                self._give_up(sequence)
-                self.answered.append(sequence)
-                continue
-            self.running[sequence] = None
-            self._join(sequence)
-
-    # Decoding
 
     def _decode(self) -> StepPlan:
         due = self._dial[self.clock % self.options.block_size]
@@ -232,7 +275,3 @@ class OutputServer(SglangBatch):
         if self.decodes:
             self._take_pages()
         return self._decide(())
-
-    def _queue_again(self, sequence: Sequence) -> None:
-        assert isinstance(sequence, RadixSequence)
-        self.retracted.append(sequence)

@@ -26,6 +26,10 @@ QWEN, DEEPSEEK = (
         ([*QWEN, "--gui-sessions", "4"], "reads no images"),
         ([*QWEN, "--rate", "1", "--enable-mixed-chunk"], "without --scheduler sglang"),
         ([*QWEN, "--rate", "1", "--schedule-policy", "lpm"], "without --scheduler sglang"),
+        (
+            [*QWEN, "--rate", "1", "--scheduler", "sglang", "--num-reserved-decode-tokens", "8"],
+            "without --prefill-cards",
+        ),
         ([*QWEN, "--rate", "1", "--hicache-ratio", "3"], "without --enable-hierarchical-cache"),
         ([*QWEN, "--rate", "1", "--ep"], "has no experts"),
         ([*QWEN, "--rate", "1", "--expert-load", "power-law:1"], "part of every expert"),

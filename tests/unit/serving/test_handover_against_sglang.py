@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.engines.cases import Case, condensed
-from tests.engines.sglang_disagg_cases import cases
+from tests.engines.sglang_disagg_cases import cases, draft_cases
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.handover import Handover
 from windtunnel.serving.prefill_budget import SglangOptions
@@ -20,12 +20,17 @@ from windtunnel.serving.router import Router
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.sessions import Sessions
-from windtunnel.serving.sglang_outputs import OutputServer
+from windtunnel.serving.sglang_draft_outputs import DraftingOutputServer
+from windtunnel.serving.sglang_outputs import OutputQueues, OutputServer
 from windtunnel.serving.sglang_prompts import PromptServer
 from windtunnel.serving.step_plan import StepPlan
 
-TEXT = (Path(__file__).parents[2] / "golden" / "serving" / "sglang_disagg.json").read_text(encoding="utf-8")
-RUNS = {run["name"]: run for run in json.loads(TEXT)["runs"]}
+GOLDEN = Path(__file__).parents[2] / "golden" / "serving"
+RUNS: dict[str, Any] = {
+    run["name"]: run
+    for name in ("sglang_disagg", "sglang_disagg_drafts")
+    for run in json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))["runs"]
+}
 
 
 class Steps:
@@ -33,17 +38,22 @@ class Steps:
 
     def __init__(self, case: Case) -> None:
         self.fixed_s, self.token_s = case["fixed_s"], case["token_s"]
+        self.checked = 1 + case.get("decode", {}).get("num_speculative_tokens", 0)
 
     def decode_s(self, decodes: int, contexts: int) -> float:
-        return float(self.fixed_s + self.token_s * decodes)
+        return float(self.fixed_s + self.token_s * self.checked * decodes)
 
     def decode_line(self, decodes: int, contexts: int) -> tuple[float, float, int]:
         return self.decode_s(decodes, contexts), 0.0, 1 << 30
 
     def mixed_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
-        return self.decode_s(decodes + sum(new for new, _ in chunks), contexts)
+        return float(self.fixed_s + self.token_s * sum(new for new, _ in chunks))
 
-    whole_s = mixed_s
+    def whole_s(self, decodes: int, contexts: int, chunks: Seq[tuple[int, int]]) -> float:
+        return self.decode_s(decodes, contexts)
+
+    def experts_s(self, tokens: float) -> float:
+        return 0.0
 
     def images_s(self, request: Request, first: int, end: int) -> float:
         raise NotImplementedError
@@ -58,12 +68,13 @@ class Log:
         self.begins: dict[int, float] = {}
 
     def step(self, plan: StepPlan, ends_s: float) -> None:
-        tokens = {s.request.number: 1 for s in plan.decoded}
+        tokens = {s.request.number: self.seconds.checked for s in plan.decoded}
         tokens |= {chunk.sequence.request.number: chunk.new for chunk in plan.chunks}
         assert len(tokens) == plan.decodes + len(plan.chunks)
         self.steps.append(sorted(tokens.items()))
         for number in tokens:
-            self.begins.setdefault(number, ends_s - self.seconds.decode_s(sum(tokens.values()), 0))
+            seconds = self.seconds.fixed_s + self.seconds.token_s * sum(tokens.values())
+            self.begins.setdefault(number, ends_s - seconds)
 
 
 class Prompts(PromptServer):
@@ -77,7 +88,7 @@ class Prompts(PromptServer):
         return 0.0
 
 
-class Outputs(OutputServer):
+class Watching(OutputQueues):
     log: Log
     bulk = False
 
@@ -96,6 +107,14 @@ class Outputs(OutputServer):
         return super().complete(plan, now_s)
 
 
+class Outputs(Watching, OutputServer):
+    """Without drafts."""
+
+
+class DraftingOutputs(Watching, DraftingOutputServer):
+    """With them."""
+
+
 asides: dict[int, float] = {}
 
 
@@ -110,7 +129,7 @@ class Watched(Handover):
         super()._tell(at_s, event, number)
 
 
-def replay(case: Case, bulk: bool) -> tuple[Prompts, Outputs, Watched, list[Any]]:
+def replay(case: Case, bulk: bool) -> tuple[Prompts, Watching, Watched, list[Any]]:
     """The native servers on a case's traffic; ``bulk``: steady steps at once."""
     options, decode = case["options"], case["decode"]
     sglang = SglangOptions(
@@ -120,6 +139,8 @@ def replay(case: Case, bulk: bool) -> tuple[Prompts, Outputs, Watched, list[Any]
         disaggregation_decode_extra_slots=decode["extra_slots"],
     )
 
+    drafts = decode.get("num_speculative_tokens", 0)
+
     def chosen(side: dict[str, Any], reuse: bool) -> SchedulerOptions:
         return SchedulerOptions(
             max_num_seqs=side["max_running_requests"],
@@ -128,10 +149,12 @@ def replay(case: Case, bulk: bool) -> tuple[Prompts, Outputs, Watched, list[Any]
             enable_prefix_caching=reuse,
             schedule_policy=SchedulePolicy(options["schedule_policy"]),
             async_scheduling=options.get("overlap", False),
+            num_speculative_tokens=side.get("num_speculative_tokens", 0),
+            acceptance=side.get("acceptance", 0.0),
         )
 
     prompts = Prompts(chosen(options, not options["disable_radix_cache"]), sglang)
-    outputs = Outputs(chosen(decode, False), sglang)
+    outputs = (DraftingOutputs if drafts else Outputs)(chosen(decode, False), sglang)
     prompts.log, outputs.log, outputs.bulk = Log(case), Log(case), bulk
     outputs.lists_decoded = True
     asides.clear()
@@ -162,7 +185,7 @@ def name(case: Case) -> str:
 
 
 @pytest.mark.parametrize("bulk", [False, True], ids=["stepped", "bulk"])
-@pytest.mark.parametrize("case", cases(), ids=name)
+@pytest.mark.parametrize("case", [*cases(), *draft_cases()], ids=name)
 def test_same_decisions_as_sglang(case: Case, bulk: bool) -> None:
     golden = RUNS[case["name"]]
     prompts, outputs, pair, served = replay(case, bulk)
