@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -57,6 +57,7 @@ def chat(raw: bytes) -> Asked:
     body = bodies.read(raw, ChatBody)
     messages = cast("list[Message]", msgspec.to_builtins(body.messages))
     tools = cast("list[Mapping[str, object]]", msgspec.to_builtins(body.tools or []))
+    _check_choice(body.tool_choice, {tool.function.name for tool in body.tools or ()})
     most = body.max_completion_tokens or body.max_tokens or 0
     return Asked(
         model=body.model or "",
@@ -104,15 +105,22 @@ def completion(raw: bytes) -> Asked:
 def response(raw: bytes) -> Asked:
     """A body of /v1/responses, as the chat it stands for. Raises BadBody."""
     body = bodies.read(raw, ResponseBody)
+    if body.previous_response_id:
+        raise BadBody(
+            f"no response `{body.previous_response_id}` is kept here: send the whole conversation as input",
+            "previous_response_id",
+            code="response_not_found",
+            status=404,
+        )
     messages = _items(body.input)
     if body.instructions is not None:
         messages = [{"role": "system", "content": body.instructions}, *messages]
-    tools = [
-        {"type": "function", "function": tool} for tool in body.tools or () if tool.get("type") == "function"
-    ]
+    functions = [tool for tool in body.tools or () if tool.get("type") == "function"]
+    tools = [{"type": "function", "function": tool} for tool in functions]
     choice: object = body.tool_choice
     if isinstance(choice, dict) and "name" in choice:
         choice = {"type": "function", "function": {"name": choice["name"]}}
+    _check_choice(choice, {str(tool.get("name")) for tool in functions})
     most = body.max_output_tokens or 0
     return Asked(
         model=body.model or "",
@@ -126,6 +134,17 @@ def response(raw: bytes) -> Asked:
         stream=bool(body.stream),
         images=images_in(messages),
     )
+
+
+def _check_choice(choice: object, names: Collection[str]) -> None:
+    """Raises BadBody for a call that cannot be made."""
+    if choice == "required" and not names:
+        raise BadBody("tool_choice: `required` needs tools", "tool_choice")
+    if isinstance(choice, Mapping) and choice.get("type", "function") == "function":
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if name not in names:
+            raise BadBody(f"tool_choice: no tool is called `{name}`", "tool_choice")
 
 
 def _rendered(tools: Sequence[Mapping[str, object]], messages: Sequence[Message]) -> str:

@@ -136,6 +136,7 @@ class ResponseBody(Sampling, kw_only=True):
 
     input: Text | Annotated[list[Item], Meta(min_length=1)]
     instructions: str | None = None
+    previous_response_id: str | None = None
     tools: list[Object] | None = None
     tool_choice: Literal["none", "auto", "required"] | Object | None = None
     text: TextOptions | None = None
@@ -180,6 +181,8 @@ def read(raw: bytes, kind: type[Body]) -> Body:
     """The body, checked. Raises BadBody with the field it is about."""
     try:
         body = json.loads(raw, parse_float=_number, parse_constant=_no_number)
+        if b"\\u" in raw or b"\xed" in raw:  # half a surrogate pair is no text, though JSON can write it
+            json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadBody(f"the body is no JSON: {error}", code="invalid_json") from None
     try:

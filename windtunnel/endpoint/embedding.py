@@ -27,13 +27,13 @@ def answer(raw: bytes, model: str) -> dict[str, object]:
     texts = _inputs(body.input)
     size, form = body.dimensions or DIMENSIONS, body.encoding_format or "float"
     data = []
-    for index, text in enumerate(texts):
+    for index, (text, _) in enumerate(texts):
         found = vector(text, size)
         packed: object = base64.b64encode(struct.pack(f"<{size}f", *found)).decode()
         data.append(
             {"object": "embedding", "index": index, "embedding": packed if form == "base64" else found}
         )
-    tokens = sum(tokens_in(text) for text in texts)
+    tokens = sum(count for _, count in texts)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": body.model or model, "usage": usage}
 
@@ -49,17 +49,17 @@ def vector(text: str, size: int) -> list[float]:
     return [value / norm for value in found] if norm else [1.0] + [0.0] * (size - 1)
 
 
-def _inputs(given: str | list[Any]) -> list[str]:
+def _inputs(given: str | list[Any]) -> list[tuple[str, int]]:
+    """Texts and their tokens: as many as ids where ids came, else estimated."""
     if isinstance(given, str):
-        return [given]
+        return [(given, tokens_in(given))]
     if bodies.token_ids(given) is not None:
         given = [given]
     texts = []
     for index, one in enumerate(given):
         ids = bodies.token_ids(one)
-        if ids is not None:
-            one = " ".join(map(str, ids))
-        if not isinstance(one, str) or not one:
+        text = one if ids is None else " ".join(map(str, ids))
+        if not isinstance(text, str) or not text:
             raise BadBody(f"input[{index}] must be a text or a list of token ids", f"input[{index}]")
-        texts.append(one)
+        texts.append((text, tokens_in(text) if ids is None else len(ids)))
     return texts

@@ -1,7 +1,9 @@
 """A value that a JSON schema accepts: for tool arguments and structured answers.
 
 Understood: $ref, const, enum, anyOf, oneOf, allOf, types, required and optional properties, lengths, bounds, multiples,
-counts of items, and common formats. Not understood, and then perhaps missed: pattern, not, if, dependencies.
+counts of items, patterns (without look-arounds), and common formats. Not understood, and then perhaps missed: not, if,
+dependencies. Schemas come from anybody: what they say in a wrong type counts as not said, and what they make without
+end ends after ``PARTS_MAX`` parts.
 """
 
 from __future__ import annotations
@@ -9,10 +11,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from dataclasses import dataclass
+
+from windtunnel.endpoint.patterns import matching
 
 Schema = Mapping[str, object]
 DEPTH_MAX = 12
+PARTS_MAX = 20_000
+"""Values in a value, fifty letters counting as one: more than most contexts hold."""
+LETTERS = 50
 TOPIC = "value"
 _FORMATS = {
     "date": "2026-01-15",
@@ -27,31 +34,42 @@ _FORMATS = {
 }
 
 
-def instance(schema: Schema, topic: str = "", root: Schema | None = None, depth: int = 0) -> object:
+@dataclass(slots=True)
+class _Whole:
+    """The schema that references point into, and how many parts its value may still have."""
+
+    schema: Schema
+    left: int = PARTS_MAX
+
+
+def instance(schema: Schema, topic: str = "") -> object:
     """A value for ``schema``; strings speak of ``topic``. Recursion ends after twelve levels with null."""
-    root = schema if root is None else root
-    if depth > DEPTH_MAX or not isinstance(schema, Mapping):
+    return _value(schema, topic, _Whole(schema), 0)
+
+
+def _value(schema: Schema, topic: str, root: _Whole, depth: int) -> object:
+    root.left -= 1
+    if depth > DEPTH_MAX or root.left < 0 or not isinstance(schema, Mapping):
         return None
     if "$ref" in schema:
-        return instance(_resolved(str(schema["$ref"]), root), topic, root, depth + 1)
+        return _value(_resolved(str(schema["$ref"]), root.schema), topic, root, depth + 1)
     if "const" in schema:
         return schema["const"]
-    if schema.get("enum"):
-        return cast("list[object]", schema["enum"])[0]
-    if schema.get("allOf"):
-        return instance(_merged(schema, root), topic, root, depth + 1)
+    if options := _list(schema.get("enum")):
+        return options[0]
+    if _list(schema.get("allOf")):
+        return _value(_merged(schema, root.schema), topic, root, depth + 1)
     for key in ("anyOf", "oneOf"):
-        options = cast("list[Schema]", schema.get(key) or [])
-        if options:
+        if options := _list(schema.get(key)):
             rest = {name: part for name, part in schema.items() if name != key}
             plain = [option for option in options if _mapping(option).get("type") != "null"]
-            return instance({**rest, **_mapping((plain or options)[0])}, topic, root, depth + 1)
+            return _value({**rest, **_mapping((plain or options)[0])}, topic, root, depth + 1)
     kind = _kind(schema)
     if kind == "object":
         return _object(schema, topic, root, depth)
     if kind == "array":
         return _array(schema, topic, root, depth)
-    return _scalar(kind, schema, topic)
+    return _scalar(kind, schema, topic, root)
 
 
 def _kind(schema: Schema) -> str:
@@ -67,35 +85,42 @@ def _kind(schema: Schema) -> str:
     return "number" if "minimum" in schema or "maximum" in schema else "string"
 
 
-def _object(schema: Schema, topic: str, root: Schema, depth: int) -> dict[str, object]:
+def _object(schema: Schema, topic: str, root: _Whole, depth: int) -> dict[str, object]:
     properties = _mapping(schema.get("properties"))
-    required = [str(name) for name in cast("Sequence[object]", schema.get("required") or ())]
+    required = [str(name) for name in _list(schema.get("required"))]
     # optional parts are left out where they would go ever deeper
     names = list(properties) if depth < DEPTH_MAX // 2 else [n for n in properties if n in required]
-    value = {
-        name: instance(_mapping(properties[name]), _about(name, topic), root, depth + 1) for name in names
-    }
     other = _mapping(schema.get("additionalProperties"))
-    for name in required:
-        if name not in value:
-            value[name] = instance(other, _about(name, topic), root, depth + 1)
+    value: dict[str, object] = {}
+    for name in dict.fromkeys((*names, *required)):
+        if root.left <= 0:
+            break
+        part = _mapping(properties[name]) if name in properties else other
+        value[name] = _value(part, _about(name, topic), root, depth + 1)
+    least = _count(schema.get("minProperties"), 0)
+    while len(value) < least and root.left > 0:
+        name = f"part {len(value) + 1}"
+        value[name] = _value(other, _about(name, topic), root, depth + 1)
     return value
 
 
-def _array(schema: Schema, topic: str, root: Schema, depth: int) -> list[object]:
-    firsts = cast("list[Schema]", schema.get("prefixItems") or [])
-    most = int(cast("int", schema.get("maxItems", 1 << 30)))
-    least = int(cast("int", schema.get("minItems", 0 if depth >= DEPTH_MAX // 2 else 1)))
+def _array(schema: Schema, topic: str, root: _Whole, depth: int) -> list[object]:
+    firsts = _list(schema.get("prefixItems"))
+    most = _count(schema.get("maxItems"), 1 << 30)
+    least = _count(schema.get("minItems"), 0 if depth >= DEPTH_MAX // 2 else 1)
     count = min(max(least, len(firsts)), most)
     items = _mapping(schema.get("items"))
-    made: list[object] = [instance(_mapping(part), topic, root, depth + 1) for part in firsts[:count]]
-    options = cast("list[object]", items.get("enum") or [])
-    while len(made) < count:
+    made: list[object] = []
+    options = _list(items.get("enum"))
+    while len(made) < count and root.left > 0:
         place = len(made)
-        if schema.get("uniqueItems") and options:
+        if place < len(firsts):
+            made.append(_value(_mapping(firsts[place]), topic, root, depth + 1))
+        elif schema.get("uniqueItems") and options:
+            root.left -= 1
             made.append(options[place % len(options)])
         else:
-            made.append(_distinct(instance(items, topic, root, depth + 1), place, schema))
+            made.append(_distinct(_value(items, topic, root, depth + 1), place, schema))
     return made
 
 
@@ -108,37 +133,37 @@ def _distinct(value: object, place: int, schema: Schema) -> object:
     return f"{value} {place + 1}" if isinstance(value, str) else value
 
 
-def _scalar(kind: str, schema: Schema, topic: str) -> object:
+def _scalar(kind: str, schema: Schema, topic: str, root: _Whole) -> object:
     if kind in ("integer", "number"):
         return _number(kind, schema)
     if kind == "boolean":
         return False
     if kind == "null":
         return None
+    least, most = _count(schema.get("minLength"), 0), _count(schema.get("maxLength"), 1 << 30)
+    least = min(least, max(0, root.left) * LETTERS)
+    root.left -= least // LETTERS
+    pattern = schema.get("pattern")
+    written = matching(pattern, least) if isinstance(pattern, str) else None
+    if written is not None:
+        return written[:most]
     named = _FORMATS.get(str(schema.get("format")))
     if named:
         return named
     text = topic or TOPIC
-    least, most = int(cast("int", schema.get("minLength", 0))), schema.get("maxLength")
-    text += " and so on" * max(0, math.ceil((least - len(text)) / 10))
-    return text if most is None else text[: int(cast("int", most))]
+    return (text + " and so on" * max(0, math.ceil((least - len(text)) / 10)))[:most]
 
 
 def _number(kind: str, schema: Schema) -> float:
-    low = cast("float | None", schema.get("minimum"))
-    high = cast("float | None", schema.get("maximum"))
-    over = cast("float | None", schema.get("exclusiveMinimum"))
-    under = cast("float | None", schema.get("exclusiveMaximum"))
-    step = cast("float", schema.get("multipleOf", 1 if kind == "integer" else 0))
-    if step:
-        value = step * (math.ceil(low / step) if low is not None else 1)
-        if over is not None and value <= over:
-            value = step * (math.floor(over / step) + 1)
-        if high is not None and value > high:
-            value = step * math.floor(high / step)
-        if under is not None and value >= under:
-            value = step * (math.ceil(under / step) - 1)
-        return int(value) if kind == "integer" else value
+    names = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+    low, high, over, under = (_bound(schema.get(name)) for name in names)
+    step = _bound(schema.get("multipleOf"))
+    step = (1 if kind == "integer" else 0) if step is None or step <= 0 else step
+    try:
+        if step:
+            return _multiple(step, kind, low, high, over, under)
+    except (OverflowError, ValueError):
+        pass  # no multiple of a step so small is a number of this machine
     bottom = low if low is not None else over
     top = high if high is not None else under
     if bottom is not None and top is not None:
@@ -148,18 +173,28 @@ def _number(kind: str, schema: Schema) -> float:
     return min(1.0, top - 1.0) if top is not None else 1.0
 
 
+def _multiple(
+    step: float, kind: str, low: float | None, high: float | None, over: float | None, under: float | None
+) -> float:
+    value = step * (math.ceil(low / step) if low is not None else 1)
+    if over is not None and value <= over:
+        value = step * (math.floor(over / step) + 1)
+    if high is not None and value > high:
+        value = step * math.floor(high / step)
+    if under is not None and value >= under:
+        value = step * (math.ceil(under / step) - 1)
+    return int(value) if kind == "integer" else value
+
+
 def _merged(schema: Schema, root: Schema) -> dict[str, object]:
     """``allOf`` as one schema: properties and required lists join, other keys of later parts win."""
     whole: dict[str, object] = {name: part for name, part in schema.items() if name != "allOf"}
-    for part in cast("list[Schema]", schema["allOf"]):
-        part = _mapping(part)
+    for entry in _list(schema["allOf"]):
+        part = _mapping(entry)
         if "$ref" in part:
             part = _resolved(str(part["$ref"]), root)
         both = {**_mapping(whole.get("properties")), **_mapping(part.get("properties"))}
-        needed = [
-            *cast("list[str]", whole.get("required") or []),
-            *cast("list[str]", part.get("required") or []),
-        ]
+        needed = [*_list(whole.get("required")), *_list(part.get("required"))]
         whole |= part
         if both:
             whole["properties"] = both
@@ -176,6 +211,19 @@ def _about(name: str, topic: str) -> str:
 
 def _mapping(value: object) -> Schema:
     return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _bound(value: object) -> float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _count(value: object, otherwise: int) -> int:
+    number = _bound(value)
+    return otherwise if number is None else int(max(0, min(number, 1 << 30)))
 
 
 def _resolved(reference: str, root: Schema) -> Schema:

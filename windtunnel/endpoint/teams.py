@@ -30,18 +30,29 @@ def structure(talk: Conversation, schema: Schema | None, length: int) -> str | N
     """An instance of the schema that was asked for, as JSON."""
     if schema is None:
         return None
-    return json.dumps(_filled(instance(schema, talk.topic), talk, length), ensure_ascii=False)
+    return json.dumps(_filled(instance(schema, talk.topic), schema, talk, length), ensure_ascii=False)
 
 
-def _filled(value: object, talk: Conversation, length: int) -> object:
+def _filled(value: object, schema: Schema, talk: Conversation, length: int) -> object:
     """One text of about the wanted length in place of the longest field of a structured report."""
-    if not isinstance(value, dict):
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or not isinstance(properties, Mapping):
         return value
     texts = [name for name, part in value.items() if isinstance(part, str) and part.endswith(talk.topic)]
-    long = [name for name in texts if re.search(r"summary|report|plan|content|text|answer", name)]
+    long = [
+        name
+        for name in texts
+        if re.search(r"summary|report|plan|content|text|answer", name) and _free(properties.get(name))
+    ]
     for name in long[:1]:
         value[name] = words(max(8, length), talk.seed)
     return value
+
+
+def _free(schema: object) -> bool:
+    """Whether any text will do."""
+    bound = ("maxLength", "pattern", "enum", "const", "format")
+    return isinstance(schema, Mapping) and not any(name in schema for name in bound)
 
 
 def ledger(talk: Conversation, schema: Schema | None, length: int) -> str | None:
