@@ -56,6 +56,7 @@ QUESTIONS = (
     Question("sglang_disagg", "sglang", "sglang_disagg_oracle.py", sglang_disagg_cases.cases),
     Question("sglang_disagg_drafts", "sglang", "sglang_disagg_oracle.py", sglang_disagg_cases.draft_cases),
     Question("sglang_host_states", "sglang", SGLANG, sglang_scheduler_cases.host_state_cases),
+    Question("sglang_policies", "sglang", SGLANG, sglang_scheduler_cases.policy_cases),
     Question("sglang_states", "sglang", SGLANG, sglang_scheduler_cases.state_cases),
 )
 

@@ -32,6 +32,29 @@ SETTINGS = (
 )  # fmt: skip
 
 
+POLICIES = (
+    # name, like, policy, configuration
+    ("priority, tight", "tight", "priority", None),
+    ("priority, tight pages", "tight pages", "priority", None),
+    ("priority, segmented", "segmented", "priority", None),
+    ("tails, tight", "tight", "tlru", {"threshold": 300, "next_prompt_estimate": 50}),
+    ("tails, tight pages", "tight pages", "tlru", {"threshold": 128}),
+    ("tails, segmented", "segmented", "tlru", {"threshold": 400, "next_prompt_estimate": 200}),
+)
+
+
+def policy_cases() -> list[Case]:
+    """Traffic whose leaves are evicted by priority or tails first, on the card alone and with host memory."""
+    found = []
+    for seed, (name, like, policy, configured) in enumerate(POLICIES):
+        case = _case(280 + seed, name, *next(setting for setting in SETTINGS if setting[0] == like)[1:])
+        case = _with(case, radix_eviction_policy=policy, overlap=seed % 2 == 0)
+        case["options"]["eviction_policy_config"] = configured
+        hosted = _with(case, host_tokens=8000, host_token_s=2**-16, write_policy=WRITE_POLICIES[seed % 3])
+        found += [case, {**hosted, "name": f"{name}, host"}]
+    return found
+
+
 STATES = (
     # name, like, page, pool tokens, places, chunk, conservativeness, states, requests, longest prompt and output, rate
     ("states, roomy", "roomy", 1, 120000, 32, 2048, 1.0, 600, 150, 1500, 300, 8.0),

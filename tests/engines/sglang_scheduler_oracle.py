@@ -86,6 +86,7 @@ class Engine:
                 disable=options["disable_radix_cache"], req_to_token_pool=self.rows,
                 token_to_kv_pool_allocator=self.allocator, page_size=self.page,
                 eviction_policy=options["radix_eviction_policy"], tree_components=kinds,
+                eviction_policy_config=options.get("eviction_policy_config"),
                 enable_mamba_extra_buffer=bool(states) and self.buffered,
                 is_eagle=bool(options.get("num_speculative_tokens")),
             )

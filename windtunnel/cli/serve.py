@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -145,6 +146,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--max-prefill-tokens", type=int, default=16384, metavar="N", help="SGLang; default: 16384")
     add("--schedule-conservativeness", type=float, default=1.0, metavar="F", help="SGLang; default: 1")
     add("--radix-eviction-policy", choices=[str(p) for p in EvictionPolicy], default="lru", help="SGLang")
+    add("--radix-eviction-policy-config", default="", metavar="JSON", help="SGLang: what tlru is told")
     add(
         "--mamba-full-memory-ratio", type=float, default=0.9, metavar="R",
         help="SGLang: memory of recurrent states to that of tokens; default: 0.9",
@@ -303,6 +305,7 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
     if precision == "auto":
         block = model.family in BLOCK_FP8_FAMILIES and "fp8" in cluster.chip.peak_flops
         precision = "fp8-block" if block else "bf16"
+    tail_threshold, next_prompt_estimate = _tails(args)
     return DeploymentOptions(
         tensor_parallel_size=args.tensor_parallel_size,
         data_parallel_size=args.data_parallel_size,
@@ -329,6 +332,8 @@ def _options(args: argparse.Namespace, model: ModelSpec, cluster: Cluster) -> De
             enable_mixed_chunk=args.enable_mixed_chunk,
             schedule_conservativeness=args.schedule_conservativeness,
             radix_eviction_policy=EvictionPolicy(args.radix_eviction_policy),
+            tail_threshold=tail_threshold,
+            next_prompt_estimate=next_prompt_estimate,
             mamba_full_memory_ratio=args.mamba_full_memory_ratio,
             mamba_radix_cache_strategy=StateStrategy(args.mamba_radix_cache_strategy),
             hicache_write_policy=WritePolicy(args.hicache_write_policy),
@@ -485,6 +490,25 @@ def _check(args: argparse.Namespace) -> None:
         raise WindtunnelError(
             "E650", "--rate, --rates and --concurrency exclude each other", hint="keep one of them"
         )
+
+
+def _tails(args: argparse.Namespace) -> tuple[int, int]:
+    """What ``tlru`` is told: threshold, and tokens that a next prompt is expected to add. Raises E650."""
+    asked, option = args.radix_eviction_policy_config, "--radix-eviction-policy-config"
+    if args.radix_eviction_policy != EvictionPolicy.TLRU:
+        if asked:
+            raise _bad(option, asked, "left out but with --radix-eviction-policy tlru")
+        return 0, 0
+    try:
+        told = json.loads(asked or "{}")
+        found = int(told.pop("threshold", 0)), int(told.pop("next_prompt_estimate", 0))
+    except (ValueError, TypeError, AttributeError) as wrong:
+        raise _bad(option, asked, 'as {"threshold": 4096, "next_prompt_estimate": 512}') from wrong
+    if told or not found[0] > found[1] >= 0:
+        raise _bad(
+            option, asked or "{}", "a threshold above next_prompt_estimate, in tokens, and nothing else"
+        )
+    return found
 
 
 def _bad(option: str, value: object, should: str) -> WindtunnelError:

@@ -15,6 +15,7 @@ _SGLANG = {
     "chunked_prefill_size": 0, "enable_mixed_chunk": False, "max_prefill_tokens": 16384,
     "schedule_conservativeness": 1.0, "radix_eviction_policy": "lru", "mamba_full_memory_ratio": 0.9,
     "schedule_policy": "fcfs", "num_reserved_decode_tokens": 512, "disaggregation_decode_extra_slots": None,
+    "radix_eviction_policy_config": "", "mamba_radix_cache_strategy": "auto",
 }  # fmt: skip
 """What only SGLang's rules read, and the values that say nothing."""
 _APART = ("num_reserved_decode_tokens", "disaggregation_decode_extra_slots")

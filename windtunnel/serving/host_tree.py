@@ -129,7 +129,7 @@ class HostTree(RadixTree):
         found, _, far, node = self.look(segments, tokens)
         return found + far, node
 
-    def insert(self, segments: Segments, tokens: int, counted: int) -> tuple[int, Node]:
+    def insert(self, segments: Segments, tokens: int, counted: int, priority: int = 0) -> tuple[int, Node]:
         """See ``RadixTree``; what was away is on the card again, so it does not count as there already."""
         left = aligned(segments, tokens, self.page)
         node, there, whole = self.root, 0, 0
@@ -141,6 +141,7 @@ class HostTree(RadixTree):
             same = common(child.segments, left, self.page)
             left = tail(left, same)
             node = self._split(child, same) if same < child.tokens else child
+            node.priority = max(node.priority, priority)
             whole += same
             if node.away:
                 self._return(node)
@@ -151,6 +152,7 @@ class HostTree(RadixTree):
         if left:
             size = length(left)
             new = Node(node, left, size, self._tick())
+            self._lengthened(new)
             node.children[head(left, self.page)] = new
             self.evictable += size
             self._settle(new)

@@ -35,12 +35,11 @@ class SglangOptions:
         chunked_prefill_size: most prompt tokens of a step; 0: ``max_num_batched_tokens``, below: prompts are not
             cut. max_prefill_tokens: prompt tokens
             after which no further prompt joins a step. enable_mixed_chunk: running sequences decode in steps of
-            prompts, too. schedule_conservativeness: factor on the first estimate of
-            output. radix_eviction_policy: which leaf goes first. mamba_full_memory_ratio: memory of recurrent states
-            ÷ of tokens. mamba_radix_cache_strategy: where older states are kept. hicache_write_policy: when what the
-            card has is written to host memory. num_reserved_decode_tokens: kept free on a decode server for each
-            request there. disaggregation_decode_extra_slots: requests on their way to it beyond
-            ``max_running_requests``; None: twice as many up to 32 of those, else none.
+            prompts, too. schedule_conservativeness: factor on the first estimate of output.
+        radix_eviction_policy: which leaf goes first. tail_threshold, next_prompt_estimate: what ``tlru`` is told in
+            ``--radix-eviction-policy-config``, in tokens.
+        mamba_full_memory_ratio: memory of recurrent states ÷ of tokens. mamba_radix_cache_strategy: where older states
+            are kept. hicache_write_policy: when what the card has is written to host memory.
     """
 
     chunked_prefill_size: int = 0
@@ -48,6 +47,8 @@ class SglangOptions:
     enable_mixed_chunk: bool = False
     schedule_conservativeness: float = 1.0
     radix_eviction_policy: EvictionPolicy = EvictionPolicy.LRU
+    tail_threshold: int = 0
+    next_prompt_estimate: int = 0
     mamba_full_memory_ratio: float = 0.9
     mamba_radix_cache_strategy: StateStrategy = StateStrategy.AUTO
     hicache_write_policy: WritePolicy = WritePolicy.WRITE_THROUGH

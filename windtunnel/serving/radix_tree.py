@@ -25,6 +25,8 @@ class EvictionPolicy(StrEnum):
     LRU = "lru"
     LFU = "lfu"
     SLRU = "slru"
+    PRIORITY = "priority"
+    TLRU = "tlru"
 
 
 class Node:
@@ -34,10 +36,13 @@ class Node:
     that hold it. ``away``: it is not on the card; ``host``: host memory has it, ``pins``: for loads under way;
     ``transfer``: it is being written, ``loading``: read (see ``host_tree``); ``state_host``, ``state_pins``: the same
     of its state (see ``host_state_tree``).
+    ``priority``: 1 of prompts, 0 of outputs. ``depth``: tokens up to its end, ``longest``: the most that ever were to
+    the end of something below it.
     """
 
     __slots__ = (
-        "accessed", "away", "children", "hits", "host", "loading", "locks", "parent", "pins", "segments", "state",
+        "accessed", "away", "children", "depth", "hits", "host", "loading", "locks", "longest", "parent", "pins",
+        "priority", "segments", "state",
         "state_host", "state_locks", "state_pins", "tokens", "transfer",
     )  # fmt: skip
 
@@ -51,6 +56,9 @@ class Node:
         self.accessed = now
         self.state = self.away = self.host = self.state_host = False
         self.state_locks = self.pins = self.state_pins = 0
+        self.priority = 0
+        self.depth: int = tokens + (parent.depth if parent is not None else 0)
+        self.longest = self.depth
         self.transfer: Transfer | None = None
         self.loading: Transfer | None = None
 
@@ -60,37 +68,47 @@ _ORDER: dict[EvictionPolicy, Callable[[Node], tuple[int, ...]]] = {
     EvictionPolicy.LRU: lambda node: (node.accessed,),
     EvictionPolicy.LFU: lambda node: (node.hits, node.accessed),
     EvictionPolicy.SLRU: lambda node: (int(node.hits >= PROTECTED_HITS), node.accessed),
+    EvictionPolicy.PRIORITY: lambda node: (node.priority, node.accessed),
 }
 
 
 class RadixTree:
-    """``evictable``: tokens in nodes that nobody has locked. ``held``: tokens in locked nodes."""
+    """``evictable``: tokens in nodes that nobody has locked. ``held``: tokens in locked nodes.
+
+    ``tail``: with ``tlru``, tokens at the end of the longest that was known which go first.
+    """
 
     def __init__(self, page: int, policy: EvictionPolicy = EvictionPolicy.LRU) -> None:
         self.page = page
         self.evictable = 0
         self.held = 0
-        self._order = _ORDER[policy]
+        self.tail = 0
+        self._order = self._tails_first if policy is EvictionPolicy.TLRU else _ORDER[policy]
         self._now = 0
         self.root = Node(None, (), 0, 0)
         self.root.locks = 1
         self._leaves: dict[Node, None] = {}
+
+    def _tails_first(self, node: Node) -> tuple[int, ...]:
+        spared = max(node.longest - self.tail, 0)
+        return (-int(node.depth - node.tokens >= spared), node.accessed)
 
     def match(self, segments: Segments, tokens: int) -> tuple[int, Node]:
         """The longest cached prefix of the first ``tokens`` in whole pages, and its last node."""
         node, found, _ = self._walk(segments, tokens)
         return found, node
 
-    def insert(self, segments: Segments, tokens: int, counted: int) -> tuple[int, Node]:
+    def insert(self, segments: Segments, tokens: int, counted: int, priority: int = 0) -> tuple[int, Node]:
         """Add the first ``tokens`` in whole pages; the answer is how many were there already, and the last node.
 
         Nodes that lie within ``counted`` tokens were counted for this sequence before.
         """
-        node, found, left = self._walk(segments, tokens, counted)
+        node, found, left = self._walk(segments, tokens, counted, priority)
         if left:
             size = length(left)
             new = Node(node, left, size, self._tick())
             new.hits = int(found + size > counted)
+            self._lengthened(new)
             node.children[head(left, self.page)] = new
             self.evictable += size
             self._leaves.pop(node, None)
@@ -99,7 +117,7 @@ class RadixTree:
         return found, node
 
     def _walk(
-        self, segments: Segments, tokens: int, counted: int | None = None
+        self, segments: Segments, tokens: int, counted: int | None = None, priority: int = 0
     ) -> tuple[Node, int, Segments]:
         """As far as the tree has the whole pages of the first ``tokens``: its last node, how many, and what is left.
 
@@ -117,9 +135,17 @@ class RadixTree:
             found += same
             left = tail(left, same)
             node = self._split(child, same) if same < child.tokens else child
+            node.priority = max(node.priority, priority)
             if counted is not None and found > counted:
                 node.hits += 1
         return node, found, left
+
+    def _lengthened(self, new: Node) -> None:
+        """Tell all above how far it reaches."""
+        above = new.parent
+        while above is not None and above.longest < new.depth:
+            above.longest = new.depth
+            above = above.parent
 
     def lock(self, node: Node) -> None:
         """Keep the node and all above it."""
@@ -176,7 +202,12 @@ class RadixTree:
         parent = child.parent
         assert parent is not None
         upper = Node(parent, first(child.segments, at), at, self._tick())
-        upper.hits, upper.locks = child.hits, child.locks
+        upper.hits, upper.locks, upper.priority, upper.longest = (
+            child.hits,
+            child.locks,
+            child.priority,
+            child.longest,
+        )
         parent.children[head(child.segments, self.page)] = upper
         child.segments = tail(child.segments, at)
         child.tokens -= at

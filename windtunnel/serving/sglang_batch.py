@@ -38,6 +38,7 @@ class SglangBatch(Scheduler):
         super().__init__(options, tiers)
         self.sglang = sglang
         self.tree = self._new_tree()
+        self.tree.tail = sglang.tail_threshold - sglang.next_prompt_estimate
         self.pool = RadixPool(options.num_gpu_blocks, self.tree)
         first = min(INIT_NEW_TOKEN_RATIO * sglang.schedule_conservativeness, 1.0)
         self._least_ratio = min(first * MIN_NEW_TOKEN_RATIO_FACTOR, 1.0)
@@ -238,7 +239,7 @@ class SglangBatch(Scheduler):
         sequence.counted = max(sequence.counted, whole)
         prompt = sequence.keyable(min(tokens, sequence.request.prompt_tokens)) // size * size
         if 0 < prompt < whole:
-            tree.insert(segments, prompt, prompt)  # the prompt can outlive the output
+            tree.insert(segments, prompt, prompt, 1)  # the prompt can outlive the output
         _, node = tree.match(segments, whole)
         self._write_through(segments, whole)
         self._hold(sequence, node, whole, already)

@@ -18,6 +18,7 @@ from tests.engines.sglang_scheduler_cases import (
     host_state_cases,
     mixed_cases,
     overlap_cases,
+    policy_cases,
     state_cases,
     state_draft_cases,
     state_mixed_cases,
@@ -62,12 +63,13 @@ UNBUFFERED = recorded("sglang_unbuffered_states")
 MIXED_STATES = recorded("sglang_mixed_states")
 HOSTED_DRAFTS = recorded("sglang_host_drafts")
 HOSTED_STATES = recorded("sglang_host_states")
+POLICIES = recorded("sglang_policies")
 
 
 def engine_of(case: Case) -> SglangScheduler:
     """The scheduler of a case."""
     options = case["options"]
-    slots = options.get("state_slots", 0)
+    slots, tails = options.get("state_slots", 0), options.get("eviction_policy_config") or {}
     chosen = (
         SchedulerOptions(
             max_num_seqs=options["max_running_requests"],
@@ -85,6 +87,8 @@ def engine_of(case: Case) -> SglangScheduler:
             enable_mixed_chunk=options.get("mixed", False),
             schedule_conservativeness=options["schedule_conservativeness"],
             radix_eviction_policy=EvictionPolicy(options["radix_eviction_policy"]),
+            tail_threshold=tails.get("threshold", 0),
+            next_prompt_estimate=tails.get("next_prompt_estimate", 0),
             hicache_write_policy=WritePolicy(options.get("write_policy", "write_through")),
             mamba_radix_cache_strategy=StateStrategy(
                 "no_buffer" if options.get("no_buffer") else "extra_buffer"
@@ -242,6 +246,11 @@ def test_same_steps_as_sglang_with_states_and_host_memory(case: Case) -> None:
     check(case, HOSTED_STATES[case["name"]])
 
 
+@pytest.mark.parametrize("case", policy_cases(), ids=name)
+def test_same_steps_as_sglang_by_policies_of_eviction(case: Case) -> None:
+    check(case, POLICIES[case["name"]])
+
+
 @pytest.mark.parametrize("case", state_draft_cases(), ids=name)
 def test_same_steps_as_sglang_with_drafts_and_recurrent_states(case: Case) -> None:
     check(case, DRAFTED_STATES[case["name"]])
@@ -267,6 +276,13 @@ def test_copies_of_states_show_in_recordings(
     monkeypatch.setattr(HostStateTree, left_out, lambda self, of: answer)
     with pytest.raises(AssertionError):
         check(case, HOSTED_STATES[case["name"]])
+
+
+@pytest.mark.parametrize("of", ["priority, tight", "tails, tight"])
+def test_policies_of_eviction_show_in_recorded_steps(of: str) -> None:
+    case = next(case for case in policy_cases() if case["name"] == of)
+    plain = {**case, "options": {**case["options"], "radix_eviction_policy": "lru"}}
+    assert condensed("", *replay(plain)[:2])["sha256"] != POLICIES[of]["sha256"]
 
 
 def test_recorded_traffic_loads_and_drops() -> None:

@@ -189,6 +189,18 @@ def test_serve_says_what_each_tier_found(capsys: pytest.CaptureFixture[str], tmp
     (tier,) = json.loads(capsys.readouterr().out)["tiers"]
     assert tier["name"] == "host memory"
     assert tier["written"] > 0
+    tails = "serve qwen3-8b --on h100 --scheduler sglang --requests 9 --radix-eviction-policy".split()
+    told = "--radix-eviction-policy-config"
+    assert main([*tails, "tlru", told, '{"threshold": 4096, "next_prompt_estimate": 512}', "--json"]) == 0
+    capsys.readouterr()
+    for wrong in (
+        ["tlru"],
+        ["tlru", told, '{"threshold": 5, "more": 1}'],
+        ["tlru", told, "[]"],
+        ["lru", told, "{}"],
+    ):
+        assert main([*tails, *wrong]) == 2
+        assert "E650" in capsys.readouterr().err
     unbuffered = "serve qwen3.5-397b-a17b --on mtt-s5000:16 --precision fp8 --scheduler sglang".split()
     assert main([*unbuffered, "--mamba-radix-cache-strategy", "no_buffer"]) == 2
     assert "no overlap" in capsys.readouterr().err
