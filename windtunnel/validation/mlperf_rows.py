@@ -31,7 +31,7 @@ from windtunnel.serving import metrics
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.attention_dp import AttentionDpOptions
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
-from windtunnel.serving.engine import Replica
+from windtunnel.serving.engine import Replica, Scaled
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router
@@ -53,6 +53,7 @@ from windtunnel.validation.mlperf_lengths import (
 )  # fmt: skip
 from windtunnel.validation.mlperf_settings import Settings, published
 from windtunnel.validation.shared_prices import with_known_prices
+from windtunnel.validation.trtllm_age import seconds_factor
 from windtunnel.validation.trtllm_bench import as_checkpointed
 
 TRAFFIC_S = 600.0
@@ -130,7 +131,7 @@ class MlperfRun:
     """A row rebuilt: one replica. ``limits``: of the scenario; None offline. ``tensor`` 0: not known.
 
     ``pipeline``: stages, each a replica of its share of the layers. ``sequences``: most in a step, where a log says.
-    ``cards``: all of the system, 0 where unknown.
+    ``cards``: all of the system, 0 where unknown. ``age``: seconds of a step over those of today's kernels.
     """
 
     benchmark: Benchmark
@@ -143,6 +144,7 @@ class MlperfRun:
     settings: Settings | None = None
     sequences: int = 0
     cards: int = 0
+    age: float = 1.0
 
     @property
     def deployment(self) -> Deployment:
@@ -174,9 +176,10 @@ def mlperf_run(record: Mapping[str, str], chip_name: str) -> MlperfRun:
     settings = published(chip_name, found.model, scenario, stack, record.get("source_id", ""))
     if settings is not None and not tensor:
         tensor, pipeline = settings.tensor, settings.pipeline
+    age = seconds_factor(record.get("source_id", ""), chip_name) if stack is Stack.TRTLLM else 1.0
     return MlperfRun(
         found, chip_name, record["precision"].lower(), tensor, limits[scenario], pipeline, stack, settings,
-        sequences, cards,
+        sequences, cards, age,
     )  # fmt: skip
 
 
@@ -224,6 +227,8 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
         assumed.append("lengths of prompts scatter as first tokens do")
     if found.note:
         assumed.append(found.note)
+    if run.age != 1.0:
+        assumed.append(f"an engine of 2024: steps take {run.age:g} times as long as today's kernels would")
     placed = deploy(model, cluster_of(chip_name, cards), options, longest)
     return with_known_prices(placed), tuple(assumed)
 
@@ -289,7 +294,7 @@ def _all_at_once(run: MlperfRun) -> tuple[float, float]:
     """Output tokens a second and card, and a request, of a replica that states all it runs with."""
     found, of = run.deployment, run.benchmark
     cards = found.layout.cards * found.replicas
-    stage = _stage(found, run.pipeline)
+    stage = _stage(found, run)
     count = min(OFFLINE_MAX, max(REQUESTS_MIN, ROUNDS * _held(stage, of) * found.layout.data + 1))
     served = open_loop(of.requests(count), Router(stage.start()))
     took_s = max(one.finished_s for one in served)
@@ -303,25 +308,27 @@ def _all_at_once(run: MlperfRun) -> tuple[float, float]:
 @lru_cache(maxsize=256)
 def _sustained(run: MlperfRun) -> float:
     """Output tokens a second and card at the highest rate that keeps to the limits."""
-    found, of, limits = run.deployment, run.benchmark, run.limits
-    assert limits is not None
+    found = run.deployment
     cards = found.layout.cards * found.replicas
     most, mean = _all_at_once(replace(run, limits=None))
     low, high = 0.0, most * cards / mean
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _keeps(found, of, middle, limits) else (low, middle)
+        low, high = (middle, high) if _keeps(run, middle) else (low, middle)
     return (low + high) / 2 * mean / cards
 
 
-def _stage(found: Deployment, stages: int) -> Deployment:
+def _stage(found: Deployment, run: MlperfRun) -> Deployment:
     """One stage of a pipeline: it holds the cache of all sequences in flight and computes for its share at a time."""
     memory = found.memory
-    return replace(found, memory=replace(memory, blocks=memory.blocks // stages))
+    step = found.step if run.age == 1.0 else Scaled(found.step, run.age)
+    return replace(found, memory=replace(memory, blocks=memory.blocks // run.pipeline), step=step)  # type: ignore[arg-type]
 
 
-def _keeps(found: Deployment, of: Benchmark, rate: float, limits: tuple[float, float]) -> bool:
+def _keeps(run: MlperfRun, rate: float) -> bool:
     """Whether a Poisson load of ``rate`` requests a second keeps to the limits on TTFT and TPOT."""
+    found, of, limits = _stage(run.deployment, run), run.benchmark, run.limits
+    assert limits is not None
     lasting_s = min(TRAFFIC_S, ROUNDS * of.output * limits[1])
     count = int(min(REQUESTS_MAX, max(SERVED_MIN, rate * lasting_s)))
     (replica,) = found.start()
