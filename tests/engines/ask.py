@@ -52,6 +52,7 @@ QUESTIONS = (
     Question("sglang_unbuffered_states", "sglang", SGLANG, sglang_scheduler_cases.unbuffered_cases),
     Question("sglang_mixed_states", "sglang", SGLANG, sglang_scheduler_cases.state_mixed_cases),
     Question("sglang_host", "sglang", SGLANG, sglang_scheduler_cases.host_cases),
+    Question("sglang_host_overlap", "sglang", SGLANG, sglang_scheduler_cases.host_overlap_cases),
     Question("sglang_host_drafts", "sglang", SGLANG, sglang_scheduler_cases.host_draft_cases),
     Question("sglang_disagg", "sglang", "sglang_disagg_oracle.py", sglang_disagg_cases.cases),
     Question("sglang_disagg_drafts", "sglang", "sglang_disagg_oracle.py", sglang_disagg_cases.draft_cases),

@@ -204,6 +204,11 @@ def host_cases() -> list[Case]:
     return found
 
 
+def host_overlap_cases() -> list[Case]:
+    """The same with overlap scheduling, the engine's default."""
+    return [_with(case, overlap=True) for case in host_cases()]
+
+
 def host_draft_cases() -> list[Case]:
     """Drafted tokens and host memory: each traffic by one policy of writing, after every step and with overlap."""
     found = []

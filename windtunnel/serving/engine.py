@@ -267,6 +267,9 @@ class Replica:
             plan = rank.schedule(self.now_s)
             if plan.empty:
                 return False
+            if self.ahead and rank.held_s > self.now_s:
+                self.now_s = rank.held_s  # who comes while the engine waits is seen by its next decision
+                return True
         if self.ahead:
             rank.schedule(self.now_s)
         seconds = self._rank_seconds(rank, plan, bool(plan.chunks))

@@ -15,6 +15,7 @@ from tests.engines.sglang_scheduler_cases import (
     draft_cases,
     host_cases,
     host_draft_cases,
+    host_overlap_cases,
     host_state_cases,
     mixed_cases,
     overlap_cases,
@@ -61,6 +62,7 @@ DRAFTED = recorded("sglang_drafts")
 DRAFTED_STATES = recorded("sglang_state_drafts")
 UNBUFFERED = recorded("sglang_unbuffered_states")
 MIXED_STATES = recorded("sglang_mixed_states")
+HOSTED_OVERLAP = recorded("sglang_host_overlap")
 HOSTED_DRAFTS = recorded("sglang_host_drafts")
 HOSTED_STATES = recorded("sglang_host_states")
 POLICIES = recorded("sglang_policies")
@@ -158,6 +160,11 @@ def replay(case: Case, bulk: bool = False) -> Replayed:
             now += case["fixed_s"] + case["token_s"] * len(tokens)
             engine.advance(1)
             continue
+        if ahead is None and engine.options.async_scheduling:
+            ahead = decide(engine, now)
+            if engine.held_s > now:  # the engine waited: who came meanwhile is seen by its next decision
+                now = engine.held_s
+                continue
         plan, tokens = ahead or decide(engine, now)
         if engine.options.async_scheduling:
             following = decide(engine, now)
@@ -234,6 +241,11 @@ def test_same_steps_as_sglang_with_states_and_no_buffer(case: Case) -> None:
 @pytest.mark.parametrize("case", state_mixed_cases(), ids=name)
 def test_same_steps_as_sglang_that_mixes_chunks_with_states(case: Case) -> None:
     check(case, MIXED_STATES[case["name"]])
+
+
+@pytest.mark.parametrize("case", host_overlap_cases(), ids=name)
+def test_same_steps_as_sglang_with_host_memory_that_overlaps(case: Case) -> None:
+    check(case, HOSTED_OVERLAP[case["name"]])
 
 
 @pytest.mark.parametrize("case", host_draft_cases(), ids=name)
