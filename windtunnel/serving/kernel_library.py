@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from windtunnel.cost.fit_files import load
 from windtunnel.program.work import Family, Work
-from windtunnel.specs.schema import Chip
+from windtunnel.specs.schema import Chip, Vendor
 
 
 class Stack(StrEnum):
@@ -73,6 +73,9 @@ def library_of(stack: Stack, work: Work, chip: Chip) -> str:
     if file is None:
         return ""
     wanted = _CHOICES[stack].get((work.family, _kind(work)), ())
+    if chip.vendor is Vendor.MOORE_THREADS and work.variant == "mla_fp8_cache":
+        # MATE has FlashMLA; SGLang's FlashAttention 3 widens all of the cache in every step (H100: 4.6 times as long)
+        wanted = wanted[:1]
     for name in (chip.name, *chip.relatives):
         measured = {fit.library for fit in load(file) if fit.chip == name and fit.precision == work.precision}
         for library in wanted:

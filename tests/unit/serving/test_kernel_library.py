@@ -78,3 +78,14 @@ def test_a_sum_fused_with_its_product_hides_under_it_or_it_under_the_sum() -> No
     assert 0 < fused.network < 0.7 * apart.network
     assert apart.device - fused.device == pytest.approx(apart.network - fused.network, rel=0.3)
     assert fused.low < fused.device < fused.high
+
+
+@pytest.mark.parametrize("stack", [Stack.VLLM, Stack.SGLANG])
+def test_an_8_bit_latent_cache_is_read_and_not_widened_on_moore_threads(stack: Stack) -> None:
+    """Half the bytes never take longer where MATE's FlashMLA reads them."""
+    seconds = []
+    for cache in ("bfloat16", "float8_e4m3fn"):
+        options = DeploymentOptions(precision=Precision.FP8_BLOCK, stack=stack, kv_cache_dtype=cache)
+        found = deploy(shipped_model("deepseek-v3-671b"), cluster_of("mtt-s5000", 32), options)
+        seconds.append(found.step.decode_s(64, 64 * 20_000))
+    assert seconds[1] < seconds[0]
