@@ -15,6 +15,7 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.results.sweep_result import Point
 from windtunnel.serving.arrivals import stretched
 from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.expert_load import PUBLISHED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.offload import OffloadOptions
 from windtunnel.serving.predict import Load, predict
@@ -171,7 +172,7 @@ def _published(file: Path) -> None:
         _compared(words, row.measured, row.predicted, row.low, row.high)
     options = DeploymentOptions(
         precision=Precision.FP8_BLOCK, enable_dbo=True, gpu_memory_utilization=0.95, stack=Stack.SGLANG,
-        num_redundant_experts=32, deepep="2025-05",
+        num_redundant_experts=32, deepep="2025-05", expert_load=PUBLISHED,
     )  # fmt: skip
     sweep = Sweep("deepseek-v3-671b", "h100-sxm", cards=(72,), options=options)
     rate = sweep.decode((256,), (2050,))[0].tokens_per_s_per_gpu

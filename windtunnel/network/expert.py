@@ -150,6 +150,24 @@ def expert_s(
     return ExpertTime(seconds, over_links_s, over_nic_s, f"DeepEP normal, {limit}")
 
 
+LANDED_PASSES, SENT_PASSES = 3, 4
+"""Times that device memory is read or written for every copy of a token. Inside a node it is written to its receiver's
+buffer, read there and written in place. Between nodes it is written to the sender's buffer, read by the network card,
+written by the receiver's and read to be forwarded (DeepEP's ``internode.cu``: sender, forwarder and receiver warps, and
+the same ways back)."""
+
+
+def memory_bytes(traffic: ExpertTraffic, shape: GroupShape) -> float:
+    """Bytes of device memory that a dispatch or combine reads and writes on a card, in passes over copies of tokens."""
+    groups = traffic.groups, traffic.groups_chosen
+    sent = traffic.tokens * traffic.token_bytes
+    if traffic.low_latency or traffic.one_sided:
+        return LANDED_PASSES * sent * distinct(shape.ranks, traffic.top_k)
+    landed = distinct(within_groups(shape.ranks, *groups), traffic.top_k)
+    nodes = distinct(within_groups(shape.nodes, *groups), traffic.top_k) if shape.nodes > 1 else 0.0
+    return sent * (LANDED_PASSES * landed + SENT_PASSES * nodes)
+
+
 def _one_sided_s(
     kind: Collective,
     traffic: ExpertTraffic,

@@ -150,7 +150,7 @@ def traffic_of(spec: OpSpec, kind: Collective) -> ExpertTraffic | None:
     experts = spec.attribute("experts", 0)
     limit, imbalance = spec.attribute("node_limit", 0), spec.attribute("imbalance", 1.0)
     groups, chosen = spec.attribute("groups", 0), spec.attribute("groups_chosen", 0)
-    as_of = spec.attribute("as_of", "")
+    as_of, sms = spec.attribute("as_of", ""), spec.attribute("sms", 0)
     return ExpertTraffic(
         tokens=tokens,
         token_bytes=width,
@@ -160,6 +160,7 @@ def traffic_of(spec: OpSpec, kind: Collective) -> ExpertTraffic | None:
         groups_chosen=chosen if isinstance(chosen, int) else 0,
         experts=experts if isinstance(experts, int) else 0,
         low_latency=spec.attribute("low_latency", False) is True,
+        sms=sms if isinstance(sms, int) else 0,
         tma=spec.attribute("tma", False) is True,
         imbalance=float(imbalance) if isinstance(imbalance, (int, float)) else 1.0,
         as_of=as_of if isinstance(as_of, str) else "",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.network.expert import distinct, within_groups
 from windtunnel.program import kernels
 from windtunnel.program.marks import GRAPH_END, GRAPH_LAUNCH
 from windtunnel.program.op import OpSpec, TensorSpec
@@ -52,6 +53,7 @@ class ServingLayout:
         redundant: expert slots beyond one for each expert. drawn: tokens choose by chance, so that the busiest
             rank of a step carries more than its mean; otherwise routing is forced to be even.
         deepep: date of the exchange library's release (``ExpertTraffic.as_of``); empty: today's.
+        exchange_sms: multiprocessors that exchanges of prompts are given; 0: the library's default.
         wide_inputs: products in front of attention stay in 16 bit, whatever the precision, as some checkpoints have
             them.
         narrow_experts: experts have weights of four bits (MXFP4), whatever the precision; ``eight_bit_rows``: which
@@ -70,6 +72,7 @@ class ServingLayout:
     redundant: int = 0
     drawn: bool = True
     deepep: str = ""
+    exchange_sms: int = 0
     wide_inputs: bool = False
     narrow_experts: bool = False
     eight_bit_rows: bool = False
@@ -319,8 +322,10 @@ class _Step:
         moved = self.moved
         permuted, back = tensor(moved, received, hidden), tensor(dtype, received, hidden)
         direct = exchanged and self.decodes  # low-latency exchange delivers by expert and sums on return
+        # what came to this rank, of all ranks' tokens: each is summed here over its local experts, and sent back
+        came = max(1, round(rows * self._copies(ffn))) if exchanged else rows
         if not direct:
-            ops.append(op(kernels.MOE_PERMUTE, (tensor(moved, rows, hidden), chosen), (permuted,)))
+            ops.append(op(kernels.MOE_PERMUTE, (tensor(moved, came, hidden), chosen), (permuted,)))
         ops += self._grouped(received, hidden, up, experts, ffn.top_k)
         # activations write what the second product reads, but for blocks of scales in contiguous (prompts') layouts
         fused = layout.precision is not Precision.FP8_BLOCK or self.decodes
@@ -329,10 +334,15 @@ class _Step:
             ops += self._products().cast(received, width, transposed=False)
         ops += self._grouped(received, width, hidden, experts, ffn.top_k)
         if not direct:
-            ops.append(op(kernels.MOE_UNPERMUTE, (back, chosen, best), (self._hidden(),)))
+            ops.append(op(kernels.MOE_UNPERMUTE, (back, chosen, best), (tensor(dtype, came, hidden),)))
         if exchanged:
             ops.append(self._exchange("combine", ffn))
         return ops
+
+    def _copies(self, ffn: MoeFfn) -> float:
+        """Ranks that a token is sent to, so many tokens come to the busiest for each of its own."""
+        ranks = within_groups(self.layout.expert, ffn.groups, ffn.groups_chosen)
+        return distinct(ranks, ffn.top_k) * self.imbalance(ffn)
 
     def imbalance(self, ffn: MoeFfn) -> float:
         """Load of the busiest expert rank of one layer over the mean, chance included."""
@@ -366,7 +376,8 @@ class _Step:
             imbalance=self.imbalance(ffn),
             experts=ffn.experts,
             low_latency=self.decodes,
-            **({"as_of": self.layout.deepep} if self.layout.deepep else {}),
+            **({"as_of": layout.deepep} if layout.deepep else {}),
+            **({"sms": layout.exchange_sms} if layout.exchange_sms and not self.decodes else {}),
         )
 
     def _grouped(self, rows: int, wide_in: int, wide_out: int, experts: int, top_k: int) -> list[OpSpec]:

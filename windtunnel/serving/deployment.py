@@ -18,10 +18,10 @@ from windtunnel.recipes.serving import ServingLayout
 from windtunnel.serving import ranks
 from windtunnel.serving.attention_dp import AttentionDpBalance, AttentionDpOptions
 from windtunnel.serving.engine import Replica
-from windtunnel.serving.expert_load import BALANCED, FORCED, busiest_over_mean
+from windtunnel.serving.expert_load import BALANCED, busiest_over_mean, includes_chance
 from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.hybrid import scheduler_for
-from windtunnel.serving.kernel_library import Stack
+from windtunnel.serving.kernel_library import EXCHANGE_SMS, Stack
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.memory import CACHE_BYTES, CardMemory, StatePool, card_memory
 from windtunnel.serving.offload import Offload, OffloadOptions
@@ -333,8 +333,9 @@ def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> S
         graphs=not options.enforce_eager,
         imbalance=options.expert_imbalance,
         redundant=options.num_redundant_experts,
-        drawn=options.expert_load != FORCED,
+        drawn=not includes_chance(options.expert_load),
         deepep=options.deepep,
+        exchange_sms=EXCHANGE_SMS.get(options.stack, 0),
         fused_sums=options.gemm_allreduce_plugin,
         wide_inputs=options.wide_inputs,
         narrow_experts=options.narrow_experts,

@@ -1,4 +1,4 @@
-"""How much more the busiest expert rank carries than the mean: balanced, power law or measured loads.
+"""How much more the busiest expert rank carries than the mean: balanced, power law, measured loads or as published.
 
 Experts are placed as engines place them. Plainly: in the order of their numbers, the same count on every rank.
 With redundancy (vLLM's and SGLang's EPLB, after DeepSeek's): spare slots go to the experts with most load a
@@ -10,23 +10,37 @@ from __future__ import annotations
 import csv
 import heapq
 import json
+import math
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from windtunnel.errors import WindtunnelError
 
-BALANCED, FORCED, POWER_LAW = "balanced", "forced", "power-law"
-"""Experts equally popular, tokens choosing by chance; every step exactly even; a few experts more popular."""
+BALANCED, FORCED, POWER_LAW, PUBLISHED = "balanced", "forced", "power-law", "published"
+"""Experts equally popular, tokens choosing by chance; every step exactly even; a few experts more popular; as the
+model's routing was published."""
 DRAWS = 16
+PUBLISHED_EXPERTS = 256
+PUBLISHED_BALANCE = (
+    (8, 0.943, 0.673),
+    (16, 0.902, 0.613),
+    (32, 0.800, 0.550),
+    (72, 0.810, 0.477),
+)
+"""DeepSeek-V3: ranks, mean over busiest rank's tokens with a balancer and without, chance of a batch included. Read to
+two digits from the chart of a simulation on recorded routing (SGLang team, 5 May 2025, ``eplb-balancedness.png``; the
+last point without balancer stands at 64 ranks)."""
 
 
 def busiest_over_mean(kind: str, experts: int, ranks: int, redundant: int = 0) -> float:
     """Load of the busiest rank over the mean, at least 1.
 
     Args:
-        kind: ``balanced`` or ``forced``; ``power-law:A``, the i-th busiest expert loaded with i^-A; or a file of
-            loads, one number an expert (JSON list, or the last column of a CSV).
+        kind: ``balanced`` or ``forced``; ``power-law:A``, the i-th busiest expert loaded with i^-A; ``published``, as
+            SGLang recorded DeepSeek-V3; or a file of loads, one number an expert (JSON list, or the last column of a
+            CSV).
         redundant: spare slots; 0: no balancer, mean over a few seeded orders for a power law.
 
     Raises:
@@ -34,6 +48,8 @@ def busiest_over_mean(kind: str, experts: int, ranks: int, redundant: int = 0) -
     """
     if ranks <= 1 or kind in (BALANCED, FORCED):
         return 1.0
+    if kind == PUBLISHED:
+        return _published(experts, ranks, redundant)
     name, _, exponent = kind.partition(":")
     if name == POWER_LAW:
         loads = [(i + 1) ** -_exponent(exponent, kind) for i in range(experts)]
@@ -49,6 +65,25 @@ def busiest_over_mean(kind: str, experts: int, ranks: int, redundant: int = 0) -
     if len(loads) != experts:
         raise _bad(kind, f"{len(loads)} loads for {experts} experts")
     return _balanced(loads, ranks, redundant) if redundant else _plain(loads, ranks)
+
+
+def includes_chance(kind: str) -> bool:
+    """Whether loads are those of batches as they came, so that none is to be drawn on top."""
+    return kind in (FORCED, PUBLISHED)
+
+
+def _published(experts: int, ranks: int, redundant: int) -> float:
+    """Straight lines over the logarithm of ranks, from even on one rank; the last value beyond the last."""
+    if experts != PUBLISHED_EXPERTS:
+        raise _bad(
+            PUBLISHED, f"published for DeepSeek-V3's {PUBLISHED_EXPERTS} experts, the model has {experts}"
+        )
+    points = [(1, 1.0), *((at, spread if redundant else plain) for at, spread, plain in PUBLISHED_BALANCE)]
+    for (low, first), (high, last) in pairwise(points):
+        if ranks <= high:
+            share = math.log(ranks / low) / math.log(high / low)
+            return 1.0 / (first + share * (last - first))
+    return 1.0 / points[-1][1]
 
 
 def slots_of(experts: int, ranks: int, redundant: int = 0) -> int:
@@ -122,5 +157,5 @@ def _bad(kind: str, why: str) -> WindtunnelError:
     return WindtunnelError(
         "E657",
         f"cannot use the expert loads `{kind}`: {why}",
-        hint="--expert-load balanced, power-law:1.0, or a file with one load for each expert",
+        hint="--expert-load balanced, published, power-law:1.0, or a file with one load for each expert",
     )

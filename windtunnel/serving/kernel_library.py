@@ -25,6 +25,10 @@ class Stack(StrEnum):
     TRTLLM = "trtllm"
 
 
+EXCHANGE_SMS = {Stack.SGLANG: 24}
+"""Multiprocessors that DeepEP is given for prompts, where an engine says other than DeepEP's 20: what SGLang's tuner
+writes into the file of ``--deepep-config`` (``tuning_deepep.py``); without that file it warns of 20 being too few."""
+
 _BLOCK = "block128"
 _NARROW = "w4a8"
 """Weights of four bits, rows of eight."""

@@ -7,7 +7,7 @@ graphs a step takes the longer of the two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from windtunnel.cost.kernel_time import KernelTime
@@ -15,7 +15,7 @@ from windtunnel.cost.model import CostModel, Settings
 from windtunnel.estimate import Source
 from windtunnel.network.collective import Collective, kind_of, message_bytes
 from windtunnel.network.engine import Engine
-from windtunnel.network.expert import distinct
+from windtunnel.network.expert import memory_bytes as exchanged_bytes
 from windtunnel.network.model import NetworkModel, traffic_of
 from windtunnel.network.time import NetworkTime
 from windtunnel.program.count import work_of
@@ -24,9 +24,7 @@ from windtunnel.program.program import ProcessGroup
 from windtunnel.program.work import Family, Work
 from windtunnel.serving.kernel_library import Stack, library_of
 from windtunnel.specs.cluster import Cluster
-
-BUFFER_PASSES = 3
-"""An exchanged token is written to a buffer, read from there and written in place (DeepEP's receive side)."""
+from windtunnel.specs.schema import Chip
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,8 @@ class Seconds:
     """Device and host seconds, with the device's 80 % interval. They add.
 
     ``network`` is the part of ``device`` on the wire; ``held``: seconds of the whole card's multiprocessors
-    and memory that communication takes from kernels that run beside it.
+    and memory that communication takes from kernels that run beside it, ``units`` those of multiprocessors alone.
+    ``given``: the part of ``device`` in products that leave communication its multiprocessors.
     """
 
     device: float = 0.0
@@ -43,6 +42,8 @@ class Seconds:
     high: float = 0.0
     network: float = 0.0
     held: float = 0.0
+    units: float = 0.0
+    given: float = 0.0
 
     def plus(self, other: Seconds, times: float = 1.0) -> Seconds:
         """This and ``times`` the other."""
@@ -53,23 +54,28 @@ class Seconds:
             self.high + times * other.high,
             self.network + times * other.network,
             self.held + times * other.held,
+            self.units + times * other.units,
+            self.given + times * other.given,
         )
 
 
 class OpPrices:
     """Prices of operations on ``cluster`` with the kernels of ``stack``, each distinct one priced once.
 
-    ``fused_sums``: an all-reduce behind a product hides under it, or the product under it.
+    ``fused_sums``: an all-reduce behind a product hides under it, or the product under it. ``beside``: share of the
+    multiprocessors that an engine keeps its own products off for as long as it overlaps half-batches, exchange or not
+    (DeepGEMM's ``set_num_sms``: SGLang's ``operations_strategy.py``, vLLM's ``SMControlContextManager``).
     """
 
     def __init__(
         self, cluster: Cluster, groups: Sequence[ProcessGroup], stack: Stack = Stack.VLLM,
-        fused_sums: bool = False,
+        fused_sums: bool = False, beside: float = 0.0,
     ) -> None:  # fmt: skip
         self.fused_sums = fused_sums
         self.cost = CostModel(cluster.chip, Settings(sustained=True))
         self.stack = stack
-        self._models: dict[str, CostModel] = {"": self.cost}
+        self._left = thinner(cluster.chip, beside) if beside else cluster.chip
+        self._models: dict[tuple[str, bool], CostModel] = {("", False): self.cost}
         self.network = NetworkModel(cluster)
         self.groups = tuple(groups)
         self.sources: dict[Source, float] = {}
@@ -83,11 +89,15 @@ class OpPrices:
             host = self.cost.host_time_s(work)
             if work.family is Family.COLLECTIVE:
                 wire = self._collective(spec)
-                held = wire.seconds * wire.sm_share + self._memory_s(spec)
-                self._known[spec] = Seconds(wire.seconds, host, wire.low_s, wire.high_s, wire.seconds, held)
+                units = wire.seconds * wire.sm_share
+                held = units + self._memory_s(spec)
+                self._known[spec] = Seconds(
+                    wire.seconds, host, wire.low_s, wire.high_s, wire.seconds, held, units
+                )
                 self._note(wire.source, wire.seconds)
             else:
-                self._known[spec] = Seconds(time.seconds, host, time.low_s, time.high_s)
+                given = time.seconds if self._gives(work) else 0.0
+                self._known[spec] = Seconds(time.seconds, host, time.low_s, time.high_s, given=given)
                 self._note(time.source, time.seconds)
         result = Seconds()
         for spec in ops:
@@ -100,15 +110,21 @@ class OpPrices:
 
     def _times(self, works: Sequence[Work]) -> list[KernelTime]:
         chip = self.cost.chip
-        names = [library_of(self.stack, work, chip) for work in works]
+        names = [(library_of(self.stack, work, chip), self._gives(work)) for work in works]
         found: dict[int, KernelTime] = {}
         for name in dict.fromkeys(names):
             model = self._models.get(name)
             if model is None:
-                model = self._models[name] = CostModel(chip, Settings(library=name, sustained=True))
+                library, gives = name
+                settings = Settings(library=library, sustained=True)
+                model = self._models[name] = CostModel(self._left if gives else chip, settings)
             places = [place for place, other in enumerate(names) if other == name]
             found |= dict(zip(places, model.kernel_times([works[p] for p in places]), strict=True))
         return [found[place] for place in range(len(works))]
+
+    def _gives(self, work: Work) -> bool:
+        """Whether a kernel is one of DeepGEMM's that runs on fewer multiprocessors."""
+        return self._left is not self.cost.chip and work.family in _PRODUCTS and work.variant == "block128"
 
     def _note(self, source: Source, seconds: float) -> None:
         self.sources[source] = self.sources.get(source, 0.0) + seconds
@@ -119,9 +135,8 @@ class OpPrices:
         traffic = traffic_of(spec, kind)
         if traffic is None:
             return 0.0
-        ranks = len(self._group(spec).ranks)
-        landed = traffic.tokens * traffic.token_bytes * distinct(ranks, traffic.top_k)
-        return BUFFER_PASSES * landed / self.cost.chip.memory_bytes_per_s.value
+        shape = self.network.shape(self._group(spec).ranks)
+        return exchanged_bytes(traffic, shape) / self.cost.chip.memory_bytes_per_s.value
 
     def _group(self, spec: OpSpec) -> ProcessGroup:
         number = spec.attribute("group", 0)
@@ -136,6 +151,20 @@ class OpPrices:
         # engines take their own all-reduce inside a node where it is faster than the library's
         own = self.network.collective_time(kind, nbytes, group.ranks, engine=Engine(self.stack))
         return own if own.seconds < library.seconds else library
+
+
+_PRODUCTS = (Family.GEMM, Family.GROUPED_GEMM)
+
+
+def thinner(chip: Chip, share: float) -> Chip:
+    """The chip with ``share`` of its multiprocessors taken away; memory and cache are as fast as before."""
+    units, peaks = chip.multiprocessors, chip.peak_flops
+    left = round(units.value * (1.0 - share)) / units.value
+    return replace(
+        chip,
+        multiprocessors=replace(units, value=units.value * left),
+        peak_flops={name: replace(peak, value=peak.value * left) for name, peak in peaks.items()},
+    )
 
 
 def _product(spec: OpSpec) -> bool:

@@ -24,6 +24,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
+from windtunnel.network.collective import Collective
+from windtunnel.network.overlap import sm_share
 from windtunnel.program.op import OpSpec
 from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape, MoeFfn
 from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
@@ -36,6 +38,8 @@ from windtunnel.serving.request import Request
 from windtunnel.specs.cluster import Cluster
 
 TOKENS_MAX, CONTEXT_MAX = 1 << 20, 1 << 21
+DBO_DECODE_TOKENS, DBO_PREFILL_TOKENS = 32, 512
+"""vLLM 0.33's defaults."""
 SHORTEST = 16
 """Tokens of the shortest chunk of a prompt that is priced: the floors of the attention kernels."""
 
@@ -90,6 +94,10 @@ class StepTime:
         self._shapes = Counter(model.layers)
         probe = forward_step(replace(model, layers=()), layout, [Batch(sequences=1)])
         self.prices = OpPrices(cluster, probe.groups, stack, layout.fused_sums)
+        self._beside = self.prices
+        if overlap and layout.data > 1:
+            held = sm_share(Collective.DISPATCH, 1, cluster.chip, layout.exchange_sms)
+            self._beside = OpPrices(cluster, probe.groups, stack, layout.fused_sums, held)
         self._launch_s = cluster.chip.graph_launch_s.value if layout.graphs else 0.0
         graphs = sorted(captures) or captured()
         self._graphs = graphs if layout.graphs else []
@@ -255,13 +263,21 @@ class StepTime:
     # Parts
 
     def _with_core(self, dense: _Dense, tokens: int, core_s: float) -> float:
-        if not self.overlap or tokens < 2:
+        if not self.overlap or tokens < self._least(dense.decodes):
             return dense.seconds(tokens) + core_s
-        whole = dense.at(tokens)
         half = dense.at(tokens / 2)
         share = self._exchanging * core_s
-        halves = 2 * (half.compute - half.turns.computed) + core_s - share + half.turns.both(share)
-        return min(halves, whole.compute + whole.network + core_s)
+        staged = dense.decodes and self.prices.stack is Stack.SGLANG
+        taken = half.turns.staged(share) if staged else half.turns.both(share)
+        return 2 * half.apart + core_s - share + taken
+
+    def _least(self, decodes: bool) -> int:
+        """Fewest tokens of a step that is cut in halves: SGLang cuts every one, whether or not that makes it shorter;
+        vLLM has thresholds (``dbo_decode_token_threshold``, ``dbo_prefill_token_threshold``).
+        """
+        if self.prices.stack is Stack.SGLANG:
+            return 2
+        return DBO_DECODE_TOKENS if decodes else DBO_PREFILL_TOKENS
 
     @cached_property
     def _exchanging(self) -> float:
@@ -272,13 +288,22 @@ class StepTime:
         return sum(isinstance(shape.ffn, MoeFfn) for shape in layers) / len(layers)
 
     def turns(self, batch: Batch) -> Turns:
-        """The turns of all layers that exchange tokens."""
-        none = self.prices.total(self._ops(replace(self.model, layers=()), batch)).device
+        """The turns of all layers that exchange tokens.
+
+        Low-latency exchanges hold no multiprocessors while tokens travel: engines leave products all of them.
+        """
+        return self._turns(batch, self.prices if batch.decodes else self._beside)
+
+    def turns_alone(self, batch: Batch) -> Turns:
+        """The same with all multiprocessors left to products."""
+        return self._turns(batch, self.prices)
+
+    def _turns(self, batch: Batch, prices: OpPrices) -> Turns:
+        around = self._ops(replace(self.model, layers=()), batch)
         total = Turns()
         for shape, count in self._shapes.items():
             ops = self._ops(replace(self.model, layers=(shape,)), batch)
-            core = self.prices.total(self._core(shape, batch)).device
-            total = total.plus(turns(ops, none + core, self.prices), count)
+            total = total.plus(turns(ops, self._core(shape, batch), around, prices), count)
         return total
 
     def dense(self, batch: Batch) -> Seconds:
@@ -328,18 +353,19 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Seconds of computing, on the wire, and by turns where half-batches overlap."""
+    """Seconds of computing, on the wire, and by turns where half-batches overlap, with layers ``apart`` from these."""
 
     compute: float
     network: float
     turns: Turns
+    apart: float
 
 
 class _Dense:
     """Layers without their attention cores by token count, in parts."""
 
     def __init__(self, step: StepTime, points: Sequence[int], decodes: bool) -> None:
-        self._step, self._decodes = step, decodes
+        self._step, self.decodes = step, decodes
         self._known: dict[int, _Parts] = {}
         self._whole: dict[float, float] = {}
         self._line = Line(points, lambda point: 0.0)
@@ -363,17 +389,19 @@ class _Dense:
             a.compute * rest + b.compute * share,
             a.network * rest + b.network * share,
             Turns().plus(a.turns, rest).plus(b.turns, share),
+            a.apart * rest + b.apart * share,
         )
 
     def _get(self, tokens: int) -> _Parts:
         parts = self._known.get(tokens)
         if parts is None:
             step = self._step
-            batch = Batch(sequences=tokens, context=1) if self._decodes else Batch(sequences=1, new=tokens)
+            batch = Batch(sequences=tokens, context=1) if self.decodes else Batch(sequences=1, new=tokens)
             total = step.dense(batch)
             compute = total.device - total.network
             if not step.layout.graphs:
                 compute = max(compute, total.host)
             turns = step.turns(batch) if step.overlap else Turns()
-            parts = self._known[tokens] = _Parts(compute, total.network, turns)
+            apart = compute - step.turns_alone(batch).computed if step.overlap else 0.0
+            parts = self._known[tokens] = _Parts(compute, total.network, turns, apart)
         return parts

@@ -2,7 +2,8 @@
 
 Prefill: passes of whole prompts that fill ``tokens`` a rank. Decode: a batch that stays together, every sequence
 ``context`` tokens long. Prefill and decode on cards of their own (``disaggregated``): as many cards for each as
-keep the other busy. Beside each figure stands what data sheet peaks alone would allow.
+keep the other busy. Of each figure the better of with and without overlapped half-batches, where they are asked for.
+Beside it stands what data sheet peaks alone would allow.
 
     >>> from windtunnel.serving.sweep import Sweep
     >>> points = Sweep("deepseek-v3-671b", "mtt-s5000", cards=(32,)).prefill(prompts=(4096,))
@@ -19,7 +20,7 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.results.sweep_result import Pair, Point
 from windtunnel.serving import roofline
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.step_time import Speculation, StepTime
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_catalogue import shipped_model
@@ -49,6 +50,7 @@ class Sweep:
         )
         self._cards = tuple(cards)
         self._deployments: dict[tuple[int, Speculation], Deployment] = {}
+        self._whole: dict[tuple[int, Speculation], StepTime] = {}
 
     def prefill(self, prompts: Sequence[int] = (1024, 4096, 16384), tokens: int = PASS_TOKENS) -> list[Point]:
         """Passes of whole prompts, at least one, that fill ``tokens`` a rank."""
@@ -106,8 +108,19 @@ class Sweep:
             found.append(self._deployments[key])
         return found
 
+    def _steps(self, found: Deployment) -> list[StepTime]:
+        """Step times with overlapped half-batches, if asked for, and without: small batches are run without."""
+        if not found.options.enable_dbo:
+            return [found.step]
+        key = (found.cluster.cards, found.options.speculation)
+        if key not in self._whole:
+            self._whole[key] = deploy(
+                self.model, found.cluster, replace(found.options, enable_dbo=False)
+            ).step
+        return [found.step, self._whole[key]]
+
     def _prefill(self, found: Deployment, prompt: int, batch: int) -> Point:
-        seconds = found.step.mixed_s(0, 0, [(prompt, 0)] * batch)
+        seconds = min(step.mixed_s(0, 0, [(prompt, 0)] * batch) for step in self._steps(found))
         width = width_of(found, Batch(sequences=batch, new=prompt))
         rate = batch * prompt * found.layout.data / seconds / found.layout.cards
         return Point(
@@ -124,7 +137,7 @@ class Sweep:
         )
 
     def _decode(self, found: Deployment, batch: int, context: int) -> Point:
-        seconds = found.step.decode_s(batch, batch * context)
+        seconds = min(step.decode_s(batch, batch * context) for step in self._steps(found))
         width = width_of(found, Batch(sequences=batch, context=context))
         rate = batch * found.layout.data / seconds / found.layout.cards
         return Point(

@@ -21,7 +21,7 @@ from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.engine import Replica, Scaled
-from windtunnel.serving.expert_load import BALANCED, FORCED
+from windtunnel.serving.expert_load import BALANCED, FORCED, PUBLISHED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import latencies
 from windtunnel.serving.predict import Load, predict
@@ -282,7 +282,8 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
         enable_dbo=overlapped,
         stack=stack,
         deepep=_month(record["framework"]),
-        expert_load=FORCED if "balanced routing" in record["notes"] + record["framework"] else BALANCED,
+        expert_load=_routing(record),
+        num_redundant_experts=_redundant(record["notes"]),
     )  # fmt: skip
     cluster = cluster_of(chip, int(_number(record, "num_gpus") or tensor * wide))
     shipped, longest = shipped_model(model), int(_number(record, prompt)) + 1
@@ -304,12 +305,24 @@ def _in_blocks(model: str, stack: Stack) -> bool:
     return "DeepSeek" in model or ("Qwen" in model and stack is not Stack.TRTLLM)
 
 
+def _routing(record: dict[str, str]) -> str:
+    """Even where forced, as published where a row says that the imbalance was the model's own, else by chance."""
+    if "balanced routing" in record["notes"] + record["framework"]:
+        return FORCED
+    return PUBLISHED if "measured expert imbalance" in record["notes"] else BALANCED
+
+
+def _redundant(notes: str) -> int:
+    found = re.search(r"(\d+) redundant experts", notes)
+    return int(found[1]) if found else 0
+
+
 def _stack(framework: str) -> Stack:
-    """Whose kernels and rules; an in-house stack of FlashMLA and DeepGEMM is nearest to vLLM's choice."""
+    """Whose kernels and rules; DeepSeek's in-house stack runs those that SGLang took over, in the same stages."""
     words = framework.lower()
     if "trt" in words or "tensorrt" in words or "nim" in words:
         return Stack.TRTLLM
-    return Stack.SGLANG if "sglang" in words else Stack.VLLM
+    return Stack.SGLANG if "sglang" in words or "deepseek in-house" in words else Stack.VLLM
 
 
 def _month(framework: str) -> str:

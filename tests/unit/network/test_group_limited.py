@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from windtunnel.network.collective import Collective
-from windtunnel.network.expert import ExpertTraffic, within_groups
+from windtunnel.network.expert import ExpertTraffic, memory_bytes, within_groups
 from windtunnel.network.model import NetworkModel
+from windtunnel.network.topology import GroupShape
 from windtunnel.specs.targets import cluster_of
 
 
@@ -63,3 +64,15 @@ def test_deepeps_first_releases_took_the_network_card_for_copies_that_stay_in_a_
         assert seconds(64, replace(output, as_of="2025-03")) == pytest.approx(186e-6, rel=0.1)
     inside = replace(prompts, node_limit=0)
     assert seconds(8, replace(inside, as_of="2025-02")) == seconds(8, inside)  # one node: as today
+
+
+def test_an_exchange_between_nodes_passes_the_network_cards_buffers_too() -> None:
+    """Three passes for every copy that lands, four for every copy to a node; two ranks of one node have no card's."""
+    prompts = ExpertTraffic(tokens=10, token_bytes=100, top_k=1)
+    assert memory_bytes(prompts, GroupShape(16, 2, 8)) == pytest.approx(10 * 100 * (3 + 4))
+    assert memory_bytes(prompts, GroupShape(8, 1, 8)) == pytest.approx(10 * 100 * 3)
+    wide = replace(prompts, top_k=8)
+    grouped = replace(wide, groups=8, groups_chosen=4)
+    shape = GroupShape(32, 4, 8)
+    assert memory_bytes(grouped, shape) < memory_bytes(wide, shape)
+    assert memory_bytes(replace(wide, low_latency=True), shape) < memory_bytes(wide, shape)

@@ -97,3 +97,19 @@ def test_the_cache_is_written_for_every_new_token() -> None:
     chunked = replace(GQA, chunk=1024)
     write, _ = softmax_core(chunked, 1, Batch(sequences=1, new=4096), "bfloat16", "bfloat16")
     assert write.outputs[0].shape[0] == 4096
+
+
+def test_experts_of_prompts_sum_what_came_to_the_rank() -> None:
+    """Gathered rows become the tokens that all ranks sent here, not this rank's own: combine sends those back."""
+    layout = ServingLayout(data=32, expert=32, precision=Precision.FP8_BLOCK, graphs=False, drawn=False)
+    program = forward_step(shipped_model("deepseek-v3-671b"), layout, [Batch(sequences=1, new=4096)])
+    found = {spec.name: spec for spec in program.specs}
+    came = found[kernels.MOE_UNPERMUTE].outputs[0].shape[0]
+    # four of eight groups are 16 of 32 ranks, of which eight choices reach 6.45
+    assert came == pytest.approx(4096 * 16 * (1 - (15 / 16) ** 8), abs=1)
+    assert found[kernels.MOE_PERMUTE].inputs[0].shape[0] == came
+    uneven = forward_step(
+        shipped_model("deepseek-v3-671b"), replace(layout, imbalance=1.25), [Batch(sequences=1, new=4096)]
+    )
+    more = next(spec for spec in uneven.specs if spec.name == kernels.MOE_UNPERMUTE)
+    assert more.outputs[0].shape[0] == pytest.approx(1.25 * came, abs=1)

@@ -8,7 +8,7 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import busiest_draw
 from windtunnel.serving.deployment import DeploymentOptions
-from windtunnel.serving.expert_load import busiest_over_mean, slots_of
+from windtunnel.serving.expert_load import busiest_over_mean, includes_chance, slots_of
 from windtunnel.serving.step_time import Speculation
 from windtunnel.serving.sweep import Sweep
 from windtunnel.specs.model_catalogue import shipped_model
@@ -101,6 +101,19 @@ def test_loads(tmp_path: object) -> None:
         busiest_over_mean("power-law:x", 256, 32)
     with pytest.raises(WindtunnelError):
         busiest_over_mean("/no/such/file", 256, 32)
+
+
+def test_published_loads_are_the_charts_at_its_points_and_between_them() -> None:
+    for ranks, spread, plain in ((8, 0.943, 0.673), (32, 0.8, 0.55), (72, 0.81, 0.477), (144, 0.81, 0.477)):
+        assert busiest_over_mean("published", 256, ranks, redundant=32) == pytest.approx(1 / spread)
+        assert busiest_over_mean("published", 256, ranks) == pytest.approx(1 / plain)
+    assert 1 / 0.902 < busiest_over_mean("published", 256, 24, redundant=32) < 1 / 0.8
+    assert 1.0 < busiest_over_mean("published", 256, 2, redundant=32) < 1 / 0.943
+    with pytest.raises(WindtunnelError, match="256 experts"):
+        busiest_over_mean("published", 128, 32)
+    assert includes_chance("published")
+    assert includes_chance("forced")
+    assert not includes_chance("balanced")
 
 
 def test_measured_loads(tmp_path: object) -> None:

@@ -87,3 +87,33 @@ def test_quantised_experts_quantise_what_the_activation_answers(tmp_path: Path) 
     (found,) = rows(tmp_path, f"h100_sxm,vllm,0.24.0,moe,{source},fp8_block,64,{QWEN}")
     passes = [part for part in found.parts if part.family is Family.POINTWISE]
     assert len(passes) == 3  # activation, input, what the activation answers
+
+
+def test_prompts_between_deepeps_exchanges_come_in_fp8(tmp_path: Path) -> None:
+    """Scatter reads a byte of every token that came and writes one of every row; gather reads two and writes two."""
+    line = "h100_sxm,sglang,0.5.10,wideep_context_moe,deepepmoe,fp8_block,32768,7168,2048,8,256,1,4,uniform,5e-3\n"
+    (found,) = rows(tmp_path, line)
+    beside = [part for part in found.parts if part.family is not Family.GROUPED_GEMM]
+    arrived, received = 32768, 65536
+    moved = sum(float(part.bytes_read[0] + part.bytes_written[0]) for part in beside)
+    layout = (arrived + received + 2 * received + 2 * arrived) * 7168
+    activation = received * 2048 * (4 + 2 + 2 + 1)
+    assert moved == pytest.approx(layout + activation)
+
+
+def test_decoding_between_deepeps_exchanges_is_products_and_an_activation(tmp_path: Path) -> None:
+    line = "h100_sxm,sglang,0.5.10,wideep_generation_moe,deepepmoe,fp8_block,128,7168,2048,8,256,1,32,uniform,1e-4\n"
+    (found,) = rows(tmp_path, line)
+    (activation,) = [part for part in found.parts if part.family is not Family.GROUPED_GEMM]
+    assert activation.bytes_written[0] == activation.bytes_read[0] / 4  # two of 16 bits to one of 8
+
+
+def test_prompts_too_few_for_whole_blocks_or_for_the_host_are_left_out(tmp_path: Path) -> None:
+    def line(tokens: int, ranks: int) -> str:
+        return (
+            f"h100_sxm,sglang,0.5.10,wideep_context_moe,deepepmoe,fp8_block,{tokens},7168,2048,8,256,1,{ranks},"
+            "uniform,1e-3\n"
+        )
+
+    small, sparse, kept = line(4096, 256), line(2048, 4), line(16384, 32)
+    assert [len(found.seconds) for found in rows(tmp_path, small, sparse, kept)] == [1]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from windtunnel.serving.expert_load import BALANCED, FORCED, PUBLISHED
 from windtunnel.validation.folder import predict_folder
-from windtunnel.validation.serving_rows import published
+from windtunnel.validation.serving_rows import _redundant, _routing, published
 
 COLUMNS = (
     "row_id", "model", "gpu", "num_gpus", "framework", "precision", "tensor_parallel", "pipeline_parallel",
@@ -68,3 +69,11 @@ def test_online_rows_are_rebuilt(tmp_path: Path) -> None:
     gap, first = (float(part.value[0]) for part in sorted(parts, key=lambda part: part.target))
     assert 0.005 < gap < 0.012  # 16 GB of weights a token
     assert gap < first < 0.1
+
+
+def test_rows_say_how_tokens_were_routed() -> None:
+    assert _routing({"notes": "measured expert imbalance", "framework": "SGLang"}) == PUBLISHED
+    assert _routing({"notes": "", "framework": "SGLang; forced balanced routing"}) == FORCED
+    assert _routing({"notes": "", "framework": "SGLang"}) == BALANCED
+    assert _redundant("4 nodes, 32 redundant experts (288 total)") == 32
+    assert _redundant("") == 0

@@ -106,7 +106,10 @@ def latent_core(shape: Latent, ways: int, batch: Batch, dtype: str, cache: str) 
         tensor(dtype, kv_rows, shape.rope_dim),
     )
     join = op(kernels.FUSED, (own, shared), (tensor(dtype, kv_rows, heads, qk),), ops=0)
-    return [write, expand, join, op(kernels.FLASH_ATTENTION, (q, k, v), (out,), causal=True, window=-1)]
+    # and the turned part of the queries is written back into theirs (SGLang's and vLLM's ``q[..., nope:] = q_pe``)
+    turned = tensor(dtype, rows, heads, shape.rope_dim)
+    back = op(kernels.FUSED, (turned,), (turned,), ops=0)
+    return [write, expand, back, join, op(kernels.FLASH_ATTENTION, (q, k, v), (out,), causal=True, window=-1)]
 
 
 def _per_head(dtype: str, heads: int, rows: int, wide_in: int, wide_out: int) -> OpSpec:

@@ -77,15 +77,18 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
     names = ["gpu_system", "library", "kernel_source", "moe_dtype", "table"]
     if table.has("library_version"):
         names.append("library_version")
-    for (gpu, library, source, dtype, _, *version), rows in table.groups(*names):
+    for (gpu, library, source, dtype, which, *version), rows in table.groups(*names):
         chip, path = chip_name(gpu), precision_of(dtype)
         if chip is None or path is None:
             continue
         kernel = kernel_of(source, dtype)
+        if which == "wideep_context_moe":
+            rows = rows.where(moe_collectors.whole_blocks(rows))
         found = moe_collectors.loads(rows, kernel)
         name = moe_collectors.library_name(kernel, library, "".join(version))
         layer = _Layer.of(rows, chip, name, path, moe_collectors.gates(rows, source), found)
-        parts = (*layer.products(), *layer.beside())
+        beside = layer.between_exchanges(which) if kernel == "deepgemm" else layer.beside()
+        parts = (*layer.products(), *beside)
         groups = shape_groups(
             rows.number("hidden_size"),
             rows.number("inter_size"),
@@ -205,6 +208,20 @@ class _Layer:
             first = self.gates * inner if self.kernel == "triton" else 0.0
             zeros = (moved - self.received) * (first + hidden)
             yield batch(Family.COPY, "bf16", {"elements": zeros}, bytes_read=0.0, bytes_written=2.0 * zeros)
+
+    def between_exchanges(self, which: str) -> Iterator[Batch]:
+        """What SGLang's DeepEP layer does beside its products: tokens come in FP8. Of prompts (``ep_moe``'s scatter and
+        gather) every token that came is read and its rows laid out by expert, rows are summed to tokens, and the
+        activation is cast in a pass of its own; decoding has neither, its activation writes FP8.
+        """
+        moved, inner, hidden, tokens = self.received, self.inner, self.hidden, self.arriving
+        if which != "wideep_context_moe":
+            yield _pass(moved * inner, moved * inner * self.gates * 2.0, moved * inner)
+            return
+        yield _pass(moved * inner, moved * inner * self.gates * 2.0, moved * inner * 2.0)
+        yield _pass(moved * inner, moved * inner * 2.0, moved * inner)
+        yield _pass(moved * hidden, tokens * hidden, moved * hidden)
+        yield _pass(moved * hidden, 2.0 * moved * hidden, 2.0 * tokens * hidden)
 
 
 def _pass(elements: Floats, read: Floats, written: Floats) -> Batch:

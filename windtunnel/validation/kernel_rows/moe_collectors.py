@@ -34,6 +34,12 @@ OLD_RULES = {"0.12.0", "0.14.0"}
 """Versions of vLLM whose Triton experts have the tiles that SGLang's have."""
 
 
+BLOCK_ROWS, DEVICE_ROWS = 128, 4096
+"""Rows of an expert from which SGLang's DeepEP prompts are taken: their collector does not pad experts to blocks of
+128, as DeepEP does, so that with fewer rows a block runs on one expert's weights and others are not read. And rows of a
+rank: it launches the layer from Python and waits, which takes 0.39 ms whatever the work (its smallest 40 shapes)."""
+
+
 def gates(rows: Table, source: str) -> Floats:
     """Up products of each row: two, or one where the layer has no gate and the collector followed the model."""
     if "nongated" in source:
@@ -74,6 +80,13 @@ def loads(rows: Table, kernel: str) -> list[RankLoad]:
         load.with_remote_rows(int(t), int(k)) if remote else load
         for load, t, k, remote in zip(found, tokens.tolist(), top_k.tolist(), sent.tolist())
     ]
+
+
+def whole_blocks(rows: Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Rows of ``wideep_context_moe`` that time the kernels as an engine runs them."""
+    received = rows.number("num_tokens") * rows.number("topk") / rows.number("moe_ep_size")
+    local = rows.number("num_experts") / rows.number("moe_ep_size")
+    return np.asarray((received >= BLOCK_ROWS * local) & (received >= DEVICE_ROWS))
 
 
 def _releases(rows: Table) -> list[tuple[str, str]]:
