@@ -131,7 +131,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add("--enforce-eager", action="store_true", help="no captured graphs: the host issues every kernel")
     add("--enable-dbo", action="store_true", help="two half-batches overlap computing and exchange")
     add("--expert-imbalance", type=float, default=1.0, metavar="F", help="busiest rank ÷ mean; default: 1")
-    add("--expert-load", default="balanced", metavar="KIND", help="balanced, forced, power-law:A or a file")
+    add(
+        "--expert-load",
+        default="balanced",
+        metavar="KIND",
+        help="balanced, forced, published, power-law:A, file",
+    )
     add("--num-redundant-experts", type=int, default=0, metavar="N", help="spare expert slots, balanced")
     add("--num-speculative-tokens", type=int, default=0, metavar="N", help="multi-token prediction")
     add("--acceptance", type=float, default=0.8, metavar="P", help="of a drafted token; default: 0.8")
