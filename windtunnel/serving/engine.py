@@ -267,8 +267,8 @@ class Replica:
             plan = rank.schedule(self.now_s)
             if plan.empty:
                 return False
-            if self.ahead and rank.held_s > self.now_s:
-                self.now_s = rank.held_s  # who comes while the engine waits is seen by its next decision
+            if self.ahead and rank.waits_s > self.now_s:
+                self.now_s = rank.waits_s  # who comes while the engine waits is seen by its next decision
                 return True
         if self.ahead:
             rank.schedule(self.now_s)

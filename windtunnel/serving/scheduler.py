@@ -115,6 +115,11 @@ class Scheduler(DecodeBatch):
         return 0.0
 
     @property
+    def waits_s(self) -> float:
+        """Until when the engine itself waits for that, and decides nothing."""
+        return 0.0
+
+    @property
     def noted_s(self) -> float:
         """When the engine can take note of the step under way: deciding the next, it waits for blocks until then."""
         return 0.0

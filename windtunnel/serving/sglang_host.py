@@ -50,6 +50,11 @@ class SglangHostScheduler(SglangScheduler):
         return self._held_s[0] if self._held_s else 0.0
 
     @property
+    def waits_s(self) -> float:
+        """See ``Scheduler``."""
+        return self.held_s
+
+    @property
     def noted_s(self) -> float:
         """See ``Scheduler``."""
         return self._held_s[1] if len(self._held_s) > 1 else 0.0

@@ -162,8 +162,8 @@ def replay(case: Case, bulk: bool = False) -> Replayed:
             continue
         if ahead is None and engine.options.async_scheduling:
             ahead = decide(engine, now)
-            if engine.held_s > now:  # the engine waited: who came meanwhile is seen by its next decision
-                now = engine.held_s
+            if engine.waits_s > now:  # who came meanwhile is seen by its next decision
+                now = engine.waits_s
                 continue
         plan, tokens = ahead or decide(engine, now)
         if engine.options.async_scheduling:
