@@ -52,6 +52,15 @@ def test_transcript_of_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
     golden.check("cli/serve-does-not-fit.txt", capsys.readouterr().err)
 
 
+def test_decode_cards_that_keep_more_free_hold_prompts_back(capsys: pytest.CaptureFixture[str]) -> None:
+    def ttft_s(*more: str) -> float:
+        words = ["serve", "llama3-8b", "--on", "mtt-s5000:2", "--prefill-cards", "1", "--scheduler", "sglang"]
+        assert main([*words, "--rate", "8", "--requests", "40", "--json", *more]) == 0
+        return float(json.loads(capsys.readouterr().out)["ttft_s"]["mean"])
+
+    assert ttft_s("--num-reserved-decode-tokens", "100000") > 2 * ttft_s()
+
+
 def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--rate", "4", "--json", "--sla", "e2e:p50<10s"]) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -15,6 +15,7 @@ from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Policy, Router
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sessions import Sessions
+from windtunnel.serving.sglang_draft_outputs import DraftingOutputServer
 from windtunnel.serving.sglang_outputs import OutputServer
 from windtunnel.serving.sglang_prompts import PromptServer
 
@@ -30,7 +31,7 @@ def traffic(count: int, rate: float, seed: int) -> list[Request]:
     return found
 
 
-def sides(ahead: bool, ranks: int, blocks: int) -> tuple[Router, Router]:
+def sides(ahead: bool, ranks: int, blocks: int, drafts: int) -> tuple[Router, Router]:
     """Two replicas for prompts and two for outputs."""
     options = SchedulerOptions(
         max_num_seqs=24,
@@ -41,15 +42,17 @@ def sides(ahead: bool, ranks: int, blocks: int) -> tuple[Router, Router]:
     )
     sglang = SglangOptions(chunked_prefill_size=256, num_reserved_decode_tokens=64)
     prompts = [Replica([PromptServer(options, sglang) for _ in range(ranks)], STEP, 2 + n) for n in range(2)]
-    small = replace(options, num_gpu_blocks=blocks)
-    outputs = [Replica([OutputServer(small, sglang) for _ in range(ranks)], STEP, n) for n in range(2)]
+    small = replace(options, num_gpu_blocks=blocks, num_speculative_tokens=drafts, acceptance=0.7)
+    kind = DraftingOutputServer if drafts else OutputServer
+    outputs = [Replica([kind(small, sglang) for _ in range(ranks)], STEP, n) for n in range(2)]
     return Router(prompts, Policy.LEAST_LOAD), Router(outputs, Policy.LEAST_LOAD)
 
 
 def served(
-    requests: list[Request], clients: int = 0, ahead: bool = True, ranks: int = 2, blocks: int = 120
-) -> list[Served]:
-    routers = sides(ahead, ranks, blocks)
+    requests: list[Request], clients: int = 0, ahead: bool = True, ranks: int = 2, blocks: int = 120,
+    drafts: int = 0,
+) -> list[Served]:  # fmt: skip
+    routers = sides(ahead, ranks, blocks, drafts)
     found = Handover(*routers, lambda n: WIRE_S * n, lambda n: WIRE_S * n).serve(Sessions(requests, clients))
     for router in routers:
         for replica in router.replicas:
@@ -63,16 +66,17 @@ def served(
 @pytest.mark.parametrize("ahead", [False, True], ids=["after_each_step", "overlap"])
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("clients", [0, 1, 5, 40])
-def test_every_answer_comes_and_all_pages_go_back(clients: int, ranks: int, ahead: bool) -> None:
+@pytest.mark.parametrize("drafts", [0, 2])
+def test_every_answer_comes_and_all_pages_go_back(drafts: int, clients: int, ranks: int, ahead: bool) -> None:
     requests = traffic(120, 30.0, seed=clients)
-    found = served(requests, clients, ahead, ranks)
+    found = served(requests, clients, ahead, ranks, drafts=drafts)
     assert [one.request.number for one in found] == list(range(120))
     for one in found:
         tokens, output = one.request.prompt_tokens, one.request.output_tokens
         last = tokens % 256 or 256  # of which all before may have left by then
         least = 0.02 + 1e-4 * tokens + WIRE_S * last
         assert one.first_token_s - one.request.arrival_s >= least - 1e-9
-        assert one.finished_s - one.first_token_s >= 0.02 * (output - 1) - 1e-9
+        assert one.finished_s - one.first_token_s >= 0.02 * ((output - 1) // (1 + drafts)) - 1e-9
     if clients:
         events = [(one.request.arrival_s, 1) for one in found] + [(one.finished_s, -1) for one in found]
         under_way = most = 0
