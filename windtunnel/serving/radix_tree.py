@@ -35,15 +35,14 @@ class Node:
     ``state``: whether the recurrent state after its last token is kept (see ``state_tree``); ``state_locks``: sequences
     that hold it. ``away``: it is not on the card; ``host``: host memory has it, ``pins``: for loads under way;
     ``transfer``: it is being written, ``loading``: read (see ``host_tree``); ``state_host``, ``state_pins``: the same
-    of its state (see ``host_state_tree``).
+    of its state (see ``host_state_tree``). ``lined``: it has a place in the line of those to be evicted.
     ``priority``: 1 of prompts, 0 of outputs. ``depth``: tokens up to its end, ``longest``: the most that ever were to
     the end of something below it.
     """
 
     __slots__ = (
-        "accessed", "away", "children", "depth", "hits", "host", "loading", "locks", "longest", "parent", "pins",
-        "priority", "segments", "state",
-        "state_host", "state_locks", "state_pins", "tokens", "transfer",
+        "accessed", "away", "children", "depth", "hits", "host", "lined", "loading", "locks", "longest", "parent",
+        "pins", "priority", "segments", "state", "state_host", "state_locks", "state_pins", "tokens", "transfer",
     )  # fmt: skip
 
     def __init__(self, parent: Node | None, segments: Segments, tokens: int, now: int) -> None:
@@ -54,7 +53,7 @@ class Node:
         self.locks = 0
         self.hits = 0
         self.accessed = now
-        self.state = self.away = self.host = self.state_host = False
+        self.state = self.away = self.host = self.state_host = self.lined = False
         self.state_locks = self.pins = self.state_pins = 0
         self.priority = 0
         self.depth: int = tokens + (parent.depth if parent is not None else 0)
@@ -88,6 +87,9 @@ class RadixTree:
         self.root = Node(None, (), 0, 0)
         self.root.locks = 1
         self._leaves: dict[Node, None] = {}
+        self._line: list[
+            tuple[tuple[int, ...], int, Node]
+        ] = []  # a heap of leaves by the order they had, or less
 
     def _tails_first(self, node: Node) -> tuple[int, ...]:
         spared = max(node.longest - self.tail, 0)
@@ -112,7 +114,7 @@ class RadixTree:
             node.children[head(left, self.page)] = new
             self.evictable += size
             self._leaves.pop(node, None)
-            self._leaves[new] = None
+            self._ends_in(new)
             node = new
         return found, node
 
@@ -123,22 +125,47 @@ class RadixTree:
 
         A node that has only a part of them is split. Nodes beyond ``counted`` tokens are hit once more.
         """
-        left = aligned(segments, tokens, self.page)
+        whole, page = aligned(segments, tokens, self.page), self.page
         node, found, now = self.root, 0, self._tick()
         node.accessed = now
-        while left:
-            child = node.children.get(head(left, self.page))
+        place, size = 0, len(whole)
+        begin = whole[0][1] if whole else 0
+        while place < size:  # at token ``begin`` of the segment at ``place``
+            key, _, end = whole[place]
+            if end - begin >= page:
+                child = node.children.get(((key, begin, begin + page),))
+            else:
+                child = node.children.get(first(_rest(whole, place, begin), page))
             if child is None:
                 break
             child.accessed = now
-            same = common(child.segments, left, self.page)
+            same, at, start = 0, place, begin
+            for other, other_start, other_end in child.segments:
+                if at == size or whole[at][0] != other or start != other_start:
+                    break
+                end = whole[at][2]
+                if end != other_end:
+                    same += min(end, other_end) - start
+                    break
+                same += end - start
+                at += 1
+                start = whole[at][1] if at < size else 0
+            same = same // page * page
             found += same
-            left = tail(left, same)
+            skipped = same
+            while skipped:
+                left = whole[place][2] - begin
+                if skipped < left:
+                    begin += skipped
+                    break
+                skipped -= left
+                place += 1
+                begin = whole[place][1] if place < size else 0
             node = self._split(child, same) if same < child.tokens else child
             node.priority = max(node.priority, priority)
             if counted is not None and found > counted:
                 node.hits += 1
-        return node, found, left
+        return node, found, _rest(whole, place, begin)
 
     def _lengthened(self, new: Node) -> None:
         """Tell all above how far it reaches."""
@@ -165,7 +192,7 @@ class RadixTree:
                 self.evictable += node.tokens
                 self.held -= node.tokens
                 if not node.children:
-                    self._leaves[node] = None
+                    self._ends_in(node)
             node = node.parent
 
     def evict(self, tokens: int, gone: Callable[[Segments], None] | None = None) -> int:
@@ -173,17 +200,21 @@ class RadixTree:
 
         ``gone`` is told the segments of every node that is dropped.
         """
-        line = [(self._order(leaf), id(leaf), leaf) for leaf in self._leaves]
-        heapq.heapify(line)
-        dropped = 0
+        line, dropped = self._line, 0
         while dropped < tokens and line:
-            node = heapq.heappop(line)[2]
-            dropped += node.tokens
-            parent = self._remove(node)
-            if gone is not None:
-                gone(node.segments)
-            if parent in self._leaves:
-                heapq.heappush(line, (self._order(parent), id(parent), parent))
+            order, _, node = line[0]
+            if node not in self._leaves:
+                node.lined = False
+                heapq.heappop(line)
+            elif (now := self._order(node)) != order:  # used since: orders only grow
+                heapq.heapreplace(line, (now, id(node), node))
+            else:
+                node.lined = False
+                heapq.heappop(line)
+                dropped += node.tokens
+                self._remove(node)
+                if gone is not None:
+                    gone(node.segments)
         return dropped
 
     def _remove(self, leaf: Node) -> Node:
@@ -194,8 +225,15 @@ class RadixTree:
         del parent.children[head(leaf.segments, self.page)]
         del self._leaves[leaf]
         if not parent.children and not parent.locks:
-            self._leaves[parent] = None
+            self._ends_in(parent)
         return parent
+
+    def _ends_in(self, leaf: Node) -> None:
+        """It can be evicted."""
+        self._leaves[leaf] = None
+        if not leaf.lined:
+            leaf.lined = True
+            heapq.heappush(self._line, (self._order(leaf), id(leaf), leaf))
 
     def _split(self, child: Node, at: int) -> Node:
         """Two nodes out of one; the answer is the upper one."""
@@ -218,6 +256,14 @@ class RadixTree:
     def _tick(self) -> int:
         self._now += 1
         return self._now
+
+
+def _rest(segments: Segments, place: int, begin: int) -> Segments:
+    """From token ``begin`` of the segment at ``place`` on."""
+    if place == len(segments):
+        return ()
+    key, start, end = segments[place]
+    return segments[place:] if begin == start else ((key, begin, end), *segments[place + 1 :])
 
 
 def length(segments: Iterable[Segment]) -> int:
@@ -255,8 +301,9 @@ def head(segments: Segments, page: int) -> Segments:
 
 def aligned(segments: Segments, tokens: int, page: int) -> Segments:
     """The whole pages among the first ``tokens``."""
-    have = min(tokens, length(segments))
-    return first(segments, have // page * page)
+    have = length(segments)
+    whole = min(tokens, have) // page * page
+    return segments if whole == have else first(segments, whole)
 
 
 def common(one: Sequence[Segment], other: Sequence[Segment], page: int) -> int:
