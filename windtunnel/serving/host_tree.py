@@ -129,6 +129,10 @@ class HostTree(RadixTree):
         found, _, far, node = self.look(segments, tokens)
         return found + far, node
 
+    def use(self, node: Node, segments: Segments, tokens: int) -> Node:
+        """See ``RadixTree``."""
+        return self.match(segments, tokens)[1]
+
     def insert(self, segments: Segments, tokens: int, counted: int, priority: int = 0) -> tuple[int, Node]:
         """See ``RadixTree``; what was away is on the card again, so it does not count as there already."""
         left = aligned(segments, tokens, self.page)

@@ -118,6 +118,15 @@ class RadixTree:
             node = new
         return found, node
 
+    def use(self, node: Node, segments: Segments, tokens: int) -> Node:
+        """``match`` of what was just entered up to ``node``."""
+        now, above = self._tick(), node
+        while above.parent is not None:
+            above.accessed = now
+            above = above.parent
+        above.accessed = now
+        return node
+
     def _walk(
         self, segments: Segments, tokens: int, counted: int | None = None, priority: int = 0
     ) -> tuple[Node, int, Segments]:
@@ -139,6 +148,13 @@ class RadixTree:
             if child is None:
                 break
             child.accessed = now
+            after = place + len(child.segments)
+            if begin == whole[place][1] and whole[place:after] == child.segments:  # all of it, as mostly
+                node, found, place = child, found + child.tokens, after
+                begin = whole[place][1] if place < size else 0
+                if counted is not None and found > counted:
+                    node.hits += 1
+                continue
             same, at, start = 0, place, begin
             for other, other_start, other_end in child.segments:
                 if at == size or whole[at][0] != other or start != other_start:
@@ -301,7 +317,9 @@ def head(segments: Segments, page: int) -> Segments:
 
 def aligned(segments: Segments, tokens: int, page: int) -> Segments:
     """The whole pages among the first ``tokens``."""
-    have = length(segments)
+    have = 0
+    for _, start, end in segments:
+        have += end - start
     whole = min(tokens, have) // page * page
     return segments if whole == have else first(segments, whole)
 

@@ -58,10 +58,14 @@ class SglangBatch(Scheduler):
         return self._steps_with_pages(most)
 
     def _steps_with_pages(self, most: int) -> int:
-        left, steps = self.pool.blank, 0
-        most = min(most, self._next_end() - self.clock - 1)
+        left, steps, size = self.pool.blank, 0, self._block
+        most = max(0, min(most, self._next_end() - self.clock - 1))
+        if left >= self.decodes * (1 - -most // size):
+            return most
+        if size == 1:
+            return min(most, left // self.decodes)
         while steps < most and left >= self.decodes:
-            left -= len(self._dial[(self.clock + steps) % self.options.block_size])
+            left -= len(self._dial[(self.clock + steps) % size])
             steps += 1
         return steps
 
@@ -235,12 +239,12 @@ class SglangBatch(Scheduler):
             return  # decode servers keep no tree
         size, tree = self.options.block_size, self.tree
         segments, whole = sequence.segments(tokens), sequence.keyable(tokens) // size * size
-        already, _ = tree.insert(segments, whole, sequence.counted)
+        already, node = tree.insert(segments, whole, sequence.counted)
         sequence.counted = max(sequence.counted, whole)
         prompt = sequence.keyable(min(tokens, sequence.request.prompt_tokens)) // size * size
         if 0 < prompt < whole:
             tree.insert(segments, prompt, prompt, 1)  # the prompt can outlive the output
-        _, node = tree.match(segments, whole)
+        node = tree.use(node, segments, whole)
         self._write_through(segments, whole)
         self._hold(sequence, node, whole, already)
 
