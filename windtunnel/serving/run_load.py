@@ -9,6 +9,7 @@ from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
 from windtunnel.serving.deployment import Deployment, Side
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.garbage import uncollected
 from windtunnel.serving.handover import Handover
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.progress import Say, Watch
@@ -52,7 +53,7 @@ def run(
         replicas = deployment.start(together=together)
         if prefill is not None:
             first = prefill.start(len(replicas), together=together)
-    with Watch(len(requests), replicas, first, say):
+    with Watch(len(requests), replicas, first, say), uncollected():
         served = _sent(deployment, prefill, requests, concurrency, policy, replicas, first)
     return Ran(served, replicas, first)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.garbage import uncollected
 from windtunnel.serving.progress import Say
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Policy, Router
@@ -83,7 +84,8 @@ def replay(
     run = _Replay(deployment, graph, teams, pace, policy)
     if say is not None:
         run.tell(say)
-    return run.run(spread_s)
+    with uncollected():
+        return run.run(spread_s)
 
 
 class _Replay:
