@@ -81,11 +81,11 @@ def sustained(deployment: Deployment, question: Question, say: Say = lambda text
 
 
 def _run(
-    deployment: Deployment, question: Question, teams: int, spread_s: float, say: Say, known: str = ""
-) -> Outcome:
+    deployment: Deployment, question: Question, teams: int, spread_s: float, say: Say | None = None, known: str = ""
+) -> Outcome:  # fmt: skip
     return replay(
         deployment, question.graph, teams, question.pace, policy=question.policy, spread_s=spread_s,
-        say=lambda far: say(f"{teams:,} teams{known}: {far}"),
+        say=(lambda far: say(f"{teams:,} teams{known}: {far}")) if say else None,
     )  # fmt: skip
 
 
