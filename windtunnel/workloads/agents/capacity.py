@@ -6,6 +6,7 @@ fast and as slow as the 80 % interval at the border allows, gives the interval o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from windtunnel.estimate import Estimate, Source
@@ -21,7 +22,8 @@ from windtunnel.serving.progress import Say
 from windtunnel.serving.router import Policy
 from windtunnel.serving.uncertainty import Width, width_of
 from windtunnel.workloads.agents.graph import CallGraph
-from windtunnel.workloads.agents.replay import Outcome, Pace, replay
+from windtunnel.workloads.agents.hopeless import Hopeless
+from windtunnel.workloads.agents.replay import Outcome, Pace, TaskRun, replay
 
 DEFAULT_SLA = "ttft:p90<3s,tpot:p90<80ms"
 """First words within three seconds and twelve words a second, for nine calls of ten: assumed where none is given."""
@@ -61,8 +63,9 @@ def sustained(deployment: Deployment, question: Question, say: Say = lambda text
     alone_s = alone.tasks[0].seconds
     outcome = _run(deployment, question, question.teams, alone_s, say)
     seen = {1: _load(question, 1, _spreads(alone))}
-    most = _most(deployment, question, alone_s, say, seen=seen)
-    border = _run(deployment, question, most, alone_s, say) if most else alone
+    ran = {question.teams: outcome}
+    most = _most(deployment, question, alone_s, say, seen=seen, ran=ran)
+    border = ran[most] if most else alone
     at_border = width_of(deployment, _batch(border, graph))
 
     def end(name: str, factor: float) -> int:
@@ -81,21 +84,23 @@ def sustained(deployment: Deployment, question: Question, say: Say = lambda text
 
 
 def _run(
-    deployment: Deployment, question: Question, teams: int, spread_s: float, say: Say | None = None, known: str = ""
+    deployment: Deployment, question: Question, teams: int, spread_s: float, say: Say | None = None, known: str = "",
+    enough: Callable[[TaskRun], bool] | None = None,
 ) -> Outcome:  # fmt: skip
     return replay(
         deployment, question.graph, teams, question.pace, policy=question.policy, spread_s=spread_s,
-        say=(lambda far: say(f"{teams:,} teams{known}: {far}")) if say else None,
+        say=(lambda far: say(f"{teams:,} teams{known}: {far}")) if say else None, enough=enough,
     )  # fmt: skip
 
 
 def _most(
     deployment: Deployment, question: Question, alone_s: float, say: Say, start: int = 0,
-    seen: dict[int, TeamsLoad] | None = None,
+    seen: dict[int, TeamsLoad] | None = None, ran: dict[int, Outcome] | None = None,
 ) -> int:  # fmt: skip
     """Most teams that hold; 0 where one does not. ``seen`` takes what every number of teams gave.
 
-    ``start``: a border that is close; it is left in strides that grow.
+    ``start``: a border that is close; it is left in strides that grow. ``ran``: runs there are; the one of the answer
+    is added. Where nobody wants to see them, runs end when they are known to miss a term.
     """
 
     broke: list[int] = []
@@ -103,13 +108,23 @@ def _most(
     def holds(teams: int) -> bool:
         known = [f"{low:,} hold"] * bool(low) + [f"{min(broke, default=0):,} do not"] * bool(broke)
         said = f" ({', '.join(known)})" if known else ""
-        outcome = _run(deployment, question, teams, alone_s, say, said)
-        load = _load(question, teams, _spreads(outcome))
-        if seen is not None:
-            seen[teams] = load
-        if not load.met:
+        hopeless = Hopeless(question.sla, question.graph, teams) if seen is None else None
+        outcome = (ran or {}).get(teams) or _run(
+            deployment, question, teams, alone_s, say, said, hopeless.after if hopeless else None
+        )
+        met = len(outcome.tasks) == teams
+        if met:  # else stopped
+            load = _load(question, teams, _spreads(outcome))
+            met = load.met
+            if seen is not None:
+                seen[teams] = load
+        if met and ran is not None:
+            for older in [one for one in ran if one < teams and one != question.teams]:
+                del ran[older]
+            ran[teams] = outcome
+        if not met:
             broke.append(teams)
-        return load.met
+        return met
 
     low, high = 0, max(1, start or question.teams)
     stride, close = (1.25, CLOSE_ENOUGH) if start else (2.0, CLOSE)

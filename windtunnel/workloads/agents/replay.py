@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from windtunnel.serving.deployment import Deployment
@@ -78,12 +78,13 @@ class Outcome:
 
 def replay(
     deployment: Deployment, graph: CallGraph, teams: int, pace: Pace, *, policy: Policy = Policy.LEAST_LOAD,
-    spread_s: float = 0.0, say: Say | None = None,
+    spread_s: float = 0.0, say: Say | None = None, enough: Callable[[TaskRun], bool] | None = None,
 ) -> Outcome:  # fmt: skip
-    """Run ``teams`` teams; ``spread_s``: over how long they start."""
+    """Run ``teams`` teams; ``spread_s``: over how long they start; ``enough``: whether a measured task was the last."""
     run = _Replay(deployment, graph, teams, pace, policy)
     if say is not None:
         run.tell(say)
+    run.enough = enough
     with uncollected():
         return run.run(spread_s)
 
@@ -106,6 +107,8 @@ class _Replay:
         self.measured: list[TaskRun] = []
         self.draw = random.Random(pace.seed)
         self.together = Together(self.replicas)
+        self.enough: Callable[[TaskRun], bool] | None = None
+        self.stopped = False
 
     def tell(self, say: Say) -> None:
         """Say how far it is as it runs."""
@@ -120,7 +123,7 @@ class _Replay:
         for team in range(self.teams):
             self._push(spread_s * team / self.teams, None, team, 0)
         now = 0.0
-        while len(self.measured) < self.teams:
+        while len(self.measured) < self.teams and not self.stopped:
             until = self.events[0][0] if self.events else INFINITY
             if self.together.advance(until):
                 for served in self.together.answers():
@@ -178,6 +181,7 @@ class _Replay:
         self.finished += 1
         if task.number == MEASURED:
             self.measured.append(task)
+            self.stopped = self.enough is not None and self.enough(task)
         pause = self.draw.expovariate(1 / self.pace.think_s) if self.pace.think_s else 0.0
         self._push(served.finished_s + pause, None, task.team, task.number + 1)
 
