@@ -83,6 +83,7 @@ class RadixTree:
         self.held = 0
         self.tail = 0
         self._order = self._tails_first if policy is EvictionPolicy.TLRU else _ORDER[policy]
+        self._shrinks = policy is EvictionPolicy.TLRU  # a node's order, where it is split
         self._now = 0
         self.root = Node(None, (), 0, 0)
         self.root.locks = 1
@@ -151,6 +152,7 @@ class RadixTree:
             after = place + len(child.segments)
             if begin == whole[place][1] and whole[place:after] == child.segments:  # all of it, as mostly
                 node, found, place = child, found + child.tokens, after
+                node.priority = max(node.priority, priority)
                 begin = whole[place][1] if place < size else 0
                 if counted is not None and found > counted:
                     node.hits += 1
@@ -216,13 +218,16 @@ class RadixTree:
 
         ``gone`` is told the segments of every node that is dropped.
         """
+        if self._shrinks:
+            self._line = [(self._order(leaf), id(leaf), leaf) for leaf in self._leaves]
+            heapq.heapify(self._line)
         line, dropped = self._line, 0
         while dropped < tokens and line:
             order, _, node = line[0]
             if node not in self._leaves:
                 node.lined = False
                 heapq.heappop(line)
-            elif (now := self._order(node)) != order:  # used since: orders only grow
+            elif (now := self._order(node)) != order:  # used since: other orders only grow
                 heapq.heapreplace(line, (now, id(node), node))
             else:
                 node.lined = False
