@@ -219,8 +219,11 @@ class RadixTree:
         ``gone`` is told the segments of every node that is dropped.
         """
         if self._shrinks:
-            self._line = [(self._order(leaf), id(leaf), leaf) for leaf in self._leaves]
-            heapq.heapify(self._line)
+            for _, _, node in self._line:
+                node.lined = False
+            self._line = []
+            for node in self._leaves:
+                self._ends_in(node)
         line, dropped = self._line, 0
         while dropped < tokens and line:
             order, _, node = line[0]
