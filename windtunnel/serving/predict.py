@@ -159,7 +159,7 @@ def _told(
         limits=metrics.limits(sla, found),
         bad_lines=load.bad_lines,
         replayed_times_real=duration / wall_s if wall_s else 0.0,
-        assumptions=(*load.said, *assumptions(deployment)),
+        assumptions=(*load.said, *_beyond(deployment, ran), *assumptions(deployment)),
         ttft_quantiles_s=metrics.quantiles([one.ttft_s for one in served]),
         tpot_quantiles_s=metrics.quantiles([t for one in served if (t := one.tpot_s) is not None]),
         e2e_quantiles_s=metrics.quantiles([one.e2e_s for one in served]),
@@ -170,6 +170,15 @@ def _told(
 
 SATURATED = 1.1
 """A load that takes this much longer to serve than to arrive is bound by the deployment."""
+
+
+def _beyond(deployment: Deployment, ran: Ran) -> tuple[str, ...]:
+    """Said where sequences are longer than the model was made for, which engines refuse by default."""
+    most = deployment.model.context
+    longest = max(one.request.prompt_tokens + one.request.output_tokens for one in ran.served)
+    if not most or longest <= most:
+        return ()
+    return (f"sequences have up to {longest:,} tokens, the model's configuration allows {most:,}",)
 
 
 def assumptions(deployment: Deployment) -> tuple[str, ...]:
@@ -184,7 +193,9 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
     """Those that do not concern clients."""
     said = ["activations of a step are estimated, engines measure them", "time between steps is hidden"]
     if deployment.layout.expert > 1:
-        said.append(f"busiest expert rank carries {deployment.layout.imbalance:g} × the mean")
+        said.append(f"busiest expert rank carries {deployment.layout.imbalance:.3g} × the mean")
+    if deployment.layout.data > 1:
+        said.append("ranks step together: a prompt on one of them holds up all")
     if deployment.memory.state_bytes:
         if deployment.memory.state_slots:
             where = "where chunks of prompts leave it and every 256 decoded tokens (extra_buffer)"
@@ -203,4 +214,7 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
         speculation = deployment.options.speculation
         how = "drawn step by step" if deployment.bursts else "spread evenly"
         said.append(f"drafted tokens are accepted with {speculation.acceptance:.0%} each, {how}")
+        said.append(
+            "drafts come from a layer shaped as the last one, whose weights and cache are not counted"
+        )
     return tuple(said)

@@ -85,3 +85,16 @@ def test_steps_grow_with_what_they_do(case: tuple[str, str, int, Precision]) -> 
     assert all(
         rejected.decode_s(batch, batch * 2000) > step.decode_s(batch, batch * 2000) for batch in (1, 64)
     )
+
+
+def test_what_an_answer_rests_on_is_said() -> None:
+    """Lock-step, drafts and sequences longer than the model was made for."""
+    latent = CASES[1]
+    said = predict(deployed(*latent, Stack.VLLM), load(2.0)).assumptions
+    assert any("ranks step together" in one for one in said)
+    options = DeploymentOptions(speculation=Speculation(tokens=1, acceptance=0.8))
+    small = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), options)
+    said = predict(small, load(1.0, prompt=60_000)).assumptions
+    assert any("configuration allows 40,960" in one for one in said)
+    assert any("weights and cache are not counted" in one for one in said)
+    assert not any("allows" in one or "together" in one for one in predict(small, load(1.0)).assumptions)
