@@ -6,6 +6,7 @@ stderr. Only the module of the command asked for is imported: `windtunnel chips`
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -39,6 +40,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
 EXIT_BUG = 3
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What writing to a full disk or a broken one answers."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,9 +63,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(error, arguments, command)
     except WindtunnelError as error:
         return _failed(error, arguments, command)
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            traceback.print_exc()
+            return _failed(_bug(error), arguments, command)
+        _abandon_stdout()
+        return _failed(_unwritten(error), arguments, command)
     except Exception as error:  # anything else is a bug of ours
         traceback.print_exc()
         return _failed(_bug(error), arguments, command)
+
+
+def _unwritten(error: OSError) -> WindtunnelError:
+    return WindtunnelError(
+        "E925", f"cannot write the answer: {error.strerror}", hint="send it where there is room, or make some"
+    )
 
 
 def available() -> list[tuple[str, str, str]]:

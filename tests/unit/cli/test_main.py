@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -230,3 +231,18 @@ def test_global_options_before_or_after_the_command(
         cli.main(words)
     assert [args.quiet for args in seen] == [True, True, False]
     assert not any(args.json or args.verbose for args in seen)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full here")
+def test_a_full_disk_is_no_bug_of_ours() -> None:
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "windtunnel", "chips"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: cannot write the answer: No space left on device [E925]")
+    assert "Traceback" not in process.stderr

@@ -64,7 +64,13 @@ def test_answers_hold_together(case: tuple[str, str, int, Precision], stack: Sta
     rates = [predict(found, load(0.0, clients=clients)).requests_per_s for clients in (1, 8, 64)]
     assert rates == sorted(rates)
     twice = deployed(name, chip, 2 * cards, precision, stack)
-    assert predict(twice, load(4.0)).e2e_s.mean < 1.02 * predict(found, load(4.0)).e2e_s.mean
+    more, fewer = predict(twice, load(4.0)), predict(found, load(4.0))
+    if twice.layout == found.layout:  # further cards are further replicas
+        assert more.e2e_s.mean < 1.02 * fewer.e2e_s.mean
+    elif (
+        more.e2e_s.mean > 1.02 * fewer.e2e_s.mean
+    ):  # ranks over more nodes that wait for one another may be slower
+        assert any("ranks step together" in one for one in more.assumptions)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
