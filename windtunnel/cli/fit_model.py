@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,8 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_catalogue import is_shipped, shipped_model, unknown_model
 from windtunnel.specs.model_config import model_from_config
+
+_HEADS = re.compile(r"For(CausalLM|ConditionalGeneration)$")
 
 
 def find_model(word: str) -> ModelSpec:
@@ -33,7 +36,7 @@ def find_model(word: str) -> ModelSpec:
 
 def _from_file(path: Path) -> ModelSpec:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise _unreadable(path, "there is no such file") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -58,7 +61,9 @@ def _from_library(word: str) -> ModelSpec:
     from transformers.models.auto import configuration_auto as library
 
     names: Mapping[str, str] = library.CONFIG_MAPPING_NAMES  # type: ignore[attr-defined]
-    family = next((key for key, name in names.items() if word in (key, name)), None)
+    # a model's class is called as its configuration's, but for what it ends in
+    config_class = _HEADS.sub("Config", word)
+    family = next((key for key, name in names.items() if word == key or config_class == name), None)
     if family is None:
         raise unknown_model(word)
     config = library.CONFIG_MAPPING[family]().to_dict()
