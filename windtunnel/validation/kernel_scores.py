@@ -70,9 +70,9 @@ def predict_rows(rows: MeasuredRows, chip_of: ChipOf) -> Predicted:
         )  # fmt: skip
     return Predicted(
         rows.file, rows.chip, rows.library, path, rows.index,
-        np.sum([item.seconds for item in prices], axis=0),
-        np.sum([item.low_s for item in prices], axis=0),
-        np.sum([item.high_s for item in prices], axis=0),
+        np.maximum(np.sum([item.seconds for item in prices], axis=0), rows.host_s),
+        np.maximum(np.sum([item.low_s for item in prices], axis=0), rows.host_s),
+        np.maximum(np.sum([item.high_s for item in prices], axis=0), rows.host_s),
         rows.seconds, np.sum([roofline(part, chip) for part in rows.parts], axis=0),
     )  # fmt: skip
 

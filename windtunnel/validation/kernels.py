@@ -64,6 +64,6 @@ def measured_rows(path: Path) -> list[MeasuredRows]:
 
 
 def rows_of_folder(folder: Path, stems: Sequence[str] = ()) -> list[MeasuredRows]:
-    """The rows of all kernel tables in a folder, or of those named."""
+    """The rows of all kernel tables in a folder, or of those named, that parameters may be fitted to."""
     paths = [path for path in kernel_files(folder) if not stems or path.stem in stems]
-    return [rows for path in paths for rows in measured_rows(path)]
+    return [rows for path in paths for rows in measured_rows(path) if not rows.host_s]

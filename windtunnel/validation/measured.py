@@ -20,6 +20,8 @@ class MeasuredRows:
         parts: batches of equal length; the time of a row is the sum over its parts.
         seconds: measured; NaN where blank.
         shape_group: number of the shape group of each row, for leaving whole groups out of a fit.
+        host_s: what the collector's host took for a row whatever its work, so that none was shorter. Rows that have it
+            are predicted, but nothing is fitted to them.
     """
 
     file: str
@@ -29,6 +31,7 @@ class MeasuredRows:
     parts: tuple[Batch, ...]
     seconds: Floats
     shape_group: Ints
+    host_s: float = 0.0
 
     def where(self, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> MeasuredRows:
         """The rows that ``mask`` selects."""
@@ -40,6 +43,7 @@ class MeasuredRows:
             tuple(part.where(mask) for part in self.parts),
             self.seconds[mask],
             self.shape_group[mask],
+            self.host_s,
         )
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
 
 import numpy as np
 
@@ -47,6 +48,13 @@ class RankLoad:
         first = remote + self.rows / self.active
         counts = (1.0, *self.counts[:-1], max(self.counts[-1] - 1.0, 0.0))
         return RankLoad(arriving, self.rows + remote, self.active, counts, (first, *self.loads))
+
+    def in_blocks(self, block_rows: int) -> RankLoad:
+        """The same rank where rows of different experts share blocks, each run on the weights of one expert."""
+        active = min(self.active, float(ceil(self.rows / block_rows)))
+        if active == self.active:
+            return self
+        return replace(self, active=active, counts=(active,), loads=(self.rows / active,))
 
 
 def rank_load(

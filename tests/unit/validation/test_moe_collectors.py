@@ -9,8 +9,13 @@ import pytest
 from windtunnel.cost.batch import Batch
 from windtunnel.cost.tiles import TUNED_TRITON_EXPERTS
 from windtunnel.program.work import Family
+from windtunnel.specs.catalogue import chip
 from windtunnel.validation.kernel_rows.moe import aiconfigurator
+from windtunnel.validation.kernel_rows.moe_collectors import HOST_S
+from windtunnel.validation.kernel_scores import predict_rows
+from windtunnel.validation.kernels import rows_of_folder
 from windtunnel.validation.measured import MeasuredRows
+from windtunnel.validation.routing import RankLoad
 from windtunnel.validation.tables import read_table
 
 HEADER = """gpu_system,library,library_version,table,kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,\
@@ -108,7 +113,9 @@ def test_decoding_between_deepeps_exchanges_is_products_and_an_activation(tmp_pa
     assert activation.bytes_written[0] == activation.bytes_read[0] / 4  # two of 16 bits to one of 8
 
 
-def test_prompts_too_few_for_whole_blocks_or_for_the_host_are_left_out(tmp_path: Path) -> None:
+def test_prompts_too_few_for_whole_blocks_or_the_host_are_not_fitted_and_last_as_long_as_it(
+    tmp_path: Path,
+) -> None:
     def line(tokens: int, ranks: int) -> str:
         return (
             f"h100_sxm,sglang,0.5.10,wideep_context_moe,deepepmoe,fp8_block,{tokens},7168,2048,8,256,1,{ranks},"
@@ -116,4 +123,14 @@ def test_prompts_too_few_for_whole_blocks_or_for_the_host_are_left_out(tmp_path:
         )
 
     small, sparse, kept = line(4096, 256), line(2048, 4), line(16384, 32)
-    assert [len(found.seconds) for found in rows(tmp_path, small, sparse, kept)] == [1]
+    found = rows(tmp_path, small, sparse, kept)
+    assert [(len(part), part.host_s) for part in found] == [(1, 0.0), (2, HOST_S)]
+    assert [part.host_s for part in rows_of_folder(tmp_path)] == [0.0]
+    assert predict_rows(found[1], chip).seconds.min() == HOST_S
+
+
+def test_rows_of_even_loads_share_blocks() -> None:
+    load = RankLoad(tokens=256.0, rows=256.0, active=128.0, counts=(128.0,), loads=(2.0,))
+    shared = load.in_blocks(128)
+    assert (shared.rows, shared.active, shared.counts, shared.loads) == (256.0, 2.0, (2.0,), (128.0,))
+    assert load.in_blocks(1) is load

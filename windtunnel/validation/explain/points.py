@@ -86,7 +86,7 @@ def points_of_folder(folder: Path) -> list[Point]:
     """All points of the kernel and collective tables of a folder; what cannot be read is left out."""
     points: list[Point] = []
     for table in tables_of_folder(folder):
-        points += (point for rows in kernels_of(table) for point in _points(rows))
+        points += (point for rows in kernels_of(table) if not rows.host_s for point in _points(rows))
         points += collectives_of(table)
     return points
 

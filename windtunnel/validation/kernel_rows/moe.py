@@ -82,21 +82,25 @@ def aiconfigurator(table: Table) -> Iterator[MeasuredRows]:
         if chip is None or path is None:
             continue
         kernel = kernel_of(source, dtype)
-        if which == "wideep_context_moe":
-            rows = rows.where(moe_collectors.whole_blocks(rows))
-        found = moe_collectors.loads(rows, kernel)
         name = moe_collectors.library_name(kernel, library, "".join(version))
-        layer = _Layer.of(rows, chip, name, path, moe_collectors.gates(rows, source), found)
-        beside = layer.between_exchanges(which) if kernel == "deepgemm" else layer.beside()
-        parts = (*layer.products(), *beside)
-        groups = shape_groups(
-            rows.number("hidden_size"),
-            rows.number("inter_size"),
-            rows.number("topk"),
-            rows.number("num_experts"),
-        )
-        seconds = rows.number("latency_seconds")
-        yield MeasuredRows(rows.file, chip, name, rows.index, parts, seconds, groups)
+        for chosen, host_s in moe_collectors.by_host(rows, which):
+            yield _fused_layers(chosen, chip, name, path, source, which, host_s)
+
+
+def _fused_layers(
+    rows: Table, chip: str, name: str, path: tuple[str, str], source: str, which: str, host_s: float
+) -> MeasuredRows:
+    kernel = name.split("@")[0]
+    found = moe_collectors.loads(rows, kernel)
+    layer = _Layer.of(rows, chip, name, path, moe_collectors.gates(rows, source), found)
+    beside = layer.between_exchanges(which) if kernel == "deepgemm" else layer.beside()
+    groups = shape_groups(
+        rows.number("hidden_size"), rows.number("inter_size"), rows.number("topk"), rows.number("num_experts")
+    )
+    parts = (*layer.products(), *beside)
+    return MeasuredRows(
+        rows.file, chip, name, rows.index, parts, rows.number("latency_seconds"), groups, host_s
+    )
 
 
 @dataclass(frozen=True, slots=True)

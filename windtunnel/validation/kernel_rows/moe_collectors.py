@@ -35,9 +35,12 @@ OLD_RULES = {"0.12.0", "0.14.0"}
 
 
 BLOCK_ROWS, DEVICE_ROWS = 128, 4096
-"""Rows of an expert from which SGLang's DeepEP prompts are taken: their collector does not pad experts to blocks of
-128, as DeepEP does, so that with fewer rows a block runs on one expert's weights and others are not read. And rows of a
-rank: it launches the layer from Python and waits, which takes 0.39 ms whatever the work (its smallest 40 shapes)."""
+"""Rows of an expert from which SGLang's DeepEP prompts are fitted to: their collector does not pad even loads
+to blocks of 128, as DeepEP does, so that with fewer rows a block runs on one expert's weights and others are not read.
+And rows of a rank: it launches the layer from Python and waits for it."""
+
+HOST_S = 0.39e-3
+"""What that takes whatever the work, by the smallest 40 of the H100's shapes; taken for hosts of other cards, too."""
 
 
 def gates(rows: Table, source: str) -> Floats:
@@ -68,6 +71,8 @@ def loads(rows: Table, kernel: str) -> list[RankLoad]:
     spare = [SPARE_ROWS.get(release, "") for release in _releases(rows)]
     columns = zip(tokens.tolist(), top_k.tolist(), experts.tolist(), ranks.tolist(), exponents, spare)
     found = [rank_load(int(t), int(k), int(e), int(r), a, spare=s) for t, k, e, r, a, s in columns]
+    if kernel == "deepgemm" and (rows.text("table") == "wideep_context_moe").all():
+        return [load if a else load.in_blocks(BLOCK_ROWS) for load, a in zip(found, exponents)]
     if kernel not in ("triton", "marlin") or not rows.has("library_version"):
         return found
     plain = [pair in PLAIN_ROUTERS for pair in zip(rows.number("hidden_size").tolist(), experts.tolist())]
@@ -82,8 +87,19 @@ def loads(rows: Table, kernel: str) -> list[RankLoad]:
     ]
 
 
-def whole_blocks(rows: Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Rows of ``wideep_context_moe`` that time the kernels as an engine runs them."""
+def by_host(rows: Table, which: str) -> list[tuple[Table, float]]:
+    """Rows that time a layer as engines run it; those of ``wideep_context_moe`` that do not, and their host's time."""
+    if which != "wideep_context_moe":
+        return [(rows, 0.0)]
+    whole = _whole_blocks(rows)
+    return [
+        (part, host_s)
+        for part, host_s in ((rows.where(whole), 0.0), (rows.where(~whole), HOST_S))
+        if len(part)
+    ]
+
+
+def _whole_blocks(rows: Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     received = rows.number("num_tokens") * rows.number("topk") / rows.number("moe_ep_size")
     local = rows.number("num_experts") / rows.number("moe_ep_size")
     return np.asarray((received >= BLOCK_ROWS * local) & (received >= DEVICE_ROWS))
