@@ -30,7 +30,7 @@ from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 
 HOUR_S = 3600.0
-REAL_TIME = 2000.0
+REAL_TIME = 3000.0
 
 
 def drawn_conversations(count: int, seconds: float) -> tuple[Request, ...]:
