@@ -344,6 +344,11 @@ def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> S
     asked = options.tensor_parallel_size or options.data_parallel_size > 1 or options.enable_expert_parallel
     if not asked:
         return _chosen(model, cluster, options, base)
+    if (
+        not options.tensor_parallel_size and options.data_parallel_size == 1
+    ):  # experts apart, the rest is chosen
+        chosen = _chosen(model, cluster, options, base)
+        return replace(chosen, expert=chosen.cards) if _routed(model) else chosen
     tensor, data = options.tensor_parallel_size or 1, options.data_parallel_size
     if cluster.cards % (tensor * data):
         raise WindtunnelError(

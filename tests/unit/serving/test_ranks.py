@@ -65,3 +65,10 @@ def test_an_odd_number_of_heads() -> None:
     assert deploy(odd, cluster_of("mtt-s5000", 8), DeploymentOptions()).layout.tensor == 1
     tight = deploy(odd, cluster_of("mtt-s5000", 8), DeploymentOptions(gpu_memory_utilization=0.1))
     assert (tight.layout.tensor, tight.replicas) == (4, 2)
+
+
+def test_experts_apart_on_a_layout_that_is_chosen() -> None:
+    """``--ep`` alone: as many tensor-parallel ranks as without it (before: one, which fits nothing)."""
+    options = DeploymentOptions(precision=Precision.FP8, enable_expert_parallel=True)
+    found = deploy(shipped_model("qwen3.5-397b-a17b"), cluster_of("mtt-s5000", 8), options)
+    assert (found.layout.tensor, found.layout.data, found.layout.expert) == (8, 1, 8)
