@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windtunnel.cli import output
+from windtunnel.cli.serve_values import bad
 from windtunnel.errors import WindtunnelError
 from windtunnel.report import serving_page
 from windtunnel.report.files import write_bytes
@@ -70,7 +71,7 @@ def stage_cluster(args: argparse.Namespace, cluster: Cluster) -> Cluster:
         )
     if stages < 1 or cluster.cards % stages or args.prefill_cards:
         should = f"a divisor of the {cluster.cards} cards, without --prefill-cards"
-        raise _bad("--pipeline-parallel-size", stages, should)
+        raise bad("--pipeline-parallel-size", stages, should)
     return replace(cluster, cards=cluster.cards // stages)
 
 
@@ -78,9 +79,9 @@ def run(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | 
     """Serve until interrupted; ``prefill``: a deployment of its own for prompts. Raises E650, E660 to E663, E667."""
     port = PORT if args.port is None else args.port
     if not 0 <= port < 1 << 16:
-        raise _bad("--port", port, "from 0 to 65535")
+        raise bad("--port", port, "from 0 to 65535")
     if args.answer_tokens < 0:
-        raise _bad("--answer-tokens", args.answer_tokens, "zero or more")
+        raise bad("--answer-tokens", args.answer_tokens, "zero or more")
     if args.html and args.engine == "vllm":
         raise WindtunnelError(
             "E650",
@@ -98,12 +99,6 @@ def run(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | 
             hint="add --engine vllm, or leave --port out to simulate them",
         )
     return _native(args, deployment, port)
-
-
-def _bad(option: str, value: object, should: str) -> WindtunnelError:
-    return WindtunnelError(
-        "E650", f"{option} {value} must be {should}", hint=f"see windtunnel serve --help for {option}"
-    )
 
 
 def _native(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
@@ -199,10 +194,10 @@ def longest(args: argparse.Namespace, deployments: Sequence[Deployment]) -> int:
     """
     asked, context = args.max_model_len, deployments[0].model.context
     if asked < 0 or (context and asked > context):
-        raise _bad("--max-model-len", asked, f"from 1 to {context or LONGEST:,}, the model's context")
+        raise bad("--max-model-len", asked, f"from 1 to {context or LONGEST:,}, the model's context")
     if args.pipeline_parallel_size > 1:
         return asked or context or LONGEST
     room = min(deployment.cache_tokens for deployment in deployments)
     if asked > room:
-        raise _bad("--max-model-len", asked, f"at most {room:,}, the cache of a rank")
+        raise bad("--max-model-len", asked, f"at most {room:,}, the cache of a rank")
     return asked or min(context or LONGEST, room)
