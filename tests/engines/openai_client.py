@@ -24,6 +24,23 @@ said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk
 assert said == whole.choices[0].message.content
 assert chunks[-1].usage.completion_tokens == 9
 
+several = client.chat.completions.create(model=model, messages=ask, max_tokens=9, n=3)
+assert [choice.index for choice in several.choices] == [0, 1, 2]
+assert several.usage.prompt_tokens == whole.usage.prompt_tokens  # once, however many answers
+assert several.usage.completion_tokens == 27
+listed = client.completions.create(model=model, prompt=["one prompt", "and another"], n=2, max_tokens=5)
+assert [choice.index for choice in listed.choices] == [0, 1, 2, 3]
+assert all(choice.text for choice in listed.choices)
+assert listed.usage.completion_tokens == 20
+indices = {
+    choice.index
+    for event in client.completions.create(
+        model=model, prompt=["one prompt", "and another"], n=2, max_tokens=5, stream=True
+    )
+    for choice in event.choices
+}
+assert indices == {0, 1, 2, 3}
+
 parameters = {
     "type": "object",
     "properties": {"chip": {"type": "string"}, "cards": {"type": "integer", "minimum": 2}},

@@ -34,6 +34,7 @@ class Asked:
         prompt: all the text that the model reads, as one string that begins equal where prompts begin equal.
         max_tokens: 0 when the client leaves it to the model. exact: ignore_eos, so exactly max_tokens.
         prompt_tokens: where the prompt came as token ids. chat: the messages are turns, not a text to go on with.
+        n: how many answers are wanted.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Asked:
     prompt_tokens: int = 0
     chat: bool = True
     images: tuple[Image, ...] = ()
+    n: int = 1
 
 
 def chat(raw: bytes) -> Asked:
@@ -72,21 +74,39 @@ def chat(raw: bytes) -> Asked:
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         images=images_in(messages),
+        n=body.n or 1,
     )
 
 
 def completion(raw: bytes) -> Asked:
     """A body of /v1/completions with one prompt. Raises BadBody."""
+    wanted = completions(raw)
+    if len(wanted) > 1:
+        raise BadBody("prompt must be one text or one list of token ids", "prompt")
+    return wanted[0]
+
+
+def completions(raw: bytes) -> list[Asked]:
+    """A body of /v1/completions, prompt by prompt. Raises BadBody."""
     body = bodies.read(raw, CompletionBody)
-    prompt: object = body.prompt
+    prompts = [body.prompt]
+    if isinstance(body.prompt, list) and bodies.token_ids(body.prompt) is None:
+        prompts = body.prompt
+    choices = len(prompts) * (body.n or 1)
+    if choices > bodies.CHOICES_MAX:
+        raise BadBody(
+            f"{len(prompts)} prompts of {body.n or 1} choices are {choices}: at most {bodies.CHOICES_MAX} at once",
+            "prompt",
+        )
+    return [_completion(body, prompt) for prompt in prompts]
+
+
+def _completion(body: CompletionBody, prompt: object) -> Asked:
     ids = bodies.token_ids(prompt)
-    if ids is None and isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
-        ids = bodies.token_ids(prompt)
     if ids is not None:
         prompt = "".join(f"{token & 0xFFFF:04x}" for token in ids)
     if not isinstance(prompt, str) or not prompt:
-        raise BadBody("prompt must be one text or one list of token ids", "prompt")
+        raise BadBody("prompt must be a text, a list of token ids, or a list of either", "prompt")
     most = body.max_tokens or 0
     return Asked(
         model=body.model or "",
@@ -99,6 +119,7 @@ def completion(raw: bytes) -> Asked:
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         prompt_tokens=len(ids or ()),
         chat=False,
+        n=body.n or 1,
     )
 
 

@@ -14,9 +14,14 @@ from msgspec import Meta
 
 OUTPUT_MAX = 1 << 20
 INPUTS_MAX, DIMENSIONS_MAX = 2048, 8192
+N_MAX = 128
+"""Most choices of one prompt, OpenAI's own bound of ``n``."""
+CHOICES_MAX = 1024
+"""Most choices that one body may ask for, over all its prompts."""
 
 Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1, le=OUTPUT_MAX)]
+Choices = Annotated[int, Meta(ge=1, le=N_MAX)]
 Object = dict[str, Any]
 Ids = Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
 
@@ -115,18 +120,18 @@ class ChatBody(Sampling, kw_only=True):
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
-    n: Literal[1] | None = None
+    n: Choices | None = None
     stop: str | list[str] | None = None
     stream_options: StreamOptions | None = None
 
 
 class CompletionBody(Sampling, kw_only=True):
-    """/v1/completions with one prompt: a text, token ids, or a list with one of either."""
+    """/v1/completions: a text, token ids, or a list of either, each a prompt of its own."""
 
     prompt: Text | Annotated[list[Any], Meta(min_length=1)]
     max_tokens: Count | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
-    n: Literal[1] | None = None
+    n: Choices | None = None
     stop: str | list[str] | None = None
     stream_options: StreamOptions | None = None
 

@@ -155,20 +155,28 @@ class LiveEngine:
         self._wake[index].set()
         return stream
 
-    async def progress(self, stream: Stream) -> AsyncIterator[int]:
-        """How many tokens there are, each time there are more; leaving early cancels the request."""
-        told = 0
+    async def progress(self, streams: Seq[Stream]) -> AsyncIterator[tuple[int, int]]:
+        """Which of them has more tokens, and how many there are; leaving early cancels them all."""
+        told = [0] * len(streams)
         loop = asyncio.get_running_loop()
         try:
-            while not stream.done or told < stream.sent:
-                if told == stream.sent:
-                    stream.waiter = loop.create_future()
-                    await stream.waiter
-                if told < stream.sent:
-                    told = stream.sent
-                    yield told
+            while True:
+                news = [place for place, stream in enumerate(streams) if told[place] < stream.sent]
+                for place in news:
+                    told[place] = streams[place].sent
+                    yield place, told[place]
+                if news:
+                    continue  # more may have come while this was sent
+                under_way = [stream for stream in streams if not stream.done]
+                if not under_way:
+                    return
+                waiter = loop.create_future()
+                for stream in under_way:
+                    stream.waiter = waiter
+                await waiter
         finally:
-            self.drop(stream)
+            for stream in streams:
+                self.drop(stream)
 
     def drop(self, stream: Stream) -> None:
         """Nobody waits for this any more: it leaves at the end of the step; no matter if it is done."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from windtunnel import __version__
-from windtunnel.endpoint.bodies import BODIES, IDS_SCHEMA, INPUTS_MAX, TEXTS_SCHEMA
+from windtunnel.endpoint.bodies import BODIES, CHOICES_MAX, IDS_SCHEMA, INPUTS_MAX, TEXTS_SCHEMA
 
 _ERROR = {
     "type": "object",
@@ -46,10 +46,10 @@ def document() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         list(BODIES.values()), ref_template="#/components/schemas/{name}"
     )
-    one = {**TEXTS_SCHEMA, "maxItems": 1}
+    prompts = {**TEXTS_SCHEMA, "maxItems": CHOICES_MAX}
     listed = {**TEXTS_SCHEMA, "maxItems": INPUTS_MAX}
     text = {"type": "string", "minLength": 1}
-    components["CompletionBody"]["properties"]["prompt"] = {"anyOf": [text, IDS_SCHEMA, one]}
+    components["CompletionBody"]["properties"]["prompt"] = {"anyOf": [text, IDS_SCHEMA, prompts]}
     inputs = [text, {**IDS_SCHEMA, "maxItems": INPUTS_MAX}, listed]
     components["EmbeddingBody"]["properties"]["input"] = {"anyOf": inputs}
     posts = {path: {"post": _post(path, kind.__name__)} for path, kind in BODIES.items()}

@@ -7,14 +7,14 @@ place, and shutdown lets answers end.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -25,17 +25,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from windtunnel import __version__
-from windtunnel.endpoint import asked, embedding, exposition, openapi, streams, told
+from windtunnel.endpoint import asked, choices, embedding, exposition, openapi, streams, told
 from windtunnel.endpoint.asked import Asked
 from windtunnel.endpoint.bodies import BODIES, BadBody
+from windtunnel.endpoint.choices import Choice, Written
 from windtunnel.endpoint.lengths import AnswerLengths
-from windtunnel.endpoint.live import LiveEngine, Overloaded, Stream
-from windtunnel.endpoint.policy import Answer
+from windtunnel.endpoint.live import LiveEngine, Overloaded
 from windtunnel.endpoint.recorder import Recorder
 from windtunnel.endpoint.speaker import Speaker
 from windtunnel.endpoint.streams import Exchange
 from windtunnel.endpoint.text import block_keys, pieces, tokens_in
-from windtunnel.endpoint.told import Usage
 from windtunnel.endpoint.told_responses import Response as ResponseReply
 from windtunnel.endpoint.writer import Writer, cut_to
 from windtunnel.errors import WindtunnelError
@@ -45,19 +44,6 @@ BODY_MAX = 32 << 20
 ANY = "*"
 LOOK_EVERY_S = 0.25
 """How often a client that waits for a whole answer is looked after."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A request in the engine, with all that its answer needs."""
-
-    wanted: Asked
-    answer: Answer
-    tokens: list[str]
-    cut: bool
-    stream: Stream
-    model: str
-    created: int
 
 
 class Endpoint:
@@ -143,57 +129,76 @@ class Endpoint:
     # What generates
 
     async def _chat(self, request: Request) -> Response:
-        return await self._generate(request, asked.chat, "chatcmpl-")
+        return await self._generate(request, [asked.chat(await _body(request))], "chatcmpl-")
 
     async def _completion(self, request: Request) -> Response:
-        return await self._generate(request, asked.completion, "cmpl-")
+        return await self._generate(request, asked.completions(await _body(request)), "cmpl-")
 
     async def _response(self, request: Request) -> Response:
-        return await self._generate(request, asked.response, "resp_")
+        return await self._generate(request, [asked.response(await _body(request))], "resp_")
 
-    async def _generate(self, request: Request, read: Callable[[bytes], Asked], prefix: str) -> Response:
+    async def _generate(self, request: Request, wanted: Sequence[Asked], prefix: str) -> Response:
         began_s = time.time()
-        begun = await self._begin(read(await _body(request)))
-        name = prefix + uuid.uuid4().hex
-        exchange = Exchange(begun.answer, begun.tokens, begun.cut, lambda: _usage(begun))
+        for one in wanted:
+            self._check(one)
+        self.engine.check_room()
+        written = []
+        for one in wanted:
+            written.append(await self._written(one))
+            await asyncio.sleep(0)  # tokens of others are due while many prompts are answered
+        found = choices.submit(self.engine, written)
+        name, created, model = prefix + uuid.uuid4().hex, int(time.time()), wanted[0].model or self.name
+        exchanges = [
+            Exchange(one.written.answer, one.written.tokens, one.written.cut, lambda: choices.usage(found))
+            for one in found
+        ]
         if prefix == "resp_":
-            reply = ResponseReply(name, begun.created, begun.model)
-            events = streams.of_response(exchange, reply)
+            response = ResponseReply(name, created, model)
+            events = [streams.of_response(exchanges[0], response)]
         else:
-            chat = told.Reply(name, begun.created, begun.model, prefix == "chatcmpl-")
-            events = streams.of_reply(exchange, chat, begun.wanted.include_usage)
-        if begun.wanted.stream:
-            sent = self._sent(request, begun, events, began_s)
+            replies = [
+                told.Reply(name, created, model, prefix == "chatcmpl-", index) for index in range(len(found))
+            ]
+            events = [
+                streams.of_reply(exchange, reply, wanted[0].include_usage)
+                for exchange, reply in zip(exchanges, replies, strict=True)
+            ]
+        if wanted[0].stream:
+            sent = self._sent(request, found, events, began_s)
             return StreamingResponse(sent, media_type="text/event-stream")
-        if not await self._waited(request, begun):
+        if not await self._waited(request, found, began_s):
             return Response(status_code=499)
-        self._note(request, begun, began_s)
-        text = "".join(begun.tokens)
         if prefix == "resp_":
-            return JSONResponse(reply.whole(begun.answer, text, begun.cut, _usage(begun)))
-        return JSONResponse(chat.whole(begun.answer, text, exchange.finish, _usage(begun)))
+            (said,) = exchanges
+            return JSONResponse(response.whole(said.answer, said.text, said.cut, said.usage()))
+        whole = [
+            reply.choice(one.answer, one.text, one.finish)
+            for reply, one in zip(replies, exchanges, strict=True)
+        ]
+        return JSONResponse(replies[0].whole(whole, choices.usage(found)))
 
-    async def _begin(self, wanted: Asked) -> _Begun:
-        """Put a request into the engine. Raises BadBody and Overloaded."""
+    def _check(self, wanted: Asked) -> None:
+        """Raises BadBody for what this deployment cannot answer."""
         self._check_name(wanted.model)
         prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
-        room = self.max_model_len
-        if prompt >= room:
+        if prompt >= self.max_model_len:
             raise BadBody(
-                f"{self.name} is served with a context of {room} tokens; the prompt alone has {prompt}",
+                f"{self.name} is served with a context of {self.max_model_len} tokens; "
+                f"the prompt alone has {prompt}",
                 "messages" if wanted.chat else "prompt",
                 code="context_length_exceeded",
             )
-        tower = self.deployment.step.vision
-        if wanted.images and tower is None:
+        if wanted.images and self.deployment.step.vision is None:
             raise BadBody(f"{self.name} takes no pictures", "messages", code="unsupported_content")
-        self.engine.check_room()
+
+    async def _written(self, wanted: Asked) -> Written:
+        prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
+        tower = self.deployment.step.vision
         answer = await self._writer.write(wanted)
-        tokens, cut = cut_to(wanted, pieces(answer.written), room - prompt)
+        tokens, cut = cut_to(wanted, pieces(answer.written), self.max_model_len - prompt)
         keys = block_keys(wanted.prompt, self.deployment.key_tokens)
         pictures = [picture.tokens() * tower.merge for picture in wanted.images] if tower else []
-        stream = self.engine.submit(prompt, len(tokens), keys, pictures)
-        return _Begun(wanted, answer, tokens, cut, stream, wanted.model or self.name, int(time.time()))
+        return Written(wanted, answer, tokens, cut, prompt, keys, pictures)
 
     def _check_name(self, model: str) -> None:
         if model and model not in self.names and ANY not in self.names:
@@ -205,10 +210,12 @@ class Endpoint:
                 status=404,
             )
 
-    async def _waited(self, request: Request, begun: _Begun) -> bool:
-        """Until the answer is complete; False when the client went away."""
+    async def _waited(self, request: Request, found: Sequence[Choice], began_s: float) -> bool:
+        """Until all answers are complete; False when the client went away."""
         looked_s = time.monotonic()
-        async for _ in self.engine.progress(begun.stream):
+        async for place, _ in self.engine.progress([one.stream for one in found]):
+            if found[place].stream.done:
+                self._note(request, found[place], began_s)
             if time.monotonic() - looked_s > LOOK_EVERY_S:
                 if await request.is_disconnected():
                     return False
@@ -216,32 +223,32 @@ class Endpoint:
         return True
 
     async def _sent(
-        self, request: Request, begun: _Begun, events: streams.Events, began_s: float
+        self, request: Request, found: Sequence[Choice], events: Sequence[streams.Events], began_s: float
     ) -> AsyncIterator[str]:
-        if text := events.at_once():
-            yield text
-        told_of = 0
-        async for count in self.engine.progress(begun.stream):
-            text = events.tokens(told_of, count)
-            if not told_of:
-                text = events.before() + text
+        for one in events:
+            if text := one.at_once():
+                yield text
+        told_of = [0] * len(found)
+        async for place, count in self.engine.progress([one.stream for one in found]):
+            text = events[place].tokens(told_of[place], count)
+            if not told_of[place]:
+                text = events[place].before() + text
+            told_of[place] = count
+            if found[place].stream.done:
+                self._note(request, found[place], began_s)
+                text += events[place].after()
             if text:
                 yield text
-            told_of = count
-        self._note(request, begun, began_s)
-        yield events.after()
+        yield events[0].last()
 
-    def _note(self, request: Request, begun: _Begun, began_s: float) -> None:
-        self.engine.counters.finished["length" if begun.cut else "stop"] += 1
+    def _note(self, request: Request, choice: Choice, began_s: float) -> None:
+        """An answer is complete."""
+        written = choice.written
+        self.engine.counters.finished["length" if written.cut else "stop"] += 1
         if self._recorder is not None:
             self._recorder.note(
-                begun.wanted, begun.answer, request.headers, len(begun.tokens), began_s, time.time()
+                written.wanted, written.answer, request.headers, len(written.tokens), began_s, time.time()
             )
-
-
-def _usage(begun: _Begun) -> Usage:
-    sequence = begun.stream.sequence
-    return Usage(sequence.request.prompt_tokens, sequence.cached_tokens, len(begun.tokens))
 
 
 async def _body(request: Request) -> bytes:

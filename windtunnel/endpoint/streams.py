@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from windtunnel.endpoint.policy import Answer
-from windtunnel.endpoint.told import DONE, Reply, Usage
+from windtunnel.endpoint.told import Reply, Usage
 from windtunnel.endpoint.told_responses import Response
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An answer in tokens. ``usage`` is known when it ends; ``cut``: it ran into the client's limit."""
+    """An answer in tokens; ``cut``: it ran into the client's limit. ``usage``: of the whole body, known at its end."""
 
     answer: Answer
     tokens: list[str]
     cut: bool
     usage: Callable[[], Usage]
+
+    @property
+    def text(self) -> str:
+        """All that is said."""
+        return "".join(self.tokens)
 
     @property
     def finish(self) -> str:
@@ -28,7 +33,7 @@ class Exchange:
 
 
 class Events(Protocol):
-    """Text to send, in four places."""
+    """Text to send for one choice, in five places."""
 
     def at_once(self) -> str:
         """What comes before the model has said anything."""
@@ -43,7 +48,11 @@ class Events(Protocol):
         ...
 
     def after(self) -> str:
-        """What comes last."""
+        """What comes after the last token of this choice."""
+        ...
+
+    def last(self) -> str:
+        """What ends the stream, once."""
         ...
 
 
@@ -68,8 +77,10 @@ class _ReplyEvents:
     def after(self) -> str:
         exchange, reply = self._exchange, self._reply
         calls = reply.calls(exchange.answer) if self._calls else ""
-        usage = reply.usage(exchange.usage()) if self._with_usage else ""
-        return calls + reply.closing(exchange.finish) + usage + DONE
+        return calls + reply.closing(exchange.finish)
+
+    def last(self) -> str:
+        return self._reply.last(self._exchange.usage() if self._with_usage else None)
 
 
 class _ResponseEvents:
@@ -91,6 +102,9 @@ class _ResponseEvents:
         exchange = self._exchange
         text = "".join(exchange.tokens)
         return "".join(self._reply.closing(exchange.answer, text, exchange.cut, exchange.usage()))
+
+    def last(self) -> str:
+        return ""
 
 
 def of_reply(exchange: Exchange, reply: Reply, with_usage: bool) -> Events:

@@ -32,56 +32,59 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The frame of one answer."""
+    """The frame of one choice; ``index``: which of those that a body asked for."""
 
     name: str
     created: int
     model: str
     chat: bool
+    index: int = 0
 
-    def whole(self, answer: Answer, text: str, finish: str, usage: Usage) -> Json:
-        """The body without streaming."""
+    def whole(self, choices: Sequence[Json], usage: Usage) -> Json:
+        """The body without streaming, with all its choices."""
+        return self._frame("chat.completion" if self.chat else "text_completion", choices, usage)
+
+    def choice(self, answer: Answer, text: str, finish: str) -> Json:
+        """This choice of the body."""
         if not self.chat:
-            choice: Json = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
-            return self._frame("text_completion", [choice], usage)
+            return {"index": self.index, "text": text, "logprobs": None, "finish_reason": finish}
         message: Json = {"role": "assistant", "content": None if answer.calls else text}
         if answer.calls:
             message["tool_calls"] = self._calls(answer)
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-        return self._frame("chat.completion", [choice], usage)
+        return {"index": self.index, "message": message, "logprobs": None, "finish_reason": finish}
 
     def opening(self) -> str:
         """The first event of a chat: who speaks."""
         delta: Json = {"role": "assistant", "content": ""}
-        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
+        return self._event([{"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}])
 
     def frame_of_text(self) -> tuple[str, str]:
         """What stands before and after the quoted text in every event that only carries text."""
         mark = "\x00"
         delta: Json = {"delta": {"content": mark}} if self.chat else {"text": mark}
-        event = self._event([{"index": 0, **delta, "logprobs": None, "finish_reason": None}])
+        event = self._event([{"index": self.index, **delta, "logprobs": None, "finish_reason": None}])
         before, after = event.split(json.dumps(mark))
         return before, after
 
     def closing(self, finish: str) -> str:
         """The event that says why the answer ended."""
         delta: Json = {"delta": {}} if self.chat else {"text": ""}
-        return self._event([{"index": 0, **delta, "logprobs": None, "finish_reason": finish}])
+        return self._event([{"index": self.index, **delta, "logprobs": None, "finish_reason": finish}])
 
     def calls(self, answer: Answer) -> str:
         """The event that carries tool calls."""
         calls = [{"index": index, **call} for index, call in enumerate(self._calls(answer))]
         delta: Json = {"tool_calls": calls}
-        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
+        return self._event([{"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}])
 
-    def usage(self, usage: Usage) -> str:
-        """The last event when usage was asked for: no choices."""
-        return self._event([], usage)
+    def last(self, usage: Usage | None) -> str:
+        """The end of the stream, after usage where it was asked for: an event without choices."""
+        return (self._event([], usage) if usage else "") + DONE
 
     def _calls(self, answer: Answer) -> list[Json]:
         return [
             {
-                "id": f"call_{self.name[-12:]}_{index}",
+                "id": f"call_{self.name[-12:]}_{self.index}_{index}",
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
             }

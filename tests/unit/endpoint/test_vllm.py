@@ -198,17 +198,17 @@ def test_answers_travel_in_the_body() -> None:
 
 
 def test_what_vllm_takes_and_we_do_not_read_ends_too() -> None:
-    """Several answers, an empty input: without an end they would go on to the end of the context."""
-    raw = json.dumps(
-        {"messages": [{"role": "user", "content": "hi"}], "n": 2, "text": {"format": 1}}
-    ).encode()
+    """More answers than OpenAI's bound, an empty input: without an end they would go on to the end of the context."""
+    body = {"messages": [{"role": "user", "content": "hi"}], "n": 2, "text": {"format": 1}}
+    assert chat(json.dumps(body).encode()).n == 2
+    raw = json.dumps(body | {"n": 200}).encode()
     with pytest.raises(BadBody):
         chat(raw)
-    body = middleware._fields(raw)
-    assert body is not None
-    sent = middleware._ended(body, [5, 6], 2)
+    fields = middleware._fields(raw)
+    assert fields is not None
+    sent = middleware._ended(fields, [5, 6], 2)
     assert sent["vllm_xargs"] == {FORCED: "5,6", END: "2"}
-    assert (sent["n"], sent["text"]) == (2, {})
+    assert (sent["n"], sent["text"]) == (200, {})
     assert middleware._unread(b"\xff" + raw).prompt.endswith(raw.decode())
     for odd in (b"{bad", b"[1]", b'{"vllm_xargs": [1]}', b"7"):
         assert middleware._fields(odd) is None

@@ -99,7 +99,8 @@ class Policy:
         if self._recorder is not None and understood:
             tokens = min(len(ids), wanted.max_tokens or len(ids))
             named = {name.decode(): value.decode() for name, value in headers}
-            self._recorder.note(wanted, answer, named, tokens, began_s, time.time())
+            for _ in range(wanted.n):
+                self._recorder.note(wanted, answer, named, tokens, began_s, time.time())
 
     def _tokens(self, scope: Scope, text: str) -> list[int]:
         if self._tokenizer is None:
@@ -119,7 +120,7 @@ def _fields(raw: bytes) -> dict[str, Any] | None:
 
 
 def _unread(raw: bytes) -> Asked:
-    """A body that vLLM may take and our types do not (several prompts, ``n`` above 1): it gets a plain answer."""
+    """A body that vLLM may take and our types do not (several prompts): it gets a plain answer."""
     text = raw[:UNREAD_MAX].decode("utf-8", "replace")
     return Asked(model="", messages=({"role": "user", "content": text},), prompt=text, chat=False)
 
