@@ -13,7 +13,7 @@ from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.attention_dp import AttentionDpOptions
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
-from windtunnel.serving.host_tree import WritePolicy
+from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.offload import OffloadOptions
 from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from windtunnel.serving.arrivals import Arrivals
-from windtunnel.serving.host_tree import WritePolicy
+from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.offload import DRIVE_BYTES_PER_S
 from windtunnel.serving.prefill_budget import StateStrategy

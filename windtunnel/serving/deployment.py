@@ -19,7 +19,7 @@ from windtunnel.serving import ranks
 from windtunnel.serving.attention_dp import AttentionDpBalance, AttentionDpOptions
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, busiest_over_mean, includes_chance
-from windtunnel.serving.host_tree import WritePolicy
+from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import EXCHANGE_SMS, Stack
 from windtunnel.serving.kv_tiers import KvTiers

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from windtunnel.serving.host_tree import LOAD_BACK_THRESHOLD, HostTree, Transfer, WritePolicy
+from windtunnel.serving.host_link import Transfer, WritePolicy
+from windtunnel.serving.host_tree import LOAD_BACK_THRESHOLD, HostTree
 from windtunnel.serving.radix_tree import EvictionPolicy, Node, Segments, aligned, common, head, tail
 
 
@@ -82,10 +83,7 @@ class HostStateTree(HostTree):
                 found, on_card = whole, node
         if best.state:
             self._use(best)
-        now, above = self._tick(), best
-        while above.parent is not None:
-            above.accessed = now
-            above = above.parent
+        self._used(best)
         far, above = 0, best
         while above is not on_card and above.parent is not None:
             far += above.tokens if above.host else 0
@@ -219,11 +217,8 @@ class HostStateTree(HostTree):
 
         ``own`` takes a place for the request's state, ``give_back`` returns it.
         """
-        best, path, above = match.best, list[Node](), match.best
-        while above.away:
-            path.append(above)
-            assert above.parent is not None
-            above = above.parent
+        best = match.best
+        path = self._away_up_from(best)
         tokens, state = sum(one.tokens for one in path), best.state_host and not best.state
         self._pin(best, 1)
         self.lock(best)
@@ -244,19 +239,7 @@ class HostStateTree(HostTree):
             if state:
                 give_back()
             return 0
-        self.pool.blank -= tokens // self.page
-        self.loaded += tokens
-        transfer = Transfer(best, tokens + 2 * state * self.state_tokens)
-        self.reads.asked.append(transfer)
-        for one in reversed(path):
-            one.away = False
-            if one.locks:
-                self.held += one.tokens
-            else:
-                self.evictable += one.tokens
-            if self._back:
-                one.loading = transfer
-            self._settle(one)
+        self._ask_for(path, Transfer(best, tokens + 2 * state * self.state_tokens), tokens)
         if state:
             best.state = True
             self._host_states.pop(best, None)

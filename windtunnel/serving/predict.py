@@ -12,7 +12,7 @@ from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving import metrics, roofline
 from windtunnel.serving.deployment import Deployment, state_strategy
 from windtunnel.serving.engine import Replica
-from windtunnel.serving.host_tree import WritePolicy
+from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.metrics import Sla
 from windtunnel.serving.prefill_budget import StateStrategy
 from windtunnel.serving.progress import Say

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from windtunnel.serving.host_tree import WritePolicy
+from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.radix_pool import RadixPool
 from windtunnel.serving.radix_tree import EvictionPolicy
 

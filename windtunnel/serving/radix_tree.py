@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from windtunnel.serving.host_tree import Transfer
+    from windtunnel.serving.host_link import Transfer
 
 Segment = tuple[int, int, int]
 """Tokens ``first`` to ``end`` of those behind a key."""
@@ -121,12 +121,16 @@ class RadixTree:
 
     def use(self, node: Node, segments: Segments, tokens: int) -> Node:
         """``match`` of what was just entered up to ``node``."""
-        now, above = self._tick(), node
-        while above.parent is not None:
-            above.accessed = now
-            above = above.parent
-        above.accessed = now
+        self._used(node)
+        self.root.accessed = self._now
         return node
+
+    def _used(self, node: Node) -> None:
+        """It and those above it, now."""
+        now = self._tick()
+        while node.parent is not None:
+            node.accessed = now
+            node = node.parent
 
     def _walk(
         self, segments: Segments, tokens: int, counted: int | None = None, priority: int = 0

@@ -56,10 +56,7 @@ class StateTree(RadixTree):
                 best, found = node, whole
         if best.state:
             self._use(best)
-        now, above = self._tick(), best
-        while above.parent is not None:
-            above.accessed = now
-            above = above.parent
+        self._used(best)
         return found, best, whole
 
     def keep(self, segments: Segments, tokens: int, counted: int) -> tuple[int, Node, bool]:

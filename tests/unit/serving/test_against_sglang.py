@@ -26,8 +26,8 @@ from tests.engines.sglang_scheduler_cases import (
     unbuffered_cases,
 )
 from windtunnel.serving import sglang_states
+from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.host_state_tree import HostStateTree
-from windtunnel.serving.host_tree import WritePolicy
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
 from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
 from windtunnel.serving.queue_order import SchedulePolicy

@@ -7,7 +7,8 @@ import pytest
 from tests.unit.serving.test_kv_tiers import serve, tier
 from tests.unit.serving.traffic import Linear, traffic
 from windtunnel.serving.engine import Replica
-from windtunnel.serving.host_tree import HostTree, WritePolicy
+from windtunnel.serving.host_link import WritePolicy
+from windtunnel.serving.host_tree import HostTree
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.radix_pool import RadixPool

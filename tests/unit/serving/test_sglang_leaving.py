@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.host_state_tree import HostStateTree
-from windtunnel.serving.host_tree import HostTree, WritePolicy
+from windtunnel.serving.host_tree import HostTree
 from windtunnel.serving.kv_tiers import KvTiers, Tier, TierSpec
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.radix_tree import Node, RadixTree
