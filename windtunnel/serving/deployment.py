@@ -300,7 +300,7 @@ def _memory(model: ModelSpec, layout: ServingLayout, cluster: Cluster, o: Deploy
         model, layout, cluster.chip, utilization=o.gpu_memory_utilization,
         batched_tokens=o.max_num_batched_tokens, sequences=o.max_num_seqs,
         block_tokens=o.block_size or (LATENT_BLOCK if latent else BLOCK[o.stack]),
-        of_free=o.stack is Stack.TRTLLM, pool=_state_pool(o),
+        of_free=o.stack is Stack.TRTLLM, pool=_state_pool(o), drafts=o.speculation.tokens,
     )  # fmt: skip
 
 

@@ -6,19 +6,23 @@ activations of a step is an estimate (engines measure it with a trial step); it 
 Models with recurrent state: attention's block is made as large as the state's page, as vLLM aligns it, and
 layers share the cache in groups of equal number, one block of the pool holding one group's page. SGLang keeps states
 in a pool of their own (``StatePool``).
+
+Where tokens are drafted, the drafting layer's weights are there too, and its cache grows with the others': in vLLM one
+more layer in the same blocks, in SGLang a pool of its own for as many tokens, which is reckoned with theirs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from windtunnel.memory.overhead import usable_bytes
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import ServingLayout
+from windtunnel.serving.draft_layer import draft_layers, joining_parameters
 from windtunnel.serving.expert_load import slots_of
 from windtunnel.specs.model import Layer, ModelSpec
 from windtunnel.specs.model_ffn import Moe
-from windtunnel.specs.model_mixers import Attention, Latent, Mixer
+from windtunnel.specs.model_mixers import Attention, GatedDelta, Latent, Mamba, Mixer
 from windtunnel.specs.schema import Chip
 from windtunnel.units import GIB
 
@@ -38,8 +42,9 @@ class CardMemory:
 
     Attributes:
         usable: what the engine may use: ``gpu_memory_utilization`` of the card, less what lies outside.
+        weights: all of them. draft_weights: those of the drafting layer among them.
         activations: estimated room for one step. cache: what is left for the cache.
-        token_bytes: cache of one token. state_bytes: recurrent state of one sequence.
+        token_bytes: cache of one token, the drafting layer's too. state_bytes: recurrent state of one sequence.
         block_tokens: tokens in a block. blocks: blocks that fit.
         blocks_per_sequence: further blocks that a running sequence holds for its state.
         state_slots: states that fit into a pool of their own.
@@ -55,6 +60,7 @@ class CardMemory:
     blocks: int
     blocks_per_sequence: int
     state_slots: int = 0
+    draft_weights: int = 0
 
     @property
     def cache_tokens(self) -> int:
@@ -95,44 +101,46 @@ class StatePool:
 def card_memory(
     model: ModelSpec, layout: ServingLayout, chip: Chip, *, utilization: float, batched_tokens: int,
     sequences: int, block_tokens: int, of_free: bool = False, pool: StatePool | None = None,
+    drafts: int = 0,
 ) -> CardMemory:  # fmt: skip
     """Memory of one card. ``blocks`` is 0 where weights and activations leave nothing.
 
     Args:
         utilization: share of the card that the engine takes; with ``of_free``, as TensorRT-LLM counts, the cache's
             share of what weights and activations leave free.
-        pool: how states are kept, where not in blocks of the cache.
+        pool: how states are kept, where not in blocks of the cache. drafts: tokens drafted a step.
     """
     whole = chip.memory_bytes.value * (1.0 if of_free else utilization)
     usable = int(min(whole, usable_bytes(chip)))
-    weights = weight_bytes(model, layout)
+    drafting = draft_weight_bytes(model, layout, drafts)
+    weights = weight_bytes(model, layout) + drafting
     activations = activation_bytes(model, layout, batched_tokens, sequences)
     cache = usable - weights - activations
     if of_free and cache > 0:
         cache = int(cache * utilization)
     element = CACHE_BYTES[layout.cache]
-    token_bytes = sum(token_elements(layer, layout.tensor) for layer in model.layers) * element
+    kept = (*model.layers, *draft_layers(model, drafts))
+    attending = [n for layer in kept if (n := token_elements(layer, layout.tensor))]
+    token_bytes = sum(attending) * element
     states = [_state_bytes(layer, layout.tensor) for layer in model.layers]
-    state = max(states)
-    if not state:
+    held = CardMemory(
+        usable, weights, activations, cache, token_bytes, sum(states), block_tokens, 0, 0,
+        draft_weights=drafting,
+    )  # fmt: skip
+    if not sum(states):
         page = token_bytes * block_tokens
-        blocks = max(0, cache // page) if page else 0
-        return CardMemory(usable, weights, activations, cache, token_bytes, 0, block_tokens, blocks, 0)
+        return replace(held, blocks=max(0, cache // page) if page else 0)
     if pool is not None:
         slots, left = pool.divide(max(0, cache), sum(states))
-        blocks = left // (token_bytes * block_tokens)
-        return CardMemory(
-            usable, weights, activations, cache, token_bytes, sum(states), block_tokens, blocks, 0, slots
-        )
-    attending = [n for layer in model.layers if (n := token_elements(layer, layout.tensor))]
+        return replace(held, blocks=left // (token_bytes * block_tokens), state_slots=slots)
+    # every state's page has room for what its convolution looks back to at each draft
+    state = max(_state_bytes(layer, layout.tensor, drafts) for layer in model.layers)
     per_token = max(attending) * element
     aligned = -(-state // (per_token * ALIGNMENT)) * ALIGNMENT
     group = len(attending)
     state_groups = -(-sum(1 for n in states if n) // group)
     blocks = max(0, cache // (aligned * per_token * group))
-    return CardMemory(
-        usable, weights, activations, cache, token_bytes, sum(states), aligned, blocks, state_groups
-    )
+    return replace(held, block_tokens=aligned, blocks=blocks, blocks_per_sequence=state_groups)
 
 
 def weight_bytes(model: ModelSpec, layout: ServingLayout) -> int:
@@ -142,6 +150,14 @@ def weight_bytes(model: ModelSpec, layout: ServingLayout) -> int:
     vision = model.vision.parameters * 2 if model.vision else 0
     layers = sum(_layer_bytes(model, layer, layout, quantised) for layer in model.layers)
     return int(ends + vision + layers)
+
+
+def draft_weight_bytes(model: ModelSpec, layout: ServingLayout, drafts: int) -> int:
+    """Weights of the drafting layer on one card; what joins its inputs is whole on every rank, in 16 bit."""
+    quantised = _weight_width(layout)
+    layers = draft_layers(model, drafts)
+    joining = len(layers) * joining_parameters(model) * 2
+    return int(joining + sum(_layer_bytes(model, layer, layout, quantised) for layer in layers))
 
 
 def expert_bytes(ffn: Moe, hidden: int, layout: ServingLayout) -> float:
@@ -212,8 +228,9 @@ def token_elements(layer: Layer, ways: int) -> int:
     return mixer.cache_elements(1) if isinstance(mixer, Latent) else 0
 
 
-def _state_bytes(layer: Layer, ways: int) -> int:
+def _state_bytes(layer: Layer, ways: int, drafts: int = 0) -> int:
     mixer = layer.mixer
-    if mixer is None or not mixer.state_elements:
+    if not isinstance(mixer, GatedDelta | Mamba):
         return 0
-    return (mixer.state_elements * STATE_BYTES + mixer.convolution_elements * 2) // ways
+    convolution = mixer.convolution_elements + mixer.channels * drafts
+    return (mixer.state_elements * STATE_BYTES + convolution * 2) // ways

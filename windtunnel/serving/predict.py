@@ -21,6 +21,7 @@ from windtunnel.serving.router import Policy
 from windtunnel.serving.run_load import FRONT_END_S, Ran, at_client, fits, run
 from windtunnel.serving.sessions import in_sessions, without
 from windtunnel.serving.uncertainty import width_at
+from windtunnel.units import GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +215,17 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
         speculation = deployment.options.speculation
         how = "drawn step by step" if deployment.bursts else "spread evenly"
         said.append(f"drafted tokens are accepted with {speculation.acceptance:.0%} each, {how}")
-        said.append(
-            "drafts come from a layer shaped as the last one, whose weights and cache are not counted"
-        )
+        said.append(_drafting_layer(deployment))
     return tuple(said)
+
+
+def _drafting_layer(deployment: Deployment) -> str:
+    """Where drafts come from, and what is counted of it."""
+    memory, model = deployment.memory, deployment.model
+    layers = model.prediction_layers
+    where = "drafts come from the model's MTP layer, timed as the last one"
+    if not layers:
+        where = (
+            "the model's configuration has no MTP layer: drafts come from an assumed one, shaped as the last"
+        )
+    return f"{where}; its weights ({memory.draft_weights / GIB:.2f} GiB a card) and cache are counted"

@@ -93,9 +93,9 @@ def _seen_by_prompt(layer: Layer, prompt: float) -> float:
 
 
 def _weights_read(found: Deployment, tokens: float) -> float:
-    """Bytes of weights on a card that a step of ``tokens`` tokens is expected to touch."""
+    """Bytes of weights on a card that a step of ``tokens`` tokens is expected to touch; drafting costs nothing."""
     layout, model = found.layout, found.model
-    read = float(found.memory.weights)
+    read = float(found.memory.weights - found.memory.draft_weights)
     if not model.tied:
         read -= model.embedding_parameters / layout.tensor * 2
     if model.vision:

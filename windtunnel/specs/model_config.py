@@ -44,7 +44,7 @@ def model_from_config(config: Mapping[str, object], name: str = "") -> ModelSpec
         positions=text.size("n_positions", 0) if family in ("gpt", "mpt") else 0,
         head_bias=family == "gptj",
         streams=text.size("hc_mult", 1) if family == "deepseek_v4" else 1,
-        prediction_layers=text.size("num_nextn_predict_layers", 0),
+        prediction_layers=text.size("num_nextn_predict_layers", text.size("mtp_num_hidden_layers", 0)),
         vision=vision_tower(config, text.hidden),
         context=text.size("max_position_embeddings", 0),
     )

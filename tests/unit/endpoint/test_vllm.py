@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -248,6 +248,15 @@ def test_stages_share_a_step_and_hold_their_own_layers() -> None:
     assert first - whole.cache == pytest.approx(39 * layer + embedding, rel=0.001)
     assert last - whole.cache == pytest.approx(41 * layer + embedding, rel=0.001)
     assert 0 < found.hand_on_s(1) < found.hand_on_s(8192) < 0.02
+
+
+def test_the_last_stage_holds_the_drafting_layer() -> None:
+    model, cluster = shipped_model("llama3-70b"), cluster_of("mtt-s5000", 16)
+    options = DeploymentOptions(tensor_parallel_size=8)
+    drafting = replace(options, speculation=Speculation(tokens=1, acceptance=0.7))
+    plain = staged(model, cluster, options, [0, 41, 80]).cache_bytes()
+    found = staged(model, cluster, drafting, [0, 41, 80])
+    assert found.cache_bytes() == [plain[0], plain[1] - found.one.memory.draft_weights]
 
 
 def test_a_model_too_large_for_one_stage_fits_a_pipeline() -> None:

@@ -102,5 +102,5 @@ def test_what_an_answer_rests_on_is_said() -> None:
     small = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), options)
     said = predict(small, load(1.0, prompt=60_000)).assumptions
     assert any("configuration allows 40,960" in one for one in said)
-    assert any("weights and cache are not counted" in one for one in said)
+    assert any("no MTP layer: drafts come from an assumed one" in one for one in said)
     assert not any("allows" in one or "together" in one for one in predict(small, load(1.0)).assumptions)

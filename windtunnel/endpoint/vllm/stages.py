@@ -13,6 +13,7 @@ from itertools import pairwise
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.step_time import Speculation
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 
@@ -46,7 +47,9 @@ class Stages:
         left = []
         for start, end in pairwise(self.bounds):
             part = replace(one.model, layers=one.model.layers[start:end])
-            found = deploy(part, one.cluster, one.options, 0).memory.cache
+            # the drafting layer is on the last
+            options = one.options if end == last else replace(one.options, speculation=Speculation())
+            found = deploy(part, one.cluster, options, 0).memory.cache
             needs_embedding = not start or (end == last and one.model.tied)
             left.append(max(0, found + (0 if needs_embedding else embedding) + (0 if end == last else head)))
         return left
