@@ -57,6 +57,7 @@ class Asked:
 def chat(raw: bytes) -> Asked:
     """A body of /v1/chat/completions. Raises BadBody."""
     body = bodies.read(raw, ChatBody)
+    bodies.refuse_logprobs(body)
     messages = cast("list[Message]", msgspec.to_builtins(body.messages))
     tools = cast("list[Mapping[str, object]]", msgspec.to_builtins(body.tools or []))
     _check_choice(body.tool_choice, {tool.function.name for tool in body.tools or ()})
@@ -89,6 +90,7 @@ def completion(raw: bytes) -> Asked:
 def completions(raw: bytes) -> list[Asked]:
     """A body of /v1/completions, prompt by prompt. Raises BadBody."""
     body = bodies.read(raw, CompletionBody)
+    bodies.refuse_logprobs(body)
     prompts = [body.prompt]
     if isinstance(body.prompt, list) and bodies.token_ids(body.prompt) is None:
         prompts = body.prompt
@@ -126,6 +128,7 @@ def _completion(body: CompletionBody, prompt: object) -> Asked:
 def response(raw: bytes) -> Asked:
     """A body of /v1/responses, as the chat it stands for. Raises BadBody."""
     body = bodies.read(raw, ResponseBody)
+    bodies.refuse_logprobs(body)
     if body.previous_response_id:
         raise BadBody(
             f"no response `{body.previous_response_id}` is kept here: send the whole conversation as input",

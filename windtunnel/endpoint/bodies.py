@@ -23,7 +23,17 @@ Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1, le=OUTPUT_MAX)]
 Choices = Annotated[int, Meta(ge=1, le=N_MAX)]
 Object = dict[str, Any]
+NoLogprobs = Annotated[bool | None, Meta(extra_json_schema={"enum": [False, None]})]
+NoCount = Annotated[int | None, Meta(extra_json_schema={"enum": [None]})]
+NoTop = Annotated[int | None, Meta(extra_json_schema={"enum": [0, None]})]
+"""Probabilities that may be declined, not asked for: `refuse_logprobs`."""
+LOGPROBS_PART = "message.output_text.logprobs"
+Included = Annotated[list[str] | None, Meta(extra_json_schema={"items": {"not": {"const": LOGPROBS_PART}}})]
 Ids = Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
+
+
+UNSUPPORTED = "unsupported_parameter"
+"""OpenAI's code for what a model does not offer."""
 
 
 class BadBody(Exception):
@@ -113,6 +123,10 @@ class Sampling(msgspec.Struct, kw_only=True):
 class ChatBody(Sampling, kw_only=True):
     """/v1/chat/completions."""
 
+    logprobs: NoLogprobs = None
+    top_logprobs: NoTop = None
+    prompt_logprobs: NoCount = None
+
     messages: Annotated[list[Message], Meta(min_length=1)]
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | Object | None = None
@@ -128,6 +142,9 @@ class ChatBody(Sampling, kw_only=True):
 class CompletionBody(Sampling, kw_only=True):
     """/v1/completions: a text, token ids, or a list of either, each a prompt of its own."""
 
+    logprobs: NoCount = None
+    prompt_logprobs: NoCount = None
+
     prompt: Text | Annotated[list[Any], Meta(min_length=1)]
     max_tokens: Count | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
@@ -138,6 +155,9 @@ class CompletionBody(Sampling, kw_only=True):
 
 class ResponseBody(Sampling, kw_only=True):
     """/v1/responses."""
+
+    top_logprobs: NoTop = None
+    include: Included = None
 
     input: Text | Annotated[list[Item], Meta(min_length=1)]
     instructions: str | None = None
@@ -155,6 +175,23 @@ class EmbeddingBody(msgspec.Struct, kw_only=True):
     model: str | None = None
     dimensions: Annotated[int, Meta(ge=1, le=DIMENSIONS_MAX)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
+
+
+def refuse_logprobs(body: ChatBody | CompletionBody | ResponseBody) -> None:
+    """Raises BadBody where probabilities are asked for: none are computed, and made-up ones would be taken for some."""
+    wanted = ""
+    if isinstance(body, ResponseBody):
+        wanted = "top_logprobs" if body.top_logprobs else ""
+        wanted = "include" if LOGPROBS_PART in (body.include or ()) else wanted
+    elif body.prompt_logprobs is not None:
+        wanted = "prompt_logprobs"
+    elif isinstance(body, CompletionBody):
+        wanted = "logprobs" if body.logprobs is not None else ""
+    else:
+        wanted = "logprobs" if body.logprobs else "top_logprobs" if body.top_logprobs else ""
+    if wanted:
+        what = f"{wanted}: the model is virtual, its tokens have no probabilities; leave `{wanted}` out"
+        raise BadBody(what, wanted, code=UNSUPPORTED)
 
 
 IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}

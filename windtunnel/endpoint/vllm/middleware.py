@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 
 from windtunnel.endpoint import asked, embedding, told
 from windtunnel.endpoint.asked import Asked
-from windtunnel.endpoint.bodies import BadBody
+from windtunnel.endpoint.bodies import UNSUPPORTED, BadBody
 from windtunnel.endpoint.images import images_in
 from windtunnel.endpoint.lengths import AnswerLengths
 from windtunnel.endpoint.recorder import Recorder
@@ -75,7 +75,10 @@ class Policy:
         try:
             wanted = read(raw)
         except BadBody as error:
-            if error.code == "invalid_image":  # vLLM is shown no pictures
+            if error.code in (
+                "invalid_image",
+                UNSUPPORTED,
+            ):  # vLLM is shown no pictures, and has no probabilities
                 await _refused(error)(scope, receive, send)
                 return
             wanted, understood = (
