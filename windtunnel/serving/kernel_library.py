@@ -38,7 +38,12 @@ _FILES = {
     Family.GROUPED_GEMM: "grouped_gemm",
     Family.ATTENTION: "attention",
     Family.DECODE_ATTENTION: "decode_attention",
+    Family.DELTANET: "deltanet",
 }
+_CHUNKED = "chunk"
+_MATE_DELTANET = ("tilelang",)
+"""MATE's prompts of Gated DeltaNet are TileLang programs (``mate/gdn_kernels/tilelang``), and vLLM-MUSA and SGLang call
+them on the S5000, not flash-linear-attention's Triton, which PyTorch programs call: six times as long."""
 _CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
     Stack.VLLM: {
         (Family.GEMM, _BLOCK): ("deepgemm",),
@@ -48,6 +53,7 @@ _CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
         (Family.ATTENTION, _LATENT_PREFILL): ("mate", "fa3", "fa3@vllm-mla", "fa2@vllm-mla"),
         (Family.DECODE_ATTENTION, ""): ("fa3@vllm", "fa2@vllm", "trtllm-gen@trtllm"),
         (Family.DECODE_ATTENTION, "mla"): ("flashmla", "fa3@vllm-mla", "triton@vllm-mla"),
+        (Family.DELTANET, _CHUNKED): _MATE_DELTANET,
     },
     Stack.SGLANG: {
         (Family.GEMM, _BLOCK): ("deepgemm",),
@@ -57,6 +63,7 @@ _CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
         (Family.ATTENTION, _LATENT_PREFILL): ("mate", "fa3", "fa3@sglang", "fa2@sglang"),
         (Family.DECODE_ATTENTION, ""): ("fa3@sglang", "fa2@sglang", "triton@sglang"),
         (Family.DECODE_ATTENTION, "mla"): ("flashmla", "fa3_absorbed@sglang-mla", "triton@vllm-mla"),
+        (Family.DELTANET, _CHUNKED): _MATE_DELTANET,
     },
     Stack.TRTLLM: {
         (Family.GEMM, _BLOCK): ("deepgemm",),
@@ -94,4 +101,4 @@ def _kind(work: Work) -> str:
         return _LATENT_PREFILL if work.dim("qk_dim") != work.dim("v_dim") else ""
     if work.family is Family.DECODE_ATTENTION:
         return "mla" if work.variant.startswith("mla") else ""
-    return work.variant if work.variant in (_BLOCK, _NARROW) else ""
+    return work.variant if work.variant in (_BLOCK, _NARROW, _CHUNKED) else ""
