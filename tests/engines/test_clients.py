@@ -207,6 +207,8 @@ def test_schemathesis_finds_nothing() -> None:
                 "all",
                 "--max-examples",
                 "40",
-            ]
+            ],
+            SCHEMATHESIS_HOOKS="schemathesis_hooks",
+            PYTHONPATH=str(ROOT / "tests/engines"),
         )
         assert "No issues found" in out

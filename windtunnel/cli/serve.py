@@ -22,6 +22,7 @@ from windtunnel.cli.serve_deployment import deployments, options_of
 from windtunnel.cli.serve_load import load_of
 from windtunnel.errors import WindtunnelError
 from windtunnel.report import serving_page
+from windtunnel.report.files import check_writable
 from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.interval import with_interval
@@ -75,9 +76,11 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict and print, or serve. Raises E209, E302, E501, E650 to E657."""
+    """Predict and print, or serve. Raises E209, E302, E501, E650 to E657, E925."""
     serve_values.check(args)
     serve_checks.together(args)
+    if args.html:
+        check_writable(args.html)
     model = find_model(args.model)
     serve_checks.of_model(args, model)
     clusters = parse_target(args.on, args.set, args.chips)

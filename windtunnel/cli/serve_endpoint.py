@@ -13,7 +13,6 @@ from windtunnel.cli import output
 from windtunnel.cli.serve_values import bad
 from windtunnel.errors import WindtunnelError
 from windtunnel.report import serving_page
-from windtunnel.report.files import write_bytes
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.predict import Load, lived
@@ -88,8 +87,6 @@ def run(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | 
             "--html of an endpoint is the native engine's; the real vLLM has /metrics",
             hint="leave out --html, or --engine vllm",
         )
-    if args.html:
-        write_bytes(args.html, b"")  # not after hours that the folder is not there
     if args.engine == "vllm":
         return _vllm(args, deployment, prefill, port)
     if prefill is not None:
@@ -130,7 +127,6 @@ def _native(args: argparse.Namespace, deployment: Deployment, port: int) -> int:
 def _page(args: argparse.Namespace, deployment: Deployment, engine: LiveEngine) -> None:
     """What the endpoint has answered, as a page."""
     if not any(replica.served for replica in engine.replicas):
-        Path(args.html).unlink(missing_ok=True)
         output.say(f"nothing was answered: {args.html} is not written", quiet=args.quiet)
         return
     load = Load(requests=tuple(engine.asked), words=f"live, {len(engine.asked):,} requests to the endpoint")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from windtunnel.errors import WindtunnelError
 from windtunnel.serving.arrivals import Arrivals
 from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.kernel_library import Stack
@@ -18,13 +19,40 @@ CACHES = {"auto": "bfloat16", "bf16": "bfloat16", "fp8": "float8_e4m3fn"}
 PRECISIONS = ("auto", "bf16", "fp16", "fp8", "fp8-block", "mxfp8", "nvfp4")
 
 
+class _Once(argparse.Action):
+    """An option of one value. Raises E650 where it is given again: the last of several would be all that is read."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        said: str | None = None,
+    ) -> None:
+        """Keep the value."""
+        before = getattr(namespace, self.dest)
+        if before is not None:
+            raise WindtunnelError(
+                "E650",
+                f"{said} {before} and {said} {values} exclude each other: one trace is replayed",
+                hint=f"one run for each: {said} {before}",
+            )
+        setattr(namespace, self.dest, values)
+
+
 def add_load(parser: argparse.ArgumentParser) -> None:
     """What is sent."""
     add = parser.add_argument_group("load").add_argument
     add("--rate", type=float, metavar="R", help="requests a second")
     add("--rates", default="", metavar="R,R", help="goodput and latencies against the rate, one run each")
     add("--concurrency", type=int, metavar="N", help="clients that send one request after another")
-    add("--trace", type=Path, metavar="FILE", help="recorded traffic (Mooncake, Azure, BurstGPT, …)")
+    add(
+        "--trace",
+        type=Path,
+        action=_Once,
+        metavar="FILE",
+        help="recorded traffic (Mooncake, Azure, BurstGPT, …)",
+    )
     add(
         "--gui-sessions", type=int, default=0, metavar="N", help="screen agents, beginning at --rate a second"
     )

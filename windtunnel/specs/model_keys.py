@@ -89,8 +89,23 @@ class Config:
 
     @property
     def kv_heads(self) -> int:
-        """Key-value heads; as many as queries where not said."""
-        return self.size("num_key_value_heads", self.heads)
+        """Key-value heads; as many as queries where not said.
+
+        Raises:
+            WindtunnelError: E304, the query heads are no multiple of them.
+        """
+        found = self.size("num_key_value_heads", self.heads)
+        if not found or self.heads % found:
+            whole = [number for number in range(1, self.heads + 1) if self.heads % number == 0]
+            nearest = min(whole, key=lambda number: abs(number - found))
+            raise WindtunnelError(
+                "E304",
+                f"{self.heads} attention heads are no multiple of {found} key-value heads in the model configuration"
+                f"{f' of {self._name}' if self._name else ''}",
+                hint=f'each key-value head serves as many heads: "num_key_value_heads": {nearest}',
+                values={"num_attention_heads": self.heads, "num_key_value_heads": found},
+            )
+        return found
 
     @property
     def head_dim(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from windtunnel.cli.main import main
@@ -23,6 +25,7 @@ QWEN, DEEPSEEK = (
         ([*QWEN, "--rate", "1", "--max-model-len", "4096"], "without --port"),
         ([*QWEN, "--trace", "x.jsonl", "--gui-sessions", "4"], "--trace and --gui-sessions"),
         ([*QWEN, "--gui-sessions", "4", "--concurrency", "4"], "--gui-sessions and --concurrency"),
+        ([*QWEN, "--trace", "one.jsonl", "--trace", "two.jsonl"], "one.jsonl and --trace two.jsonl"),
         ([*QWEN, "--gui-sessions", "4"], "reads no images"),
         ([*QWEN, "--rate", "1", "--enable-mixed-chunk"], "without --scheduler sglang"),
         ([*QWEN, "--rate", "1", "--schedule-policy", "lpm"], "without --scheduler sglang"),
@@ -44,6 +47,33 @@ def test_what_says_nothing_is_refused(
     said = capsys.readouterr().err
     assert word in said
     assert "E650" in said
+
+
+@pytest.mark.parametrize(
+    "load",
+    [["--rate", "1"], ["--rates", "1,2"], ["--sweep"], ["--agents", "autogen:swarm×2"], ["--port", "0"]],
+)
+def test_a_page_that_cannot_be_written_is_found_before_the_run(
+    load: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it began")
+
+    monkeypatch.setattr("windtunnel.cli.serve.find_model", never)
+    for page in (tmp_path / "absent" / "page.html", tmp_path):
+        assert main([*QWEN, *load, "--html", str(page)]) == 2
+        said = capsys.readouterr().err
+        assert "E925" in said
+        assert str(page) in said
+
+
+def test_looking_whether_a_page_can_be_written_leaves_what_is_there(tmp_path: Path) -> None:
+    old = tmp_path / "old.html"
+    old.write_text("yesterday's", encoding="utf-8")
+    for page in (old, tmp_path / "new.html"):
+        assert main(["serve", "no-such-model", "--rate", "1", "--html", str(page)]) == 2
+    assert old.read_text(encoding="utf-8") == "yesterday's"
+    assert not (tmp_path / "new.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -174,3 +174,16 @@ def test_bad_configurations_are_refused() -> None:
             model_from_config(llama | {"hidden_size": value})
         assert caught.value.code == "E304"
     assert "llama" in known_families()
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "hint"), [(32, 6, 4), (32, 64, 32), (30, 8, 6), (32, 0, 1)])
+def test_heads_that_do_not_share_key_value_heads_evenly_are_refused(
+    heads: int, kv_heads: int, hint: int
+) -> None:
+    keys = {"num_attention_heads": heads, "num_key_value_heads": kv_heads}
+    with pytest.raises(WindtunnelError, match=f"{heads} attention heads .* {kv_heads} key-value") as caught:
+        model_from_config(config_of("llama3-8b") | keys)
+    assert caught.value.code == "E304"
+    assert caught.value.values == keys
+    assert caught.value.hint.endswith(f'"num_key_value_heads": {hint}')
+    assert model_from_config(config_of("llama3-8b") | keys | {"num_key_value_heads": hint}).layers
