@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from windtunnel.serving.engine import CachePart, Replica
+from windtunnel.serving.cache_parts import CachePart
+from windtunnel.serving.engine import Replica
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Router
 from windtunnel.serving.sessions import INFINITY, Sessions

@@ -8,12 +8,12 @@ from windtunnel.estimate import Estimate
 from windtunnel.results.serving_result import End, ServingResult
 from windtunnel.serving import metrics
 from windtunnel.serving.deployment import Deployment
-from windtunnel.serving.engine import Scaled
 from windtunnel.serving.predict import Load, fitting_of
 from windtunnel.serving.progress import Say
 from windtunnel.serving.request import with_spans
 from windtunnel.serving.router import Policy
 from windtunnel.serving.run_load import Ran, at_client, run
+from windtunnel.serving.step_seconds import Scaled
 from windtunnel.serving.uncertainty import width_at
 
 INTERVAL_STEPS_MAX = 400_000

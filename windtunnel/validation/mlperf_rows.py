@@ -31,12 +31,13 @@ from windtunnel.serving import metrics
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.attention_dp import AttentionDpOptions
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
-from windtunnel.serving.engine import Replica, Scaled
+from windtunnel.serving.engine import Replica
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router
 from windtunnel.serving.run_load import at_client
 from windtunnel.serving.simulate import open_loop
+from windtunnel.serving.step_seconds import Scaled
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of

@@ -20,7 +20,7 @@ from windtunnel.results.serving_result import Spread
 from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
-from windtunnel.serving.engine import Replica, Scaled
+from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, FORCED, PUBLISHED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import latencies
@@ -29,6 +29,7 @@ from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router
 from windtunnel.serving.run_load import at_client
 from windtunnel.serving.simulate import open_loop
+from windtunnel.serving.step_seconds import Scaled
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of

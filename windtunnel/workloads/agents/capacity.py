@@ -15,11 +15,11 @@ from windtunnel.results.agents_result import AgentsResult, TeamsLoad
 from windtunnel.results.serving_result import Spread
 from windtunnel.serving import metrics
 from windtunnel.serving.deployment import Deployment
-from windtunnel.serving.engine import Scaled
 from windtunnel.serving.metrics import Sla, parse_sla
 from windtunnel.serving.predict import engine_assumptions
 from windtunnel.serving.progress import Say
 from windtunnel.serving.router import Policy
+from windtunnel.serving.step_seconds import Scaled
 from windtunnel.serving.uncertainty import Width, width_of
 from windtunnel.workloads.agents.graph import CallGraph
 from windtunnel.workloads.agents.hopeless import Hopeless
