@@ -7,8 +7,9 @@ and states found again as in ``hybrid``, blocks found again only with the token 
 
 from __future__ import annotations
 
+from windtunnel.serving.draft_admission import LOOKAHEAD
 from windtunnel.serving.draft_sequence import DraftingSequence
-from windtunnel.serving.drafting import LOOKAHEAD, DraftingScheduler
+from windtunnel.serving.drafting import DraftingScheduler
 from windtunnel.serving.kv_cache import Hit
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler_options import SchedulerOptions
