@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from windtunnel.serving.host_link import Transfer, WritePolicy
 from windtunnel.serving.host_tree import LOAD_BACK_THRESHOLD, HostTree
-from windtunnel.serving.radix_tree import EvictionPolicy, Node, Segments, aligned, common, head, tail
+from windtunnel.serving.radix_tree import EvictionPolicy, Node
+from windtunnel.serving.segments import Segments, aligned, common, head, tail
 
 
 class Match(NamedTuple):

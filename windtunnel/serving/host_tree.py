@@ -11,7 +11,8 @@ import heapq
 
 from windtunnel.serving.host_link import Transfer, WritePolicy
 from windtunnel.serving.radix_pool import RadixPool
-from windtunnel.serving.radix_tree import EvictionPolicy, Node, Segments, aligned, common, head, length, tail
+from windtunnel.serving.radix_tree import EvictionPolicy, Node
+from windtunnel.serving.segments import Segments, aligned, common, head, length, tail
 from windtunnel.serving.two_tier_tree import TwoTierTree
 
 LOAD_BACK_THRESHOLD = 10

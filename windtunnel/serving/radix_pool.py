@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from windtunnel.serving.kv_cache import BlockPool
-from windtunnel.serving.radix_tree import Node, RadixTree, Segment, Segments
+from windtunnel.serving.radix_tree import Node, RadixTree
 from windtunnel.serving.request import Request
+from windtunnel.serving.segments import Segment, Segments
 from windtunnel.serving.sequence import Sequence
 
 _OWN = 1 << 61

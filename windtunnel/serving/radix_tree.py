@@ -7,16 +7,14 @@ ends inside a node splits it, and only leaves that nobody has locked are evicted
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from windtunnel.serving.segments import Segments, aligned, first, head, length, rest, tail
+
 if TYPE_CHECKING:
     from windtunnel.serving.host_link import Transfer
-
-Segment = tuple[int, int, int]
-"""Tokens ``first`` to ``end`` of those behind a key."""
-Segments = tuple[Segment, ...]
 
 
 class EvictionPolicy(StrEnum):
@@ -149,7 +147,7 @@ class RadixTree:
             if end - begin >= page:
                 child = node.children.get(((key, begin, begin + page),))
             else:
-                child = node.children.get(first(_rest(whole, place, begin), page))
+                child = node.children.get(first(rest(whole, place, begin), page))
             if child is None:
                 break
             child.accessed = now
@@ -187,7 +185,7 @@ class RadixTree:
             node.priority = max(node.priority, priority)
             if counted is not None and found > counted:
                 node.hits += 1
-        return node, found, _rest(whole, place, begin)
+        return node, found, rest(whole, place, begin)
 
     def _lengthened(self, new: Node) -> None:
         """Tell all above how far it reaches."""
@@ -284,65 +282,3 @@ class RadixTree:
     def _tick(self) -> int:
         self._now += 1
         return self._now
-
-
-def _rest(segments: Segments, place: int, begin: int) -> Segments:
-    """From token ``begin`` of the segment at ``place`` on."""
-    if place == len(segments):
-        return ()
-    key, start, end = segments[place]
-    return segments[place:] if begin == start else ((key, begin, end), *segments[place + 1 :])
-
-
-def length(segments: Iterable[Segment]) -> int:
-    """Tokens in all."""
-    return sum(end - start for _, start, end in segments)
-
-
-def first(segments: Segments, tokens: int) -> Segments:
-    """The first ``tokens``."""
-    found: list[Segment] = []
-    for key, start, end in segments:
-        if tokens <= 0:
-            break
-        found.append((key, start, min(end, start + tokens)))
-        tokens -= end - start
-    return tuple(found)
-
-
-def tail(segments: Segments, tokens: int) -> Segments:
-    """All after the first ``tokens``."""
-    for place, (key, start, end) in enumerate(segments):
-        size = end - start
-        if tokens < size:
-            rest = segments[place + 1 :]
-            return ((key, start + tokens, end), *rest) if tokens else segments[place:]
-        tokens -= size
-    return ()
-
-
-def head(segments: Segments, page: int) -> Segments:
-    """The first page: what children are known by."""
-    key, start, end = segments[0]
-    return ((key, start, start + page),) if end - start >= page else first(segments, page)
-
-
-def aligned(segments: Segments, tokens: int, page: int) -> Segments:
-    """The whole pages among the first ``tokens``."""
-    have = 0
-    for _, start, end in segments:
-        have += end - start
-    whole = min(tokens, have) // page * page
-    return segments if whole == have else first(segments, whole)
-
-
-def common(one: Sequence[Segment], other: Sequence[Segment], page: int) -> int:
-    """Tokens that both begin with, in whole pages."""
-    same = 0
-    for (key, start, end), (other_key, other_start, other_end) in zip(one, other, strict=False):
-        if key != other_key or start != other_start:
-            break
-        same += min(end, other_end) - start
-        if end != other_end:
-            break
-    return same // page * page

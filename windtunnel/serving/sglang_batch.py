@@ -17,9 +17,10 @@ from collections.abc import Sequence as Seq
 from windtunnel.serving.kv_tiers import KvTiers, first_tokens
 from windtunnel.serving.prefill_budget import CLIP_MAX_NEW_TOKENS, SglangOptions
 from windtunnel.serving.radix_pool import RadixPool, RadixSequence
-from windtunnel.serving.radix_tree import Node, RadixTree, Segments
+from windtunnel.serving.radix_tree import Node, RadixTree
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.segments import Segments
 from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.step_plan import Chunk, StepPlan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from windtunnel.serving.radix_tree import Segments, first, tail
+from windtunnel.serving.segments import Segments, first, tail
 from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.sglang_states import StateSequence
 from windtunnel.serving.step_plan import Chunk

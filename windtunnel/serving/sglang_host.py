@@ -11,9 +11,9 @@ from windtunnel.serving.host_tree import HostTree
 from windtunnel.serving.kv_tiers import KvTiers
 from windtunnel.serving.prefill_budget import NO_TOKEN, PrefillBudget, SglangOptions
 from windtunnel.serving.radix_pool import RadixSequence
-from windtunnel.serving.radix_tree import Segments
 from windtunnel.serving.scheduler import INFINITY
 from windtunnel.serving.scheduler_options import SchedulerOptions
+from windtunnel.serving.segments import Segments
 from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.sglang_drafting import SglangDraftingScheduler
 from windtunnel.serving.sglang_scheduler import SglangScheduler

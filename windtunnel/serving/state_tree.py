@@ -7,16 +7,8 @@ locked: alone, its node's pages stay, or with its node where that is an unlocked
 
 from __future__ import annotations
 
-from windtunnel.serving.radix_tree import (
-    EvictionPolicy,
-    Node,
-    RadixTree,
-    Segments,
-    aligned,
-    common,
-    head,
-    tail,
-)
+from windtunnel.serving.radix_tree import EvictionPolicy, Node, RadixTree
+from windtunnel.serving.segments import Segments, aligned, common, head, tail
 
 
 class StateTree(RadixTree):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 
 from windtunnel.serving.host_link import Link, Transfer, WritePolicy
-from windtunnel.serving.radix_tree import EvictionPolicy, Node, RadixTree, head
+from windtunnel.serving.radix_tree import EvictionPolicy, Node, RadixTree
+from windtunnel.serving.segments import head
 
 
 class TwoTierTree(RadixTree):
