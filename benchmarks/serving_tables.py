@@ -19,7 +19,7 @@ from windtunnel.serving.expert_load import PUBLISHED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.offload import OffloadOptions
 from windtunnel.serving.predict import Load, predict
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.sweep import Sweep
 from windtunnel.serving.trace_readers import read_trace
 from windtunnel.specs.model_catalogue import shipped_model

@@ -15,7 +15,7 @@ from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
 from windtunnel.results.sweep_result import Point
 from windtunnel.serving.deployment import DeploymentOptions, deploy
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.sweep import Sweep
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of

@@ -19,7 +19,7 @@ from windtunnel.serving.offload import OffloadOptions
 from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
 from windtunnel.serving.queue_order import SchedulePolicy
 from windtunnel.serving.radix_tree import EvictionPolicy
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.targets import cluster_of

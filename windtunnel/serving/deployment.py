@@ -35,7 +35,8 @@ from windtunnel.serving.sglang_kinds import sglang_scheduler_for
 from windtunnel.serving.sglang_outputs import OutputServer
 from windtunnel.serving.sglang_prompts import HostPromptServer, PromptServer
 from windtunnel.serving.sglang_states import states_per_sequence
-from windtunnel.serving.step_time import Speculation, StepTime
+from windtunnel.serving.speculation import Speculation
+from windtunnel.serving.step_time import StepTime
 from windtunnel.serving.vision import TowerTime
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec

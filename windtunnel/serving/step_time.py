@@ -18,23 +18,20 @@ prompts; vision towers are in ``vision``.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
-from windtunnel.network.collective import Collective
-from windtunnel.network.overlap import sm_share
-from windtunnel.program.op import OpSpec
-from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape, MoeFfn
-from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
-from windtunnel.recipes.serving import ServingLayout, forward_step
+from windtunnel.recipes.architecture import Architecture, MoeFfn
+from windtunnel.recipes.layers.cached import Batch
+from windtunnel.recipes.serving import ServingLayout
+from windtunnel.serving.dense_layers import DenseLayers
 from windtunnel.serving.grid import Line, Plane, captured, geometric
 from windtunnel.serving.kernel_library import Stack
-from windtunnel.serving.overlap import Turns, turns
-from windtunnel.serving.prices import OpPrices, Seconds
+from windtunnel.serving.layer_prices import LayerPrices
 from windtunnel.serving.request import Request
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.cluster import Cluster
 
 TOKENS_MAX, CONTEXT_MAX = 1 << 20, 1 << 21
@@ -42,19 +39,6 @@ DBO_DECODE_TOKENS, DBO_PREFILL_TOKENS = 32, 512
 """vLLM 0.33's defaults."""
 SHORTEST = 16
 """Tokens of the shortest chunk of a prompt that is priced: the floors of the attention kernels."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speculation:
-    """Multi-token prediction: ``tokens`` drafted a step, each accepted with ``acceptance`` after the last."""
-
-    tokens: int = 0
-    acceptance: float = 0.0
-
-    @property
-    def yielded(self) -> float:
-        """Tokens that a step yields on average: 1 + p + p² + …"""
-        return sum(self.acceptance**index for index in range(self.tokens + 1))
 
 
 class Tower(Protocol):
@@ -70,7 +54,7 @@ class Tower(Protocol):
         ...
 
 
-class StepTime:
+class StepTime(LayerPrices):
     """Step seconds of one attention rank of a replica; ``vision``: the tower, where the model has one.
 
     ``captures``: batch sizes with a captured graph, to the next of which decodes are padded; empty: vLLM's.
@@ -88,22 +72,15 @@ class StepTime:
         stack: Stack = Stack.VLLM,
         captures: Sequence[int] = (),
     ) -> None:
-        self.model, self.layout, self.overlap = model, layout, overlap
+        super().__init__(model, layout, cluster, overlap, stack)
         self._drafts_beside_prompts = stack is not Stack.SGLANG  # whose mixed steps decode by one token each
         self.speculation = speculation or Speculation()
-        self._shapes = Counter(model.layers)
-        probe = forward_step(replace(model, layers=()), layout, [Batch(sequences=1)])
-        self.prices = OpPrices(cluster, probe.groups, stack, layout.fused_sums)
-        self._beside = self.prices
-        if overlap and layout.data > 1:
-            held = sm_share(Collective.DISPATCH, 1, cluster.chip, layout.exchange_sms)
-            self._beside = OpPrices(cluster, probe.groups, stack, layout.fused_sums, held)
         self._launch_s = cluster.chip.graph_launch_s.value if layout.graphs else 0.0
         graphs = sorted(captures) or captured()
         self._graphs = graphs if layout.graphs else []
         tokens = geometric(1, TOKENS_MAX, 4)
-        self._decode_dense = _Dense(self, sorted({*graphs, *tokens}), decodes=True)
-        self._mixed_dense = _Dense(self, tokens, decodes=False)
+        self._decode_dense = DenseLayers(self, sorted({*graphs, *tokens}), decodes=True)
+        self._mixed_dense = DenseLayers(self, tokens, decodes=False)
         self._head = Line(tokens, self._head_s)
         self._experts = Line(tokens, lambda count: self.turns(Batch(sequences=1, new=count)).experts)
         contexts, batches = geometric(SHORTEST, CONTEXT_MAX, 2), sorted({*graphs, *tokens})
@@ -203,25 +180,6 @@ class StepTime:
     def _floor_s(self) -> float:
         return self.prefill_core_s(SHORTEST, 0)
 
-    def exact(self, batches: Sequence[Batch]) -> Seconds:
-        """A step priced from its whole program, without points and lines: for tests and explanations."""
-        program = forward_step(self.model, self.layout, batches)
-        ops = [program.specs[program.site(event).spec] for event in program.events.tolist()]
-        return self.prices.total(ops)
-
-    def priced(self, batch: Batch) -> Seconds:
-        """A step of one batch as a sum of its parts, with their intervals: layers of one shape priced once."""
-        total = self.layers(batch)
-        head = self._ops(replace(self.model, layers=()), Batch(sequences=batch.sequences))
-        return total.plus(self.prices.total(head))
-
-    def layers(self, batch: Batch) -> Seconds:
-        """All layers, attention included."""
-        total = self.dense(batch)
-        for shape, count in self._shapes.items():
-            total = total.plus(self.prices.total(self._core(shape, batch)), count)
-        return total
-
     # Decode
 
     def _decode_at(self, decodes: int, mean: float) -> float:
@@ -262,7 +220,7 @@ class StepTime:
 
     # Parts
 
-    def _with_core(self, dense: _Dense, tokens: int, core_s: float) -> float:
+    def _with_core(self, dense: DenseLayers, tokens: int, core_s: float) -> float:
         if not self.overlap or tokens < self._least(dense.decodes):
             return dense.seconds(tokens) + core_s
         half = dense.at(tokens / 2)
@@ -287,40 +245,6 @@ class StepTime:
             return 0.0
         return sum(isinstance(shape.ffn, MoeFfn) for shape in layers) / len(layers)
 
-    def turns(self, batch: Batch) -> Turns:
-        """The turns of all layers that exchange tokens.
-
-        Low-latency exchanges hold no multiprocessors while tokens travel: engines leave products all of them.
-        """
-        return self._turns(batch, self.prices if batch.decodes else self._beside)
-
-    def turns_alone(self, batch: Batch) -> Turns:
-        """The same with all multiprocessors left to products."""
-        return self._turns(batch, self.prices)
-
-    def _turns(self, batch: Batch, prices: OpPrices) -> Turns:
-        around = self._ops(replace(self.model, layers=()), batch)
-        total = Turns()
-        for shape, count in self._shapes.items():
-            ops = self._ops(replace(self.model, layers=(shape,)), batch)
-            total = total.plus(turns(ops, self._core(shape, batch), around, prices), count)
-        return total
-
-    def dense(self, batch: Batch) -> Seconds:
-        """All layers without their attention cores."""
-        total = Seconds()
-        for shape, count in self._shapes.items():
-            total = total.plus(self._layer(shape, batch), count)
-        return total
-
-    def _layer(self, shape: LayerShape, batch: Batch) -> Seconds:
-        """One layer without its attention core."""
-        one = self._ops(replace(self.model, layers=(shape,)), batch)
-        none = self._ops(replace(self.model, layers=()), batch)
-        core = self._core(shape, batch)
-        total = self.prices.total(one).plus(self.prices.total(none), -1.0)
-        return total.plus(self.prices.total(core), -1.0)
-
     def _head_s(self, sequences: int) -> float:
         return self._seconds(
             self.prices.total(self._ops(replace(self.model, layers=()), Batch(sequences=sequences)))
@@ -328,80 +252,3 @@ class StepTime:
 
     def _prefill_cores_s(self, new: int, context: int) -> float:
         return self._cores_s(Batch(sequences=1, new=new, context=context))
-
-    def _cores_s(self, batch: Batch) -> float:
-        total = Seconds()
-        for shape, count in self._shapes.items():
-            total = total.plus(self.prices.total(self._core(shape, batch)), count)
-        return self._seconds(total)
-
-    def _core(self, shape: LayerShape, batch: Batch) -> list[OpSpec]:
-        dtype, ways = self.layout.precision.activation, self.layout.tensor
-        if isinstance(shape.mixer, GroupedQuery):
-            return softmax_core(shape.mixer, ways, batch, dtype, self.layout.cache)
-        if isinstance(shape.mixer, Latent):
-            return latent_core(shape.mixer, ways, batch, dtype, self.layout.cache)
-        return [] if shape.mixer is None else delta_core(shape.mixer, ways, batch, dtype)
-
-    def _ops(self, model: Architecture, batch: Batch) -> list[OpSpec]:
-        program = forward_step(model, replace(self.layout, graphs=False), [batch])
-        return [program.specs[program.site(event).spec] for event in program.events.tolist()]
-
-    def _seconds(self, total: Seconds) -> float:
-        return total.device if self.layout.graphs else max(total.device, total.host)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """Seconds of computing, on the wire, and by turns where half-batches overlap, with layers ``apart`` from these."""
-
-    compute: float
-    network: float
-    turns: Turns
-    apart: float
-
-
-class _Dense:
-    """Layers without their attention cores by token count, in parts."""
-
-    def __init__(self, step: StepTime, points: Sequence[int], decodes: bool) -> None:
-        self._step, self.decodes = step, decodes
-        self._known: dict[int, _Parts] = {}
-        self._whole: dict[float, float] = {}
-        self._line = Line(points, lambda point: 0.0)
-
-    def seconds(self, tokens: float) -> float:
-        """All parts, one after another."""
-        whole = self._whole.get(tokens)
-        if whole is None:
-            parts = self.at(tokens)
-            whole = self._whole[tokens] = parts.compute + parts.network
-        return whole
-
-    def at(self, tokens: float) -> _Parts:
-        """Straight between points."""
-        low, high, share = self._line.bracket(tokens)
-        a = self._get(low)
-        if not share:
-            return a
-        b, rest = self._get(high), 1 - share
-        return _Parts(
-            a.compute * rest + b.compute * share,
-            a.network * rest + b.network * share,
-            Turns().plus(a.turns, rest).plus(b.turns, share),
-            a.apart * rest + b.apart * share,
-        )
-
-    def _get(self, tokens: int) -> _Parts:
-        parts = self._known.get(tokens)
-        if parts is None:
-            step = self._step
-            batch = Batch(sequences=tokens, context=1) if self.decodes else Batch(sequences=1, new=tokens)
-            total = step.dense(batch)
-            compute = total.device - total.network
-            if not step.layout.graphs:
-                compute = max(compute, total.host)
-            turns = step.turns(batch) if step.overlap else Turns()
-            apart = compute - step.turns_alone(batch).computed if step.overlap else 0.0
-            parts = self._known[tokens] = _Parts(compute, total.network, turns, apart)
-        return parts

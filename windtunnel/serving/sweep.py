@@ -20,7 +20,8 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.results.sweep_result import Pair, Point
 from windtunnel.serving import roofline
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
-from windtunnel.serving.step_time import Speculation, StepTime
+from windtunnel.serving.speculation import Speculation
+from windtunnel.serving.step_time import StepTime
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_catalogue import shipped_model

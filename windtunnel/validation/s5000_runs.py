@@ -16,7 +16,7 @@ from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.predict import Load, predict
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of

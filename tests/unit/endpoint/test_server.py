@@ -25,7 +25,7 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.predict import Load, lived
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

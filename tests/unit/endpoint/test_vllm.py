@@ -26,7 +26,7 @@ from windtunnel.endpoint.vllm.stages import staged
 from windtunnel.endpoint.vllm.wire import Wire
 from windtunnel.errors import WindtunnelError
 from windtunnel.serving.deployment import DeploymentOptions, deploy
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

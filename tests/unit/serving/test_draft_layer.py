@@ -14,7 +14,7 @@ from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory, draft_weight_bytes
 from windtunnel.serving.predict import engine_assumptions
 from windtunnel.serving.roofline import decode_tokens_per_s_per_card
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_ffn import Moe
 from windtunnel.specs.model_mixers import Attention

@@ -13,7 +13,7 @@ from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.predict import Load, predict
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

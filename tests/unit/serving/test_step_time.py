@@ -13,7 +13,8 @@ from windtunnel.serving import roofline
 from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.serving.grid import Line, captured, geometric
 from windtunnel.serving.memory import card_memory
-from windtunnel.serving.step_time import Speculation, StepTime
+from windtunnel.serving.speculation import Speculation
+from windtunnel.serving.step_time import StepTime
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

@@ -9,7 +9,7 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import busiest_draw
 from windtunnel.serving.deployment import DeploymentOptions
 from windtunnel.serving.expert_load import busiest_over_mean, includes_chance, slots_of
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.sweep import Sweep
 from windtunnel.specs.model_catalogue import shipped_model
 

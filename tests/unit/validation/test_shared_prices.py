@@ -8,7 +8,7 @@ import pytest
 
 from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 from windtunnel.validation.shared_prices import with_known_prices

@@ -13,7 +13,7 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of

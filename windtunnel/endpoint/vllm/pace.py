@@ -13,7 +13,7 @@ from windtunnel.endpoint.vllm.settings import Settings
 from windtunnel.endpoint.vllm.stages import Stages, staged
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment, DeploymentOptions
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_config import model_from_config

@@ -13,7 +13,7 @@ from itertools import pairwise
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
-from windtunnel.serving.step_time import Speculation
+from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
 
