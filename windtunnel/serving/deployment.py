@@ -14,7 +14,7 @@ from functools import cached_property
 from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving import ranks
 from windtunnel.serving.attention_dp import AttentionDpBalance, AttentionDpOptions
 from windtunnel.serving.engine import Replica

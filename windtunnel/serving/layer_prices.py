@@ -11,7 +11,8 @@ from windtunnel.network.overlap import sm_share
 from windtunnel.program.op import OpSpec
 from windtunnel.recipes.architecture import Architecture, GroupedQuery, Latent, LayerShape
 from windtunnel.recipes.layers.cached import Batch, delta_core, latent_core, softmax_core
-from windtunnel.recipes.serving import ServingLayout, forward_step
+from windtunnel.recipes.serving import forward_step
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.overlap import Turns, turns
 from windtunnel.serving.prices import OpPrices, Seconds

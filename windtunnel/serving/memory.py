@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from windtunnel.memory.overhead import usable_bytes
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.draft_layer import draft_layers, joining_parameters
 from windtunnel.serving.expert_load import slots_of
 from windtunnel.specs.model import Layer, ModelSpec

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.kv_tiers import KvTiers, Shelf, Tier, TierSpec
 from windtunnel.serving.memory import CardMemory
 from windtunnel.specs.cluster import Cluster

@@ -25,7 +25,7 @@ from typing import Protocol
 
 from windtunnel.recipes.architecture import Architecture, MoeFfn
 from windtunnel.recipes.layers.cached import Batch
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.dense_layers import DenseLayers
 from windtunnel.serving.grid import Line, Plane, captured, geometric
 from windtunnel.serving.kernel_library import Stack

@@ -13,7 +13,7 @@ from windtunnel.recipes.architecture import Architecture, VisionTower
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.piece import op, tensor
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.grid import Line, geometric
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.step_time import StepTime

@@ -16,7 +16,7 @@ from dataclasses import replace
 from math import ceil
 
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.deployment import DeploymentOptions
 from windtunnel.serving.memory import card_memory
 from windtunnel.specs.model import ModelSpec

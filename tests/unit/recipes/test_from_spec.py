@@ -10,7 +10,8 @@ from windtunnel.recipes.chunk import Part
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Layout
-from windtunnel.recipes.serving import ServingLayout, forward_step
+from windtunnel.recipes.serving import forward_step
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.recipes.training import training_step
 from windtunnel.specs.model_catalogue import model_names, shipped_model
 

@@ -19,7 +19,8 @@ from windtunnel.recipes.architecture import Architecture
 from windtunnel.recipes.chunk import Part
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Layout, Precision, Recompute, Sharding
-from windtunnel.recipes.serving import ServingLayout, forward_step
+from windtunnel.recipes.serving import forward_step
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.recipes.training import TrainingRecipe, Unit, training_program, training_step
 
 ONE = Layout(cards=1, global_batch=1, sequence=4096)

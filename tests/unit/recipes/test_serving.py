@@ -12,7 +12,8 @@ from windtunnel.program.op import OpSpec
 from windtunnel.recipes.architecture import GroupedQuery
 from windtunnel.recipes.layers.cached import Batch, softmax_core
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving import ServingLayout, forward_step
+from windtunnel.recipes.serving import forward_step
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.specs.model_catalogue import shipped_model
 
 EIGHT_BIT = "float8_e4m3fn"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
 from windtunnel.serving.draft_layer import draft_layers, draft_parameters
 from windtunnel.serving.kernel_library import Stack

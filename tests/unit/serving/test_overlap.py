@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.overlap import Turns
 from windtunnel.serving.prices import thinner

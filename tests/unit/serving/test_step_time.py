@@ -8,7 +8,7 @@ from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving import roofline
 from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.serving.grid import Line, captured, geometric

@@ -10,7 +10,7 @@ from windtunnel.program.count import work_of
 from windtunnel.program.work import Family
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving import ServingLayout
+from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.deployment import DeploymentOptions, deploy
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory, weight_bytes
