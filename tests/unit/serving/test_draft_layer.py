@@ -102,7 +102,10 @@ def test_experts_of_the_layer_are_spread_as_those_of_others() -> None:
 
 
 def test_cache_of_hybrids_in_groups_of_one_layer_more() -> None:
-    """Qwen3.5 at TP 8: 16 layers of attention a group, three groups of states; a page of state has room for drafts."""
+    """Qwen3.5 at TP 8: 16 layers of attention a group, three groups of states; a page of state has room for drafts.
+
+    vLLM 0.33's own planner groups these layers so, and its state shapes fill blocks of these tokens.
+    """
     layout = ServingLayout(tensor=8)
     plain = held("qwen3.5-397b-a17b", layout, 0)
     for drafts, block in ((1, 528), (2, 528), (3, 544)):
