@@ -25,6 +25,10 @@ packed rows a transposed view (FlashAttention 2 under vLLM: 6 µs).
 Benchmarks read the same cache again and again (``repeats``), so that small ones stay in the level-2 cache; in a
 program other layers come between. MLA is one KV head whose value is part of its key.
 
+A library may have no kernel for a cache of 8 bits and widen all of it to 16 in every step before its kernel reads the
+copy (SGLang's FlashAttention 3 over a latent cache): a pass more, of cache ÷ (``widen`` × multiprocessors × clock),
+whose time does not know of heads.
+
 TensorRT-LLM has a kernel of single heads beside the one that takes all heads of a KV head together: for more than
 ``group_max`` of them, for one, and where the other's blocks would be few (``_too_few_to_group``). Each head is then a
 block that reads the cache, widened to 16 bits, out of the level-2 cache, with a floor, prologue and stream of its own
@@ -66,15 +70,17 @@ before it is read again."""
 ALL_GROUPS = 1e6
 """``group_max`` of libraries with one kernel for all groups."""
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
+WIDENED = 2.0
+"""Bytes of 16 bits to one of 8."""
 PARTIAL_BYTES = 4.0
 """Bytes of an element of the sums that parts leave."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeParameters:
-    """FLOPs and bytes a clock (issue, move, and streams of one block), a fraction of bandwidth, numbers (heads, splits,
-    blocks resident on a multiprocessor, keys of a window), clocks (a block, fixed, a key, putting splits together,
-    packing queries), a share of the multiprocessors (grouped_least); ``rule``: place in ``RULES``.
+    """FLOPs and bytes a clock (issue, move, widen, and streams of one block), a fraction of bandwidth, numbers (heads,
+    splits, blocks resident on a multiprocessor, keys of a window), clocks (a block, fixed, a key, putting splits
+    together, packing queries), a share of the multiprocessors (grouped_least); ``rule``: place in ``RULES``.
     """
 
     issue: float
@@ -99,12 +105,13 @@ class DecodeParameters:
     rows: float
     rule: float
     paged: bool
+    widen: float
 
     @classmethod
     def of(cls, fit: Fit) -> DecodeParameters:
         """The parameters of a fit."""
-        numbers = {name: fit.value(name) for name in cls.__slots__ if name != "paged"}
-        return cls(**numbers, paged=fit.value("paged", 0.0) > 0)
+        numbers = {name: fit.value(name) for name in cls.__slots__ if name not in ("paged", "widen")}
+        return cls(**numbers, paged=fit.value("paged", 0.0) > 0, widen=fit.value("widen", 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,7 @@ class _Shapes:
             group=group,
             rows=batch.dim("q_len", 1) * batch.dim("heads", 1) / kv_heads,
             dims=batch.dim("qk_dim", 1) + batch.dim("v_dim", 1),
-            per_token=batch.dim("kv_bytes_per_token"),
+            per_token=batch.dim("kv_bytes_per_token") * (WIDENED if p.widen else 1.0),
             alone=alone,
             single=alone | ((group == 1.0) & (p.group_max < ALL_GROUPS)),
             unpacked=np.asarray(unpacked),
@@ -182,10 +189,12 @@ def times(batch: Batch, chip: Chip, fit: Fit) -> Times:
     combine = np.where(split > 1.0, p.combine_clocks, 0.0)
     transposed = (x.sequences > 1) & (x.kv_heads > 1) & (x.group > 1) & ~x.unpacked
     packed = np.where(transposed, p.pack_clocks, 0.0)
+    narrow = x.sequences * x.kv * x.per_token / WIDENED
     fixed = (floor + combine + packed) / clock + begun
+    widening = narrow / (p.widen * units * clock) if p.widen else np.zeros(len(batch))
     loop = (cache**SHARP + compute**SHARP + chain**SHARP) ** (1.0 / SHARP)
-    body = np.maximum(cache, compute) + moved
-    latency = loop + moved - body
+    body = np.maximum(cache, compute) + moved + widening
+    latency = loop + moved + widening - body
     limit = np.where(compute > cache, int(Limit.COMPUTE), int(Limit.MEMORY))
     return Times(body + latency + fixed, np.where(body >= fixed + latency, limit, int(Limit.LATENCY)))
 

@@ -20,7 +20,7 @@ from windtunnel.validation.calibrate.fitting import Free
 class Stage:
     """One parameter file: the families it prices, the tables it learns from, and its parameters.
 
-    ``extras`` are parameters of benchmarks that do more than the kernel, by (library, precision).
+    ``extras`` are parameters of benchmarks that do more than the kernel, by (library, precision or variant).
     """
 
     file: str
@@ -287,6 +287,7 @@ STAGES = (
             ("triton@vllm-mla", "group_max", 1e5),  # one head alone takes another kernel
             ("fa2@vllm", "paged", 1.0),  # its kernels over a paged cache (``occupancy.py``)
         ),
+        extras=((("fa3_absorbed@sglang-mla", "mla_fp8_cache"), (Free("widen", 1.5, 0.05, 60.0),)),),
         begins=({"stream": 3.0, "splits": 2.0},),
     ),
     Stage(

@@ -310,7 +310,9 @@ def _family(points: Mapping[str, Points]) -> Family:
 def _extras(stage: Stage, path: KernelPath) -> tuple[Free, ...]:
     menu = MENUS[int(_known(stage, path).get("menu", 0.0))]
     ruled = stage.ruled if menu.waits or not menu.swizzled else ()
-    return dict(stage.extras).get((path.library, path.precision), ()) + ruled
+    more = dict(stage.extras)
+    named = [more.get((path.library, kind), ()) for kind in (path.precision, path.variant)]
+    return named[0] + named[1] + ruled
 
 
 def _fixed(stage: Stage, free: Sequence[Free], path: KernelPath) -> dict[str, float]:
