@@ -14,7 +14,8 @@ from windtunnel import units
 from windtunnel.recipes.layout import Precision
 from windtunnel.results.sweep_result import Point
 from windtunnel.serving.arrivals import stretched
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.expert_load import PUBLISHED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.offload import OffloadOptions

@@ -19,7 +19,8 @@ import pytest
 from windtunnel.endpoint.vllm import folder
 from windtunnel.endpoint.vllm.dialects import DIALECTS
 from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

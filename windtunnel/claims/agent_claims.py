@@ -11,7 +11,8 @@ from windtunnel.claims.evidence import stack_runs
 from windtunnel.claims.prices import S5000
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

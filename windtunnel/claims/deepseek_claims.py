@@ -14,7 +14,8 @@ from windtunnel.estimate import Estimate
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
 from windtunnel.results.sweep_result import Point
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.sweep import Sweep
 from windtunnel.specs.model_catalogue import shipped_model

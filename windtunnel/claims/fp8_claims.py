@@ -20,7 +20,8 @@ from windtunnel.claims.training_claims import OPEN_MOE
 from windtunnel.estimate import Estimate, Source
 from windtunnel.planner.space import Space
 from windtunnel.recipes.layout import Precision, Sharding
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

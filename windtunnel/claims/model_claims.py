@@ -12,7 +12,8 @@ from windtunnel.claims.region import solve, table
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
 from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

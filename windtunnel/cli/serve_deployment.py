@@ -12,7 +12,8 @@ from windtunnel.cli.serve_values import bad
 from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.attention_dp import AttentionDpOptions
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.offload import OffloadOptions

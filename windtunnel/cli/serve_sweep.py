@@ -13,7 +13,7 @@ from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.report import sweep_page
 from windtunnel.report.text_table import TextColumn, render
 from windtunnel.results.sweep_result import Pair, Point, SweepResult
-from windtunnel.serving.deployment import DeploymentOptions
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.sweep import PASS_TOKENS, Sweep
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec

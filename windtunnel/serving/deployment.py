@@ -1,32 +1,25 @@
-"""A model on cards: layout, memory, step times, and the replicas that serve it.
-
-Without a layout asked for: latent-attention models with experts take data-parallel attention with all cards as
-expert ranks, as their public deployments do; others the smallest tensor-parallel group that leaves a tenth of
-the card for the cache, and further cards are further replicas.
-"""
+"""A model on cards: layout, memory, step times, and the replicas that serve it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import cached_property
 
 from windtunnel.errors import AnswerIsNo, WindtunnelError
 from windtunnel.recipes.from_spec import architecture_of
-from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving_layout import ServingLayout
-from windtunnel.serving import ranks
-from windtunnel.serving.attention_dp import AttentionDpBalance, AttentionDpOptions
+from windtunnel.serving.attention_dp import AttentionDpBalance
+from windtunnel.serving.deployment_layout import chosen_layout, layout_of, loaded, memory_of
+from windtunnel.serving.deployment_options import DeploymentOptions, held_states, state_strategy
 from windtunnel.serving.engine import Replica
-from windtunnel.serving.expert_load import BALANCED, busiest_over_mean, includes_chance
 from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.hybrid import scheduler_for
-from windtunnel.serving.kernel_library import EXCHANGE_SMS, Stack
+from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.kv_tiers import KvTiers
-from windtunnel.serving.memory import CACHE_BYTES, CardMemory, StatePool, card_memory
-from windtunnel.serving.offload import Offload, OffloadOptions
-from windtunnel.serving.prefill_budget import SglangOptions, StateStrategy
-from windtunnel.serving.queue_order import SchedulePolicy
+from windtunnel.serving.memory import CACHE_BYTES, CardMemory
+from windtunnel.serving.offload import Offload
+from windtunnel.serving.prefill_budget import StateStrategy
 from windtunnel.serving.request import Request
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.scheduler_options import SchedulerOptions
@@ -34,77 +27,15 @@ from windtunnel.serving.sglang_draft_outputs import DraftingOutputServer
 from windtunnel.serving.sglang_kinds import sglang_scheduler_for
 from windtunnel.serving.sglang_outputs import OutputServer
 from windtunnel.serving.sglang_prompts import HostPromptServer, PromptServer
-from windtunnel.serving.sglang_states import states_per_sequence
-from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.step_time import StepTime
 from windtunnel.serving.vision import TowerTime
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
-from windtunnel.specs.model_ffn import Moe
-from windtunnel.specs.model_mixers import Latent
 from windtunnel.specs.targets import cluster_of
 
 CARDS_TRIED = 1024
-CACHE_SHARE = 0.1
 KEY_TOKENS = 16
 """As finely is it known what live prompts share, where the engine looks closer than at its own blocks."""
-LATENT_BLOCK = 64
-"""MLA kernels work on blocks of 64 tokens."""
-BLOCK = {Stack.VLLM: 16, Stack.SGLANG: 1, Stack.TRTLLM: 32}
-"""Else the engines' defaults: ``--block-size``, ``--page-size``, ``tokens_per_block``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentOptions:
-    """Options by their vLLM names.
-
-    Attributes:
-        tensor_parallel_size: 0: chosen. stack: whose rules and kernels.
-        gpu_memory_utilization: TensorRT-LLM's share of what weights and activations leave free, too
-            (``free_gpu_memory_fraction``).
-        expert_imbalance: a factor on the busiest rank's load. expert_load: see ``expert_load.busiest_over_mean``.
-        deepep: date of its release, empty: today's.
-        num_redundant_experts: spare slots, as vLLM's and SGLang's balancers take them.
-        offload: cache beyond the card. async_scheduling: SGLang's overlap scheduling, too
-            (TensorRT-LLM's executor, whose admission this is, decides after each step).
-        block_size: SGLang's page size, too; 0: the engine's default. sglang: what only SGLang knows.
-        wide_inputs, narrow_experts, eight_bit_rows: see ``ServingLayout``.
-        gemm_allreduce_plugin: TensorRT-LLM's, see ``ServingLayout.fused_sums``.
-        max_utilization: TensorRT-LLM's capacity scheduler of that name, which admits what fits now and preempts.
-        attention_dp: TensorRT-LLM's ``attention_dp_config``.
-        cudagraph_capture_sizes: batches with a captured graph; empty: vLLM's.
-    """
-
-    tensor_parallel_size: int = 0
-    data_parallel_size: int = 1
-    enable_expert_parallel: bool = False
-    precision: Precision = Precision.BF16
-    kv_cache_dtype: str = "bfloat16"
-    gpu_memory_utilization: float = 0.9
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 8192
-    block_size: int = 0
-    enable_prefix_caching: bool = True
-    enforce_eager: bool = False
-    max_utilization: bool = False
-    enable_chunked_prefill: bool = True
-    attention_dp: AttentionDpOptions = field(default_factory=AttentionDpOptions)
-    gemm_allreduce_plugin: bool = False
-    wide_inputs: bool = False
-    narrow_experts: bool = False
-    eight_bit_rows: bool = False
-    cudagraph_capture_sizes: tuple[int, ...] = ()
-    enable_dbo: bool = False
-    expert_imbalance: float = 1.0
-    expert_load: str = BALANCED
-    num_redundant_experts: int = 0
-    deepep: str = ""
-    stack: Stack = Stack.VLLM
-    schedule_policy: SchedulePolicy = SchedulePolicy.FCFS
-    async_scheduling: bool = True
-    sglang: SglangOptions = field(default_factory=SglangOptions)
-    offload: OffloadOptions = field(default_factory=OffloadOptions)
-    speculation: Speculation = field(default_factory=Speculation)
 
 
 class Side(Enum):
@@ -172,7 +103,7 @@ class Deployment:
             async_scheduling=options.async_scheduling and options.stack is not Stack.TRTLLM,
         )
         if memory.state_slots:
-            most = memory.state_slots // _states_per_sequence(options)
+            most = memory.state_slots // held_states(options)
             chosen = replace(chosen, max_num_seqs=min(chosen.max_num_seqs, most))
         elif side is Side.OUTPUTS:
             served = DraftingOutputServer if chosen.num_speculative_tokens else OutputServer
@@ -251,8 +182,8 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
             is not written through; E653, the layout does not divide the cards or the model; E209, no recipe for
             the model; E501, the chip lacks the precision.
     """
-    layout = _loaded(_layout(model, cluster, options), model, options)
-    memory = _memory(model, layout, cluster, options)
+    layout = loaded(layout_of(model, cluster, options), model, options)
+    memory = memory_of(model, layout, cluster, options)
     plain = options.offload.storage_bytes == 0 and memory.state_slots > 0
     if options.offload.wanted and memory.state_bytes and not plain:
         raise WindtunnelError(
@@ -295,118 +226,6 @@ def _check_strategy(options: DeploymentOptions, memory: CardMemory) -> None:
         )
 
 
-def _memory(model: ModelSpec, layout: ServingLayout, cluster: Cluster, o: DeploymentOptions) -> CardMemory:
-    latent = any(isinstance(layer.mixer, Latent) for layer in model.layers)
-    return card_memory(
-        model, layout, cluster.chip, utilization=o.gpu_memory_utilization,
-        batched_tokens=o.max_num_batched_tokens, sequences=o.max_num_seqs,
-        block_tokens=o.block_size or (LATENT_BLOCK if latent else BLOCK[o.stack]),
-        of_free=o.stack is Stack.TRTLLM, pool=_state_pool(o), drafts=o.speculation.tokens,
-    )  # fmt: skip
-
-
-def _states_per_sequence(o: DeploymentOptions) -> int:
-    strategy = state_strategy(o)
-    return states_per_sequence(
-        o.async_scheduling, o.enable_prefix_caching, strategy is StateStrategy.EXTRA_BUFFER
-    )
-
-
-def state_strategy(o: DeploymentOptions) -> StateStrategy:
-    """Where SGLang keeps older recurrent states."""
-    page = o.block_size or BLOCK[Stack.SGLANG]
-    return o.sglang.mamba_radix_cache_strategy.chosen(o.async_scheduling, page)
-
-
-def _state_pool(o: DeploymentOptions) -> StatePool | None:
-    if o.stack is not Stack.SGLANG:
-        return None
-    return StatePool(
-        ratio=o.sglang.mamba_full_memory_ratio, per_sequence=_states_per_sequence(o), sequences=o.max_num_seqs,
-        drafts=o.speculation.tokens + 1 if o.speculation.tokens else 0, reuse=o.enable_prefix_caching,
-    )  # fmt: skip
-
-
-def _layout(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) -> ServingLayout:
-    base = ServingLayout(
-        precision=options.precision,
-        cache=options.kv_cache_dtype,
-        graphs=not options.enforce_eager,
-        imbalance=options.expert_imbalance,
-        redundant=options.num_redundant_experts,
-        drawn=not includes_chance(options.expert_load),
-        deepep=options.deepep,
-        exchange_sms=EXCHANGE_SMS.get(options.stack, 0),
-        fused_sums=options.gemm_allreduce_plugin,
-        wide_inputs=options.wide_inputs,
-        narrow_experts=options.narrow_experts,
-        eight_bit_rows=options.eight_bit_rows,
-    )
-    asked = options.tensor_parallel_size or options.data_parallel_size > 1 or options.enable_expert_parallel
-    if not asked:
-        return _chosen(model, cluster, options, base)
-    if (
-        not options.tensor_parallel_size and options.data_parallel_size == 1
-    ):  # experts apart, the rest is chosen
-        chosen = _chosen(model, cluster, options, base)
-        return replace(chosen, expert=chosen.cards) if _routed(model) else chosen
-    tensor, data = options.tensor_parallel_size or 1, options.data_parallel_size
-    if cluster.cards % (tensor * data):
-        raise WindtunnelError(
-            "E653",
-            f"{tensor} × {data} ranks do not divide {cluster.cards} cards",
-            hint="choose tensor-parallel × data-parallel sizes that divide the cards",
-            values={"tensor parallel": tensor, "data parallel": data, "cards": cluster.cards},
-        )
-    if not _routed(model):
-        data = 1  # without experts, data-parallel ranks exchange nothing: they are replicas
-    expert = tensor * data if options.enable_expert_parallel or (data > 1 and _routed(model)) else 1
-    if not ranks.divides(model, tensor, experts_apart=expert > 1):
-        able = [n for n in ranks.sizes(model, experts_apart=expert > 1) if not cluster.cards % (n * data)]
-        raise WindtunnelError(
-            "E653",
-            f"{tensor} tensor-parallel ranks cannot share {model.title or model.name} evenly",
-            hint="--tp " + ", ".join(map(str, able)) if able else "choose another number of cards",
-            values={"tensor parallel": tensor, "layers": ranks.heads_in_words(model)},
-        )
-    return replace(base, tensor=tensor, data=data, expert=expert)
-
-
-def _loaded(layout: ServingLayout, model: ModelSpec, options: DeploymentOptions) -> ServingLayout:
-    """The layout with the imbalance that its expert ranks come to."""
-    experts = max((layer.ffn.experts for layer in model.layers if isinstance(layer.ffn, Moe)), default=0)
-    if layout.expert == 1 or not experts:
-        return layout
-    uneven = busiest_over_mean(options.expert_load, experts, layout.expert, options.num_redundant_experts)
-    return replace(layout, imbalance=layout.imbalance * uneven)
-
-
-def _routed(model: ModelSpec) -> bool:
-    return any(isinstance(layer.ffn, Moe) for layer in model.layers)
-
-
-def _chosen(
-    model: ModelSpec, cluster: Cluster, options: DeploymentOptions, base: ServingLayout
-) -> ServingLayout:
-    cards = cluster.cards
-    latent = any(isinstance(layer.mixer, Latent) for layer in model.layers)
-    if latent and _routed(model) and cards > 1:
-        return replace(base, data=cards, expert=cards)
-    tensor = 1
-    while tensor <= min(cards, cluster.node.cards) and ranks.divides(model, tensor, experts_apart=False):
-        layout = replace(base, tensor=tensor)
-        memory = _memory(model, layout, cluster, options)
-        if not cards % tensor and memory.cache >= CACHE_SHARE * memory.usable:
-            return layout
-        tensor *= 2
-    able = [n for n in ranks.sizes(model, experts_apart=False) if not cards % n]
-    apart = [n for n in ranks.sizes(model, experts_apart=True) if not cards % n and n <= cluster.node.cards]
-    # sums of every layer over nodes, or ranks that the model has no heads for: rather experts over all cards
-    if _routed(model) and apart and (cards > cluster.node.cards or cards not in able):
-        return replace(base, tensor=apart[-1], data=cards // apart[-1], expert=cards)
-    return replace(base, tensor=able[-1])
-
-
 def _too_small(found: Deployment, longest: int) -> AnswerIsNo:
     memory, options = found.memory, found.options
     needed = _enough(found, longest)
@@ -441,8 +260,10 @@ def _enough(found: Deployment, longest: int) -> int:
     cards = 1
     while cards <= CARDS_TRIED:
         cluster = cluster_of(found.cluster.chip, cards)
-        layout = _chosen(found.model, cluster, options, replace(found.layout, tensor=1, data=1, expert=1))
-        memory = _memory(found.model, layout, cluster, options)
+        layout = chosen_layout(
+            found.model, cluster, options, replace(found.layout, tensor=1, data=1, expert=1)
+        )
+        memory = memory_of(found.model, layout, cluster, options)
         trial = replace(found, cluster=cluster, layout=layout, memory=memory)
         if cards > found.cluster.cards and trial.cache_tokens >= longest:
             return cards

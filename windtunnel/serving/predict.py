@@ -10,7 +10,8 @@ from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
 from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving import metrics, roofline
-from windtunnel.serving.deployment import Deployment, state_strategy
+from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.deployment_options import state_strategy
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.metrics import Sla

@@ -19,7 +19,8 @@ from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
 from windtunnel.results.sweep_result import Pair, Point
 from windtunnel.serving import roofline
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.step_time import StepTime
 from windtunnel.serving.uncertainty import width_of

@@ -30,7 +30,8 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.serving import metrics
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.attention_dp import AttentionDpOptions
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.request import Request

@@ -14,7 +14,8 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.results.serving_result import Spread
 from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.predict import Load, predict
 from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.uncertainty import width_of

@@ -19,7 +19,8 @@ from windtunnel.recipes.layout import Precision
 from windtunnel.results.serving_result import Spread
 from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, FORCED, PUBLISHED
 from windtunnel.serving.kernel_library import Stack

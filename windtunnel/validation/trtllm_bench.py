@@ -17,7 +17,7 @@ from math import ceil
 
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving_layout import ServingLayout
-from windtunnel.serving.deployment import DeploymentOptions
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.memory import card_memory
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_ffn import Moe

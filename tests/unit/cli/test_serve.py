@@ -13,7 +13,8 @@ from tests.support import golden
 from windtunnel.cli import serve_endpoint
 from windtunnel.cli.main import main
 from windtunnel.errors import WindtunnelError
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

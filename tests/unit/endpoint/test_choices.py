@@ -14,7 +14,8 @@ import pytest
 from tests.unit.endpoint.test_server import Running, ask, events
 from windtunnel.endpoint.bodies import CHOICES_MAX, N_MAX
 from windtunnel.endpoint.server import Endpoint
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

@@ -13,7 +13,8 @@ from tests.unit.endpoint.test_server import Running, ask
 from windtunnel.endpoint import openapi
 from windtunnel.endpoint.server import Endpoint
 from windtunnel.endpoint.vllm import middleware
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

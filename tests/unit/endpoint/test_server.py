@@ -22,7 +22,8 @@ import uvicorn
 from windtunnel.cli.main import main
 from windtunnel.endpoint.server import Endpoint
 from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.predict import Load, lived
 from windtunnel.serving.speculation import Speculation

@@ -14,7 +14,8 @@ from windtunnel.endpoint.server import Endpoint
 from windtunnel.endpoint.speaker import Speaker
 from windtunnel.endpoint.vllm import folder
 from windtunnel.errors import WindtunnelError
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
 

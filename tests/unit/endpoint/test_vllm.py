@@ -25,7 +25,8 @@ from windtunnel.endpoint.vllm.settings import Settings
 from windtunnel.endpoint.vllm.stages import staged
 from windtunnel.endpoint.vllm.wire import Wire
 from windtunnel.errors import WindtunnelError
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of

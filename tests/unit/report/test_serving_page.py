@@ -12,7 +12,8 @@ from windtunnel.cli.main import main
 from windtunnel.report import line_plots, serving_page
 from windtunnel.results.serving_result import QUANTILES, ServingResult
 from windtunnel.serving.arrivals import Lengths, drawn
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.offload import OffloadOptions
 from windtunnel.serving.predict import Load, predict

@@ -10,7 +10,8 @@ import pytest
 from tests.unit.serving.traffic import Linear
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.attention_dp import AttentionDpBalance, AttentionDpOptions
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack

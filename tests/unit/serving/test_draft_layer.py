@@ -8,7 +8,8 @@ import pytest
 
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving_layout import ServingLayout
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.draft_layer import draft_layers, draft_parameters
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory, draft_weight_bytes

@@ -8,7 +8,8 @@ import pytest
 
 from tests.unit.serving.traffic import Linear, replica
 from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
 from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router

@@ -13,7 +13,8 @@ from windtunnel.recipes.architecture import GroupedQuery
 from windtunnel.recipes.layers.cached import Batch, softmax_core
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.piece import op, tensor
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.kernel_library import Stack, library_of
 from windtunnel.serving.prices import OpPrices
 from windtunnel.specs.catalogue import chip

@@ -9,7 +9,8 @@ import pytest
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving import ranks
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.model_mixers import Attention
 from windtunnel.specs.targets import cluster_of

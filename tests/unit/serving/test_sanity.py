@@ -9,7 +9,8 @@ import pytest
 from windtunnel.recipes.layout import Precision
 from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving.arrivals import Lengths, drawn
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import parse_sla
 from windtunnel.serving.predict import Load, predict

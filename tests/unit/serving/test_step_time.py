@@ -10,7 +10,8 @@ from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving import roofline
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.grid import Line, captured, geometric
 from windtunnel.serving.memory import card_memory
 from windtunnel.serving.speculation import Speculation

@@ -7,7 +7,7 @@ import pytest
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving_experts import busiest_draw
-from windtunnel.serving.deployment import DeploymentOptions
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.expert_load import busiest_over_mean, includes_chance, slots_of
 from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.sweep import Sweep

@@ -8,7 +8,8 @@ import pytest
 
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.arrivals import Lengths, drawn
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.request import Request, Served
 from windtunnel.serving.router import Router

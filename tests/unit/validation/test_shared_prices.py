@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.model_catalogue import shipped_model

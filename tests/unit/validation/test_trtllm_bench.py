@@ -11,7 +11,8 @@ from windtunnel.program.work import Family
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving_layout import ServingLayout
-from windtunnel.serving.deployment import DeploymentOptions, deploy
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.memory import CardMemory, card_memory, weight_bytes
 from windtunnel.specs.catalogue import chip

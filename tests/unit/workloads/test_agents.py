@@ -11,7 +11,8 @@ import pytest
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.uncertainty import width_of

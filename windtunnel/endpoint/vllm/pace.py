@@ -12,7 +12,8 @@ from windtunnel.endpoint.vllm.folder import VISION
 from windtunnel.endpoint.vllm.settings import Settings
 from windtunnel.endpoint.vllm.stages import Stages, staged
 from windtunnel.recipes.layout import Precision
-from windtunnel.serving.deployment import Deployment, DeploymentOptions
+from windtunnel.serving.deployment import Deployment
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec

@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from windtunnel.network.collective import Collective
 from windtunnel.network.model import NetworkModel
-from windtunnel.serving.deployment import Deployment, DeploymentOptions, deploy
+from windtunnel.serving.deployment import Deployment, deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.speculation import Speculation
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.model import ModelSpec
