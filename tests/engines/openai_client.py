@@ -40,6 +40,16 @@ indices = {
     for choice in event.choices
 }
 assert indices == {0, 1, 2, 3}
+codes = []
+for ask_for in (
+    lambda: client.chat.completions.create(model=model, messages=ask, logprobs=True, top_logprobs=2),
+    lambda: client.completions.create(model=model, prompt="hello", logprobs=1),
+):
+    try:
+        ask_for()
+    except openai.BadRequestError as refused:
+        codes.append(refused.code)
+assert codes == ["unsupported_parameter"] * 2, codes
 
 parameters = {
     "type": "object",
