@@ -37,4 +37,6 @@ def _callable(body: dict[str, Any]) -> bool:
 def _choices(body: dict[str, Any]) -> int:
     prompts, number = body.get("prompt"), body.get("n")
     prompts = len(prompts) if isinstance(prompts, list) else 1
-    return prompts * (number if isinstance(number, int) and number > 1 else 1)
+    return prompts * (
+        int(number) if isinstance(number, (int, float)) and number > 1 else 1
+    )  # 49.0 is an integer there

@@ -72,9 +72,11 @@ def started(words: list[str], port: int) -> tuple[subprocess.Popen[bytes], str]:
 def start(words: list[str], port: int) -> Iterator[str]:
     """Run a server until it is no longer needed."""
     process, root = started(words, port)
-    yield root
-    process.terminate()
-    process.wait(60)
+    try:
+        yield root
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def free_port() -> int:
