@@ -22,15 +22,15 @@ def filter_case(context: Any, case: Any) -> bool:
 def _callable(body: dict[str, Any]) -> bool:
     choice, tools = body.get("tool_choice"), body.get("tools")
     tools = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    names = [
+        (tool["function"] if isinstance(tool.get("function"), dict) else tool).get("name") for tool in tools
+    ]
     if choice == "required":
-        return bool(tools)
+        return any(isinstance(name, str) for name in names)
     if not isinstance(choice, dict) or choice.get("type", "function") != "function":
         return True
     wanted = choice.get("function")
     wanted = wanted if isinstance(wanted, dict) else choice  # as /v1/responses writes it
-    names = [
-        (tool["function"] if isinstance(tool.get("function"), dict) else tool).get("name") for tool in tools
-    ]
     return wanted.get("name") is not None and wanted["name"] in names
 
 
