@@ -187,7 +187,7 @@ def test_tool_parsers_of_vllm_read_what_is_said() -> None:
 
 def test_schemathesis_finds_nothing() -> None:
     home = environment("WINDTUNNEL_LOADGEN", "/tmp/windtunnel-loadgen")
-    # a small cache and a fast clock, so that answers as long as a schema allows end in time
+    # a short context and a fast clock, so that answers as many and as long as a schema allows end in time
     words = [
         sys.executable,
         "-m",
@@ -200,6 +200,7 @@ def test_schemathesis_finds_nothing() -> None:
         "100000",
     ]
     words += ["--gpu-memory-utilization", "0.3", "--answer-tokens", "9", "--served-model-name", "*"]
+    words += ["--max-model-len", "8192"]
     for root in start(words, free_port()):
         out = run(
             [
