@@ -138,7 +138,7 @@ def with_spans(requests: Sequence[Request]) -> list[Request]:
                 place += size
             request = Request(
                 request.number, request.arrival_s, request.prompt_tokens, request.output_tokens, keys,
-                request.key_tokens, request.session, request.images, tuple(spans),
+                request.key_tokens, request.session, request.images, tuple(spans), request.follows,
             )  # fmt: skip
         found.append(request)
     return found

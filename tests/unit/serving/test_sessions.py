@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.unit.serving.traffic import replica
 from windtunnel.serving.arrivals import at_rate, stretched
 from windtunnel.serving.gui_agent import GuiAgent, gui_sessions
-from windtunnel.serving.request import Follows, Request, Served
+from windtunnel.serving.request import Follows, Request, Served, with_spans
 from windtunnel.serving.router import Policy, Router
 from windtunnel.serving.sessions import Sessions, without
 from windtunnel.serving.simulate import session_loop, sessions_apart
@@ -98,6 +99,13 @@ def test_so_many_clients_go_through_one_session_each(seed: int, clients: int) ->
         under_way += change
         most = max(most, under_way)
     assert most == min(clients, len(spans))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_keys_in_stretches_say_all_else_as_before(seed: int) -> None:
+    requests = sessions_of(seed)
+    assert [replace(one, spans=()) for one in with_spans(requests)] == requests
 
 
 def test_one_session_alone_by_hand() -> None:
