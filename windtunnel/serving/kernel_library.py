@@ -44,6 +44,12 @@ _CHUNKED = "chunk"
 _MATE_DELTANET = ("tilelang",)
 """MATE's prompts of Gated DeltaNet are TileLang programs (``mate/gdn_kernels/tilelang``), and vLLM-MUSA and SGLang call
 them on the S5000, not flash-linear-attention's Triton, which PyTorch programs call: six times as long."""
+_TENSOR_MEMORY = 10
+"""Compute capability, first number, of data-centre Blackwell; cards of 12 (RTX) have no tensor memory."""
+_BLACKWELL_LATENT = ("trtllm@trtllm-mla",)
+"""What decodes latent attention there under every engine: vLLM takes FLASHINFER_MLA first on capability 10
+(``platforms/cuda.py``), SGLang ``trtllm_mla`` for DeepSeek's family (``model_overrides/deepseek_v2.py``); both call
+TensorRT-LLM's kernels, which read a cache of 8 bits as it is. Their measured times are Hopper's."""
 _CHOICES: Mapping[Stack, Mapping[tuple[Family, str], tuple[str, ...]]] = {
     Stack.VLLM: {
         (Family.GEMM, _BLOCK): ("deepgemm",),
@@ -87,12 +93,18 @@ def library_of(stack: Stack, work: Work, chip: Chip) -> str:
     if chip.vendor is Vendor.MOORE_THREADS and work.variant == "mla_fp8_cache":
         # MATE has FlashMLA; SGLang's FlashAttention 3 widens all of the cache in every step (H100: 4.6 times as long)
         wanted = wanted[:1]
+    if work.family is Family.DECODE_ATTENTION and _kind(work) == "mla" and _has_tensor_memory(chip):
+        wanted = (*_BLACKWELL_LATENT, *wanted)
     for name in (chip.name, *chip.relatives):
         measured = {fit.library for fit in load(file) if fit.chip == name and fit.precision == work.precision}
         for library in wanted:
             if library in measured:
                 return library
     return ""
+
+
+def _has_tensor_memory(chip: Chip) -> bool:
+    return chip.vendor is Vendor.NVIDIA and chip.compute_capability[0] == _TENSOR_MEMORY
 
 
 def _kind(work: Work) -> str:

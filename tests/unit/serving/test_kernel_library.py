@@ -9,8 +9,9 @@ import pytest
 from windtunnel.program import kernels
 from windtunnel.program.count import work_of
 from windtunnel.program.op import OpSpec
-from windtunnel.recipes.architecture import GroupedQuery
-from windtunnel.recipes.layers.cached import Batch, softmax_core
+from windtunnel.program.work import Family
+from windtunnel.recipes.architecture import GroupedQuery, Latent
+from windtunnel.recipes.layers.cached import Batch, latent_core, softmax_core
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.piece import op, tensor
 from windtunnel.serving.deployment import deploy
@@ -112,12 +113,31 @@ def test_a_sum_fused_with_its_product_hides_under_it_or_it_under_the_sum() -> No
     assert fused.low < fused.device < fused.high
 
 
+@pytest.mark.parametrize("card", ["mtt-s5000", "gb200"])
 @pytest.mark.parametrize("stack", [Stack.VLLM, Stack.SGLANG])
-def test_an_8_bit_latent_cache_is_read_and_not_widened_on_moore_threads(stack: Stack) -> None:
-    """Half the bytes never take longer where MATE's FlashMLA reads them."""
+def test_an_8_bit_latent_cache_is_read_and_not_widened(stack: Stack, card: str) -> None:
+    """Half the bytes never take longer where MATE's FlashMLA or TensorRT-LLM's kernels read them."""
     seconds = []
     for cache in ("bfloat16", "float8_e4m3fn"):
         options = DeploymentOptions(precision=Precision.FP8_BLOCK, stack=stack, kv_cache_dtype=cache)
-        found = deploy(shipped_model("deepseek-v3-671b"), cluster_of("mtt-s5000", 32), options)
+        found = deploy(shipped_model("deepseek-v3-671b"), cluster_of(card, 32), options)
         seconds.append(found.step.decode_s(64, 64 * 20_000))
     assert seconds[1] < seconds[0]
+
+
+@pytest.mark.parametrize(
+    ("stack", "card", "library"),
+    [
+        (Stack.VLLM, "b200", "trtllm@trtllm-mla"),
+        (Stack.SGLANG, "gb300", "trtllm@trtllm-mla"),
+        (Stack.TRTLLM, "gb200", "trtllm@trtllm-mla"),
+        (Stack.VLLM, "h200", "fa3@vllm-mla"),
+        (Stack.SGLANG, "h100-sxm", "fa3_absorbed@sglang-mla"),
+        (Stack.SGLANG, "h800", "flashmla"),
+    ],
+)
+def test_latent_decoding_on_blackwell_is_tensorrt_llms(stack: Stack, card: str, library: str) -> None:
+    mixer = Latent(heads=128, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128)
+    cores = latent_core(mixer, 1, Batch(sequences=64, context=4096), "bfloat16", "bfloat16")
+    (core,) = (work for work in map(work_of, cores) if work.family is Family.DECODE_ATTENTION)
+    assert library_of(stack, core, chip(card)) == library
