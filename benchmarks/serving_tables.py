@@ -173,7 +173,7 @@ def _published(file: Path) -> None:
         _compared(words, row.measured, row.predicted, row.low, row.high)
     options = DeploymentOptions(
         precision=Precision.FP8_BLOCK, enable_dbo=True, gpu_memory_utilization=0.95, stack=Stack.SGLANG,
-        num_redundant_experts=32, deepep="2025-05", expert_load=PUBLISHED,
+        num_redundant_experts=32, deepep="2025-05", expert_load=f"{PUBLISHED}:2000",
     )  # fmt: skip
     sweep = Sweep("deepseek-v3-671b", "h100-sxm", cards=(72,), options=options)
     rate = sweep.decode((256,), (2050,))[0].tokens_per_s_per_gpu

@@ -20,7 +20,13 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.engines import cases, sglang_cases, sglang_disagg_cases, sglang_scheduler_cases  # noqa: E402  (found by the line above)
+from tests.engines import (  # noqa: E402  (found by the line above)
+    cases,
+    placement_cases,
+    sglang_cases,
+    sglang_disagg_cases,
+    sglang_scheduler_cases,
+)
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden" / "serving"
@@ -43,6 +49,7 @@ QUESTIONS = (
     Question("vllm_drafts", "vllm", "vllm_oracle.py", cases.draft_cases),
     Question("vllm_state_drafts", "vllm", "vllm_oracle.py", cases.state_draft_cases),
     Question("vllm_offload", "vllm", "vllm_oracle.py", cases.offload_cases),
+    Question("expert_placement", "sglang", "placement_oracle.py", placement_cases.placements),
     Question("sglang_order", "sglang", "sglang_oracle.py", sglang_cases.queues),
     Question("sglang_scheduler", "sglang", SGLANG, sglang_scheduler_cases.cases),
     Question("sglang_overlap", "sglang", SGLANG, sglang_scheduler_cases.overlap_cases),

@@ -97,7 +97,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--expert-load",
         default="balanced",
         metavar="KIND",
-        help="balanced, forced, published, power-law:A, file",
+        help="balanced, forced, published:N, power-law:A, file",
     )
     add("--num-redundant-experts", type=int, default=0, metavar="N", help="spare expert slots, balanced")
     add("--num-speculative-tokens", type=int, default=0, metavar="N", help="multi-token prediction")

@@ -39,7 +39,8 @@ class ExpertTraffic:
         experts: of the layer, all ranks together; 0: not known, DeepSeek-V3's number is taken.
         one_sided: TensorRT-LLM's exchange: written once to each rank of a scale-up domain, the own one included.
         tma: copy units move the data, so that the links limit and not the multiprocessors (HybridEP).
-        imbalance: load of the busiest rank over the mean, at least 1.
+        imbalance: load of the busiest rank over the mean, at least 1. node_imbalance: of the busiest node, whose
+            network cards take in what is meant for it (normal mode); 0: as the busiest rank.
         as_of: date (ISO, day or month) of the DeepEP that runs; empty: today's.
     """
 
@@ -55,6 +56,7 @@ class ExpertTraffic:
     sms: int = 0
     tma: bool = False
     imbalance: float = 1.0
+    node_imbalance: float = 0.0
     as_of: str = ""
 
     @property
@@ -129,7 +131,8 @@ def expert_s(
         nodes_hit = min(nodes_hit, traffic.node_limit)
     early = traffic.first_release
     efficiency = parameters.early.nic_efficiency if early else parameters.nic_efficiency
-    over_nic = load * nodes_hit * (1.0 if early and shape.nodes > 1 else (shape.nodes - 1) / shape.nodes)
+    inbound = traffic.tokens * traffic.token_bytes * (traffic.node_imbalance or traffic.imbalance)
+    over_nic = inbound * nodes_hit * (1.0 if early and shape.nodes > 1 else (shape.nodes - 1) / shape.nodes)
     copies = distinct(within_groups(shape.ranks, *groups), traffic.top_k) * (shape.ranks - 1) / shape.ranks
     over_links_s = load * copies / (link_bytes_per_s * parameters.link_efficiency)
     over_nic_s = over_nic / (nic_bytes_per_s * efficiency) if over_nic else 0.0

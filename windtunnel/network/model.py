@@ -150,6 +150,7 @@ def traffic_of(spec: OpSpec, kind: Collective) -> ExpertTraffic | None:
     experts = spec.attribute("experts", 0)
     limit, imbalance = spec.attribute("node_limit", 0), spec.attribute("imbalance", 1.0)
     groups, chosen = spec.attribute("groups", 0), spec.attribute("groups_chosen", 0)
+    nodes = spec.attribute("node_imbalance", 0.0)
     as_of, sms = spec.attribute("as_of", ""), spec.attribute("sms", 0)
     return ExpertTraffic(
         tokens=tokens,
@@ -163,5 +164,6 @@ def traffic_of(spec: OpSpec, kind: Collective) -> ExpertTraffic | None:
         sms=sms if isinstance(sms, int) else 0,
         tma=spec.attribute("tma", False) is True,
         imbalance=float(imbalance) if isinstance(imbalance, (int, float)) else 1.0,
+        node_imbalance=float(nodes) if isinstance(nodes, (int, float)) else 0.0,
         as_of=as_of if isinstance(as_of, str) else "",
     )

@@ -71,11 +71,15 @@ class ExpertPieces(StepPieces):
 
     def imbalance(self, ffn: MoeFfn) -> float:
         """Load of the busiest expert rank of one layer over the mean, chance included."""
+        popular = self.layout.imbalance
+        return (popular.decode if self.decodes else popular.prompts) * self._drawn(ffn)
+
+    def _drawn(self, ffn: MoeFfn) -> float:
         layout = self.layout
-        if layout.expert == 1:
-            return layout.imbalance
+        if layout.expert == 1 or not layout.drawn:
+            return 1.0
         mean = self.tokens * ffn.top_k * (layout.cards // layout.tensor) / layout.expert
-        return layout.imbalance * (busiest_draw(mean, layout.expert) if layout.drawn else 1.0)
+        return busiest_draw(mean, layout.expert)
 
     def _exchange(self, name: str, ffn: MoeFfn) -> OpSpec:
         layout = self.layout
@@ -94,6 +98,7 @@ class ExpertPieces(StepPieces):
             groups=ffn.groups,
             groups_chosen=ffn.groups_chosen,
             imbalance=self.imbalance(ffn),
+            node_imbalance=layout.imbalance.nodes * self._drawn(ffn),
             experts=ffn.experts,
             low_latency=self.decodes,
             **({"as_of": layout.deepep} if layout.deepep else {}),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.program.program import ProcessGroup
@@ -10,6 +11,30 @@ from windtunnel.recipes.layout import Precision
 
 TENSOR, EXPERT = 1, 2
 """Places of their groups among ``groups_of``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imbalance:
+    """Busiest over mean, at least 1: tokens of expert ranks in prompts and in decoding, and tokens of prompts that
+    nodes take in, each by its own network cards.
+    """
+
+    prompts: float = 1.0
+    decode: float = 1.0
+    nodes: float = 1.0
+
+    def times(self, factor: float) -> Imbalance:
+        """All of it more uneven by a factor."""
+        return Imbalance(self.prompts * factor, self.decode * factor, self.nodes * factor)
+
+    @classmethod
+    def mean(cls, of: Sequence[Imbalance]) -> Imbalance:
+        """Of several layers."""
+        return cls(
+            sum(one.prompts for one in of) / len(of),
+            sum(one.decode for one in of) / len(of),
+            sum(one.nodes for one in of) / len(of),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +45,8 @@ class ServingLayout:
         tensor: ranks that share the heads. data: attention replicas with their own sequences.
         expert: ranks that share the experts, of tensor x data; 1: experts split by width over ``tensor``.
         cache: dtype of keys and values. graphs: the step is one captured graph.
-        imbalance: load of the busiest expert rank over the mean, by what experts are popular.
+        imbalance: of the busiest expert rank, by what experts are popular; ``parts``: of equal parts of the layers
+            with experts, where these differ, of which ``imbalance`` is the mean.
         redundant: expert slots beyond one for each expert. drawn: tokens choose by chance, so that the busiest
             rank of a step carries more than its mean; otherwise routing is forced to be even.
         deepep: date of the exchange library's release (``ExpertTraffic.as_of``); empty: today's.
@@ -39,7 +65,8 @@ class ServingLayout:
     precision: Precision = Precision.BF16
     cache: str = "bfloat16"
     graphs: bool = True
-    imbalance: float = 1.0
+    imbalance: Imbalance = Imbalance()
+    parts: tuple[Imbalance, ...] = ()
     redundant: int = 0
     drawn: bool = True
     deepep: str = ""
@@ -57,6 +84,10 @@ class ServingLayout:
                 hint="experts are shared by all ranks of a replica or by an even part of them",
                 values={"tensor": self.tensor, "data": self.data, "expert": self.expert},
             )
+
+    def of_parts(self) -> list[ServingLayout]:
+        """Of each part of the layers, itself where they are alike."""
+        return [replace(self, imbalance=part, parts=()) for part in self.parts] or [self]
 
     @property
     def cards(self) -> int:

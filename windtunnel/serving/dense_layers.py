@@ -13,11 +13,13 @@ from windtunnel.serving.overlap import Turns
 
 @dataclass(frozen=True, slots=True)
 class DenseParts:
-    """Seconds of computing, on the wire, and by turns where half-batches overlap, with layers ``apart`` from these."""
+    """Seconds of computing, on the wire, and by turns of each part of the layers where half-batches overlap, with
+    layers ``apart`` from these.
+    """
 
     compute: float
     network: float
-    turns: Turns
+    turns: tuple[Turns, ...]
     apart: float
 
 
@@ -48,7 +50,7 @@ class DenseLayers:
         return DenseParts(
             a.compute * rest + b.compute * share,
             a.network * rest + b.network * share,
-            Turns().plus(a.turns, rest).plus(b.turns, share),
+            tuple(Turns().plus(x, rest).plus(y, share) for x, y in zip(a.turns, b.turns, strict=True)),
             a.apart * rest + b.apart * share,
         )
 
@@ -61,7 +63,8 @@ class DenseLayers:
             compute = total.device - total.network
             if not layers.layout.graphs:
                 compute = max(compute, total.host)
-            turns = layers.turns(batch) if layers.overlap else Turns()
-            apart = compute - layers.turns_alone(batch).computed if layers.overlap else 0.0
+            turns = layers.turns(batch) if layers.overlap else ()
+            alone = layers.turns_alone(batch) if layers.overlap else ()
+            apart = compute - sum(one.computed for one in alone) if layers.overlap else 0.0
             parts = self._known[tokens] = DenseParts(compute, total.network, turns, apart)
         return parts

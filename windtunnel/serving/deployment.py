@@ -182,7 +182,7 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
             is not written through; E653, the layout does not divide the cards or the model; E209, no recipe for
             the model; E501, the chip lacks the precision.
     """
-    layout = loaded(layout_of(model, cluster, options), model, options)
+    layout = loaded(layout_of(model, cluster, options), model, cluster, options)
     memory = memory_of(model, layout, cluster, options)
     plain = options.offload.storage_bytes == 0 and memory.state_slots > 0
     if options.offload.wanted and memory.state_bytes and not plain:

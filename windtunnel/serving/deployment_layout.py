@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.recipes.serving_layout import ServingLayout
+from windtunnel.recipes.serving_layout import Imbalance, ServingLayout
 from windtunnel.serving import ranks
 from windtunnel.serving.deployment_options import BLOCK, LATENT_BLOCK, DeploymentOptions, held_states
-from windtunnel.serving.expert_load import busiest_over_mean, includes_chance
+from windtunnel.serving.expert_load import imbalances, includes_chance
+from windtunnel.serving.expert_placement import ExpertRanks
 from windtunnel.serving.kernel_library import EXCHANGE_SMS, Stack
 from windtunnel.serving.memory import CardMemory, StatePool, card_memory
 from windtunnel.specs.cluster import Cluster
@@ -31,7 +32,6 @@ def layout_of(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) ->
         precision=options.precision,
         cache=options.kv_cache_dtype,
         graphs=not options.enforce_eager,
-        imbalance=options.expert_imbalance,
         redundant=options.num_redundant_experts,
         drawn=not includes_chance(options.expert_load),
         deepep=options.deepep,
@@ -71,13 +71,20 @@ def layout_of(model: ModelSpec, cluster: Cluster, options: DeploymentOptions) ->
     return replace(base, tensor=tensor, data=data, expert=expert)
 
 
-def loaded(layout: ServingLayout, model: ModelSpec, options: DeploymentOptions) -> ServingLayout:
+def loaded(
+    layout: ServingLayout, model: ModelSpec, cluster: Cluster, options: DeploymentOptions
+) -> ServingLayout:
     """The layout with the imbalance that its expert ranks come to."""
-    experts = max((layer.ffn.experts for layer in model.layers if isinstance(layer.ffn, Moe)), default=0)
-    if layout.expert == 1 or not experts:
-        return layout
-    uneven = busiest_over_mean(options.expert_load, experts, layout.expert, options.num_redundant_experts)
-    return replace(layout, imbalance=layout.imbalance * uneven)
+    routed = [layer.ffn for layer in model.layers if isinstance(layer.ffn, Moe)]
+    found: tuple[Imbalance, ...] = (Imbalance(),)
+    if layout.expert > 1 and routed:
+        ffn = max(routed, key=lambda one: one.experts)
+        where = ExpertRanks(
+            ffn.experts, layout.expert, options.num_redundant_experts, ffn.groups, cluster.node.cards
+        )
+        found = imbalances(options.expert_load, where)
+    parts = tuple(one.times(options.expert_imbalance) for one in found)
+    return replace(layout, imbalance=Imbalance.mean(parts), parts=parts if len(parts) > 1 else ())
 
 
 def chosen_layout(

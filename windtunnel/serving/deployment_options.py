@@ -28,7 +28,7 @@ class DeploymentOptions:
         tensor_parallel_size: 0: chosen. stack: whose rules and kernels.
         gpu_memory_utilization: TensorRT-LLM's share of what weights and activations leave free, too
             (``free_gpu_memory_fraction``).
-        expert_imbalance: a factor on the busiest rank's load. expert_load: see ``expert_load.busiest_over_mean``.
+        expert_imbalance: a factor on the busiest rank's load. expert_load: see ``expert_load.imbalances``.
         deepep: date of its release, empty: today's.
         num_redundant_experts: spare slots, as vLLM's and SGLang's balancers take them.
         offload: cache beyond the card. async_scheduling: SGLang's overlap scheduling, too

@@ -1,123 +1,129 @@
 """How much more the busiest expert rank carries than the mean: balanced, power law, measured loads or as published.
 
-Experts are placed as engines place them. Plainly: in the order of their numbers, the same count on every rank.
-With redundancy (vLLM's and SGLang's EPLB, after DeepSeek's): spare slots go to the experts with most load a
-replica, then replicas are packed, heaviest first, onto the emptiest rank that has a slot left.
+Experts are placed as engines place them (``expert_placement``). Layers differ, and ranks wait for the busiest of each,
+so that loads of many layers are kept as a few parts of equal count, from the evenest to the most uneven.
 """
 
 from __future__ import annotations
 
 import csv
-import heapq
 import json
 import math
 import random
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
 from windtunnel.errors import WindtunnelError
+from windtunnel.recipes.serving_layout import Imbalance
+from windtunnel.serving.expert_placement import ExpertRanks, busiest
 
 BALANCED, FORCED, POWER_LAW, PUBLISHED = "balanced", "forced", "power-law", "published"
 """Experts equally popular, tokens choosing by chance; every step exactly even; a few experts more popular; as the
 model's routing was published."""
 DRAWS = 16
+PARTS = 4
+"""Kinds of layers that are told apart: step times of DeepSeek-V3's 58 come within 0.3 % of each taken by itself."""
 PUBLISHED_EXPERTS = 256
-PUBLISHED_BALANCE = (
-    (8, 0.943, 0.673),
-    (16, 0.902, 0.613),
-    (32, 0.800, 0.550),
-    (72, 0.810, 0.477),
-)
-"""DeepSeek-V3: ranks, mean over busiest rank's tokens with a balancer and without, chance of a batch included. Read to
-two digits from the chart of a simulation on recorded routing (SGLang team, 5 May 2025, ``eplb-balancedness.png``; the
-last point without balancer stands at 64 ranks)."""
+PROMPT_LENGTHS, DECODE_LENGTHS, USUAL_LENGTH = (512, 1024, 2048, 4096), (1000, 2000), 1024
+"""Prompts, in tokens, of the recordings that ship; the longer, the more uneven: SGLang's benchmark repeats texts of
+ShareGPT until they are long enough. ``published`` alone means the usual one."""
+BATCH_BALANCE = ((1, 1.0), (8, 0.943), (72, 0.831))
+"""Mean over busiest rank of single batches where recorded loads are placed evenly. 8 ranks: read from the chart of a
+simulation on recorded routing (SGLang team, 5 May 2025, ``eplb-balancedness.png``). 72: its 0.81 over the 0.975 to
+which recorded loads of decoding come. Its other points, 0.90 on 16 ranks and 0.80 on 32, follow (0.91 and 0.79 to
+0.82), with what nodes carry by their groups."""
+
+Layers = Sequence[Sequence[float]]
 
 
-def busiest_over_mean(kind: str, experts: int, ranks: int, redundant: int = 0) -> float:
-    """Load of the busiest rank over the mean, at least 1.
+def imbalances(kind: str, where: ExpertRanks) -> tuple[Imbalance, ...]:
+    """Busiest over mean, one for each of some equal parts of the layers.
 
     Args:
-        kind: ``balanced`` or ``forced``; ``power-law:A``, the i-th busiest expert loaded with i^-A; ``published``, as
-            SGLang recorded DeepSeek-V3; or a file of loads, one number an expert (JSON list, or the last column of a
-            CSV).
-        redundant: spare slots; 0: no balancer, mean over a few seeded orders for a power law.
+        kind: ``balanced`` or ``forced``; ``power-law:A``, the i-th busiest expert loaded with i^-A; ``published:N``, as
+            SGLang recorded DeepSeek-V3 with prompts of about N tokens; or a file of loads, one number an expert (JSON
+            list, or the last column of a CSV), or one such list a layer (JSON; SGLang's ``logical_count``).
 
     Raises:
         WindtunnelError: E657, the loads cannot be read or do not fit the model.
     """
-    if ranks <= 1 or kind in (BALANCED, FORCED):
-        return 1.0
-    if kind == PUBLISHED:
-        return _published(experts, ranks, redundant)
-    name, _, exponent = kind.partition(":")
+    if where.ranks <= 1 or kind in (BALANCED, FORCED):
+        return (Imbalance(),)
+    name, _, rest = kind.partition(":")
+    if name == PUBLISHED:
+        return _published(rest, kind, where)
     if name == POWER_LAW:
-        loads = [(i + 1) ** -_exponent(exponent, kind) for i in range(experts)]
-        if redundant:
-            return _balanced(loads, ranks, redundant)
-        source = random.Random(0)
-        found = []
-        for _ in range(DRAWS):
-            source.shuffle(loads)
-            found.append(_plain(loads, ranks))
-        return sum(found) / len(found)
-    loads = _read(Path(kind))
-    if len(loads) != experts:
-        raise _bad(kind, f"{len(loads)} loads for {experts} experts")
-    return _balanced(loads, ranks, redundant) if redundant else _plain(loads, ranks)
+        return (_power_law(_exponent(rest, kind), where),)
+    layers = _read(Path(kind))
+    for loads in layers:
+        if len(loads) != where.experts:
+            raise _bad(kind, f"{len(loads)} loads for {where.experts} experts")
+    return _parts([Imbalance(rank, rank, node) for rank, node in (busiest(loads, where) for loads in layers)])
 
 
 def includes_chance(kind: str) -> bool:
     """Whether loads are those of batches as they came, so that none is to be drawn on top."""
-    return kind in (FORCED, PUBLISHED)
+    return kind.partition(":")[0] in (FORCED, PUBLISHED)
 
 
-def _published(experts: int, ranks: int, redundant: int) -> float:
-    """Straight lines over the logarithm of ranks, from even on one rank; the last value beyond the last."""
-    if experts != PUBLISHED_EXPERTS:
+@lru_cache(maxsize=64)
+def _published(length: str, kind: str, where: ExpertRanks) -> tuple[Imbalance, ...]:
+    if where.experts != PUBLISHED_EXPERTS:
         raise _bad(
-            PUBLISHED, f"published for DeepSeek-V3's {PUBLISHED_EXPERTS} experts, the model has {experts}"
+            kind, f"published for DeepSeek-V3's {PUBLISHED_EXPERTS} experts, the model has {where.experts}"
         )
-    points = [(1, 1.0), *((at, spread if redundant else plain) for at, spread, plain in PUBLISHED_BALANCE)]
-    for (low, first), (high, last) in pairwise(points):
+    tokens = int(length) if length.isdigit() and len(length) < 9 else 0 if length else USUAL_LENGTH
+    if tokens < 1:
+        raise _bad(kind, "the length of prompts is a number of tokens")
+    prompts = recording("prompts", _nearest(tokens, PROMPT_LENGTHS))
+    decoding = recording("decode", _nearest(tokens, DECODE_LENGTHS))
+    batches = batch_imbalance(where.packed) if where.redundant else 1.0
+    found = []
+    for prompt, decode in zip(prompts, decoding, strict=True):
+        (rank, node), (decoding_rank, _) = busiest(prompt, where), busiest(decode, where)
+        found.append(Imbalance(rank * batches, decoding_rank * batches, node))
+    return _parts(found)
+
+
+def batch_imbalance(ranks: int) -> float:
+    """Busiest rank of a batch over the mean where it is even in the long run; straight lines over log ranks."""
+    for (low, first), (high, last) in pairwise(BATCH_BALANCE):
         if ranks <= high:
-            share = math.log(ranks / low) / math.log(high / low)
-            return 1.0 / (first + share * (last - first))
-    return 1.0 / points[-1][1]
+            return 1.0 / (first + math.log(ranks / low) / math.log(high / low) * (last - first))
+    return 1.0 / BATCH_BALANCE[-1][1]
 
 
-def slots_of(experts: int, ranks: int, redundant: int = 0) -> int:
-    """Experts that every rank holds; whole, so that some are held twice where ranks do not divide them."""
-    return -(-(experts + redundant) // ranks)
+def _nearest(tokens: int, lengths: Sequence[int]) -> int:
+    return min(lengths, key=lambda length: abs(math.log(length / tokens)))
 
 
-def _plain(loads: Sequence[float], ranks: int) -> float:
-    share = slots_of(len(loads), ranks)
-    most = max(sum(loads[first : first + share]) for first in range(0, len(loads), share))
-    return max(1.0, most * ranks / sum(loads))
+def recording(what: str, length: int) -> list[list[float]]:
+    """Loads of every layer with experts, of DeepSeek-V3's ``prompts`` or ``decode`` (lengths above)."""
+    name = f"expert_recordings/deepseek-v3-{what}-{length}.csv"
+    text = files("windtunnel.serving").joinpath(name).read_text(encoding="utf-8")
+    return [[float(share) for share in line.split(",")] for line in text.splitlines() if line[:1] != "#"]
 
 
-def _balanced(loads: Sequence[float], ranks: int, redundant: int) -> float:
-    slots = slots_of(len(loads), ranks, redundant)
-    replicas = [1] * len(loads)
-    heap = [(-load, expert) for expert, load in enumerate(loads)]
-    heapq.heapify(heap)
-    for _ in range(slots * ranks - len(loads)):
-        _, expert = heapq.heappop(heap)
-        replicas[expert] += 1
-        heapq.heappush(heap, (-loads[expert] / replicas[expert], expert))
-    parts = sorted(
-        (loads[expert] / count for expert, count in enumerate(replicas) for _ in range(count)), reverse=True
-    )
-    emptiest = [(0.0, rank, slots) for rank in range(ranks)]
-    heapq.heapify(emptiest)
-    most = 0.0
-    for part in parts:
-        load, rank, left = heapq.heappop(emptiest)
-        most = max(most, load + part)
-        if left > 1:
-            heapq.heappush(emptiest, (load + part, rank, left - 1))
-    return max(1.0, most * ranks / sum(loads))
+def _power_law(exponent: float, where: ExpertRanks) -> Imbalance:
+    loads = [(i + 1) ** -exponent for i in range(where.experts)]
+    source, found = random.Random(0), []
+    for _ in range(1 if where.redundant and not where.by_groups else DRAWS):  # else numbers and groups matter
+        source.shuffle(loads)
+        found.append(busiest(loads, where))
+    rank, node = (sum(some) / len(found) for some in zip(*found, strict=True))
+    return Imbalance(rank, rank, node)
+
+
+def _parts(layers: Sequence[Imbalance]) -> tuple[Imbalance, ...]:
+    """Means of equal parts of the layers, from even to uneven; a layer on the border counts in both."""
+    if len(layers) == 1:
+        return tuple(layers)
+    ordered = [one for one in sorted(layers, key=lambda one: one.prompts) for _ in range(PARTS)]
+    size = len(layers)
+    return tuple(Imbalance.mean(ordered[first : first + size]) for first in range(0, len(ordered), size))
 
 
 def _exponent(text: str, kind: str) -> float:
@@ -130,19 +136,29 @@ def _exponent(text: str, kind: str) -> float:
     return exponent
 
 
-def _read(path: Path) -> list[float]:
+def _read(path: Path) -> Layers:
+    """Loads of one or many layers; layers without any (dense ones) are left out."""
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            loads = [float(value) for value in json.loads(text)]
+            found = json.loads(text)
+            found = found["logical_count"] if isinstance(found, dict) else found
+            layers = [[float(value) for value in row] for row in (found if _nested(found) else [found])]
         else:
             rows = [row for row in csv.reader(text.splitlines()) if row]
-            loads = [float(row[-1]) for row in rows if _is_number(row[-1])]
-    except (OSError, ValueError, TypeError) as error:
+            layers = [[float(row[-1]) for row in rows if _is_number(row[-1])]]
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise _bad(str(path), str(error)) from None
-    if not loads or min(loads) < 0 or not sum(loads) > 0 or sum(loads) == float("inf"):
+    if any(min(loads, default=-1) < 0 or not sum(loads) < float("inf") for loads in layers):
         raise _bad(str(path), "loads are numbers from 0, not all 0")
-    return loads
+    loaded = [loads for loads in layers if sum(loads) > 0]
+    if not loaded:
+        raise _bad(str(path), "loads are numbers from 0, not all 0")
+    return loaded
+
+
+def _nested(found: object) -> bool:
+    return isinstance(found, list) and bool(found) and isinstance(found[0], list)
 
 
 def _is_number(text: str) -> bool:
@@ -157,5 +173,5 @@ def _bad(kind: str, why: str) -> WindtunnelError:
     return WindtunnelError(
         "E657",
         f"cannot use the expert loads `{kind}`: {why}",
-        hint="--expert-load balanced, published, power-law:1.0, or a file with one load for each expert",
+        hint="--expert-load balanced, published:2048, power-law:1.0, or a file with one load for each expert",
     )

@@ -19,7 +19,7 @@ from windtunnel.memory.overhead import usable_bytes
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving_layout import ServingLayout
 from windtunnel.serving.draft_layer import draft_layers, joining_parameters
-from windtunnel.serving.expert_load import slots_of
+from windtunnel.serving.expert_placement import slots_of
 from windtunnel.specs.model import Layer, ModelSpec
 from windtunnel.specs.model_ffn import Moe
 from windtunnel.specs.model_mixers import Attention, GatedDelta, Latent, Mamba, Mixer

@@ -26,7 +26,7 @@ from windtunnel.serving.prices import OpPrices
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Seconds of the layers with exchanges, all together; of one count of tokens.
+    """Seconds of the layers with exchanges, or of one part of them, all together; of one count of tokens.
 
     ``outside`` is everything but experts: ``before`` the attention core, behind it, and ``after`` the experts (shared
     expert, sum).

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.estimate import Estimate
+from windtunnel.recipes.serving_layout import Imbalance
 from windtunnel.results.serving_result import ServingResult
 from windtunnel.serving import metrics, roofline
 from windtunnel.serving.deployment import Deployment
@@ -195,7 +196,7 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
     """Those that do not concern clients."""
     said = ["activations of a step are estimated, engines measure them", "time between steps is hidden"]
     if deployment.layout.expert > 1:
-        said.append(f"busiest expert rank carries {deployment.layout.imbalance:.3g} × the mean")
+        said.append(_imbalance(deployment.layout.imbalance))
     if deployment.layout.data > 1:
         said.append("ranks step together: a prompt on one of them holds up all")
     if deployment.memory.state_bytes:
@@ -218,6 +219,14 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
         said.append(f"drafted tokens are accepted with {speculation.acceptance:.0%} each, {how}")
         said.append(_drafting_layer(deployment))
     return tuple(said)
+
+
+def _imbalance(of: Imbalance) -> str:
+    """How uneven expert ranks are."""
+    apart = (
+        f" in prompts and {of.decode:.3g} × in decoding" if f"{of.prompts:.3g}" != f"{of.decode:.3g}" else ""
+    )
+    return f"busiest expert rank carries {of.prompts:.3g} × the mean{apart}"
 
 
 def _drafting_layer(deployment: Deployment) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from windtunnel.recipes.layout import Precision
 from windtunnel.serving.deployment import Deployment
-from windtunnel.serving.expert_load import slots_of
+from windtunnel.serving.expert_placement import slots_of
 from windtunnel.serving.memory import CACHE_BYTES, expert_bytes, token_elements
 from windtunnel.specs.model import Layer
 from windtunnel.specs.model_ffn import Moe

@@ -82,7 +82,7 @@ class StepTime(LayerPrices):
         self._decode_dense = DenseLayers(self, sorted({*graphs, *tokens}), decodes=True)
         self._mixed_dense = DenseLayers(self, tokens, decodes=False)
         self._head = Line(tokens, self._head_s)
-        self._experts = Line(tokens, lambda count: self.turns(Batch(sequences=1, new=count)).experts)
+        self._experts = Line(tokens, self._experts_s)
         contexts, batches = geometric(SHORTEST, CONTEXT_MAX, 2), sorted({*graphs, *tokens})
         self._decode_cores = Plane(batches, contexts, self._decode_cores_s)
         self._prefill_cores = Plane(
@@ -226,7 +226,8 @@ class StepTime(LayerPrices):
         half = dense.at(tokens / 2)
         share = self._exchanging * core_s
         staged = dense.decodes and self.prices.stack is Stack.SGLANG
-        taken = half.turns.staged(share) if staged else half.turns.both(share)
+        each = share / len(half.turns)
+        taken = sum(part.staged(each) if staged else part.both(each) for part in half.turns)
         return 2 * half.apart + core_s - share + taken
 
     def _least(self, decodes: bool) -> int:
@@ -244,6 +245,9 @@ class StepTime(LayerPrices):
         if layout.expert == 1 or layout.data == 1:
             return 0.0
         return sum(isinstance(shape.ffn, MoeFfn) for shape in layers) / len(layers)
+
+    def _experts_s(self, tokens: int) -> float:
+        return sum(part.experts for part in self.turns(Batch(sequences=1, new=tokens)))
 
     def _head_s(self, sequences: int) -> float:
         return self._seconds(

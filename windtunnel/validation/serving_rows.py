@@ -284,7 +284,7 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
         enable_dbo=overlapped,
         stack=stack,
         deepep=_month(record["framework"]),
-        expert_load=_routing(record),
+        expert_load=_routing(record, int(_number(record, prompt))),
         num_redundant_experts=_redundant(record["notes"]),
     )  # fmt: skip
     cluster = cluster_of(chip, int(_number(record, "num_gpus") or tensor * wide))
@@ -307,11 +307,11 @@ def _in_blocks(model: str, stack: Stack) -> bool:
     return "DeepSeek" in model or ("Qwen" in model and stack is not Stack.TRTLLM)
 
 
-def _routing(record: dict[str, str]) -> str:
+def _routing(record: dict[str, str], prompt: int) -> str:
     """Even where forced, as published where a row says that the imbalance was the model's own, else by chance."""
     if "balanced routing" in record["notes"] + record["framework"]:
         return FORCED
-    return PUBLISHED if "measured expert imbalance" in record["notes"] else BALANCED
+    return f"{PUBLISHED}:{prompt}" if "measured expert imbalance" in record["notes"] else BALANCED
 
 
 def _redundant(notes: str) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from windtunnel.recipes.from_spec import architecture_of
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving_layout import ServingLayout
+from windtunnel.recipes.serving_layout import Imbalance, ServingLayout
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.overlap import Turns
 from windtunnel.serving.prices import thinner
@@ -45,7 +45,7 @@ def test_turns_hold_all_of_the_layers_with_experts() -> None:
     layout = ServingLayout(data=32, expert=32, precision=Precision.FP8_BLOCK)
     step = StepTime(model, layout, cluster_of("h800", 32), overlap=True)
     batch = Batch(sequences=1, new=4096)
-    parts, whole = step.turns_alone(batch), step.dense(batch)
+    (parts,), whole = step.turns_alone(batch), step.dense(batch)
     assert parts.dispatch + parts.combine == pytest.approx(whole.network)
     assert parts.dispatch_held + parts.combine_held == pytest.approx(whole.held)
     dense_layers = whole.device - whole.network - parts.computed
@@ -53,6 +53,28 @@ def test_turns_hold_all_of_the_layers_with_experts() -> None:
     assert parts.before > 0
     assert parts.after > 0
     assert parts.before + parts.after < parts.outside
+
+
+def test_layers_that_differ_are_taken_apart_and_sum_to_the_whole() -> None:
+    model = architecture_of(shipped_model("deepseek-v3-671b"))
+    parts = (Imbalance(1.0, 1.0, 1.0), Imbalance(2.0, 1.5, 1.8))
+    batch, cluster = Batch(sequences=2, new=4096), cluster_of("h100-sxm", 32)
+
+    def step(imbalance: Imbalance, parts: tuple[Imbalance, ...] = ()) -> StepTime:
+        layout = ServingLayout(
+            data=32, expert=32, precision=Precision.FP8_BLOCK, drawn=False, imbalance=imbalance, parts=parts
+        )
+        return StepTime(model, layout, cluster, overlap=True)
+
+    even, uneven = (step(one) for one in parts)
+    mixed = step(Imbalance.mean(parts), parts)
+    assert len(mixed.turns(batch)) == 2
+    for name in ("device", "network"):
+        ends = [getattr(one.dense(batch), name) for one in (even, uneven)]
+        assert getattr(mixed.dense(batch), name) == pytest.approx(sum(ends) / 2)
+    took = [one.mixed_s(0, 0, [(4096, 0)] * 4) for one in (even, mixed, step(Imbalance.mean(parts)), uneven)]
+    assert took[0] < took[2] <= took[1] < took[3]  # layers that wait for exchanges gain nothing from those that do not
+    assert took[1] == pytest.approx((took[0] + took[3]) / 2)
 
 
 def wide(chip_name: str, stack: Stack = Stack.VLLM, overlap: bool = True, sms: int = 0) -> StepTime:
@@ -64,11 +86,11 @@ def wide(chip_name: str, stack: Stack = Stack.VLLM, overlap: bool = True, sms: i
 def test_products_leave_the_exchange_its_multiprocessors_for_the_whole_pass() -> None:
     """vLLM and SGLang set DeepGEMM's multiprocessors once for a pass of prompts, not while an exchange runs."""
     step, batch = wide("h100-sxm"), Batch(sequences=2, new=4096)
-    alone, beside = step.turns_alone(batch), step.turns(batch)
+    (alone,), (beside,) = step.turns_alone(batch), step.turns(batch)
     assert alone.outside_given == alone.experts_given == 0
     for one, other in ((alone.experts, beside.experts), (alone.outside, beside.outside)):
         assert 1.05 * one < other < 132 / 112 * one * 1.01
-    more = wide("h100-sxm", sms=24).turns(batch)
+    (more,) = wide("h100-sxm", sms=24).turns(batch)
     assert more.experts > beside.experts
     assert more.dispatch_units > beside.dispatch_units
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from windtunnel.errors import WindtunnelError
 from windtunnel.recipes.layout import Precision
-from windtunnel.recipes.serving_experts import busiest_draw
 from windtunnel.serving.deployment_options import DeploymentOptions
-from windtunnel.serving.expert_load import busiest_over_mean, includes_chance, slots_of
 from windtunnel.serving.speculation import Speculation
 from windtunnel.serving.sweep import Sweep
 from windtunnel.specs.model_catalogue import shipped_model
@@ -83,54 +80,6 @@ def test_apart_both_sides_are_busy(sweep: Sweep) -> None:
     requests = pair.prefill_share * pair.prefill.tokens_per_s_per_gpu.value / pair.prompt
     assert requests == pytest.approx(pair.output_tokens_per_s_per_gpu / pair.output)
     assert sweep.disaggregated(4096, 1024, (64, 128), tpot_s=1e-3) is None
-
-
-def test_experts_on_whole_slots() -> None:
-    assert slots_of(256, 144) == 2
-    assert slots_of(256, 32) == 8
-    assert slots_of(256, 32, 32) == 9
-
-
-def test_loads(tmp_path: object) -> None:
-    assert busiest_over_mean("balanced", 256, 32) == 1.0
-    skewed = busiest_over_mean("power-law:1.0", 256, 32)
-    mended = busiest_over_mean("power-law:1.0", 256, 32, redundant=32)
-    assert 1.0 <= mended < skewed
-    assert busiest_over_mean("power-law:0", 256, 32) == pytest.approx(1.0)
-    with pytest.raises(WindtunnelError, match="loads"):
-        busiest_over_mean("power-law:x", 256, 32)
-    with pytest.raises(WindtunnelError):
-        busiest_over_mean("/no/such/file", 256, 32)
-
-
-def test_published_loads_are_the_charts_at_its_points_and_between_them() -> None:
-    for ranks, spread, plain in ((8, 0.943, 0.673), (32, 0.8, 0.55), (72, 0.81, 0.477), (144, 0.81, 0.477)):
-        assert busiest_over_mean("published", 256, ranks, redundant=32) == pytest.approx(1 / spread)
-        assert busiest_over_mean("published", 256, ranks) == pytest.approx(1 / plain)
-    assert 1 / 0.902 < busiest_over_mean("published", 256, 24, redundant=32) < 1 / 0.8
-    assert 1.0 < busiest_over_mean("published", 256, 2, redundant=32) < 1 / 0.943
-    with pytest.raises(WindtunnelError, match="256 experts"):
-        busiest_over_mean("published", 128, 32)
-    assert includes_chance("published")
-    assert includes_chance("forced")
-    assert not includes_chance("balanced")
-
-
-def test_measured_loads(tmp_path: object) -> None:
-    from pathlib import Path
-
-    path = Path(str(tmp_path)) / "loads.csv"
-    path.write_text("expert,load\n0,10\n1,10\n2,10\n3,30\n")
-    assert busiest_over_mean(str(path), 4, 2) == pytest.approx(40 / 30)
-    assert busiest_over_mean(str(path), 4, 2, redundant=2) == pytest.approx(1.0, abs=0.35)
-    with pytest.raises(WindtunnelError, match="4 loads for 8"):
-        busiest_over_mean(str(path), 8, 2)
-
-
-def test_chance_loads_some_rank_more() -> None:
-    assert busiest_draw(100.0, 1) == 1.0
-    assert 1.0 < busiest_draw(10000.0, 64) < busiest_draw(100.0, 64) < 1.5
-    assert busiest_draw(100.0, 4) < busiest_draw(100.0, 144)
 
 
 @pytest.mark.parametrize(

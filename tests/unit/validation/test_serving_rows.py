@@ -72,8 +72,9 @@ def test_online_rows_are_rebuilt(tmp_path: Path) -> None:
 
 
 def test_rows_say_how_tokens_were_routed() -> None:
-    assert _routing({"notes": "measured expert imbalance", "framework": "SGLang"}) == PUBLISHED
-    assert _routing({"notes": "", "framework": "SGLang; forced balanced routing"}) == FORCED
-    assert _routing({"notes": "", "framework": "SGLang"}) == BALANCED
+    measured = {"notes": "measured expert imbalance", "framework": "SGLang"}
+    assert _routing(measured, 2048) == f"{PUBLISHED}:2048"
+    assert _routing({"notes": "", "framework": "SGLang; forced balanced routing"}, 2048) == FORCED
+    assert _routing({"notes": "", "framework": "SGLang"}, 2048) == BALANCED
     assert _redundant("4 nodes, 32 redundant experts (288 total)") == 32
     assert _redundant("") == 0
