@@ -73,7 +73,8 @@ def test_layers_that_differ_are_taken_apart_and_sum_to_the_whole() -> None:
         ends = [getattr(one.dense(batch), name) for one in (even, uneven)]
         assert getattr(mixed.dense(batch), name) == pytest.approx(sum(ends) / 2)
     took = [one.mixed_s(0, 0, [(4096, 0)] * 4) for one in (even, mixed, step(Imbalance.mean(parts)), uneven)]
-    assert took[0] < took[2] <= took[1] < took[3]  # layers that wait for exchanges gain nothing from those that do not
+    # layers that wait for exchanges gain nothing from those that do not
+    assert took[0] < took[2] <= took[1] < took[3]
     assert took[1] == pytest.approx((took[0] + took[3]) / 2)
 
 
