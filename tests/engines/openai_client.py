@@ -28,6 +28,13 @@ several = client.chat.completions.create(model=model, messages=ask, max_tokens=9
 assert [choice.index for choice in several.choices] == [0, 1, 2]
 assert several.usage.prompt_tokens == whole.usage.prompt_tokens  # once, however many answers
 assert several.usage.completion_tokens == 27
+texts = [choice.message.content for choice in several.choices]
+assert len(set(texts)) == 3  # answers differ, and come again one by one with their seeds
+for seed, text in enumerate(texts):
+    alone = client.chat.completions.create(model=model, messages=ask, max_tokens=9, seed=seed)
+    assert alone.choices[0].message.content == text
+long = client.chat.completions.create(model=model, messages=ask, n=6, seed=11)
+assert len({len(choice.message.content) for choice in long.choices}) > 1  # lengths are drawn apart
 listed = client.completions.create(model=model, prompt=["one prompt", "and another"], n=2, max_tokens=5)
 assert [choice.index for choice in listed.choices] == [0, 1, 2, 3]
 assert all(choice.text for choice in listed.choices)
@@ -40,16 +47,35 @@ indices = {
     for choice in event.choices
 }
 assert indices == {0, 1, 2, 3}
+each = [
+    client.completions.create(model=model, prompt="and another", max_tokens=5, seed=seed) for seed in (0, 1)
+]
+assert [one.choices[0].text for one in each] == [choice.text for choice in listed.choices[2:]]
+echoed = client.completions.create(model=model, prompt=["one prompt", "and another"], echo=True, max_tokens=5)
+assert [choice.text.startswith(prompt) for choice, prompt in zip(echoed.choices, ["one prompt", "and another"])] == [
+    True, True
+]  # fmt: skip
 codes = []
 for ask_for in (
     lambda: client.chat.completions.create(model=model, messages=ask, logprobs=True, top_logprobs=2),
+    lambda: client.chat.completions.create(model=model, messages=ask, logit_bias={"5": 100}),
     lambda: client.completions.create(model=model, prompt="hello", logprobs=1),
+    lambda: client.completions.create(model=model, prompt="hello", suffix="bye"),
+    lambda: client.completions.create(model=model, prompt="hello", best_of=3),
 ):
     try:
         ask_for()
     except openai.BadRequestError as refused:
         codes.append(refused.code)
-assert codes == ["unsupported_parameter"] * 2, codes
+assert codes == ["unsupported_parameter"] * 5, codes
+refused = ""
+try:
+    client.chat.completions.create(model=model, messages=ask, n=2, temperature=0)
+except openai.BadRequestError as error:
+    refused = str(error)
+assert "n must be 1" in refused, refused
+form = {"structured_outputs": {"choice": ["cats", "dogs"]}}
+assert client.completions.create(model=model, prompt="?", extra_body=form).choices[0].text == "cats"
 
 parameters = {
     "type": "object",

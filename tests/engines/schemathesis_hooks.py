@@ -1,6 +1,7 @@
 """What JSON Schema cannot say of a body, so that schemathesis does not take it for valid: fields that fit one another.
 
-A tool that is called has to be among the tools, and prompts times `n` are bounded (`tests/unit/endpoint` has both).
+A tool that is called has to be among the tools, prompts times `n` are bounded, at temperature 0 there is one answer,
+`min_tokens` are not more than the most tokens, token ids are not repeated as text (`tests/unit/endpoint` has all).
 """
 
 from __future__ import annotations
@@ -16,7 +17,27 @@ CHOICES_MAX = 1024
 def filter_case(context: Any, case: Any) -> bool:
     """Whether the fields of a body fit one another, as far as they are read at all."""
     body = case.body
-    return not isinstance(body, dict) or (_callable(body) and _choices(body) <= CHOICES_MAX)
+    if not isinstance(body, dict):
+        return True
+    return _callable(body) and _choices(body) <= CHOICES_MAX and _sampled(body) and not _ids_repeated(body)
+
+
+def _sampled(body: dict[str, Any]) -> bool:
+    heat, number, least = body.get("temperature"), body.get("n"), body.get("min_tokens")
+    several = isinstance(number, (int, float)) and number > 1
+    if several and isinstance(heat, (int, float)) and heat < 1e-5:
+        return False
+    most = body.get("max_completion_tokens") or body.get("max_tokens") or (16 if "prompt" in body else None)
+    return not (isinstance(least, (int, float)) and isinstance(most, (int, float)) and least > most)
+
+
+def _ids_repeated(body: dict[str, Any]) -> bool:
+    prompt = body.get("prompt")
+    return (
+        bool(body.get("echo"))
+        and isinstance(prompt, list)
+        and not all(isinstance(one, str) for one in prompt)
+    )
 
 
 def _callable(body: dict[str, Any]) -> bool:

@@ -12,17 +12,26 @@ import msgspec
 
 from windtunnel.endpoint import bodies
 from windtunnel.endpoint.bodies import (
+    UNSUPPORTED,
     BadBody,
     ChatBody,
     CompletionBody,
     Item,
     ResponseBody,
     ResponseFormat,
+    Several,
+    StructuredOutputs,
 )
 from windtunnel.endpoint.images import Image, images_in
 from windtunnel.endpoint.instance import Schema
+from windtunnel.endpoint.patterns import matching
 from windtunnel.endpoint.policy import Message
 from windtunnel.endpoint.text import LETTERS_PER_TOKEN
+
+COMPLETION_TOKENS = 16
+"""Tokens of a completion whose body does not say: OpenAI's default, and vLLM's."""
+GREEDY_BELOW = 1e-5
+"""Temperatures that vLLM takes for 0 (``_SAMPLING_EPS``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +43,10 @@ class Asked:
         prompt: all the text that the model reads, as one string that begins equal where prompts begin equal.
         max_tokens: 0 when the client leaves it to the model. exact: ignore_eos, so exactly max_tokens.
         prompt_tokens: where the prompt came as token ids. chat: the messages are turns, not a text to go on with.
-        n: how many answers are wanted.
+        n: how many answers are wanted. seed: of the first of them, each next one has the next seed, as in vLLM.
+        greedy: temperature 0, so the seed says nothing. options: texts one of which is the whole answer.
+        min_tokens: a plain text is at least so long. echo: the prompt stands before the answer.
+        keeps_stop: the stop word that ended the answer is part of it. salt: prompts with another share no cache.
     """
 
     model: str
@@ -52,44 +64,43 @@ class Asked:
     chat: bool = True
     images: tuple[Image, ...] = ()
     n: int = 1
+    seed: int = 0
+    greedy: bool = False
+    options: tuple[str, ...] = ()
+    min_tokens: int = 0
+    echo: bool = False
+    keeps_stop: bool = False
+    continuous_usage: bool = False
+    salt: str = ""
+
+    def draw(self, index: int) -> int:
+        """What the ``index``-th answer is drawn by; 0: as without a seed."""
+        return 0 if self.greedy else self.seed + index
 
 
-def chat(raw: bytes) -> Asked:
-    """A body of /v1/chat/completions. Raises BadBody."""
-    body = bodies.read(raw, ChatBody)
+def chat(raw: bytes, *, native: bool = False) -> Asked:
+    """A body of /v1/chat/completions; ``native``: for an engine without token ids. Raises BadBody."""
+    body = bodies.read(raw, ChatBody, native=native)
     bodies.refuse_logprobs(body)
     messages = cast("list[Message]", msgspec.to_builtins(body.messages))
     tools = cast("list[Mapping[str, object]]", msgspec.to_builtins(body.tools or []))
-    _check_choice(body.tool_choice, {tool.function.name for tool in body.tools or ()})
+    check_choice(body.tool_choice, {tool.function.name for tool in body.tools or ()})
     most = body.max_completion_tokens or body.max_tokens or 0
     return Asked(
         model=body.model or "",
         messages=tuple(messages),
-        prompt=_rendered(tools, messages),
+        prompt=rendered(tools, messages),
         tools=tuple(tools),
         tool_choice=body.tool_choice,
-        schema=_schema(body.response_format),
         max_tokens=most,
-        exact=_exact(body, most, body.min_tokens),
-        stop=_stop(body.stop),
-        stream=bool(body.stream),
-        include_usage=bool(body.stream_options and body.stream_options.include_usage),
         images=images_in(messages),
-        n=body.n or 1,
+        **_several(body, most),
     )
 
 
-def completion(raw: bytes) -> Asked:
-    """A body of /v1/completions with one prompt. Raises BadBody."""
-    wanted = completions(raw)
-    if len(wanted) > 1:
-        raise BadBody("prompt must be one text or one list of token ids", "prompt")
-    return wanted[0]
-
-
-def completions(raw: bytes) -> list[Asked]:
-    """A body of /v1/completions, prompt by prompt. Raises BadBody."""
-    body = bodies.read(raw, CompletionBody)
+def completions(raw: bytes, *, native: bool = False) -> list[Asked]:
+    """A body of /v1/completions, prompt by prompt; ``native``: see ``chat``. Raises BadBody."""
+    body = bodies.read(raw, CompletionBody, native=native)
     bodies.refuse_logprobs(body)
     prompts = [body.prompt]
     if isinstance(body.prompt, list) and bodies.token_ids(body.prompt) is None:
@@ -100,34 +111,36 @@ def completions(raw: bytes) -> list[Asked]:
             f"{len(prompts)} prompts of {body.n or 1} choices are {choices}: at most {bodies.CHOICES_MAX} at once",
             "prompt",
         )
-    return [_completion(body, prompt) for prompt in prompts]
+    return [_completion(body, prompt, native=native) for prompt in prompts]
 
 
-def _completion(body: CompletionBody, prompt: object) -> Asked:
+def _completion(body: CompletionBody, prompt: object, *, native: bool) -> Asked:
     ids = bodies.token_ids(prompt)
+    if ids is not None and body.echo and native:
+        raise BadBody(
+            "echo: the native engine has no tokenizer to turn token ids into a text; send the prompt as text, "
+            "or take --engine vllm", "echo", code=UNSUPPORTED,
+        )  # fmt: skip
     if ids is not None:
         prompt = "".join(f"{token & 0xFFFF:04x}" for token in ids)
     if not isinstance(prompt, str) or not prompt:
         raise BadBody("prompt must be a text, a list of token ids, or a list of either", "prompt")
-    most = body.max_tokens or 0
+    most = body.max_tokens or COMPLETION_TOKENS
     return Asked(
         model=body.model or "",
         messages=({"role": "user", "content": prompt},),
         prompt=prompt,
         max_tokens=most,
-        exact=_exact(body, most, body.min_tokens),
-        stop=_stop(body.stop),
-        stream=bool(body.stream),
-        include_usage=bool(body.stream_options and body.stream_options.include_usage),
         prompt_tokens=len(ids or ()),
         chat=False,
-        n=body.n or 1,
+        echo=bool(body.echo),
+        **_several(body, most),
     )
 
 
-def response(raw: bytes) -> Asked:
-    """A body of /v1/responses, as the chat it stands for. Raises BadBody."""
-    body = bodies.read(raw, ResponseBody)
+def response(raw: bytes, *, native: bool = False) -> Asked:
+    """A body of /v1/responses, as the chat it stands for; ``native``: see ``chat``. Raises BadBody."""
+    body = bodies.read(raw, ResponseBody, native=native)
     bodies.refuse_logprobs(body)
     if body.previous_response_id:
         raise BadBody(
@@ -144,23 +157,24 @@ def response(raw: bytes) -> Asked:
     choice: object = body.tool_choice
     if isinstance(choice, dict) and "name" in choice:
         choice = {"type": "function", "function": {"name": choice["name"]}}
-    _check_choice(choice, {str(tool.get("name")) for tool in functions})
+    check_choice(choice, {str(tool.get("name")) for tool in functions})
     most = body.max_output_tokens or 0
     return Asked(
         model=body.model or "",
         messages=tuple(messages),
-        prompt=_rendered(tools, messages),
+        prompt=rendered(tools, messages),
         tools=tuple(tools),
         tool_choice=choice,
         schema=_schema(body.text.format if body.text else None),
         max_tokens=most,
-        exact=_exact(body, most, None),
+        exact=bool(most and body.ignore_eos),
         stream=bool(body.stream),
         images=images_in(messages),
+        salt=body.cache_salt or "",
     )
 
 
-def _check_choice(choice: object, names: Collection[str]) -> None:
+def check_choice(choice: object, names: Collection[str]) -> None:
     """Raises BadBody for a call that cannot be made."""
     if choice == "required" and not names:
         raise BadBody("tool_choice: `required` needs tools", "tool_choice")
@@ -171,7 +185,7 @@ def _check_choice(choice: object, names: Collection[str]) -> None:
             raise BadBody(f"tool_choice: no tool is called `{name}`", "tool_choice")
 
 
-def _rendered(tools: Sequence[Mapping[str, object]], messages: Sequence[Message]) -> str:
+def rendered(tools: Sequence[Mapping[str, object]], messages: Sequence[Message]) -> str:
     """As chat templates put it: tools, then turns."""
     shown: list[Message] = []
     for message in messages:
@@ -193,8 +207,61 @@ def _without_picture(part: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"type": "image", "image": (mark * (letters // len(mark) + 1))[:letters]}
 
 
-def _exact(body: bodies.Sampling, most: int, least: int | None) -> bool:
-    return bool(most) and (bool(body.ignore_eos) or (least or 0) >= most)
+def _several(body: Several, most: int) -> dict[str, Any]:
+    """What the chat and the completion endpoint read alike; ``most``: tokens of an answer. Raises BadBody."""
+    options = body.stream_options or bodies.StreamOptions()
+    greedy = body.temperature is not None and body.temperature < GREEDY_BELOW
+    if greedy and (body.n or 1) > 1:
+        raise BadBody(
+            f"n must be 1 where temperature is 0: all {body.n} answers would be the same; raise the temperature",
+            "n",
+        )
+    least = body.min_tokens or 0
+    if most and least > most:
+        raise BadBody(f"min_tokens {least} is above the most tokens, {most}", "min_tokens")
+    return {
+        "exact": bool(most) and (bool(body.ignore_eos) or least >= most),
+        "min_tokens": least,
+        "schema": _schema(body.response_format) or _structured(body.structured_outputs),
+        "options": _options(body.structured_outputs),
+        "stop": _stop(body.stop),
+        "keeps_stop": bool(body.include_stop_str_in_output),
+        "stream": bool(body.stream),
+        "include_usage": bool(options.include_usage),
+        "continuous_usage": bool(options.include_usage and options.continuous_usage_stats),
+        "n": body.n or 1,
+        "seed": body.seed or 0,
+        "greedy": greedy,
+        "salt": body.cache_salt or "",
+    }
+
+
+def _structured(wanted: StructuredOutputs | None) -> Schema | None:
+    """The schema of vLLM's ``structured_outputs``. Raises BadBody."""
+    if wanted is None or (wanted.json is None and not wanted.json_object):
+        return None
+    try:
+        found = json.loads(wanted.json) if isinstance(wanted.json, str) else wanted.json or {"type": "object"}
+    except ValueError as error:
+        raise BadBody(f"structured_outputs.json is no JSON: {error}", "structured_outputs.json") from None
+    if not isinstance(found, dict):
+        raise BadBody("structured_outputs.json must be a schema", "structured_outputs.json")
+    return found
+
+
+def _options(wanted: StructuredOutputs | None) -> tuple[str, ...]:
+    """The whole texts that ``structured_outputs`` leaves to say. Raises BadBody."""
+    if wanted is not None and wanted.choice:
+        return tuple(wanted.choice)
+    if wanted is None or wanted.regex is None:
+        return ()
+    text = matching(wanted.regex)
+    if text is None:
+        raise BadBody(
+            "structured_outputs.regex is none, or has parts that are not followed here (look-arounds, groups again)",
+            "structured_outputs.regex", code=UNSUPPORTED,
+        )  # fmt: skip
+    return (text,)
 
 
 def _stop(given: str | list[str] | None) -> tuple[str, ...]:

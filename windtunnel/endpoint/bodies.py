@@ -1,6 +1,7 @@
 """Request bodies as types: what is read is checked against them, and the OpenAPI description is made from them.
 
-Fields that clients send and nobody needs here are let through unread.
+Fields that nobody needs here (`user`, `top_k`, penalties) are let through unread; those without which the answer would
+not be what was asked for are refused (``unoffered``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from windtunnel.endpoint.unoffered import unoffered
+
 OUTPUT_MAX = 1 << 20
 INPUTS_MAX, DIMENSIONS_MAX = 2048, 8192
 N_MAX = 128
@@ -22,6 +25,7 @@ CHOICES_MAX = 1024
 Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1, le=OUTPUT_MAX)]
 Choices = Annotated[int, Meta(ge=1, le=N_MAX)]
+Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Object = dict[str, Any]
 NoLogprobs = Annotated[bool | None, Meta(extra_json_schema={"enum": [False, None]})]
 NoCount = Annotated[int | None, Meta(extra_json_schema={"enum": [None]})]
@@ -105,9 +109,19 @@ class Item(msgspec.Struct, kw_only=True):
 
 
 class StreamOptions(msgspec.Struct, kw_only=True):
-    """What a stream carries besides the answer."""
+    """What a stream carries besides the answer; ``continuous_usage_stats``: vLLM's, usage with every event."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class StructuredOutputs(msgspec.Struct, kw_only=True):
+    """vLLM's own way to ask for a form: a JSON schema, a regular expression, or one of some texts."""
+
+    json: str | Object | None = None
+    json_object: bool | None = None
+    regex: Text | None = None
+    choice: Annotated[list[Text], Meta(min_length=1)] | None = None
 
 
 class Sampling(msgspec.Struct, kw_only=True):
@@ -118,9 +132,23 @@ class Sampling(msgspec.Struct, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     ignore_eos: bool | None = None
+    cache_salt: Text | None = None
 
 
-class ChatBody(Sampling, kw_only=True):
+class Several(Sampling, kw_only=True):
+    """Fields of the bodies that may ask for more than one answer."""
+
+    n: Choices | None = None
+    seed: Seed | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
+    stop: str | list[str] | None = None
+    include_stop_str_in_output: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+
+
+class ChatBody(Several, kw_only=True):
     """/v1/chat/completions."""
 
     logprobs: NoLogprobs = None
@@ -130,16 +158,11 @@ class ChatBody(Sampling, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1)]
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | Object | None = None
-    response_format: ResponseFormat | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    min_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
-    n: Choices | None = None
-    stop: str | list[str] | None = None
-    stream_options: StreamOptions | None = None
 
 
-class CompletionBody(Sampling, kw_only=True):
+class CompletionBody(Several, kw_only=True):
     """/v1/completions: a text, token ids, or a list of either, each a prompt of its own."""
 
     logprobs: NoCount = None
@@ -147,10 +170,7 @@ class CompletionBody(Sampling, kw_only=True):
 
     prompt: Text | Annotated[list[Any], Meta(min_length=1)]
     max_tokens: Count | None = None
-    min_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
-    n: Choices | None = None
-    stop: str | list[str] | None = None
-    stream_options: StreamOptions | None = None
+    echo: bool | None = None
 
 
 class ResponseBody(Sampling, kw_only=True):
@@ -215,23 +235,26 @@ BODIES: dict[str, type[Sampling] | type[EmbeddingBody]] = {
     "/v1/responses": ResponseBody,
     "/v1/embeddings": EmbeddingBody,
 }
-Body = TypeVar("Body", ChatBody, CompletionBody, ResponseBody, EmbeddingBody)
+Body = TypeVar("Body", bound=msgspec.Struct)
 _AT = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 
 
-def read(raw: bytes, kind: type[Body]) -> Body:
-    """The body, checked. Raises BadBody with the field it is about."""
+def read(raw: bytes, kind: type[Body], *, native: bool = False) -> Body:
+    """The body, checked; ``native``: for an engine without token ids. Raises BadBody with the field it is about."""
     try:
         body = json.loads(raw, parse_float=_number, parse_constant=_no_number)
         if b"\\u" in raw or b"\xed" in raw:  # half a surrogate pair is no text, though JSON can write it
             json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadBody(f"the body is no JSON: {error}", code="invalid_json") from None
+    found = unoffered(body, native=native)
+    if found is not None:
+        raise BadBody(f"{found[0]}: {found[1]}", found[0], code=UNSUPPORTED)
     try:
         return msgspec.convert(body, type=kind)
     except msgspec.ValidationError as error:
-        found = _AT.match(str(error))
-        what, where = found.groups() if found else (str(error), None)
+        placed = _AT.match(str(error))
+        what, where = placed.groups() if placed else (str(error), None)
         missing = re.search(r"missing required field `(\w+)`", what)
         param = ".".join(filter(None, [where, missing.group(1) if missing else None])) or None
         raise BadBody(f"{param or 'body'}: {what[:1].lower()}{what[1:]}", param) from None

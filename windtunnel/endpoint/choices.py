@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windtunnel.endpoint.asked import Asked
+from windtunnel.endpoint.bodies import BadBody
 from windtunnel.endpoint.live import LiveEngine, Overloaded, Stream
 from windtunnel.endpoint.policy import Answer
 from windtunnel.endpoint.told import Usage
@@ -13,7 +14,10 @@ from windtunnel.endpoint.told import Usage
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A prompt and its answer, to be submitted. ``keys`` and ``pictures``: see ``LiveEngine.submit``."""
+    """A prompt and one answer to it, to be submitted; ``first`` of its answers.
+
+    ``keys`` and ``pictures``: see ``LiveEngine.submit``.
+    """
 
     wanted: Asked
     answer: Answer
@@ -22,25 +26,35 @@ class Written:
     prompt_tokens: int
     keys: tuple[int, ...]
     pictures: Sequence[int]
+    first: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A request in the engine; ``first`` of those with the same prompt."""
+    """A request in the engine."""
 
     written: Written
     stream: Stream
-    first: bool
+
+
+def check(engine: LiveEngine, wanted: Sequence[Asked]) -> None:
+    """Raise BadBody for more choices than the engine can hold at once, however long one waits."""
+    count, most = sum(one.n for one in wanted), engine.places + engine.max_queue
+    if count > most:
+        raise BadBody(
+            f"{count} answers in one body are more than this endpoint ever holds, {most}: {engine.places} run "
+            f"(--max-num-seqs) and {engine.max_queue} wait (--max-queue); ask for them in several bodies",
+            "n" if wanted[0].n > 1 else "prompt",
+        )
 
 
 def submit(engine: LiveEngine, written: Sequence[Written]) -> list[Choice]:
-    """Put all choices into the engine, prompt by prompt, or none of them. Raises Overloaded."""
+    """Put all choices into the engine, or none of them. Raises Overloaded."""
     choices: list[Choice] = []
     try:
         for one in written:
-            for number in range(one.wanted.n):
-                stream = engine.submit(one.prompt_tokens, len(one.tokens), one.keys, one.pictures)
-                choices.append(Choice(one, stream, number == 0))
+            stream = engine.submit(one.prompt_tokens, len(one.tokens), one.keys, one.pictures)
+            choices.append(Choice(one, stream))
     except Overloaded:
         for choice in choices:
             engine.drop(choice.stream)
@@ -50,7 +64,7 @@ def submit(engine: LiveEngine, written: Sequence[Written]) -> list[Choice]:
 
 def usage(choices: Sequence[Choice]) -> Usage:
     """Tokens of the whole body: prompts count once, whatever ``n`` is, as vLLM counts them."""
-    sequences = [choice.stream.sequence for choice in choices if choice.first]
+    sequences = [choice.stream.sequence for choice in choices if choice.written.first]
     return Usage(
         sum(sequence.request.prompt_tokens for sequence in sequences),
         sum(sequence.cached_tokens for sequence in sequences),

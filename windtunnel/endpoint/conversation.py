@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
+from windtunnel.endpoint.text import drawn
+
 Message = Mapping[str, object]
 
 TOPIC_WORDS = 8
@@ -26,10 +28,11 @@ def content(message: Message) -> str:
 
 
 class Conversation:
-    """Messages of one request, with questions about them."""
+    """Messages of one request, with questions about them; ``draw``: which of several answers is wanted."""
 
-    def __init__(self, messages: Sequence[Message]) -> None:
+    def __init__(self, messages: Sequence[Message], draw: int = 0) -> None:
         self.messages = tuple(messages)
+        self._draw = draw
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -92,5 +95,5 @@ class Conversation:
 
     @property
     def seed(self) -> str:
-        """What tells this conversation from others, for drawing words."""
-        return json.dumps(self.texts[-2:], ensure_ascii=False)[-4096:]
+        """What tells this conversation, and this answer to it, from others, for drawing words."""
+        return drawn(json.dumps(self.texts[-2:], ensure_ascii=False)[-4096:], self._draw)

@@ -1,6 +1,6 @@
 """How long answers are when clients leave it open: drawn around a mean, or from lengths that a trace recorded.
 
-Nothing but the prompt decides the draw, so the same prompt gets the same length on every engine and every day.
+Nothing but the prompt and the seed decide the draw, so both engines give the same lengths, every day.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from windtunnel.endpoint.text import drawn
 from windtunnel.serving.trace_readers import read_trace
 
 MEAN_OUTPUT = 150.0
@@ -33,9 +34,10 @@ class AnswerLengths:
         )
         return cls(mean or MEAN_OUTPUT, recorded)
 
-    def draw(self, prompt: str) -> int:
-        """Tokens of the answer to ``prompt``."""
-        seed = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    def draw(self, prompt: str, draw: int = 0) -> int:
+        """Tokens of the ``draw``-th answer to ``prompt``; several have lengths of their own."""
+        whole = drawn(prompt, draw).encode("utf-8", "surrogatepass")
+        seed = hashlib.blake2b(whole, digest_size=8).hexdigest()
         source = random.Random(seed)
         if self.recorded:
             return max(1, source.choice(self.recorded))

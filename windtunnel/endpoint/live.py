@@ -46,10 +46,10 @@ class Stream:
 
 
 class Overloaded(Exception):
-    """The queue is full; ``retry_after_s`` says when to come again."""
+    """The queue is full, or the server ends; ``retry_after_s`` says when to come again."""
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"queue full, retry after {retry_after_s} s")
+    def __init__(self, why: str, retry_after_s: int) -> None:
+        super().__init__(f"{why}; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
 
 
@@ -104,6 +104,11 @@ class LiveEngine:
         return (time.monotonic() - self._began) * self.speed
 
     @property
+    def places(self) -> int:
+        """Sequences that run at once, at most."""
+        return sum(rank.options.max_num_seqs for replica in self.replicas for rank in replica.ranks)
+
+    @property
     def running(self) -> int:
         """Sequences in the batch."""
         return sum(len(rank.running) for replica in self.replicas for rank in replica.ranks)
@@ -124,7 +129,12 @@ class LiveEngine:
         """Raise Overloaded when the queue is full or the engine is closing."""
         if self._closing or self.waiting >= self.max_queue:
             self.counters.rejected += 1
-            raise Overloaded(self._retry_after_s())
+            why = (
+                "this server is shutting down"
+                if self._closing
+                else f"{self.running} requests run and {self.waiting} wait, as many as may (--max-queue)"
+            )
+            raise Overloaded(why, self._retry_after_s())
 
     def submit(
         self, prompt_tokens: int, output_tokens: int, keys: tuple[int, ...], pictures: Seq[int] = ()

@@ -53,9 +53,13 @@ def answer(
     schema: Schema | None,
     length: int,
     say: Say | None = None,
+    draw: int = 0,
 ) -> Answer:
-    """The answer to a conversation. ``length``: tokens of a plain text; ``say`` writes it instead of drawn words."""
-    talk = Conversation(messages)
+    """The answer to a conversation. ``length``: tokens of a plain text; ``say`` writes it instead of drawn words.
+
+    ``draw``: which of several answers; they differ in their words, not in what rules decide.
+    """
+    talk = Conversation(messages, draw)
     structured = teams.ledger(talk, schema, length) or teams.structure(talk, schema, length)
     if structured is not None:
         return Answer(structured)

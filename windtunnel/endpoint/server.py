@@ -25,12 +25,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from windtunnel import __version__
-from windtunnel.endpoint import asked, choices, embedding, exposition, openapi, streams, told
+from windtunnel.endpoint import asked, choices, embedding, exposition, mistakes, openapi, streams, told
 from windtunnel.endpoint.asked import Asked
-from windtunnel.endpoint.bodies import BODIES, BadBody
+from windtunnel.endpoint.bodies import BadBody
 from windtunnel.endpoint.choices import Choice, Written
 from windtunnel.endpoint.lengths import AnswerLengths
-from windtunnel.endpoint.live import LiveEngine, Overloaded
+from windtunnel.endpoint.live import LiveEngine
 from windtunnel.endpoint.recorder import Recorder
 from windtunnel.endpoint.speaker import Speaker
 from windtunnel.endpoint.streams import Exchange
@@ -77,14 +77,7 @@ class Endpoint:
             Route("/metrics", self._metrics),
             Route("/openapi.json", self._openapi),
         ]
-        handlers = {
-            404: _plain_error,
-            405: _plain_error,
-            BadBody: _bad_body,
-            Overloaded: _overloaded,
-            WindtunnelError: _failed,
-        }
-        self.app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+        self.app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=mistakes.HANDLERS)
 
     @property
     def name(self) -> str:
@@ -129,29 +122,34 @@ class Endpoint:
     # What generates
 
     async def _chat(self, request: Request) -> Response:
-        return await self._generate(request, [asked.chat(await _body(request))], "chatcmpl-")
+        return await self._generate(request, [asked.chat(await _body(request), native=True)], "chatcmpl-")
 
     async def _completion(self, request: Request) -> Response:
-        return await self._generate(request, asked.completions(await _body(request)), "cmpl-")
+        return await self._generate(request, asked.completions(await _body(request), native=True), "cmpl-")
 
     async def _response(self, request: Request) -> Response:
-        return await self._generate(request, [asked.response(await _body(request))], "resp_")
+        return await self._generate(request, [asked.response(await _body(request), native=True)], "resp_")
 
     async def _generate(self, request: Request, wanted: Sequence[Asked], prefix: str) -> Response:
         began_s = time.time()
         for one in wanted:
             self._check(one)
+        choices.check(self.engine, wanted)
         self.engine.check_room()
         written = []
         for one in wanted:
-            written.append(await self._written(one))
-            await asyncio.sleep(0)  # tokens of others are due while many prompts are answered
+            for number in range(one.n):
+                written.append(await self._written(one, number))
+                await asyncio.sleep(0)  # tokens of others are due while many prompts are answered
         found = choices.submit(self.engine, written)
         name, created, model = prefix + uuid.uuid4().hex, int(time.time()), wanted[0].model or self.name
         exchanges = [
-            Exchange(one.written.answer, one.written.tokens, one.written.cut, lambda: choices.usage(found))
+            Exchange(
+                one.written.answer, one.written.tokens, one.written.cut,
+                lambda: choices.usage(found), one.written.wanted.prompt if one.written.wanted.echo else "",
+            )
             for one in found
-        ]
+        ]  # fmt: skip
         if prefix == "resp_":
             response = ResponseReply(name, created, model)
             events = [streams.of_response(exchanges[0], response)]
@@ -160,8 +158,8 @@ class Endpoint:
                 told.Reply(name, created, model, prefix == "chatcmpl-", index) for index in range(len(found))
             ]
             events = [
-                streams.of_reply(exchange, reply, wanted[0].include_usage)
-                for exchange, reply in zip(exchanges, replies, strict=True)
+                streams.of_reply(exchange, reply, one.written.wanted)
+                for exchange, reply, one in zip(exchanges, replies, found, strict=True)
             ]
         if wanted[0].stream:
             sent = self._sent(request, found, events, began_s)
@@ -172,7 +170,7 @@ class Endpoint:
             (said,) = exchanges
             return JSONResponse(response.whole(said.answer, said.text, said.cut, said.usage()))
         whole = [
-            reply.choice(one.answer, one.text, one.finish)
+            reply.choice(one.answer, one.before + one.text, one.finish)
             for reply, one in zip(replies, exchanges, strict=True)
         ]
         return JSONResponse(replies[0].whole(whole, choices.usage(found)))
@@ -191,14 +189,14 @@ class Endpoint:
         if wanted.images and self.deployment.step.vision is None:
             raise BadBody(f"{self.name} takes no pictures", "messages", code="unsupported_content")
 
-    async def _written(self, wanted: Asked) -> Written:
+    async def _written(self, wanted: Asked, number: int) -> Written:
         prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
         tower = self.deployment.step.vision
-        answer = await self._writer.write(wanted)
+        answer = await self._writer.write(wanted, number)
         tokens, cut = cut_to(wanted, pieces(answer.written), self.max_model_len - prompt)
-        keys = block_keys(wanted.prompt, self.deployment.key_tokens)
+        keys = block_keys(wanted.prompt, self.deployment.key_tokens, wanted.salt)
         pictures = [picture.tokens() * tower.merge for picture in wanted.images] if tower else []
-        return Written(wanted, answer, tokens, cut, prompt, keys, pictures)
+        return Written(wanted, answer, tokens, cut, prompt, keys, pictures, number == 0)
 
     def _check_name(self, model: str) -> None:
         if model and model not in self.names and ANY not in self.names:
@@ -263,31 +261,6 @@ async def _body(request: Request) -> bytes:
     except ClientDisconnect:
         raise BadBody("the client went away", status=499) from None
     return b"".join(parts)
-
-
-async def _bad_body(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BadBody)
-    body = told.error(str(error), "invalid_request_error", error.code, error.param)
-    return JSONResponse(body, error.status)
-
-
-async def _overloaded(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Overloaded)
-    body = told.error("the server is overloaded", "rate_limit_error", "rate_limit_exceeded")
-    return JSONResponse(body, 429, {"Retry-After": str(error.retry_after_s)})
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    return JSONResponse(told.error(str(error), "server_error", getattr(error, "code", None)), 500)
-
-
-async def _plain_error(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    message = f"{request.method} {request.url.path} is not served here"
-    if f"/v1{request.url.path}" in BODIES:
-        message += f": the address of the endpoint ends in /v1, so that this is /v1{request.url.path}"
-    headers = getattr(error, "headers", None)
-    return JSONResponse(told.error(message, "invalid_request_error", str(status)), status, headers)
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -34,12 +34,12 @@ class SmallModel:
         self._most = int(getattr(model.config.get_text_config(), "max_position_embeddings", 2048))
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
-    def say(self, messages: Sequence[Mapping[str, Any]], tokens: int, chat: bool) -> str:
-        """Generate as the folder's generation configuration says; the same request, the same answer."""
+    def say(self, messages: Sequence[Mapping[str, Any]], tokens: int, chat: bool, draw: int) -> str:
+        """Generate as the folder's generation configuration says; the same request and draw, the same answer."""
         tokens = max(1, min(tokens, self._most // 2))
         ids = self._tokenizer(self._prompt(messages, chat), return_tensors="pt")["input_ids"]
         ids = ids[:, -(self._most - tokens) :]
-        self._torch.manual_seed(zlib.crc32(ids.numpy().tobytes()))
+        self._torch.manual_seed(zlib.crc32(ids.numpy().tobytes()) ^ (draw & ~(-1 << 63)))
         on_card = ids.to(CARD)
         with self._torch.no_grad():
             out = self._model.generate(
@@ -84,7 +84,9 @@ def main(told: Mapping[str, Any]) -> int:
         for line in sys.stdin:
             asked = json.loads(line)
             try:
-                told_back = {"text": model.say(asked["messages"], asked["tokens"], asked["chat"])}
+                told_back = {
+                    "text": model.say(asked["messages"], asked["tokens"], asked["chat"], asked["draw"])
+                }
             except Exception as error:  # one bad request must not end the endpoint
                 told_back = {"error": f"{type(error).__name__}: {error}"[:500]}
             print(json.dumps(told_back), file=answers)

@@ -43,13 +43,17 @@ class Speaker:
             self.close()
             raise
 
-    def say(self, messages: Sequence[Mapping[str, object]], tokens: int, *, chat: bool = True) -> str:
+    def say(
+        self, messages: Sequence[Mapping[str, object]], tokens: int, *, chat: bool = True, draw: int = 0
+    ) -> str:
         """The model's answer of at most ``tokens`` of its own tokens; ``chat``: by its chat template.
+
+        ``draw``: which of several; they are one where the model's generation configuration samples nothing.
 
         Raises:
             WindtunnelError: E666 where the model went away or failed.
         """
-        asked = json.dumps({"messages": list(messages), "tokens": tokens, "chat": chat})
+        asked = json.dumps({"messages": list(messages), "tokens": tokens, "chat": chat, "draw": draw})
         with self._one_at_a_time:
             try:
                 assert self._process.stdin is not None

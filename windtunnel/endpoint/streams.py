@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from windtunnel.endpoint.asked import Asked
 from windtunnel.endpoint.policy import Answer
 from windtunnel.endpoint.told import Reply, Usage
 from windtunnel.endpoint.told_responses import Response
@@ -14,12 +15,16 @@ from windtunnel.endpoint.told_responses import Response
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An answer in tokens; ``cut``: it ran into the client's limit. ``usage``: of the whole body, known at its end."""
+    """An answer in tokens; ``cut``: it ran into the client's limit. ``usage``: of the whole body, known at its end.
+
+    ``before``: a prompt that was asked to be repeated.
+    """
 
     answer: Answer
     tokens: list[str]
     cut: bool
     usage: Callable[[], Usage]
+    before: str = ""
 
     @property
     def text(self) -> str:
@@ -57,8 +62,8 @@ class Events(Protocol):
 
 
 class _ReplyEvents:
-    def __init__(self, exchange: Exchange, reply: Reply, with_usage: bool) -> None:
-        self._exchange, self._reply, self._with_usage = exchange, reply, with_usage
+    def __init__(self, exchange: Exchange, reply: Reply, wanted: Asked) -> None:
+        self._exchange, self._reply, self._wanted = exchange, reply, wanted
         self._head, self._tail = reply.frame_of_text()
         self._calls = bool(exchange.answer.calls)
 
@@ -66,11 +71,16 @@ class _ReplyEvents:
         return ""
 
     def before(self) -> str:
-        return self._reply.opening() if self._reply.chat else ""
+        opening = self._reply.opening() if self._reply.chat else ""
+        if not self._exchange.before:
+            return opening
+        return opening + self._head + json.dumps(self._exchange.before) + self._tail
 
     def tokens(self, start: int, end: int) -> str:
         if self._calls:
             return ""
+        if self._wanted.continuous_usage:
+            return "".join([self._counted(place) for place in range(start, end)])
         head, tail = self._head, self._tail
         return "".join([head + json.dumps(token) + tail for token in self._exchange.tokens[start:end]])
 
@@ -80,7 +90,12 @@ class _ReplyEvents:
         return calls + reply.closing(exchange.finish)
 
     def last(self) -> str:
-        return self._reply.last(self._exchange.usage() if self._with_usage else None)
+        return self._reply.last(self._exchange.usage() if self._wanted.include_usage else None)
+
+    def _counted(self, place: int) -> str:
+        """The event of one token, with the usage of this choice so far."""
+        whole = self._exchange.usage()
+        return self._reply.text(self._exchange.tokens[place], Usage(whole.prompt, whole.cached, place + 1))
 
 
 class _ResponseEvents:
@@ -107,9 +122,9 @@ class _ResponseEvents:
         return ""
 
 
-def of_reply(exchange: Exchange, reply: Reply, with_usage: bool) -> Events:
-    """Events of /v1/chat/completions and /v1/completions."""
-    return _ReplyEvents(exchange, reply, with_usage)
+def of_reply(exchange: Exchange, reply: Reply, wanted: Asked) -> Events:
+    """Events of /v1/chat/completions and /v1/completions; ``wanted``: says what usage they carry."""
+    return _ReplyEvents(exchange, reply, wanted)
 
 
 def of_response(exchange: Exchange, reply: Response) -> Events:

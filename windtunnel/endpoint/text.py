@@ -23,10 +23,10 @@ def tokens_in(text: str) -> int:
     return max(1, -(-len(text) // LETTERS_PER_TOKEN))
 
 
-def block_keys(text: str, block_tokens: int) -> tuple[int, ...]:
-    """Chained keys of the text's full blocks and the part-filled last one."""
+def block_keys(text: str, block_tokens: int, salt: str = "") -> tuple[int, ...]:
+    """Chained keys of the text's full blocks and the part-filled last one; texts of other ``salt`` share none."""
     size = block_tokens * LETTERS_PER_TOKEN
-    keys, state = [], hashlib.blake2b(digest_size=8)
+    keys, state = [], hashlib.blake2b(salt.encode("utf-8", "surrogatepass"), digest_size=8)
     for start in range(0, len(text), size):
         state.update(text[start : start + size].encode("utf-8", "surrogatepass"))
         keys.append(int.from_bytes(state.digest(), "big") >> 1)
@@ -36,6 +36,11 @@ def block_keys(text: str, block_tokens: int) -> tuple[int, ...]:
 def pieces(text: str) -> list[str]:
     """The text cut into pieces of one token each; joined they are the text."""
     return [text[at : at + LETTERS_PER_TOKEN] for at in range(0, len(text), LETTERS_PER_TOKEN)] or [""]
+
+
+def drawn(seed: str, draw: int) -> str:
+    """A seed for the ``draw``-th of several answers; the first one has the plain seed."""
+    return f"{seed}#{draw}" if draw else seed
 
 
 def words(count: int, seed: str) -> str:

@@ -61,10 +61,13 @@ class Reply:
     def frame_of_text(self) -> tuple[str, str]:
         """What stands before and after the quoted text in every event that only carries text."""
         mark = "\x00"
-        delta: Json = {"delta": {"content": mark}} if self.chat else {"text": mark}
-        event = self._event([{"index": self.index, **delta, "logprobs": None, "finish_reason": None}])
-        before, after = event.split(json.dumps(mark))
+        before, after = self.text(mark).split(json.dumps(mark))
         return before, after
+
+    def text(self, said: str, usage: Usage | None = None) -> str:
+        """An event that only carries text, and ``usage`` where it comes with each."""
+        delta: Json = {"delta": {"content": said}} if self.chat else {"text": said}
+        return self._event([{"index": self.index, **delta, "logprobs": None, "finish_reason": None}], usage)
 
     def closing(self, finish: str) -> str:
         """The event that says why the answer ended."""

@@ -13,7 +13,9 @@ import pytest
 
 from tests.unit.endpoint.test_server import Running, ask, events
 from windtunnel.endpoint.bodies import CHOICES_MAX, N_MAX
+from windtunnel.endpoint.lengths import AnswerLengths
 from windtunnel.endpoint.server import Endpoint
+from windtunnel.endpoint.text import tokens_in
 from windtunnel.serving.deployment import Deployment, deploy
 from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.specs.model_catalogue import shipped_model
@@ -40,16 +42,45 @@ def alone(running: Running, prompt: object, **body: Any) -> dict[str, Any]:
 
 
 def test_prompts_are_answered_in_their_order_as_each_is_alone(fast: Running) -> None:
-    singles = [alone(fast, prompt, max_tokens=9) for prompt in PROMPTS]
+    """The choices of a prompt have seeds that follow one another, as vLLM gives them."""
+    singles = [alone(fast, prompt, max_tokens=9, seed=seed) for prompt in PROMPTS for seed in (0, 1)]
     body = alone(fast, PROMPTS, max_tokens=9, n=2)
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3, 4, 5]
     texts = [choice["text"] for choice in body["choices"]]
-    assert texts == [single["choices"][0]["text"] for single in singles for _ in range(2)]
+    assert texts == [single["choices"][0]["text"] for single in singles]
     assert {choice["finish_reason"] for choice in body["choices"]} == {"length"}
     # as vLLM counts: a prompt once, every answer
-    assert body["usage"]["prompt_tokens"] == sum(single["usage"]["prompt_tokens"] for single in singles)
+    assert body["usage"]["prompt_tokens"] == sum(single["usage"]["prompt_tokens"] for single in singles[::2])
     assert body["usage"]["completion_tokens"] == 6 * 9
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 54
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_several_answers_differ_and_come_again_with_their_seed(fast: Running, exact: bool) -> None:
+    body: dict[str, Any] = {"max_tokens": 60, "ignore_eos": True} if exact else {}
+    first, second, other = (
+        [choice["message"]["content"] for choice in ask(fast, n=5, seed=seed, **body).json()["choices"]]
+        for seed in (7, 7, 107)
+    )
+    assert first == second
+    assert len(set(first + other)) == 10
+    lengths = [tokens_in(text) for text in first]
+    assert exact == (len(set(lengths)) == 1)  # drawn apart where they are drawn
+    alone = ask(fast, seed=9, **body).json()["choices"][0]["message"]["content"]
+    assert alone == first[2]
+    cold = [ask(fast, seed=seed, temperature=0, **body).json()["choices"][0]["message"] for seed in (1, 2)]
+    assert cold[0] == cold[1] == ask(fast, **body).json()["choices"][0]["message"]
+
+
+def test_mean_length_of_several_answers_is_that_of_many() -> None:
+    lengths = AnswerLengths(200.0)
+    drawn = [lengths.draw("the same prompt", draw) for draw in range(4000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(200.0, rel=0.05)
+
+
+def test_one_of_several_texts_is_said(fast: Running) -> None:
+    body = ask(fast, n=3, structured_outputs={"choice": ["yes", "no"]}).json()
+    assert [choice["message"]["content"] for choice in body["choices"]] == ["yes", "no", "yes"]
 
 
 def test_every_choice_is_a_request_and_the_next_ones_find_the_prompt(deployment: Deployment) -> None:
@@ -103,6 +134,7 @@ def test_calls_of_several_choices_have_names_of_their_own(fast: Running) -> None
     [
         ("/v1/chat/completions", {"n": N_MAX + 1}, "n"),
         ("/v1/chat/completions", {"n": 0}, "n"),
+        ("/v1/chat/completions", {"n": 2, "temperature": 0}, "n"),
         ("/v1/completions", {"prompt": "x", "n": N_MAX + 1}, "n"),
         ("/v1/completions", {"prompt": ["x"] * (CHOICES_MAX + 1)}, "prompt"),
         ("/v1/completions", {"prompt": ["x"] * (CHOICES_MAX // N_MAX + 1), "n": N_MAX}, "prompt"),
@@ -153,12 +185,32 @@ def test_a_client_that_leaves_cancels_all_choices(deployment: Deployment) -> Non
 def test_all_choices_find_room_or_none_begins(deployment: Deployment) -> None:
     running = Running(Endpoint(deployment, max_queue=3))
     try:
-        answer = ask(running, n=4 + 3 + 1, max_tokens=400, ignore_eos=True)
+        long = {"prompt": "x", "max_tokens": 400, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", running.url + "/v1/completions", json=long, timeout=30) as under_way:
+            lines = under_way.iter_lines()
+            next(lines)
+            answer = ask(running, n=4 + 3, max_tokens=400, ignore_eos=True)
         assert answer.status_code == 429
         assert answer.headers["Retry-After"]
+        assert "--max-queue" in answer.json()["error"]["message"]
         settled(running)
-        assert running.endpoint.engine.counters.generation_tokens <= 4  # at most the step under way
+        engine = running.endpoint.engine
+        assert engine.running == engine.waiting == 0
         assert len(ask(running, n=4 + 3, max_tokens=2).json()["choices"]) == 7
+    finally:
+        running.stop()
+
+
+def test_more_than_ever_find_room_are_not_told_to_come_again(deployment: Deployment) -> None:
+    running = Running(Endpoint(deployment, max_queue=3))
+    try:
+        for path, body, param in (
+            ("/v1/chat/completions", {"n": 8}, "n"),
+            ("/v1/completions", {"prompt": ["x"] * 8}, "prompt"),
+        ):
+            answer = ask(running, path, **body)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+            assert "7: 4 run (--max-num-seqs) and 3 wait (--max-queue)" in answer.json()["error"]["message"]
     finally:
         running.stop()
 

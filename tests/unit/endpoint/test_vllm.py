@@ -187,7 +187,7 @@ def test_answers_travel_in_the_body() -> None:
         "response_format": {"type": "json_object"}, "vllm_xargs": {"mine": 1},
     }  # fmt: skip
     wanted = chat(json.dumps(body).encode())
-    sent = json.loads(middleware._told(body, wanted, [5, 6], 2))
+    sent = json.loads(middleware._told("/v1/chat/completions", body, [wanted], [[5, 6]], 2))
     assert sent["vllm_xargs"] == {"mine": 1, FORCED: "5,6", END: "2", PICTURES: "2040"}
     assert sent["tool_choice"] == "auto"
     assert "response_format" not in sent
@@ -207,7 +207,9 @@ def test_what_vllm_takes_and_we_do_not_read_ends_too() -> None:
         chat(raw)
     fields = middleware._fields(raw)
     assert fields is not None
-    sent = middleware._ended(fields, [5, 6], 2)
+    sent = json.loads(
+        middleware._told("/v1/chat/completions", fields, [middleware._unread(raw)], [[5, 6]], 2)
+    )
     assert sent["vllm_xargs"] == {FORCED: "5,6", END: "2"}
     assert (sent["n"], sent["text"]) == (200, {})
     assert middleware._unread(b"\xff" + raw).prompt.endswith(raw.decode())

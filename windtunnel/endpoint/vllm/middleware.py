@@ -7,25 +7,27 @@ refuse tokens that nobody sampled. Embeddings, which a chat model of vLLM does n
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from windtunnel.endpoint import asked, embedding, told
+from windtunnel.endpoint import asked, embedding, messages, told
 from windtunnel.endpoint.asked import Asked
 from windtunnel.endpoint.bodies import UNSUPPORTED, BadBody
 from windtunnel.endpoint.images import images_in
 from windtunnel.endpoint.lengths import AnswerLengths
+from windtunnel.endpoint.policy import Answer
 from windtunnel.endpoint.recorder import Recorder
 from windtunnel.endpoint.speaker import Speaker
-from windtunnel.endpoint.vllm import dialects, settings
-from windtunnel.endpoint.vllm.progress import END, FORCED, PICTURES
+from windtunnel.endpoint.vllm import dialects, settings, several
+from windtunnel.endpoint.vllm.progress import EACH, END, FORCED, PICTURES
 from windtunnel.endpoint.writer import Writer
 
 Message = MutableMapping[str, Any]
@@ -34,11 +36,18 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 UNREAD_MAX = 4096
 """Bytes of a body that is not understood on which its answer depends."""
-READERS: dict[str, Callable[[bytes], Asked]] = {
-    "/v1/chat/completions": asked.chat,
-    "/v1/completions": asked.completion,
-    "/v1/responses": asked.response,
+MESSAGES = "/v1/messages"
+READERS: dict[str, Callable[[bytes], Sequence[Asked]]] = {
+    "/v1/chat/completions": lambda raw: [asked.chat(raw)],
+    "/v1/completions": asked.completions,
+    "/v1/responses": lambda raw: [asked.response(raw)],
+    MESSAGES: messages.message,
 }
+OTHERS = (
+    "/v1/chat/completions/batch", "/v1/decisions", "/v1/systemone", "/inference/v1/generate", "/invocations",
+    "/cohere/v2/chat", "/generative_scoring",
+)  # fmt: skip
+"""Further ways of vLLM's to have a model say something: nobody would say what."""
 
 
 class Policy:
@@ -57,53 +66,61 @@ class Policy:
         self._tokenizer: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; requests that generate carry their answer."""
+        """Pass everything on; requests that generate carry their answers."""
         path = scope.get("path", "")
-        read = READERS.get(path)
-        if scope["type"] == "http" and scope.get("method") == "POST" and path == "/v1/embeddings":
+        if scope["type"] != "http" or scope.get("method") != "POST":
+            await self.app(scope, receive, send)
+        elif path == "/v1/embeddings":
             await _embedded(await _whole(receive), scope, receive, send)
-        elif scope["type"] == "http" and scope.get("method") == "POST" and read is not None:
-            await self._generate(read, scope, receive, send)
+        elif path in OTHERS:
+            why = f"{path} is not answered on virtual cards; take {', '.join(READERS)}"
+            await _refused(BadBody(why, code="not_served", status=404), path)(scope, receive, send)
+        elif path in READERS:
+            await self._generate(path, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
-    async def _generate(
-        self, read: Callable[[bytes], Asked], scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _generate(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         raw, began_s = await _whole(receive), time.time()
         understood = True
         try:
-            wanted = read(raw)
+            wanted = READERS[path](raw)
         except BadBody as error:
-            if error.code in (
-                "invalid_image",
-                UNSUPPORTED,
-            ):  # vLLM is shown no pictures, and has no probabilities
-                await _refused(error)(scope, receive, send)
+            if error.code in ("invalid_image", UNSUPPORTED):
+                # vLLM is shown no pictures, has no probabilities and samples nothing
+                await _refused(error, path)(scope, receive, send)
                 return
-            wanted, understood = (
-                _unread(raw),
-                False,
-            )  # vLLM says what is wrong, or takes it: then it has to end
+            # vLLM says what is wrong, or takes it: then it has to end
+            wanted, understood = [_unread(raw)], False
         body = _fields(raw)
         if body is None:
             await self.app(scope, _replayed(raw, receive), send)
             return
-        answer = await self._writer.write(wanted)
-        ids = self._tokens(scope, dialects.written(answer, _parser(scope)))
-        end = self._tokenizer.eos_token_id
-        told_body = (
-            _told(body, wanted, ids, end) if understood else json.dumps(_ended(body, ids, end)).encode()
-        )
+        answers = await self._answers(wanted, scope)
+        if len(answers) > 1:
+            several.install(scope["app"].state.engine_client.engine_core)
+        told_body = _told(path, body, wanted, [ids for _, ids in answers], self._tokenizer.eos_token_id)
         length = str(len(told_body)).encode()
         headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]
         scope = {**scope, "headers": [*headers, (b"content-length", length)]}
         await self.app(scope, _replayed(told_body, receive), send)
         if self._recorder is not None and understood:
-            tokens = min(len(ids), wanted.max_tokens or len(ids))
             named = {name.decode(): value.decode() for name, value in headers}
-            for _ in range(wanted.n):
-                self._recorder.note(wanted, answer, named, tokens, began_s, time.time())
+            asked_for = [one for one in wanted for _ in range(one.n)]
+            for one, (answer, ids) in zip(asked_for, answers, strict=True):
+                tokens = one.max_tokens if one.exact else len(ids)
+                self._recorder.note(one, answer, named, tokens, began_s, time.time())
+
+    async def _answers(self, wanted: Sequence[Asked], scope: Scope) -> list[tuple[Answer, list[int]]]:
+        """What is said to each prompt, as often as it is asked, and its tokens as far as they may come out."""
+        found = []
+        for one in wanted:
+            for number in range(one.n):
+                answer = await self._writer.write(one, number)
+                ids = self._tokens(scope, dialects.written(answer, _parser(scope)))
+                found.append((answer, ids[: one.max_tokens or None]))
+                await asyncio.sleep(0)  # tokens of others are due
+        return found
 
     def _tokens(self, scope: Scope, text: str) -> list[int]:
         if self._tokenizer is None:
@@ -128,27 +145,38 @@ def _unread(raw: bytes) -> Asked:
     return Asked(model="", messages=({"role": "user", "content": text},), prompt=text, chat=False)
 
 
-def _told(body: dict[str, Any], wanted: Asked, ids: list[int], end: int) -> bytes:
-    """The body with the answer's tokens, and without what would make vLLM look for a grammar or a picture."""
-    body = _ended(body, ids, -1 if wanted.exact else end)
-    if wanted.images:
-        body["vllm_xargs"][PICTURES] = ",".join(str(picture.tokens()) for picture in wanted.images)
-    for message in _turns(body):
+def _told(
+    path: str, body: dict[str, Any], wanted: Sequence[Asked], answers: Sequence[list[int]], end: int
+) -> bytes:
+    """The body with its answers' tokens, and without what would make vLLM look for a grammar or a picture."""
+    first = wanted[0]
+    lines = [",".join(map(str, ids)) for ids in answers]
+    extra: dict[str, Any] = {FORCED: lines, EACH: first.n} if len(lines) > 1 else {FORCED: lines[0]}
+    if not first.exact:
+        extra[END] = str(end)
+    if first.images:
+        extra[PICTURES] = ",".join(str(picture.tokens()) for picture in first.images)
+    body["vllm_xargs"] = {**(body.get("vllm_xargs") or {}), **extra}
+    if path == MESSAGES:
+        messages.plain(body)
+        if first.images:
+            messages.pictures_as(body, _without_picture)
+        return json.dumps(body).encode()
+    _ungrammared(body)
+    for message in _turns(body) if first.images else ():
         if isinstance(message.get("content"), list):
             message["content"] = [_without_picture(part) for part in message["content"]]
     return json.dumps(body).encode()
 
 
-def _ended(body: dict[str, Any], ids: list[int], end: int) -> dict[str, Any]:
-    """The body with the answer's tokens and their ``end`` (below zero: none), nothing in it that asks for a grammar."""
-    extra = {FORCED: ",".join(map(str, ids))} | ({END: str(end)} if end >= 0 else {})
-    body["vllm_xargs"] = {**(body.get("vllm_xargs") or {}), **extra}
+def _ungrammared(body: dict[str, Any]) -> None:
+    """Take out of a body what asks for a grammar: what was said obeys it, and nobody samples."""
     body.pop("response_format", None)
+    body.pop("structured_outputs", None)
     if isinstance(body.get("text"), dict):
         body["text"].pop("format", None)  # the same in /v1/responses
     if body.get("tools") and body.get("tool_choice") not in (None, "none"):
         body["tool_choice"] = "auto"  # a forced choice would bring the grammar back
-    return body
 
 
 def _turns(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -187,10 +215,11 @@ async def _embedded(raw: bytes, scope: Scope, receive: Receive, send: Send) -> N
     await answer(scope, receive, send)
 
 
-def _refused(error: BadBody) -> Response:
-    return JSONResponse(
-        told.error(str(error), "invalid_request_error", error.code, error.param), error.status
-    )
+def _refused(error: BadBody, path: str = "") -> Response:
+    kind = "invalid_request_error"
+    if path == MESSAGES:
+        return JSONResponse({"type": "error", "error": {"type": kind, "message": str(error)}}, error.status)
+    return JSONResponse(told.error(str(error), kind, error.code, error.param), error.status)
 
 
 async def _whole(receive: Receive) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any
 
 FORCED, END, PICTURES = "windtunnel_tokens", "windtunnel_end", "windtunnel_pictures"
 """Names under which an answer's token ids, and the tokens of the prompt's pictures, travel with a request."""
+EACH = "windtunnel_each"
+"""How many of a body's answers belong to each of its prompts, where there are several."""
 FETCH, HOLD = "do_remote_prefill", "do_remote_decode"
 """What vLLM's connectors call fetching a prompt's cache from another engine, and keeping it for one."""
 FIRST_FILLER, FILLERS = 1000, 4000
@@ -37,13 +39,15 @@ class _Request:
     pictures: tuple[int, ...]
 
     def tokens(self, count: int) -> list[int]:
-        """The next ``count`` tokens of the answer, then its end again and again; without an end, words."""
+        """The next ``count`` tokens of the answer, then its end again and again; without one, the answer again."""
         first = self.generated
         self.generated += count
         told = list(self.answer[first : first + count])
         if self.end >= 0:
             return told + [self.end] * (count - len(told))
         places = range(first + len(told), first + count)
+        if self.answer:
+            return told + [self.answer[place % len(self.answer)] for place in places]
         return told + [FIRST_FILLER + (7919 * place) % FILLERS for place in places]
 
 

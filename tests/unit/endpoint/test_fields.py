@@ -1,0 +1,158 @@
+"""Fields that clients send: honoured, or refused with the field and the reason; never left out unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+
+from tests.unit.endpoint.test_server import Running, ask, events
+from windtunnel.endpoint.server import Endpoint
+from windtunnel.endpoint.unoffered import NATIVELY, NOWHERE
+from windtunnel.endpoint.vllm import middleware
+from windtunnel.serving.deployment import deploy
+from windtunnel.serving.deployment_options import DeploymentOptions
+from windtunnel.specs.model_catalogue import shipped_model
+from windtunnel.specs.targets import cluster_of
+
+CHAT, TEXT, RESPONSE = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+ANYWHERE = [
+    *(({field: [1]}, field) for field in NOWHERE),
+    ({"best_of": 3}, "best_of"),
+    ({"best_of": 2, "n": 1}, "best_of"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
+    ({"structured_outputs": {"grammar": "root ::= x"}}, "structured_outputs.grammar"),
+    ({"structured_outputs": {"regex": "(?=a)b"}}, "structured_outputs.regex"),
+]
+
+
+@pytest.fixture(scope="module")
+def fast() -> Iterator[Running]:
+    deployment = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), DeploymentOptions())
+    running = Running(Endpoint(deployment, speed=50.0))
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "param"), [*ANYWHERE, *(({field: [1]}, field) for field in NATIVELY), ({"echo": True}, "echo")]
+)
+def test_what_is_not_offered_is_refused(fast: Running, body: dict[str, Any], param: str) -> None:
+    answer = ask(fast, CHAT, **body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "unsupported_parameter", param)
+    assert error["message"].startswith(param)
+
+
+@pytest.mark.parametrize(("body", "param"), ANYWHERE)
+def test_vllm_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], param: str) -> None:
+    monkeypatch.setenv("WINDTUNNEL_ON", "mtt-s5000")
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def vllm(*_: object) -> None:
+        raise AssertionError("vLLM was asked")
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": json.dumps({"prompt": "x", **body}).encode()}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": TEXT, "headers": []}
+    asyncio.run(middleware.Policy(vllm)(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert json.loads(sent[1]["body"])["error"]["param"] == param
+
+
+def test_asking_for_nothing_is_heard(fast: Running) -> None:
+    body = dict.fromkeys((*NOWHERE, *NATIVELY)) | {
+        "logit_bias": {}, "suffix": "", "best_of": 2, "n": 2, "modalities": ["text"], "user": "me", "top_k": 5,
+        "frequency_penalty": 0.5,
+    }  # fmt: skip
+    assert len(ask(fast, TEXT, prompt="x", **body).json()["choices"]) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_echo_repeats_the_prompt_before_each_answer(fast: Running, stream: bool) -> None:
+    body: dict[str, Any] = {"prompt": ["Once upon", "And \x00 then"], "n": 2, "max_tokens": 5}
+    plain = [choice["text"] for choice in ask(fast, TEXT, **body).json()["choices"]]
+    answer = ask(fast, TEXT, **body, echo=True, stream=stream)
+    texts = ["", "", "", ""]
+    for part in events(answer.text) if stream else [answer.json()]:
+        for choice in part["choices"]:
+            texts[choice["index"]] += choice["text"]
+    prompts = [prompt for prompt in body["prompt"] for _ in range(2)]
+    assert texts == [prompt + text for prompt, text in zip(prompts, plain, strict=True)]
+    if not stream:
+        assert answer.json()["usage"]["completion_tokens"] == 20  # the prompt was not generated
+    assert ask(fast, TEXT, prompt=[1, 2], echo=True).json()["error"]["param"] == "echo"
+
+
+def test_a_completion_has_sixteen_tokens_where_nobody_says(fast: Running) -> None:
+    body = ask(fast, TEXT, prompt="x").json()
+    assert body["usage"]["completion_tokens"] <= 16
+
+
+def test_min_tokens_make_an_answer_longer(fast: Running) -> None:
+    lengths = [ask(fast, seed=seed).json()["usage"]["completion_tokens"] for seed in range(8)]
+    least = sorted(lengths)[4]
+    longer = [
+        ask(fast, seed=seed, min_tokens=least).json()["usage"]["completion_tokens"] for seed in range(8)
+    ]
+    assert longer == [max(length, least) for length in lengths]
+    assert ask(fast, max_tokens=4, min_tokens=5).json()["error"]["param"] == "min_tokens"
+
+
+def test_the_stop_word_may_be_kept(fast: Running) -> None:
+    said = ask(fast, max_tokens=40).json()["choices"][0]["message"]["content"]
+    stop = said.split()[3]
+    kept = ask(fast, max_tokens=40, stop=stop, include_stop_str_in_output=True).json()["choices"][0]
+    assert kept["message"]["content"] == said[: said.index(stop) + len(stop)]
+
+
+def test_usage_with_every_event(fast: Running) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = events(ask(fast, max_tokens=7, stream=True, stream_options=options).text)
+    counts = [chunk["usage"]["completion_tokens"] for chunk in chunks if chunk.get("usage")]
+    assert counts == [1, 2, 3, 4, 5, 6, 7, 7]
+
+
+def test_prompts_of_another_salt_share_no_cache(fast: Running) -> None:
+    def cached(**body: Any) -> int:
+        usage = ask(fast, TEXT, prompt="salt " * 200, max_tokens=1, **body).json()["usage"]
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    cached()
+    assert cached() > 0
+    assert cached(cache_salt="mine") == 0
+    assert cached(cache_salt="mine") > 0
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_forms_of_vllms_own_field(fast: Running, path: str) -> None:
+    def said(**form: Any) -> str:
+        body = {"structured_outputs": form, "max_tokens": 200} | ({"prompt": "x"} if path == TEXT else {})
+        (choice,) = ask(fast, path, **body).json()["choices"]
+        text: str = choice["text"] if path == TEXT else choice["message"]["content"]
+        return text
+
+    schema = {
+        "type": "object",
+        "properties": {"cards": {"type": "integer", "minimum": 2}},
+        "required": ["cards"],
+    }
+    assert json.loads(said(json=schema)) == {"cards": 2}
+    assert json.loads(said(json=json.dumps(schema))) == {"cards": 2}
+    assert isinstance(json.loads(said(json_object=True)), dict)
+    assert re.fullmatch(r"[A-C]\d{3}", said(regex=r"[A-C]\d{3}"))
+    assert said(choice=["cats", "dogs"]) == "cats"
+
+
+def test_anthropics_format_is_said_to_be_vllms(fast: Running) -> None:
+    answer = ask(fast, "/v1/messages", messages=[])
+    assert answer.status_code == 404
+    assert "--engine vllm" in answer.json()["error"]["message"]
