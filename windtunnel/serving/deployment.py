@@ -147,7 +147,7 @@ class Deployment:
         finer = self.options.speculation.tokens > 0 or block < KEY_TOKENS
         return KEY_TOKENS if finer else block
 
-    @property
+    @cached_property
     def cache_tokens(self) -> int:
         """Tokens that the cache of one attention rank holds."""
         blocks = self.memory.blocks - self.memory.blocks_per_sequence * self.state_slots

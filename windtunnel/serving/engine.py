@@ -36,7 +36,6 @@ class Replica(Tally):
     ) -> None:
         super().__init__(ranks, number)
         self.balance = balance
-        self._lone = self.ranks[0] if len(self.ranks) == 1 else None
         self.ahead = self.ranks[0].options.async_scheduling
         self.step = step
         self.parts: list[CachePart] | None = None
@@ -87,8 +86,29 @@ class Replica(Tally):
 
     def _steady(self, until_s: float) -> bool:
         """Steps that only decode, while nothing else can change; whether there were any."""
-        if self._lone is not None:
-            return self._steady_lone(self._lone, until_s)
+        rank = self._lone
+        if rank is None:
+            return self._steady_together(until_s)
+        if self.ahead:
+            plan = rank.decided
+            if plan is None or plan.chunks or plan.ends or not plan.decodes:
+                return False
+            decodes, contexts = plan.decodes, plan.contexts
+        else:
+            decodes, contexts = rank.decodes, rank.contexts
+        taken = rank.steady(STRIDE)
+        if not taken:
+            return False
+        if self._stalled_s:
+            return self._step()
+        first, more, most = self.step.decode_line(decodes, contexts)
+        taken = starting_before(until_s - self.now_s, first, more, taken if taken < most else most)
+        rank.advance(taken)
+        self._count_steady(taken, taken * first + more * (taken * (taken - 1) // 2), decodes)
+        return True
+
+    def _steady_together(self, until_s: float) -> bool:
+        """The same for a replica of several ranks."""
         most, lines, tokens = STRIDE, [], 0
         for rank in self.ranks:
             if rank.busy:
@@ -116,32 +136,34 @@ class Replica(Tally):
         self._count_steady(taken, taken * first + more * (taken * (taken - 1) // 2), tokens)
         return True
 
-    def _steady_lone(self, rank: Scheduler, until_s: float) -> bool:
-        """The same for a replica of one rank."""
-        if self.ahead:
-            plan = rank.decided
-            if plan is None or plan.chunks or plan.ends or not plan.decodes or not rank.busy:
-                return False
-            decodes, contexts = plan.decodes, plan.contexts
-        elif rank.busy:
-            decodes, contexts = rank.decodes, rank.contexts
-        else:
-            return False
-        taken = rank.steady(STRIDE)
-        if not taken:
-            return False
-        if self._stalled_s:
-            return self._step()
-        first, more, most = self.step.decode_line(decodes, contexts)
-        taken = starting_before(until_s - self.now_s, first, more, taken if taken < most else most)
-        rank.advance(taken)
-        self._count_steady(taken, taken * first + more * (taken * (taken - 1) // 2), decodes)
-        return True
-
     def _step(self) -> bool:
         """One step of all ranks; False when nobody can run anything."""
-        if self._lone is not None and self.parts is None:
-            return self._step_lone(self._lone)
+        rank = self._lone
+        if rank is None or self.parts is not None:
+            return self._step_together()
+        plan = rank.decided
+        if plan is None:  # or the engine does not run ahead
+            plan = rank.schedule(self.now_s)
+            if plan.empty:
+                return False
+            if self.ahead and rank.waits_s > self.now_s:
+                self.now_s = rank.waits_s  # who comes while the engine waits is seen by its next decision
+                return True
+        if self.ahead:
+            rank.schedule(self.now_s)
+        seconds = self._rank_seconds(rank, plan, bool(plan.chunks))
+        if rank.tiers is not None and rank.held_s > self.now_s:
+            seconds = seconds + rank.held_s - self.now_s
+        self.now_s += seconds
+        for sequence in rank.complete(plan, self.now_s):
+            self.served.append(self.told(sequence))
+        for chunk in plan.chunks:
+            self.prompt_tokens += chunk.new
+        self._count(plan.decodes, plan.stalls, seconds)
+        return True
+
+    def _step_together(self) -> bool:
+        """The same for a replica of several ranks, or one that is asked what could leave."""
         plans = self.decide(self.now_s)
         if not plans:
             return False
@@ -155,28 +177,6 @@ class Replica(Tally):
             for sequence in rank.complete(plan, self.now_s):
                 self.served.append(self.told(sequence))
         self.count(plans, seconds)
-        return True
-
-    def _step_lone(self, rank: Scheduler) -> bool:
-        """The same for a replica of one rank."""
-        plan = rank.decided
-        if plan is None:  # or the engine does not run ahead
-            plan = rank.schedule(self.now_s)
-            if plan.empty:
-                return False
-            if self.ahead and rank.waits_s > self.now_s:
-                self.now_s = rank.waits_s  # who comes while the engine waits is seen by its next decision
-                return True
-        if self.ahead:
-            rank.schedule(self.now_s)
-        seconds = self._rank_seconds(rank, plan, bool(plan.chunks))
-        held_s = rank.held_s
-        if held_s > self.now_s:
-            seconds = seconds + held_s - self.now_s
-        self.now_s += seconds
-        for sequence in rank.complete(plan, self.now_s):
-            self.served.append(self.told(sequence))
-        self.count((plan,), seconds)
         return True
 
     def decide(self, now_s: float) -> list[StepPlan]:
@@ -240,6 +240,8 @@ class Replica(Tally):
                     seconds += step.images_s(request, chunk.context, chunk.context + chunk.new)
         else:
             seconds = step.decode_s(decodes, contexts) if decodes else 0.0
+        if rank.tiers is None:  # no cache is on its way
+            return seconds
         loading_s = max(plan.loaded_s, rank.noted_s) - self.now_s
         return loading_s if loading_s > seconds else seconds
 

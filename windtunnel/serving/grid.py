@@ -26,6 +26,18 @@ def geometric(first: int, last: int, steps_per_doubling: int) -> list[int]:
     return points
 
 
+class Priced(dict[int, float]):
+    """Values by point, each made when it is first asked for; then a look-up costs what a dictionary's does."""
+
+    def __init__(self, value: Callable[[int], float]) -> None:
+        super().__init__()
+        self._value = value
+
+    def __missing__(self, point: int) -> float:
+        value = self[point] = self._value(point)
+        return value
+
+
 class Line:
     """A function known at ``points`` (priced when first asked for), straight between them.
 
@@ -34,19 +46,13 @@ class Line:
 
     def __init__(self, points: Sequence[int], value: Callable[[int], float]) -> None:
         self._points = list(points)
-        self._value = value
-        self._known: dict[int, float] = {}
+        self.known = Priced(value)
 
     def at(self, x: float) -> float:
         """The interpolated value."""
-        return self.between(*self.bracket(x))
-
-    def between(self, low: int, high: int, share: float) -> float:
-        """The value ``share`` of the way from one point to the next."""
-        known = self._known
-        first = known[low] if low in known else self._priced(low)
-        last = known[high] if high in known else self._priced(high)
-        return first * (1 - share) + last * share if share else first
+        low, high, share = self.bracket(x)
+        known = self.known
+        return known[low] * (1 - share) + known[high] * share if share else known[low]
 
     def bracket(self, x: float) -> tuple[int, int, float]:
         """The points around ``x`` and how far between them it is."""
@@ -62,10 +68,6 @@ class Line:
         low = points[place - 1]
         return low, high, (x - low) / (high - low)
 
-    def _priced(self, point: int) -> float:
-        value = self._known[point] = self._value(point)
-        return value
-
 
 class Plane:
     """A function of two numbers: a ``Line`` over ``columns`` at each of ``rows``, straight between those lines."""
@@ -78,7 +80,7 @@ class Plane:
         self._points = list(columns)
         self._value = value
         self._lines: dict[int, Line] = {}
-        self._held: dict[float, tuple[Line, Line, float]] = {}  # by row: batches and chunks come again
+        self._held: dict[float, tuple[Priced, Priced, float]] = {}  # by row: batches and chunks come again
 
     def at(self, row: float, column: float) -> float:
         """The interpolated value."""
@@ -86,14 +88,18 @@ class Plane:
         if held is None:
             held = self._held[row] = self._around(row)
         first, last, share = held
-        place = self._columns.bracket(column)
-        found = first.between(*place)
-        return found * (1 - share) + last.between(*place) * share if share else found
+        low, high, part = self._columns.bracket(column)
+        rest = 1 - part
+        found = first[low] * rest + first[high] * part if part else first[low]
+        if not share:
+            return found
+        other = last[low] * rest + last[high] * part if part else last[low]
+        return found * (1 - share) + other * share
 
-    def _around(self, row: float) -> tuple[Line, Line, float]:
-        """The lines around a row, and how far between them it is."""
+    def _around(self, row: float) -> tuple[Priced, Priced, float]:
+        """What is known of the lines around a row, and how far between them it is."""
         low, high, share = self._rows.bracket(row)
-        return self._line(low), self._line(high), share
+        return self._line(low).known, self._line(high).known, share
 
     def _line(self, row: int) -> Line:
         if row not in self._lines:

@@ -130,7 +130,7 @@ class Handover:
             assert isinstance(rank, OutputQueues)
             for number in rank.set_aside:
                 self._tell(decided_s, _Event.PAGES, number)
-            done += [replace(replica.told(one), finished_s=decided_s) for one in rank.answered]
+            done += [replica.told(one)._replace(finished_s=decided_s) for one in rank.answered]
             rank.set_aside.clear()
             rank.answered.clear()
         return [self._joined(one) for one in sorted(done, key=lambda one: one.finished_s)]
@@ -139,8 +139,8 @@ class Handover:
         room = self._rooms.pop(output.request.number)
         prompt = room.prompt
         assert prompt is not None
-        return replace(
-            output, request=room.request, admitted_s=prompt.admitted_s, cached_tokens=prompt.cached_tokens
+        return output._replace(
+            request=room.request, admitted_s=prompt.admitted_s, cached_tokens=prompt.cached_tokens
         )
 
     def _ship(self, replica: Replica, parts: list[CachePart]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windtunnel.errors import WindtunnelError
 from windtunnel.results.serving_result import QUANTILES, Limit, Moment, Spread, TierUse
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.gaps import columns
 from windtunnel.serving.request import Served
 
 NOTHING = Spread(0.0, 0.0, 0.0, 0.0)
@@ -119,12 +122,10 @@ def tier_uses(replicas: Sequence[Replica]) -> tuple[TierUse, ...]:
     return tuple(found)
 
 
-def weighted_spread(pairs: Sequence[tuple[float, int]]) -> Spread:
+def weighted_spread(values: NDArray[np.float64], weights: NDArray[np.float64]) -> Spread:
     """The same for values that occur several times each."""
-    if not pairs:
+    if not len(values):
         return NOTHING
-    values = np.array([value for value, _ in pairs])
-    weights = np.array([count for _, count in pairs], dtype=np.float64)
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
     places = np.cumsum(weights) / weights.sum()
@@ -134,12 +135,35 @@ def weighted_spread(pairs: Sequence[tuple[float, int]]) -> Spread:
 
 def latencies(served: Sequence[Served], replicas: Iterable[Replica]) -> dict[str, Spread]:
     """TTFT, TPOT, ITL and E2E by name."""
-    gaps = [gap for replica in replicas for gap in replica.gaps]
+    return spreads(seen(served), replicas)
+
+
+class Seen(NamedTuple):
+    """What requests saw, in seconds; ``tpot_s``: of those with more than one token."""
+
+    ttft_s: list[float]
+    tpot_s: list[float]
+    e2e_s: list[float]
+
+
+def seen(served: Iterable[Served]) -> Seen:
+    """All of it in one pass: as ``Served`` says it of each."""
+    ttft_s, tpot_s, e2e_s = found = Seen([], [], [])
+    for request, _, first_s, finished_s, *_ in served:
+        ttft_s.append(first_s - request.arrival_s)
+        e2e_s.append(finished_s - request.arrival_s)
+        if request.output_tokens > 1:
+            tpot_s.append((finished_s - first_s) / (request.output_tokens - 1))
+    return found
+
+
+def spreads(seen: Seen, replicas: Iterable[Replica]) -> dict[str, Spread]:
+    """Their latencies by name."""
     return {
-        "ttft": spread([one.ttft_s for one in served]),
-        "tpot": spread([tpot for one in served if (tpot := one.tpot_s) is not None]),
-        "itl": weighted_spread(gaps),
-        "e2e": spread([one.e2e_s for one in served]),
+        "ttft": spread(seen.ttft_s),
+        "tpot": spread(seen.tpot_s),
+        "itl": weighted_spread(*columns(replica.gaps for replica in replicas)),
+        "e2e": spread(seen.e2e_s),
     }
 
 
@@ -153,10 +177,10 @@ def limits(terms: Sequence[Sla], found: dict[str, Spread]) -> tuple[Limit, ...]:
 
 def good(one: Served, terms: Sequence[Sla]) -> bool:
     """Whether one request kept to the terms; ITL is judged by its TPOT."""
-    return all(_seen(one, term.what) <= term.most_s for term in terms)
+    return all(_of_one(one, term.what) <= term.most_s for term in terms)
 
 
-def _seen(one: Served, what: str) -> float:
+def _of_one(one: Served, what: str) -> float:
     if what == "ttft":
         return one.ttft_s
     return one.e2e_s if what == "e2e" else one.tpot_s or 0.0

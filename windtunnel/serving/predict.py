@@ -14,6 +14,7 @@ from windtunnel.serving import metrics, roofline
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.deployment_options import state_strategy
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.garbage import uncollected
 from windtunnel.serving.host_link import WritePolicy
 from windtunnel.serving.metrics import Sla
 from windtunnel.serving.prefill_budget import StateStrategy
@@ -61,9 +62,18 @@ def predict(
             hint="shorter requests, more cards, or an 8-bit cache: --kv-precision fp8",
             values={"cache tokens of a rank": deployment.cache_tokens},
         )
+    # what ran is let go of inside, so that the collector does not walk through it afterwards
+    with uncollected():
+        return _ran_and_told(deployment, prefill, load, fitting, policy, tuple(sla), say)
+
+
+def _ran_and_told(
+    deployment: Deployment, prefill: Deployment | None, load: Load, fitting: Sequence[Request], policy: Policy,
+    sla: tuple[Sla, ...], say: Say | None,
+) -> ServingResult:  # fmt: skip
     began = time.perf_counter()
     ran = run(deployment, prefill, with_spans(fitting), load.concurrency, policy, say)
-    return _told(deployment, prefill, load, ran, tuple(sla), time.perf_counter() - began)
+    return _told(deployment, prefill, load, ran, sla, time.perf_counter() - began)
 
 
 def fitting_of(load: Load, deployment: Deployment, prefill: Deployment | None = None) -> list[Request]:
@@ -99,9 +109,10 @@ def _told(
     prompts = sum(one.request.prompt_tokens for one in served)
     outputs = sum(one.request.output_tokens for one in served)
     served = [at_client(one) for one in served]
-    found = metrics.latencies(served, replicas)
+    seen = metrics.seen(served)
+    found = metrics.spreads(seen, replicas)
     decode_steps = sum(replica.decode_steps for replica in replicas)
-    batch = sum(count for replica in replicas for _, count in replica.gaps) / max(1, decode_steps)
+    batch = sum(replica.gaps.count for replica in replicas) / max(1, decode_steps)
     batch /= deployment.layout.data
     context = prompts / len(served) + outputs / len(served) / 2
     width = width_at(deployment, batch, context)
@@ -148,8 +159,8 @@ def _told(
         cache_hit_fraction=hits / queries if queries else 0.0,
         cache_tokens=deployment.cache_tokens,
         peak_cache_fraction=max(
-            (sample[1] / sum(rank.pool.capacity for rank in replica.ranks) for replica in replicas
-             for sample in replica.used_blocks), default=0.0,
+            (max(sample[1] for sample in replica.used_blocks) / sum(rank.pool.capacity for rank in replica.ranks)
+             for replica in replicas if replica.used_blocks), default=0.0,
         ),
         preemptions=sum(rank.preempted for rank in ranks),
         steps=sum(replica.steps for replica in both),
@@ -163,9 +174,9 @@ def _told(
         bad_lines=load.bad_lines,
         replayed_times_real=duration / wall_s if wall_s else 0.0,
         assumptions=(*load.said, *_beyond(deployment, ran), *assumptions(deployment)),
-        ttft_quantiles_s=metrics.quantiles([one.ttft_s for one in served]),
-        tpot_quantiles_s=metrics.quantiles([t for one in served if (t := one.tpot_s) is not None]),
-        e2e_quantiles_s=metrics.quantiles([one.e2e_s for one in served]),
+        ttft_quantiles_s=metrics.quantiles(seen.ttft_s),
+        tpot_quantiles_s=metrics.quantiles(seen.tpot_s),
+        e2e_quantiles_s=metrics.quantiles(seen.e2e_s),
         moments=metrics.moments(replicas),
         tiers=metrics.tier_uses(first or replicas),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from typing import NamedTuple
 
 _PLACES = 24
 """Bits for the number of a block behind a key."""
@@ -122,19 +122,18 @@ class Request:
 
 
 def with_spans(requests: Sequence[Request]) -> list[Request]:
-    """The same requests, their keys in stretches that always come together.
-
-    Keys are chained, so whoever has a key has all before it: neighbours that equally many have are in one stretch.
-    """
-    counts = Counter(chain.from_iterable(request.keys for request in requests))
-    count_of = counts.__getitem__
+    """The same requests, their keys in stretches that always come together."""
+    stretches: dict[int, tuple[int, ...]] = {}
+    for request in requests:
+        _enter(request.keys, stretches)
     found = []
     for request in requests:
         if keys := request.keys:
             spans, place = [], 0
-            for _, group in groupby(map(count_of, keys)):
-                size = len(list(group))
-                spans.append((keys[place], size))
+            while place < len(keys):
+                key = keys[place]
+                size = len(stretches.get(key, (key,)))  # a key that files do not chain stands for itself
+                spans.append((key, size))
                 place += size
             request = Request(
                 request.number, request.arrival_s, request.prompt_tokens, request.output_tokens, keys,
@@ -144,9 +143,36 @@ def with_spans(requests: Sequence[Request]) -> list[Request]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What one request saw. Times are seconds after the start of the traffic.
+def _enter(keys: tuple[int, ...], stretches: dict[int, tuple[int, ...]]) -> None:
+    """Cut the stretches known so far, by their first keys, where these keys part from them, and add what is new.
+
+    Keys are chained, so that who has the last of a stretch has all of it, and the place where two part is found by
+    halves: this costs by stretches, where looking at every key took a quarter longer.
+    """
+    place, last = 0, len(keys)
+    while place < last:
+        known = stretches.get(keys[place])
+        if known is None:
+            stretches[keys[place]] = keys[place:]
+            return
+        end = place + len(known)
+        if end > last or keys[end - 1] != known[-1]:
+            same, apart = 1, min(len(known), last - place) + 1  # so many are the same, so many are not
+            while apart - same > 1:
+                middle = (same + apart) // 2
+                if keys[place + middle - 1] == known[middle - 1]:
+                    same = middle
+                else:
+                    apart = middle
+            if same < len(known):
+                stretches[keys[place]], stretches[known[same]] = known[:same], known[same:]
+            end = place + same
+        place = end
+
+
+class Served(NamedTuple):
+    """What one request saw. Times are seconds after the start of the traffic. A tuple, since it is made in a third of
+    the time of a frozen dataclass, twice a request.
 
     Attributes:
         admitted_s: first time it was part of a step. cached_tokens: of its prompt, found at first admission.

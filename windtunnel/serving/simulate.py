@@ -190,7 +190,7 @@ def _drained(heap: list[tuple[float, int]]) -> Iterable[tuple[float, int]]:
 
 def _joined(request: Request, prompt: Served, output: Served | None) -> Served:
     if output is None:
-        return replace(prompt, request=request)
+        return prompt._replace(request=request)
     return Served(
         request,
         prompt.admitted_s,

@@ -22,12 +22,13 @@ def slowest(lines: Sequence[tuple[float, float, int]], most: int) -> tuple[float
 
 def starting_before(left_s: float, first: float, more: float, most: int) -> int:
     """How many of ``most`` steps, at least one, start within ``left_s``: each is ``more`` longer than the last."""
+    last = most - 1
+    if not last or last * first + more * (last * (last - 1) // 2) < left_s:  # as mostly
+        return most
 
     def start(step: int) -> float:
         return step * first + more * (step * (step - 1) // 2)
 
-    if most == 1 or start(most - 1) < left_s:
-        return most
     low, high = 1, most - 1  # the first ``low`` start in time, step ``high`` does not
     while low < high:
         middle = (low + high) // 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
+from windtunnel.serving.gaps import Gaps
 from windtunnel.serving.request import Served
 from windtunnel.serving.scheduler import Scheduler
 from windtunnel.serving.sequence import Sequence
@@ -19,6 +20,7 @@ class Tally:
 
     def __init__(self, ranks: Seq[Scheduler], number: int) -> None:
         self.ranks = list(ranks)
+        self._lone = self.ranks[0] if len(self.ranks) == 1 else None
         self.number = number
         self.now_s = 0.0
         self.steps = 0
@@ -26,7 +28,7 @@ class Tally:
         self._sampled = 0
         self.busy_s = 0.0
         self.prompt_tokens = 0
-        self.gaps: list[tuple[float, int]] = []  # (seconds, tokens that came after about that long)
+        self.gaps = Gaps()
         self._stalled_s = 0.0  # prompt steps that decoding sequences waited for (engines that do not mix)
         self.served: list[Served] = []
         self.used_blocks: list[tuple[float, int, int, int]] = []  # time, blocks, running, waiting
@@ -35,23 +37,28 @@ class Tally:
     @property
     def load(self) -> int:
         """Sequences running and waiting."""
-        if len(self.ranks) == 1:
-            rank = self.ranks[0]
+        rank = self._lone
+        if rank is not None:
             return len(rank.running) + rank.queued
         return sum(len(rank.running) + rank.queued for rank in self.ranks)
 
     def count(self, plans: Seq[StepPlan], seconds: float) -> None:
         """Count a step that has just ended."""
-        self.busy_s += seconds
-        self.steps += 1
         decodes, stalls = 0, False
         for plan in plans:
             decodes += plan.decodes
             stalls |= plan.stalls
             for chunk in plan.chunks:
                 self.prompt_tokens += chunk.new
+        self._count(decodes, stalls, seconds)
+
+    def _count(self, decodes: int, stalls: bool, seconds: float) -> None:
+        """The same of one with so many decoding sequences, its prompts being counted."""
+        self.busy_s += seconds
+        self.steps += 1
         if decodes:
-            self.gaps.append((seconds + self._stalled_s, decodes))
+            self.gaps.seconds.append(seconds + self._stalled_s)
+            self.gaps.tokens.append(decodes)
             self._stalled_s = 0.0
             self.decode_steps += 1
         elif stalls:
@@ -61,7 +68,8 @@ class Tally:
 
     def _count_steady(self, steps: int, seconds: float, tokens: int) -> None:
         """Count so many steps that have just ended, each with so many tokens."""
-        self.gaps.append((seconds / steps, tokens * steps))
+        self.gaps.seconds.append(seconds / steps)
+        self.gaps.tokens.append(tokens * steps)
         self.busy_s += seconds
         self.steps += steps
         self.decode_steps += steps

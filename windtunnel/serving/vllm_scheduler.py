@@ -26,6 +26,7 @@ class VllmScheduler(Scheduler):
     def __init__(self, options: SchedulerOptions, tiers: KvTiers | None = None) -> None:
         super().__init__(options, tiers)
         self._under_way: Sequence | None = None
+        self._fcfs = options.schedule_policy is SchedulePolicy.FCFS
         self._refused_at = -1  # pool version at which the head of the queue did not fit
         self._unpromised = (
             self.pool.free
@@ -37,7 +38,7 @@ class VllmScheduler(Scheduler):
         sequence = Sequence(request, self.pool, options.block_size, options.enable_prefix_caching)
         sequence.shipped = shipped
         sequence.came_at = self.prompt_tokens
-        if options.schedule_policy is not SchedulePolicy.FCFS:
+        if not self._fcfs:
             self._refused_at = -1  # the newcomer may go first
         self.waiting.append(sequence)
         return sequence
@@ -49,7 +50,7 @@ class VllmScheduler(Scheduler):
 
     def steady(self, most: int) -> int:
         """See ``Scheduler``."""
-        if self._under_way is not None or not self.decodes or self._may_admit:
+        if self._under_way is not None or not self.decodes or (self.waiting and self._may_admit):
             return 0
         most = min(most, self._next_end() - self.clock - 1)
         free, size = self.pool.free, self.options.block_size
@@ -76,7 +77,7 @@ class VllmScheduler(Scheduler):
     def schedule(self, now_s: float) -> StepPlan:
         """Decide the next step; an empty plan when nothing can run."""
         options = self.options
-        if self.waiting:
+        if self.waiting and not self._fcfs:
             self._order_queue()
         if self.puts_off_prompts:
             self._make_room()
@@ -101,7 +102,7 @@ class VllmScheduler(Scheduler):
         return self._decide(chunks)
 
     def _order_queue(self) -> None:
-        if self.options.schedule_policy is not SchedulePolicy.FCFS and self._refused_at != self._version:
+        if self._refused_at != self._version:
             super()._order_queue()
 
     def _cached_tokens(self, sequence: Sequence) -> int:
@@ -201,8 +202,9 @@ class VllmScheduler(Scheduler):
 
     def _next_part(self, sequence: Sequence, budget: int) -> tuple[int, int]:
         """Tokens of a prompt that come next, and the blocks that they need beyond those it holds."""
-        new = min(sequence.known - sequence.computed, budget)
-        return new, -(-(sequence.computed + new) // self.options.block_size) - sequence.held
+        computed = sequence.computed
+        new = min(sequence.known - computed, budget)
+        return new, -(-(computed + new) // self._block) - sequence.held
 
     def _admit(self, chunks: list[Chunk], budget: int, now_s: float) -> None:
         options, pool = self.options, self.pool
@@ -211,10 +213,10 @@ class VllmScheduler(Scheduler):
                 return
             sequence = self.waiting[0]
             found, blocks = self._look_up(sequence)
-            context = blocks * options.block_size
+            context, known = blocks * options.block_size, sequence.known
             if sequence.shipped and not sequence.generated:
-                context = sequence.known
-            whole = sequence.known - context
+                context = known
+            whole = known - context
             new = min(whole, budget)
             if new < whole and not options.enable_chunked_prefill:
                 return

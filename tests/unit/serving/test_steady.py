@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from itertools import groupby
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -59,6 +61,16 @@ def test_stretches_of_keys_change_nothing(seed: int, block: int, blocks: int) ->
     two = open_loop(with_spans(requests), Router([spanned]))
     assert list(map(rounded, one)) == list(map(rounded, two))
     assert plain.ranks[0].hits == spanned.ranks[0].hits > 0
+
+
+@given(st.integers(0, 1000))
+def test_stretches_end_where_requests_part(seed: int) -> None:
+    """Keys are chained, so neighbours that equally many requests have always come together."""
+    requests = branching(60, seed)
+    have = Counter(key for one in requests for key in one.keys)
+    for one in with_spans(requests):
+        same = [list(group) for _, group in groupby(one.keys, have.__getitem__)]
+        assert list(one.spans) == [(keys[0], len(keys)) for keys in same]
 
 
 def rounded(served: Served) -> tuple[float, ...]:

@@ -177,7 +177,7 @@ def _per_hour(question: Question, teams: int, task_s: Spread) -> float:
 
 def _batch(outcome: Outcome, graph: CallGraph) -> Batch:
     """The mean batch of a step, for the interval."""
-    tokens = sum(count for replica in outcome.replicas for _, count in replica.gaps)
+    tokens = sum(replica.gaps.count for replica in outcome.replicas)
     steps = sum(replica.decode_steps for replica in outcome.replicas)
     ranks = len(outcome.replicas[0].ranks)
     context = (graph.prompt_tokens + graph.output_tokens / 2) / len(graph.calls)
