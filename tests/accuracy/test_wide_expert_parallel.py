@@ -7,11 +7,12 @@ docs/wide-expert-parallel.md.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from statistics import median
 
 import pytest
 
-from benchmarks.wide_ep_published import SOURCES, Run, acceptance, predicted, read
+from benchmarks.wide_ep_published import SOURCES, Run, acceptance, predicted, read, words
 from windtunnel.estimate import Estimate
 from windtunnel.serving.speculation import Speculation
 
@@ -41,6 +42,16 @@ def test_every_figure_has_a_source_and_a_name_of_its_own() -> None:
     assert {run.source for run in RUNS} == set(SOURCES)
     assert len({run.name for run in RUNS}) == len(RUNS)
     assert {run.figure for run in RUNS} == {"text", "chart"}
+
+
+def test_the_page_says_what_is_predicted() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "wide-expert-parallel.md").read_text(encoding="utf-8")
+    lines = [line.split(" | ") for line in page.splitlines() if line.count(" | ") == 4 and " × " in line]
+    assert len(lines) == len(RUNS)
+    for run, (what, measured, told, *_) in zip(RUNS, lines, strict=True):
+        assert what.endswith(words(run))
+        assert measured == f"{run.measured:,.0f}"
+        assert float(told.replace(",", "")) == pytest.approx(answer(run).value, rel=0.03, abs=1.0)
 
 
 @pytest.mark.parametrize(("yielded", "drafts"), [(1.9, 1), (2.55, 2), (3.1, 3)])
