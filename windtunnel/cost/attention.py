@@ -29,8 +29,8 @@ the others are done. ``wide`` is how much longer heads beyond 192 take.
 ``skip`` is 1 for kernels that
 pass over tiles outside a window, 0 for those that mask them.
 
-Where the chip's own fused kernel does not take the shape (``Chip.attention``, for PyTorch's paths), or the
-variant is ``math``: two batched products, and the score matrix written and read in between.
+Where PyTorch's fused kernel does not take the shape (``Chip.attention``), or the variant is ``math``: two batched
+products, and the score matrix written and read in between. A library that was called by its name takes what it takes.
 
 Fitted on A100, H100, H800, B200 and S5000: 1 to 32,768 queries, heads of 64 to 256. Heads left out, weighted by
 time: 1 to 9 % median, 3 to 28 % at p90; 36 % on the few shapes of TensorRT-LLM's kernels under FlashInfer (B200).
@@ -38,7 +38,7 @@ time: 1 to 9 % median, 3 to 28 % at p90; 36 % on the few shapes of TensorRT-LLM'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -115,6 +115,9 @@ THROTTLE_S = 2e-3
 RULED = ("flash", "efficient", "cudnn")
 """Paths of PyTorch that the chip's rules govern; other kernels were called by name and take what they take."""
 
+OWN = ("", "torch")
+"""Names under which PyTorch's own kernels are asked for."""
+
 
 def keys_visited(
     batch: Batch,
@@ -153,6 +156,15 @@ def keys_visited(
         np.where(masked, density * kv, skip * np.minimum(mean, near) + (1.0 - skip) * mean),
         np.where(masked, np.minimum(kv, 2.0 * density * kv), reach),
     )
+
+
+def called_by(batch: Batch, library: str) -> Batch:
+    """The kernels as ``library`` is called: PyTorch's rules bind what PyTorch calls.
+
+    Engines call MATE's FlashAttention 3 on Moore Threads cards for heads of 256, where torch_musa's scaled dot product
+    ends at 128 (MATE 0.2: ``docs/flash_attention.md``, heads of up to 512).
+    """
+    return replace(batch, variant="") if batch.variant in RULED and library not in OWN else batch
 
 
 def supported(batch: Batch, chip: Chip) -> Floats:

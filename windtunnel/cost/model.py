@@ -86,6 +86,7 @@ _MATRIX = frozenset(
         Family.DECODE_ATTENTION, Family.DELTANET,
     }
 )  # fmt: skip
+_SOFTMAX_ATTENTION = frozenset({Family.ATTENTION, Family.ATTENTION_BACKWARD})
 _NOTHING = KernelTime(0.0, 0.0, 0.0, Source.ANALYTIC, "nothing", "no kernel")
 
 OUTSIDE_WIDENING = 1.5
@@ -166,6 +167,8 @@ class CostModel:
     def price(self, batch: Batch) -> Prices:
         """Times of a batch as arrays: the path for tables with many rows."""
         batch = batch.with_precision(self._precision(batch))
+        if batch.family in _SOFTMAX_ATTENTION:
+            batch = attention.called_by(batch, self.settings.library)
         model, file, formula = MODELS[batch.family]
         choice, fit = self._path(file, batch.precision, batch.variant)
         times = model(batch, self.chip, fit)

@@ -42,7 +42,9 @@ _SCALES = {"ms": 1e-3, "us": 1e-6}
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One row of words. ``target``: the column that is predicted, of tables that have one for all."""
+    """One row of words. ``target``: the column that is predicted, of tables that have one for all; ``closed``: clients
+    send one request after another (a concurrency), not some prompts at once.
+    """
 
     position: int
     category: str
@@ -132,7 +134,7 @@ def _rows(table: Table) -> Iterator[_Row]:
             metric = "step_seconds" if category == "training" else "tpot"
         yield _Row(
             position, category, card, int(cards) or stated, said(workload, configuration),
-            "concurren" in configuration, metric, metric if tall else "seconds",
+            "concurrency" in configuration, metric, metric if tall else "seconds",
             value * _SCALES.get(unit.split(" ")[0], 1.0),
         )  # fmt: skip
 

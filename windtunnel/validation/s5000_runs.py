@@ -1,13 +1,13 @@
 """Rows of S5000 tables as deployments that the native engine runs: what is stated, named defaults for the rest.
 
 A row is complete when it states model, cards, layout, prompt and output lengths, and how many sequences run at once.
-What vllm-musa's pages leave unsaid takes vLLM's defaults and is listed in ``assumed``. Nothing here looks at
-measured columns.
+What vllm-musa's pages leave unsaid takes its published recipes, else vLLM's defaults, and is listed in ``assumed``.
+Nothing here looks at measured columns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from windtunnel.recipes.layers.cached import Batch
 from windtunnel.recipes.layout import Precision
@@ -27,6 +27,12 @@ from windtunnel.validation.serving_rows import half_roofline
 
 ROUNDS = 3
 """Clients that send one request after another are followed for this many each."""
+HANDED_OVER_S = 1e-4
+"""Requests that a client sends together reach the engine one after another (assumed; anything shorter than a step gives
+the same): vLLM's engine begins with what its queue holds when the first is there (``EngineCoreProc``'s loop)."""
+WHOLE_PROMPTS = ("qwen3.5",)
+"""Models whose recipes in MooreThreads/vllm-musa (``docs/cookbook/qwen``: Qwen3.5 and 3.6) say
+``--no-enable-chunked-prefill`` and that asynchronous scheduling is off; those of Qwen3 and DeepSeek do not."""
 EIGHT_BIT_WIDTH = 128
 """Qwen's and DeepSeek's FP8 checkpoints have one scale for a block of 128 × 128 weights."""
 
@@ -85,17 +91,24 @@ def run_of(said: Said, chip: str, cards: int, closed: bool) -> Run:
     tensor = said.tensor or max(1, cards // max(1, said.data))
     if not said.tensor and cards > 1:
         assumed.append(f"tensor parallel over {tensor} cards")
+    whole = name.startswith(WHOLE_PROMPTS)
     options = DeploymentOptions(
         tensor_parallel_size=tensor,
         data_parallel_size=max(1, said.data),
         enable_expert_parallel=said.expert > 1,
         precision=precision,
         enable_prefix_caching=False,
+        enable_chunked_prefill=not whole,
+        async_scheduling=not whole,
         enforce_eager=said.graphs is False,
         speculation=_speculation(said),
     )
     if said.graphs is None:
         assumed.append("captured graphs")
+    if whole:
+        assumed.append(
+            "prompts are not cut and no step is decided ahead, as in vllm-musa's recipes for the model"
+        )
     assumed.append("BF16 cache, 256 sequences and 8,192 tokens a step at most, 90 % of memory")
     longest = said.prompt + said.output
     found = deploy(shipped_model(name), cluster_of(chip, cards or tensor), options, longest)
@@ -133,7 +146,10 @@ def _speculation(said: Said) -> Speculation:
 def figures_of(run: Run) -> dict[str, Figure]:
     """Every metric that such rows measure, by its name in the tables."""
     found, lengths, clients = run.deployment, run.lengths, run.concurrency
-    requests = tuple(drawn(ROUNDS * clients if clients else run.sequences, lengths))
+    requests = tuple(
+        replace(request, arrival_s=place * HANDED_OVER_S)
+        for place, request in enumerate(drawn(ROUNDS * clients if clients else run.sequences, lengths))
+    )
     words = "closed" if clients else "all at once"
     result = predict(found, Load(requests=requests, words=words, concurrency=clients))
     context = lengths.prompt + lengths.output // 2

@@ -202,3 +202,23 @@ def test_attention_in_stretches_is_taken_head_by_head_before_blackwell() -> None
     stretches = replace(whole, chunk=8192)
     assert taken(stretches, "h100-sxm") > 1.5 * taken(whole, "h100-sxm")
     assert taken(stretches, "b200") == taken(whole, "b200")
+
+
+def test_engines_call_kernels_that_pytorch_does_not() -> None:
+    card = chip("mtt-s5000")
+    mixer = GroupedQuery(heads=16, kv_heads=2, head_dim=256)
+
+    def priced(tokens: int, library: str) -> float:
+        [_, op] = softmax_core(mixer, 4, Batch(sequences=1, new=tokens), "bfloat16", "bfloat16")
+        return CostModel(card, Settings(library=library)).kernel_time(work_of(op)).seconds
+
+    # torch_musa's scaled dot product ends at heads of 128 and writes the scores; MATE's FlashAttention 3 does not
+    work = 4 * 4 * 16384**2 * 256 / 2
+    assert (
+        work / card.peak_flops["bf16"].value
+        < priced(16384, "mate")
+        < 4 * work / card.peak_flops["bf16"].value
+    )
+    assert priced(16384, "") == priced(16384, "torch") > 3 * priced(16384, "mate")
+    written = 4 * 16384**2 * 2 * prefill.MATH_PASSES
+    assert priced(16384, "") > written / card.memory_bytes_per_s.value

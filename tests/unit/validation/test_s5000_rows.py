@@ -17,6 +17,7 @@ from windtunnel.validation.folder import predict_folder
 from windtunnel.validation.kernel_rows.layers import stream
 from windtunnel.validation.moore_threads_words import cards_of, said
 from windtunnel.validation.rows_file import Answers
+from windtunnel.validation.s5000_runs import figures_of, run_of
 from windtunnel.validation.s5000_training import gaps, step_of
 
 COLUMNS = "row_id,category,device,num_devices,workload,configuration,software,metric,value,unit"
@@ -82,6 +83,21 @@ def test_complete_rows_are_predicted_and_others_say_what_is_missing(tmp_path: Pa
     assert "the model's size, sequence, global batch not stated" in reasons["h"]
     assert "an input" in reasons["j"]
     assert found["i"][0].family == "deltanet/bf16/chunk"
+
+
+def test_prompts_of_qwen35_are_computed_whole_one_after_another() -> None:
+    def run(sequences: int) -> dict[str, float]:
+        words = said("Qwen3.5-35B-A3B FP8", SERVED.format(sequences, "after"))
+        return {name: each.value for name, each in figures_of(run_of(words, "mtt-s5000", 4, False)).items()}
+
+    one, eight = run(1), run(8)
+    # 8,192 tokens a step take one prompt of 4,096 beside a token that decodes: the eighth waits for seven
+    assert eight["ttft"] == pytest.approx(4.5 * one["ttft"], rel=0.15)
+    options = run_of(
+        said("Qwen3-8B", "TP1, ISL 512, OSL 512, batch 2"), "mtt-s5000", 1, False
+    ).deployment.options
+    assert options.enable_chunked_prefill
+    assert options.async_scheduling
 
 
 def test_a_change_of_software_is_scored_after_it(tmp_path: Path) -> None:
