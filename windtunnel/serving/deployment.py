@@ -14,6 +14,7 @@ from windtunnel.serving.deployment_layout import chosen_layout, layout_of, loade
 from windtunnel.serving.deployment_options import DeploymentOptions, held_states, state_strategy
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.host_link import WritePolicy
+from windtunnel.serving.host_time import captured_prompts
 from windtunnel.serving.hybrid import scheduler_for
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.kv_tiers import KvTiers
@@ -204,6 +205,7 @@ def deploy(model: ModelSpec, cluster: Cluster, options: DeploymentOptions, longe
         StepTime(
             architecture_of(model), layout, cluster, options.speculation, options.enable_dbo, options.stack,
             options.cudagraph_capture_sizes,
+            captured_prompts(options.stack, cluster.chip, layout, options.built_engine),
         ),
     )  # fmt: skip
     tower = architecture_of(model, 1).vision if model.vision else None

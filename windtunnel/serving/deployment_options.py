@@ -39,6 +39,7 @@ class DeploymentOptions:
         max_utilization: TensorRT-LLM's capacity scheduler of that name, which admits what fits now and preempts.
         attention_dp: TensorRT-LLM's ``attention_dp_config``.
         cudagraph_capture_sizes: batches with a captured graph; empty: vLLM's.
+        built_engine: TensorRT-LLM's engines built ahead, whose kernels C++ issues, not its PyTorch backend.
     """
 
     tensor_parallel_size: int = 0
@@ -60,6 +61,7 @@ class DeploymentOptions:
     narrow_experts: bool = False
     eight_bit_rows: bool = False
     cudagraph_capture_sizes: tuple[int, ...] = ()
+    built_engine: bool = False
     enable_dbo: bool = False
     expert_imbalance: float = 1.0
     expert_load: str = BALANCED

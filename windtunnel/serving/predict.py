@@ -24,7 +24,7 @@ from windtunnel.serving.router import Policy
 from windtunnel.serving.run_load import FRONT_END_S, Ran, at_client, fits, run
 from windtunnel.serving.sessions import in_sessions, without
 from windtunnel.serving.uncertainty import width_at
-from windtunnel.units import GIB
+from windtunnel.units import GIB, seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +208,12 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
     said = ["activations of a step are estimated, engines measure them", "time between steps is hidden"]
     if deployment.layout.expert > 1:
         said.append(_imbalance(deployment.layout.imbalance))
+    step = deployment.step
+    if step.prompt_graphs < deployment.options.max_num_batched_tokens:
+        above = f" above {step.prompt_graphs:,.0f} tokens" if step.prompt_graphs else ""
+        said.append(
+            f"steps with prompts{above} are issued kernel by kernel: {seconds(step.issue_s)} at least"
+        )
     if deployment.layout.data > 1:
         said.append("ranks step together: a prompt on one of them holds up all")
     if deployment.memory.state_bytes:

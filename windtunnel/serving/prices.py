@@ -22,6 +22,7 @@ from windtunnel.program.count import work_of
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import ProcessGroup
 from windtunnel.program.work import Family, Work
+from windtunnel.serving.host_time import ENGINE_HOST
 from windtunnel.serving.kernel_library import Stack, library_of
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.schema import Chip
@@ -29,7 +30,7 @@ from windtunnel.specs.schema import Chip
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Device and host seconds, with the device's 80 % interval. They add.
+    """Device seconds, those of the engine's host to issue it all, and the device's 80 % interval. They add.
 
     ``network`` is the part of ``device`` on the wire; ``held``: seconds of the whole card's multiprocessors
     and memory that communication takes from kernels that run beside it, ``units`` those of multiprocessors alone.
@@ -86,7 +87,7 @@ class OpPrices:
         new = [spec for spec in dict.fromkeys(ops) if spec not in self._known]
         works = [work_of(spec) for spec in new]
         for spec, work, time in zip(new, works, self._times(works), strict=True):
-            host = self.cost.host_time_s(work)
+            host = ENGINE_HOST * self.cost.host_time_s(work)
             if work.family is Family.COLLECTIVE:
                 wire = self._collective(spec)
                 units = wire.seconds * wire.sm_share

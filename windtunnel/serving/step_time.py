@@ -58,6 +58,7 @@ class StepTime(LayerPrices):
     """Step seconds of one attention rank of a replica; ``vision``: the tower, where the model has one.
 
     ``captures``: batch sizes with a captured graph, to the next of which decodes are padded; empty: vLLM's.
+    ``prompt_graphs``: most tokens of a step with prompts that a captured graph holds.
     """
 
     vision: Tower | None = None
@@ -71,10 +72,12 @@ class StepTime(LayerPrices):
         overlap: bool = False,
         stack: Stack = Stack.VLLM,
         captures: Sequence[int] = (),
+        prompt_graphs: float = float("inf"),
     ) -> None:
         super().__init__(model, layout, cluster, overlap, stack)
         self._drafts_beside_prompts = stack is not Stack.SGLANG  # whose mixed steps decode by one token each
         self.speculation = speculation or Speculation()
+        self.prompt_graphs = prompt_graphs
         self._launch_s = cluster.chip.graph_launch_s.value if layout.graphs else 0.0
         graphs = sorted(captures) or captured()
         self._graphs = graphs if layout.graphs else []
@@ -145,7 +148,17 @@ class StepTime(LayerPrices):
         seconds = around + self._with_core(self._mixed_dense, max(1, tokens), core)
         if drafted and decodes:
             seconds += drafted * self._draft_s(decodes, contexts / decodes)
-        return seconds
+        return seconds if tokens <= self.prompt_graphs else max(seconds, self._issued_s(tokens))
+
+    def _issued_s(self, tokens: int) -> float:
+        """The host's seconds for a step with prompts, both halves where it is cut."""
+        halves = 2 if self.overlap and tokens >= self._least(decodes=False) else 1
+        return halves * self.issue_s
+
+    @cached_property
+    def issue_s(self) -> float:
+        """The host's seconds for every kernel of a step of one batch."""
+        return self.priced(Batch(sequences=1, new=SHORTEST)).host
 
     def warm(self, sequences: int) -> None:
         """Price the batches up to ``sequences`` that will come, so that none is priced while a clock runs."""

@@ -53,7 +53,7 @@ from windtunnel.validation.mlperf_lengths import (
     Scatter,
     lengths,
 )  # fmt: skip
-from windtunnel.validation.mlperf_settings import Settings, published
+from windtunnel.validation.mlperf_settings import BY_PYTORCH, Settings, published
 from windtunnel.validation.shared_prices import with_known_prices
 from windtunnel.validation.trtllm_age import seconds_factor
 from windtunnel.validation.trtllm_bench import as_checkpointed
@@ -218,6 +218,7 @@ def _deployed(run: MlperfRun) -> tuple[Deployment, tuple[str, ...]]:
         enable_chunked_prefill=settings is None or settings.chunked,
         attention_dp=settings.balance if settings else AttentionDpOptions(),
         cudagraph_capture_sizes=settings.graphs if settings else (),
+        built_engine=run.stack is Stack.TRTLLM and found.model not in BY_PYTORCH,
         enable_prefix_caching=False,
         stack=run.stack,
     )

@@ -75,6 +75,9 @@ LLAMA2, LLAMA405, LLAMA8, MIXTRAL = "llama2-70b", "llama3.1-405b", "llama3-8b", 
 DEEPSEEK = "deepseek-v3-671b"
 FEW, MANY = (128, 256, 384, 512), (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512)
 LONG_S = 2400.0
+BY_PYTORCH = (LLAMA8, DEEPSEEK)
+"""Benchmarks that v5.1 runs on TensorRT-LLM's PyTorch backend: those with captured graphs, which its harness refuses
+to engines built ahead (``code/llmlib/config.py``). All others, and all of v4.1, are built."""
 TABLE: tuple[Published, ...] = (
     Published(V51, BLACKWELL, LLAMA2, BOTH, Settings(1, 1, 2048, 3584, 0.95, LONG_S)),
     Published(V51, BLACKWELL, LLAMA2, INTERACTIVE, Settings(1, 1, 768, 768, 0.95)),

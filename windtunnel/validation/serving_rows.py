@@ -286,6 +286,7 @@ def _deployment(record: dict[str, str], prompt: str = "input_tokens") -> Deploym
         deepep=_month(record["framework"]),
         expert_load=_routing(record, int(_number(record, prompt))),
         num_redundant_experts=_redundant(record["notes"]),
+        built_engine=stack is Stack.TRTLLM and "PyTorch" not in record["framework"],
     )  # fmt: skip
     cluster = cluster_of(chip, int(_number(record, "num_gpus") or tensor * wide))
     shipped, longest = shipped_model(model), int(_number(record, prompt)) + 1

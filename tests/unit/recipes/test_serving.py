@@ -13,7 +13,7 @@ from windtunnel.recipes.architecture import GroupedQuery
 from windtunnel.recipes.layers.cached import Batch, softmax_core
 from windtunnel.recipes.layout import Precision
 from windtunnel.recipes.serving import forward_step
-from windtunnel.recipes.serving_layout import ServingLayout
+from windtunnel.recipes.serving_layout import Imbalance, ServingLayout
 from windtunnel.specs.model_catalogue import shipped_model
 
 EIGHT_BIT = "float8_e4m3fn"
@@ -110,7 +110,9 @@ def test_experts_of_prompts_sum_what_came_to_the_rank() -> None:
     assert came == pytest.approx(4096 * 16 * (1 - (15 / 16) ** 8), abs=1)
     assert found[kernels.MOE_PERMUTE].inputs[0].shape[0] == came
     uneven = forward_step(
-        shipped_model("deepseek-v3-671b"), replace(layout, imbalance=1.25), [Batch(sequences=1, new=4096)]
+        shipped_model("deepseek-v3-671b"),
+        replace(layout, imbalance=Imbalance(1.25, 1.25, 1.25)),
+        [Batch(sequences=1, new=4096)],
     )
     more = next(spec for spec in uneven.specs if spec.name == kernels.MOE_UNPERMUTE)
     assert more.outputs[0].shape[0] == pytest.approx(1.25 * came, abs=1)

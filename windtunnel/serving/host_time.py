@@ -1,0 +1,43 @@
+"""What the host takes to issue the kernels of a step that no captured graph holds.
+
+An engine's Python does more for an operation than PyTorch's own dispatch (``cost/host.py``): checks, views, metadata of
+attention, custom operators, small tensors that recipes do not write down. Three models whose steps of few tokens were
+published with captured graphs and without them say how much more; steps with prompts are issued kernel by kernel where
+the engine captures none. The longer of host and card counts: issue runs ahead of execution.
+"""
+
+from __future__ import annotations
+
+from windtunnel.recipes.serving_layout import ServingLayout
+from windtunnel.serving.kernel_library import Stack
+from windtunnel.specs.schema import Chip, Vendor
+
+ENGINE_HOST = 4.8
+"""An engine's host time over that of the operations recipes write down: geometric mean of DeepSeek-V3 (a prompt of one
+token 82.6 ms, with a graph 23.1; sgl-project/sglang pull request 12160, October 2025: 4.8 on an H20's host, 6.1 on an
+H200's, the card is not stated), Qwen3-4B (129 tokens 16.6 ms, with a graph 5.7; wejoncy/sfllm pull request 46,
+September 2026: 5.6) and Llama 3 8B (a decoded token 8.2 ms with FlashInfer, 9.3 with Triton, with graphs 7.4 and 7.1;
+sgl-project/sglang pull request 1401, September 2024: 3.4 and 3.8)."""
+
+_ALWAYS = float("inf")
+PROMPT_GRAPHS = {Stack.VLLM: _ALWAYS, Stack.SGLANG: 2048, Stack.TRTLLM: 0}
+"""Most tokens of a step with prompts that a captured graph holds, on NVIDIA: SGLang 0.5.23's (``breakable``, elsewhere
+none), TensorRT-LLM's PyTorch backend unless it compiles. vLLM captures 512 and issues compiled code above, a few
+kernels a layer, which cards take longer for."""
+
+
+def captured_prompts(stack: Stack, chip: Chip, layout: ServingLayout, built_engine: bool) -> float:
+    """Tokens of a step with prompts up to which the host issues no kernels.
+
+    Args:
+        built_engine: TensorRT-LLM's engines built ahead, whose kernels C++ issues.
+    """
+    if built_engine or stack is Stack.VLLM:
+        return _ALWAYS
+    if not layout.graphs:
+        return 0
+    if stack is Stack.SGLANG and (
+        chip.vendor is not Vendor.NVIDIA or (layout.expert > 1 and layout.data > 1)
+    ):
+        return 0  # DeepEP's exchange of prompts reads its sizes on the host
+    return PROMPT_GRAPHS[stack]
