@@ -1,11 +1,12 @@
 """What JSON Schema cannot say of a body, so that schemathesis does not take it for valid: fields that fit one another.
 
 A tool that is called has to be among the tools, prompts times `n` are bounded, at temperature 0 there is one answer,
-`min_tokens` are not more than the most tokens, token ids are not repeated as text (`tests/unit/endpoint` has all).
+`min_tokens` are not more than the most tokens, token ids are not repeated as text, a form is whole.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import schemathesis
@@ -19,7 +20,22 @@ def filter_case(context: Any, case: Any) -> bool:
     body = case.body
     if not isinstance(body, dict):
         return True
-    return _callable(body) and _choices(body) <= CHOICES_MAX and _sampled(body) and not _ids_repeated(body)
+    fit = _callable(body) and _choices(body) <= CHOICES_MAX and _sampled(body)
+    return fit and _formed(body) and not _ids_repeated(body)
+
+
+def _formed(body: dict[str, Any]) -> bool:
+    """A schema is there where one is asked for; texts drawn by chance are no JSON, and few are regular expressions."""
+    text, structured = body.get("text"), body.get("structured_outputs")
+    forms = [body.get("response_format"), text.get("format") if isinstance(text, dict) else None]
+    for form in forms:
+        wants = isinstance(form, dict) and form.get("type") == "json_schema"
+        if wants and form.get("json_schema") is None and form.get("schema") is None:
+            return False
+    if not isinstance(structured, dict):
+        return True
+    plain = re.fullmatch(r"[\w ]*", str(structured.get("regex") or ""))
+    return plain is not None and not isinstance(structured.get("json"), str)
 
 
 def _sampled(body: dict[str, Any]) -> bool:

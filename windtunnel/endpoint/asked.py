@@ -271,6 +271,8 @@ def _stop(given: str | list[str] | None) -> tuple[str, ...]:
 def _schema(wanted: ResponseFormat | None) -> Schema | None:
     if wanted is None or wanted.type == "text":
         return None
+    if wanted.type == "json_schema" and wanted.json_schema is None and wanted.schema is None:
+        raise BadBody("response_format: json_schema needs a `json_schema`", "response_format")
     found = wanted.schema or (wanted.json_schema.schema if wanted.json_schema else None)
     return found or {"type": "object", "properties": {"answer": {"type": "string"}}}
 

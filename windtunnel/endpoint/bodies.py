@@ -26,6 +26,7 @@ Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1, le=OUTPUT_MAX)]
 Choices = Annotated[int, Meta(ge=1, le=N_MAX)]
 Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Object = dict[str, Any]
 NoLogprobs = Annotated[bool | None, Meta(extra_json_schema={"enum": [False, None]})]
 NoCount = Annotated[int | None, Meta(extra_json_schema={"enum": [None]})]
@@ -139,6 +140,8 @@ class Several(Sampling, kw_only=True):
     """Fields of the bodies that may ask for more than one answer."""
 
     n: Choices | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
     seed: Seed | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
     stop: str | list[str] | None = None

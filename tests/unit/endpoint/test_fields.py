@@ -48,7 +48,9 @@ def test_what_is_not_offered_is_refused(fast: Running, body: dict[str, Any], par
     assert error["message"].startswith(param)
 
 
-@pytest.mark.parametrize(("body", "param"), ANYWHERE)
+@pytest.mark.parametrize(
+    ("body", "param"), [*ANYWHERE, ({"response_format": {"type": "xml"}}, "response_format.type")]
+)
 def test_vllm_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], param: str) -> None:
     monkeypatch.setenv("WINDTUNNEL_ON", "mtt-s5000")
     sent: list[MutableMapping[str, Any]] = []
@@ -66,6 +68,21 @@ def test_vllm_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch, body: dict[st
     asyncio.run(middleware.Policy(vllm)(scope, receive, send))
     assert sent[0]["status"] == 400
     assert json.loads(sent[1]["body"])["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"frequency_penalty": 9}, "frequency_penalty"), ({"seed": 1 << 64}, "seed"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_named(fast: Running, body: dict[str, Any], param: str) -> None:
+    answer = ask(fast, CHAT, **body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 def test_asking_for_nothing_is_heard(fast: Running) -> None:

@@ -13,6 +13,7 @@ import os
 import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ Send = Callable[[Message], Awaitable[None]]
 UNREAD_MAX = 4096
 """Bytes of a body that is not understood on which its answer depends."""
 MESSAGES = "/v1/messages"
+ANSWERED_HERE = ("response_format", "structured_outputs", "text", "output_config")
+"""Fields that vLLM is not shown, so that it finds no mistake in them."""
 READERS: dict[str, Callable[[bytes], Sequence[Asked]]] = {
     "/v1/chat/completions": lambda raw: [asked.chat(raw)],
     "/v1/completions": asked.completions,
@@ -64,6 +67,8 @@ class Policy:
         self._writer = Writer(AnswerLengths.told(told.answer_tokens, told.answer_trace), speaker)
         self._recorder = Recorder(Path(told.record)) if told.record else None
         self._tokenizer: Any = None
+        # it must not be asked from two threads at once, and a long answer takes it a tenth of a second
+        self._one_at_a_time = ThreadPoolExecutor(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on; requests that generate carry their answers."""
@@ -86,8 +91,8 @@ class Policy:
         try:
             wanted = READERS[path](raw)
         except BadBody as error:
-            if error.code in ("invalid_image", UNSUPPORTED):
-                # vLLM is shown no pictures, has no probabilities and samples nothing
+            if error.code in ("invalid_image", UNSUPPORTED) or (error.param or "").startswith(ANSWERED_HERE):
+                # vLLM is shown no pictures and no form of an answer, has no probabilities and samples nothing
                 await _refused(error, path)(scope, receive, send)
                 return
             # vLLM says what is wrong, or takes it: then it has to end
@@ -114,12 +119,13 @@ class Policy:
     async def _answers(self, wanted: Sequence[Asked], scope: Scope) -> list[tuple[Answer, list[int]]]:
         """What is said to each prompt, as often as it is asked, and its tokens as far as they may come out."""
         found = []
+        loop, parser = asyncio.get_running_loop(), _parser(scope)
         for one in wanted:
             for number in range(one.n):
                 answer = await self._writer.write(one, number)
-                ids = self._tokens(scope, dialects.written(answer, _parser(scope)))
+                text = dialects.written(answer, parser)
+                ids = await loop.run_in_executor(self._one_at_a_time, self._tokens, scope, text)
                 found.append((answer, ids[: one.max_tokens or None]))
-                await asyncio.sleep(0)  # tokens of others are due
         return found
 
     def _tokens(self, scope: Scope, text: str) -> list[int]:
