@@ -39,6 +39,7 @@ SOURCES = {
     "ant-h20": Source("Ant Group, SGLang", "https://lmsys.org/blog/2025-09-26-sglang-ant-group/"),
     "sbo-h20": Source("Ant Group, pull request", "https://github.com/deepseek-ai/DeepEP/pull/390"),
     "vllm-h200": Source("vLLM and llm-d", "https://blog.vllm.ai/2025/12/17/large-scale-serving.html"),
+    "mtp-h200": Source("Eigen AI, SGLang", "https://lmsys.org/blog/2025-07-17-mtp/"),
     "rtp-h800": Source(
         "Alibaba, RTP-LLM",
         "https://github.com/alibaba/rtp-llm/blob/main/docs/RTP-LLM-DeepSeek-Replay-Tech-Report.md",
