@@ -21,9 +21,10 @@ sgl-project/sglang pull request 1401, September 2024: 3.4 and 3.8)."""
 
 _ALWAYS = float("inf")
 PROMPT_GRAPHS = {Stack.VLLM: _ALWAYS, Stack.SGLANG: 2048, Stack.TRTLLM: 0}
-"""Most tokens of a step with prompts that a captured graph holds, on NVIDIA: SGLang 0.5.23's (``breakable``, elsewhere
-none), TensorRT-LLM's PyTorch backend unless it compiles. vLLM captures 512 and issues compiled code above, a few
-kernels a layer, which cards take longer for."""
+"""Most tokens of a step with prompts that a captured graph holds, on NVIDIA: SGLang 0.5.23's (``breakable``),
+TensorRT-LLM's PyTorch backend unless it compiles. vLLM captures 512 and issues compiled code above, a few kernels a
+layer, which cards take longer for. Elsewhere none: SGLang leaves it out, vLLM-MUSA's recipes capture decoding only
+(``FULL_DECODE_ONLY``) and compile nothing."""
 
 
 def captured_prompts(stack: Stack, chip: Chip, layout: ServingLayout, built_engine: bool) -> float:
@@ -32,12 +33,10 @@ def captured_prompts(stack: Stack, chip: Chip, layout: ServingLayout, built_engi
     Args:
         built_engine: TensorRT-LLM's engines built ahead, whose kernels C++ issues.
     """
-    if built_engine or stack is Stack.VLLM:
+    if built_engine:
         return _ALWAYS
-    if not layout.graphs:
+    if not layout.graphs or chip.vendor is not Vendor.NVIDIA:
         return 0
-    if stack is Stack.SGLANG and (
-        chip.vendor is not Vendor.NVIDIA or (layout.expert > 1 and layout.data > 1)
-    ):
+    if stack is Stack.SGLANG and layout.expert > 1 and layout.data > 1:
         return 0  # DeepEP's exchange of prompts reads its sizes on the host
     return PROMPT_GRAPHS[stack]

@@ -45,12 +45,13 @@ def test_published_pairs_are_met_within_a_third() -> None:
     [
         ("h100-sxm", Stack.SGLANG, {}, False),
         ("mtt-s5000", Stack.SGLANG, {}, True),
+        ("mtt-s5000", Stack.VLLM, {}, True),
         ("h100-sxm", Stack.TRTLLM, {}, True),
         ("h100-sxm", Stack.TRTLLM, {"built_engine": True}, False),
         ("h100-sxm", Stack.VLLM, {}, False),
         ("h100-sxm", Stack.SGLANG, {"enforce_eager": True}, True),
     ],
-    ids=["SGLang's graphs", "no CUDA", "PyTorch backend", "built", "vLLM", "asked for"],
+    ids=["SGLang's graphs", "no CUDA", "vLLM-MUSA", "PyTorch backend", "built", "vLLM", "asked for"],
 )
 def test_whose_short_prompts_wait_for_the_host(
     chip: str, stack: Stack, more: dict[str, object], bound: bool
