@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from windtunnel.endpoint.asked import Asked
 from windtunnel.endpoint.bodies import BadBody
@@ -14,7 +15,7 @@ from windtunnel.endpoint.told import Usage
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A prompt and one answer to it, to be submitted; ``first`` of its answers.
+    """A prompt and one answer to it, to be submitted; ``first`` of its answers, of at most ``most`` tokens.
 
     ``keys`` and ``pictures``: see ``LiveEngine.submit``.
     """
@@ -27,6 +28,7 @@ class Written:
     keys: tuple[int, ...]
     pictures: Sequence[int]
     first: bool
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,14 @@ def submit(engine: LiveEngine, written: Sequence[Written]) -> list[Choice]:
             engine.drop(choice.stream)
         raise
     return choices
+
+
+def count(engine: LiveEngine, choices: Sequence[Choice]) -> None:
+    """All choices are complete: note them prompt by prompt."""
+    starts = [place for place, choice in enumerate(choices) if choice.written.first]
+    for start, end in pairwise([*starts, len(choices)]):
+        first, answers = choices[start].written, choices[start:end]
+        engine.counters.answered([len(one.written.tokens) for one in answers], first.most)
 
 
 def usage(choices: Sequence[Choice]) -> Usage:

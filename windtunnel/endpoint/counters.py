@@ -20,6 +20,7 @@ WHOLE_S = (
     960.0, 1920.0, 7680.0,
 )  # fmt: skip
 TOKENS = tuple(float(n * 10**power) for power in range(6) for n in (1, 2, 5))
+SEVERAL, PREEMPTIONS = (1.0, 2.0, 5.0, 10.0, 20.0), (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
 STEP_TOKENS = tuple(float(1 << n) for n in (0, *range(3, 15)))
 
 
@@ -55,16 +56,26 @@ def _histograms() -> dict[str, Histogram]:
         "request_decode_time_seconds": Histogram(WHOLE_S),
         "request_inference_time_seconds": Histogram(WHOLE_S),
         "request_prompt_tokens": Histogram(TOKENS),
+        "request_prefill_kv_computed_tokens": Histogram(TOKENS),
         "request_generation_tokens": Histogram(TOKENS),
+        "request_max_num_generation_tokens": Histogram(TOKENS),
+        "request_params_max_tokens": Histogram(TOKENS),
+        "request_params_n": Histogram(SEVERAL),
+        "request_num_preemptions": Histogram(PREEMPTIONS),
         "iteration_tokens_total": Histogram(STEP_TOKENS),
     }
 
 
 @dataclass(slots=True)
 class Counters:
-    """``finished`` by reason; ``histograms`` by vLLM's names without their prefix."""
+    """``finished`` by reason; ``histograms`` by vLLM's names without their prefix.
 
-    finished: dict[str, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0})
+    Clients that leave are ``cancelled``: vLLM counts them under no reason, nor in a histogram of finished requests.
+    """
+
+    finished: dict[str, int] = field(
+        default_factory=lambda: {"stop": 0, "length": 0, "abort": 0, "error": 0, "repetition": 0}
+    )
     cancelled: int = 0
     rejected: int = 0
     prompt_tokens: int = 0
@@ -104,6 +115,15 @@ class Counters:
         add["request_decode_time_seconds"].add(decode_s)
         add["request_inference_time_seconds"].add(now_s - sequence.admitted_s)
         add["request_prompt_tokens"].add(request.prompt_tokens)
+        add["request_prefill_kv_computed_tokens"].add(request.prompt_tokens - sequence.cached_tokens)
+        add["request_num_preemptions"].add(sequence.preemptions)
         add["request_generation_tokens"].add(request.output_tokens)
-        if request.output_tokens > 1:
-            add["request_time_per_output_token_seconds"].add(decode_s / (request.output_tokens - 1))
+        gaps = request.output_tokens - 1
+        add["request_time_per_output_token_seconds"].add(decode_s / gaps if gaps else 0.0)
+
+    def answered(self, answers: Seq[int], max_tokens: int) -> None:
+        """All answers to one prompt are there, of so many tokens each; ``max_tokens``: the most each might have."""
+        self.histograms["request_params_n"].add(len(answers))
+        self.histograms["request_max_num_generation_tokens"].add(max(answers))
+        for _ in answers:
+            self.histograms["request_params_max_tokens"].add(max_tokens)

@@ -132,7 +132,8 @@ class LiveEngine:
             why = (
                 "this server is shutting down"
                 if self._closing
-                else f"{self.running} requests run and {self.waiting} wait, as many as may (--max-queue)"
+                else f"the queue is full: {self.places} requests run at once (--max-num-seqs), "
+                f"{self.max_queue} wait (--max-queue)"
             )
             raise Overloaded(why, self._retry_after_s())
 

@@ -193,10 +193,12 @@ class Endpoint:
         prompt = wanted.prompt_tokens or tokens_in(wanted.prompt)
         tower = self.deployment.step.vision
         answer = await self._writer.write(wanted, number)
-        tokens, cut = cut_to(wanted, pieces(answer.written), self.max_model_len - prompt)
+        room = self.max_model_len - prompt
+        tokens, cut = cut_to(wanted, pieces(answer.written), room)
         keys = block_keys(wanted.prompt, self.deployment.key_tokens, wanted.salt)
         pictures = [picture.tokens() * tower.merge for picture in wanted.images] if tower else []
-        return Written(wanted, answer, tokens, cut, prompt, keys, pictures, number == 0)
+        most = min(wanted.max_tokens or room, room)
+        return Written(wanted, answer, tokens, cut, prompt, keys, pictures, number == 0, most)
 
     def _check_name(self, model: str) -> None:
         if model and model not in self.names and ANY not in self.names:
@@ -218,6 +220,7 @@ class Endpoint:
                 if await request.is_disconnected():
                     return False
                 looked_s = time.monotonic()
+        choices.count(self.engine, found)
         return True
 
     async def _sent(
@@ -237,6 +240,7 @@ class Endpoint:
                 text += events[place].after()
             if text:
                 yield text
+        choices.count(self.engine, found)
         yield events[0].last()
 
     def _note(self, request: Request, choice: Choice, began_s: float) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.unit.endpoint.test_server import Running, ask, events
@@ -173,3 +174,30 @@ def test_anthropics_format_is_said_to_be_vllms(fast: Running) -> None:
     answer = ask(fast, "/v1/messages", messages=[])
     assert answer.status_code == 404
     assert "--engine vllm" in answer.json()["error"]["message"]
+
+
+def test_metrics_say_what_vllm_says_of_several_answers() -> None:
+    deployment = deploy(shipped_model("qwen3-8b"), cluster_of("mtt-s5000", 1), DeploymentOptions())
+    running = Running(Endpoint(deployment, speed=50.0, max_model_len=512))
+    try:
+        ask(running, TEXT, prompt=["word " * 60, "other"], n=3, max_tokens=5, ignore_eos=True)
+        ask(running, CHAT)
+        text = httpx.get(f"{running.url}/metrics").text
+    finally:
+        running.stop()
+    found = {name: float(value) for name, value in re.findall(r"^(\S+) (\S+)$", text, re.M)}
+    label = 'model_name="qwen3-8b",engine="0"'
+    assert found[f"vllm:request_params_n_count{{{label}}}"] == 3
+    assert found[f"vllm:request_params_n_sum{{{label}}}"] == 7
+    assert found[f"vllm:request_max_num_generation_tokens_count{{{label}}}"] == 3
+    assert found[f"vllm:request_params_max_tokens_count{{{label}}}"] == 7
+    assert found[f'vllm:request_params_max_tokens_bucket{{{label},le="5.0"}}'] == 6
+    computed, hit = (
+        found[f'vllm:prompt_tokens_by_source_total{{{label},source="local_{source}"}}']
+        for source in ("compute", "cache_hit")
+    )
+    assert computed + hit == found[f"vllm:prompt_tokens_total{{{label}}}"]
+    assert computed == found[f"vllm:request_prefill_kv_computed_tokens_sum{{{label}}}"]
+    assert hit > 0
+    assert found[f'vllm:request_success_total{{{label},finished_reason="length"}}'] == 6
+    assert found['vllm:admission_rejections_total{model_name="qwen3-8b",reason="max_num_queued_reqs"}'] == 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from windtunnel.endpoint import messages, policy
+from windtunnel.endpoint.asked import completions
 from windtunnel.endpoint.bodies import BadBody
 from windtunnel.endpoint.vllm import middleware, several
 from windtunnel.endpoint.vllm.progress import EACH, END, FORCED, PICTURES
@@ -126,3 +128,19 @@ def test_every_request_takes_its_own_answer_along() -> None:
 )  # fmt: skip
 def test_which_answer_a_name_means(name: str, each: int, place: int) -> None:
     assert several.place(name, each) == place
+
+
+def test_more_answers_than_vllm_ever_holds_are_refused_at_once() -> None:
+    state = SimpleNamespace(
+        vllm_config=SimpleNamespace(scheduler_config=SimpleNamespace(max_num_queued_reqs=4))
+    )
+    scope = {"app": SimpleNamespace(state=state)}
+    for raw, param in (
+        (b'{"prompt": "x", "n": 5}', "n"),
+        (b'{"prompt": ["a", "b", "c", "d", "e"]}', "prompt"),
+    ):
+        with pytest.raises(BadBody, match="--max-num-queued-reqs") as caught:
+            middleware._check_room(scope, completions(raw))
+        assert caught.value.param == param
+    middleware._check_room(scope, completions(b'{"prompt": "x", "n": 4}'))
+    middleware._check_room({}, completions(b'{"prompt": "x", "n": 5}'))

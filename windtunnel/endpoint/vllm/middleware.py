@@ -38,6 +38,8 @@ Send = Callable[[Message], Awaitable[None]]
 UNREAD_MAX = 4096
 """Bytes of a body that is not understood on which its answer depends."""
 MESSAGES = "/v1/messages"
+TOO_MANY = "too_many_answers"
+REFUSED_HERE = ("invalid_image", UNSUPPORTED, TOO_MANY)
 ANSWERED_HERE = ("response_format", "structured_outputs", "text", "output_config")
 """Fields that vLLM is not shown, so that it finds no mistake in them."""
 READERS: dict[str, Callable[[bytes], Sequence[Asked]]] = {
@@ -90,8 +92,9 @@ class Policy:
         understood = True
         try:
             wanted = READERS[path](raw)
+            _check_room(scope, wanted)
         except BadBody as error:
-            if error.code in ("invalid_image", UNSUPPORTED) or (error.param or "").startswith(ANSWERED_HERE):
+            if error.code in REFUSED_HERE or (error.param or "").startswith(ANSWERED_HERE):
                 # vLLM is shown no pictures and no form of an answer, has no probabilities and samples nothing
                 await _refused(error, path)(scope, receive, send)
                 return
@@ -133,6 +136,19 @@ class Policy:
             self._tokenizer = _tokenizer(scope)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+
+def _check_room(scope: Scope, wanted: Sequence[Asked]) -> None:
+    """Raise BadBody for more answers than vLLM ever holds: it would say to come again, for ever."""
+    config = getattr(getattr(scope.get("app"), "state", None), "vllm_config", None)
+    most = getattr(getattr(config, "scheduler_config", None), "max_num_queued_reqs", None)
+    count = sum(one.n for one in wanted)
+    if most and count > most:
+        raise BadBody(
+            f"{count} answers in one body are more than this server ever holds, {most} (--max-num-queued-reqs)",
+            "n" if wanted[0].n > 1 else "prompt",
+            TOO_MANY,
+        )
 
 
 def _fields(raw: bytes) -> dict[str, Any] | None:
