@@ -123,7 +123,7 @@ class BlockPool:
         self.blank = 0
         count -= blank
         self._idle_blocks -= count
-        idle = self._idle
+        idle, found = self._idle, self._found
         while count:
             run = next(iter(idle))
             size = run.end - run.first
@@ -133,7 +133,10 @@ class BlockPool:
                 run.end -= count
                 return
             del idle[run]
-            self._forget(run)
+            if found[run.key] is run:
+                del found[run.key]
+            else:
+                self._forget(run)
             count -= size
 
     def register(self, holder: Holder, key: int, first: int, end: int) -> None:

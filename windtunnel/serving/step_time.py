@@ -137,7 +137,7 @@ class StepTime(LayerPrices):
         tokens, core = verified, 0.0
         for new, context in chunks:
             tokens += new
-            core += self.prefill_core_s(new, context)
+            core += self._prefill_cores.at(new, context)
         if (
             len(chunks) > 1
         ):  # kernels take prompts of any lengths together: what one costs however short is paid once

@@ -93,6 +93,10 @@ class Tally:
         self._sampled = self.steps
         if self.watch is not None:
             self.watch(self.now_s)
+        rank = self._lone
+        if rank is not None:
+            self.used_blocks.append((self.now_s, rank.pool.used, len(rank.running), rank.queued))
+            return
         running = sum(len(rank.running) for rank in self.ranks)
         waiting = sum(rank.queued for rank in self.ranks)
         self.used_blocks.append((self.now_s, sum(rank.pool.used for rank in self.ranks), running, waiting))

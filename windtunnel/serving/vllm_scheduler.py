@@ -230,7 +230,8 @@ class VllmScheduler(Scheduler):
             self._unpromised -= room
             self.waiting.popleft()
             self._hold_found(sequence, found, blocks)
-            pool.take(groups)
+            if groups:
+                pool.take(groups)
             self.running[sequence] = None
             cached = blocks * options.block_size
             self._note_first(sequence, now_s, cached, cached)
@@ -248,7 +249,8 @@ class VllmScheduler(Scheduler):
         last = max(end, sequence.known) if options.scheduler_reserve_full_isl else end
         if options.guaranteed_no_evict:
             last = sequence.request.last_tokens
-        return -(-last // options.block_size) - blocks + self.pool.idle_among(found) + options.state_groups
+        idle = self.pool.idle_among(found) if found else 0
+        return -(-last // options.block_size) - blocks + idle + options.state_groups
 
     @property
     def prompt_ready(self) -> bool:
