@@ -18,7 +18,12 @@ def accepted(number: int, step: int, drafts: int, chance: float) -> int:
         return drafts
     if chance <= 0.0:
         return 0
-    return min(drafts, _length(_mixed(number << 24 ^ step) + 1, chance))
+    draw, found = _mixed(number << 24 ^ step), 0
+    for most in _bounds(drafts, chance):  # a third of the time of two logarithms
+        if draw >= most:
+            break
+        found += 1
+    return found
 
 
 def accepted_from(number: int, step: int, checks: int, drafts: int, chance: float) -> NDArray[np.int64]:
@@ -31,8 +36,8 @@ def accepted_from(number: int, step: int, checks: int, drafts: int, chance: floa
     value = (value ^ value >> np.uint64(27)) * np.uint64(_SECOND)
     value ^= value >> np.uint64(31)
     found = np.zeros(checks, dtype=np.int64)
-    for length in range(1, drafts + 1):
-        found += value < np.uint64(_most(length, chance))
+    for most in _bounds(drafts, chance):
+        found += value < np.uint64(most)
     return found
 
 
@@ -42,6 +47,11 @@ def _length(draw: int, chance: float) -> int:
 
 
 @cache
+def _bounds(drafts: int, chance: float) -> tuple[int, ...]:
+    """Below which draws so many drafts in a row are accepted: 1, 2 and so on."""
+    return tuple(_most(length, chance) for length in range(1, drafts + 1))
+
+
 def _most(length: int, chance: float) -> int:
     """The largest draw for which ``length`` drafts in a row are accepted."""
     low, high = 0, 1 << 64

@@ -3,7 +3,7 @@
 How many drafts are accepted is drawn by request and check, so all steps of a sequence are known when it begins to
 decode: how many tokens it has after each, when it needs blocks, when it is done. They are written into the calendar at
 once, and a step costs what changes in it. A sequence is made real again (``resume``) when it meets something that the
-calendar does not have.
+calendar does not have, and taken out of the calendar (``withdraw``) when it is preempted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _SPAN = 1 << 14
 SHORTEST = 4
 """Steps for which a sequence is worth writing down."""
 Counts = NDArray[np.int64]
+Turn = tuple[DraftingSequence, int, int]
+"""Who takes part in a step, with how many tokens and, at most, further blocks."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,12 +46,16 @@ class Course:
 
 
 class DraftBatch:
-    """``decodes`` sequences with ``contexts`` tokens in the step begun last, in which they need ``due`` blocks."""
+    """``decodes`` sequences with ``contexts`` tokens in the step begun last, in which they need ``due`` blocks.
+
+    ``tokens``: of one sequence in a step.
+    """
 
     def __init__(self, options: SchedulerOptions) -> None:
         self.decodes = self.contexts = self.due = 0
         self.courses: dict[DraftingSequence, Course] = {}
         self._count, self._size = options.num_speculative_tokens, options.block_size
+        self.tokens = 1 + self._count
         self._ahead, self._chance = options.async_scheduling, options.acceptance
         self._base = 0
         self._changes = np.zeros(
@@ -57,11 +63,6 @@ class DraftBatch:
         )  # sequences, contexts, blocks: changes by step
         self._leaving: dict[int, list[Course]] = {}
         self._ends: dict[int, list[Course]] = {}
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one sequence in a step."""
-        return 1 + self._count
 
     def begin(self, step: int) -> None:
         """Go to a step."""
@@ -88,6 +89,31 @@ class DraftBatch:
             del self.courses[course.sequence]
         return done
 
+    def withdraw(self, one: DraftingSequence, step: int) -> Course:
+        """Take one out of ``step``, which was begun last, and of all after it."""
+        course = self.courses.pop(one)
+        calendar, at = (
+            (self._ends, course.ends) if course.ends >= 0 else (self._leaving, course.first + course.steps)
+        )
+        calendar[at].remove(course)
+        place = step - course.first
+        if place < course.steps:  # else it is done, and its last token on the way
+            self.decodes -= 1
+            self.contexts -= int(course.computed[place])
+            self._write(course, -1, place + 1)
+        return course
+
+    def due_now(self, step: int) -> list[Turn]:
+        """Who needs blocks in ``step``, which was begun last."""
+        found = []
+        for one, course in self.courses.items():
+            place = step - course.first
+            if place < course.steps:
+                more = self.held(course, place) - self.held(course, place - 1)
+                if more:
+                    found.append((one, self.tokens, more))
+        return found
+
     def clear(self) -> list[Course]:
         """Forget everything; the answer is all that were here."""
         gone = list(self.courses.values())
@@ -108,10 +134,11 @@ class DraftBatch:
         if left <= 0:
             return False
         kept = accepted_from(request.number, one.checks, left, self._count, self._chance)
-        after = told + np.cumsum(kept + 1)
-        last = int(np.searchsorted(after, request.output_tokens))  # the check that brings the last token
+        after = (kept + 1).cumsum() + told
+        last = int(after.searchsorted(request.output_tokens))  # the check that brings the last token
         begins = [one.generated, told] if self._ahead else [told]
-        known = np.concatenate((np.array(begins, dtype=np.int64), after[: last + 1]))
+        known = np.empty(len(begins) + last + 1, dtype=np.int64)
+        known[: len(begins)], known[len(begins) :] = begins, after[: last + 1]
         steps = last + 1
         if self._ahead:  # perhaps one more, decided before it is known to be done
             steps += int(known[last + 1]) + 1 < request.output_tokens
@@ -119,7 +146,7 @@ class DraftBatch:
             computed[0] = one.computed
         else:
             computed = request.prompt_tokens - 1 + known[:steps]
-        within = int(np.searchsorted(computed, bound - self.tokens))
+        within = int(computed.searchsorted(bound - self.tokens))
         if within < min(steps, SHORTEST):
             return False
         ends = step + last if within >= steps else -1
@@ -127,7 +154,7 @@ class DraftBatch:
         self.courses[one] = course
         calendar, at = (self._ends, ends) if ends >= 0 else (self._leaving, step + within)
         calendar.setdefault(at, []).append(course)
-        self._write(course)
+        self._write(course, 1, 0)
         return True
 
     def held(self, course: Course, place: int) -> int:
@@ -167,21 +194,26 @@ class DraftBatch:
         one.promised = one.in_flight = 0
         return one
 
-    def _write(self, course: Course) -> None:
+    def _write(self, course: Course, sign: int, begin: int) -> None:
+        """Enter (``sign`` 1) or take back (-1) what changes from the step at place ``begin`` of a course on."""
         first, steps = course.first - self._base, course.steps
         if first + steps >= self._changes.shape[1]:
             self._shift(course.first, steps)
             first = course.first - self._base
         computed = course.computed[:steps]
         changes = self._changes
-        changes[0, first] += 1
-        changes[0, first + steps] -= 1
-        changes[1, first] += computed[0]
-        changes[1, first + 1 : first + steps] += np.diff(computed)
-        changes[1, first + steps] -= computed[-1]
-        blocks = np.maximum(-(-(computed + (self.tokens + self._count)) // self._size), course.held)
-        changes[2, first] += blocks[0] - course.held
-        changes[2, first + 1 : first + steps] += np.diff(blocks)
+        # before its first step it is not here and holds what it held; after its last it is gone
+        contexts = np.zeros(steps + 1, dtype=np.int64)
+        contexts[:-1] = computed
+        contexts[1:] -= computed
+        due = np.maximum(-(-(computed + (self.tokens + self._count)) // self._size), course.held)
+        due[1:] -= due[:-1].copy()
+        due[0] -= course.held
+        if not begin:
+            changes[0, first] += sign
+        changes[0, first + steps] -= sign
+        changes[1, first + begin : first + steps + 1] += sign * contexts[begin:]
+        changes[2, first + begin : first + steps] += sign * due[begin:]
 
     def _shift(self, step: int, steps: int = 0) -> None:
         """Forget what is before ``step``; make room for ``steps`` after it."""

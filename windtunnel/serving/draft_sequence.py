@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from windtunnel.serving.sequence import Sequence
 
@@ -23,8 +23,7 @@ class DraftingSequence(Sequence):
         self.promised = self.drafts = self.in_flight = self.stale = self.checks = self.place = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What a step does for one sequence: ``new`` tokens, ``drafts`` of them drafted, ``kept`` of those accepted.
 
     ``samples``: whether it brings a token.

@@ -2,21 +2,21 @@
 
 What a sequence takes and who is admitted is in ``draft_admission``. An engine that runs ahead decides as if everything
 were accepted and is corrected later. Sequences move by different numbers of tokens. Where plans list who decodes each
-has counts of its own; else those that only check drafts are in a ``draft_batch``, as long as memory and budget last
-for all.
+has counts of its own; else those that only check drafts are in a ``draft_batch``, as long as the budget lasts for all.
+Where memory does not, those that need blocks take them in order and the last ones are preempted, out of the batch too.
 """
 
 from __future__ import annotations
 
 from windtunnel.serving.draft_admission import DraftAdmission
-from windtunnel.serving.draft_batch import SHORTEST, Course, DraftBatch
+from windtunnel.serving.draft_batch import SHORTEST, Course, DraftBatch, Turn
 from windtunnel.serving.draft_sequence import DraftingSequence, Part
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
 from windtunnel.serving.step_plan import Chunk, StepPlan
 
 APART = 32
-"""Steps in which everyone is decided by itself after memory or budget did not last for all."""
+"""Steps in which everyone is decided by itself after the budget did not last for all."""
 NO_BOUND = 1 << 60
 
 
@@ -54,15 +54,7 @@ class DraftingScheduler(DraftAdmission):
             self._part()
             budget, contexts = self._each(parts, chunks, decoded)
         else:
-            budget, contexts = (
-                self.options.max_num_batched_tokens - batch.decodes * batch.tokens,
-                batch.contexts,
-            )
-            self.pool.take(batch.due)
-            for one, new in turns:
-                self._room_for(one, new)
-                budget -= new
-                contexts += self._run(one, new, parts, chunks, decoded)
+            budget, contexts = self._together(turns, parts, chunks, decoded)
         if self.preempted == before:
             ran, prompts = bool(parts or batch.decodes), bool(chunks)
             self._admit_all(chunks, parts, budget, now_s, ran, prompts)
@@ -95,6 +87,27 @@ class DraftingScheduler(DraftAdmission):
             budget -= new
             contexts += self._run(one, new, parts, chunks, decoded)
         return budget, contexts
+
+    def _together(
+        self, turns: list[Turn], parts: list[Part], chunks: list[Chunk], decoded: list[Sequence]
+    ) -> tuple[int, int]:
+        """The same for the batch and those beside it, who are the ``turns``."""
+        batch = self._batch
+        if batch.due + sum(need for _, _, need in turns) <= self.pool.free:
+            self.pool.take(batch.due)
+        else:  # each asks for blocks in order, so that those are preempted that the engine preempts
+            turns = sorted([*turns, *batch.due_now(self._steps + 1)], key=lambda turn: turn[0].place)
+        budget, contexts = self.options.max_num_batched_tokens, 0
+        for one, new, need in turns:
+            if one in batch.courses:
+                if not self._takes(one, need):
+                    break
+            elif one in self.running:  # else it was preempted for one before it
+                if not self._room_for(one, new):
+                    break
+                budget -= new
+                contexts += self._run(one, new, parts, chunks, decoded)
+        return budget - batch.decodes * batch.tokens, contexts + batch.contexts
 
     def _run(
         self, one: DraftingSequence, new: int, parts: list[Part], chunks: list[Chunk], decoded: list[Sequence]
@@ -171,8 +184,11 @@ class DraftingScheduler(DraftAdmission):
 
     # The batch
 
-    def _turns(self) -> list[tuple[DraftingSequence, int]] | None:
-        """Who is not in the batch and runs in the next step, with how many tokens; None: the batch cannot stay one."""
+    def _turns(self) -> list[Turn] | None:
+        """Who is not in the batch and runs in the next step, with how many tokens and blocks at most.
+
+        None: the batch cannot stay one.
+        """
         if self.lists_decoded or self._steps < self._apart_until:
             return None
         batch, step = self._batch, self._steps + 1
@@ -181,7 +197,7 @@ class DraftingScheduler(DraftAdmission):
             self._put_in(step)
         batch.begin(step)
         budget = self.options.max_num_batched_tokens - batch.decodes * batch.tokens
-        turns, need = [], batch.due
+        turns: list[Turn] = []
         for one in sorted(self._loose, key=_place):
             if self._surely_done(one):
                 continue
@@ -190,10 +206,24 @@ class DraftingScheduler(DraftAdmission):
                 return None  # takes of what later ones would have
             new = self._cut(one, one.computed, min(wanted, max(0, budget)))
             if new:
-                turns.append((one, new))
+                turns.append((one, new, self._blocks_for(one, new)))
                 budget -= new
-                need += self._blocks_for(one, new)
-        return turns if budget >= 0 and need <= self.pool.free else None
+        return turns if budget >= 0 else None
+
+    def _takes(self, one: DraftingSequence, need: int) -> bool:
+        """Blocks for one of the batch, preempting; False: it was preempted itself."""
+        while need > self.pool.free:
+            if self._preempt_last() is one:
+                return False
+        self.pool.take(need)
+        return True
+
+    def _preempt_last(self) -> DraftingSequence:
+        one = next(reversed(self.running))
+        assert isinstance(one, DraftingSequence)
+        if one in self._batch.courses:
+            self._take_out([self._batch.withdraw(one, self._steps + 1)])
+        return super()._preempt_last()
 
     def _put_in(self, step: int) -> None:
         """Write down what those will do that only check drafts from ``step`` on."""

@@ -21,7 +21,7 @@ CALLS_RESOLUTION_S = 1e-3
 
 def hashed(row: Row) -> Recorded:
     """A row with keys: of a log of calls, of Bailian, of Mooncake."""
-    keys = tuple(int(key) for key in cast("list[int]", row["keys" if "began_s" in row else "hash_ids"]))
+    keys = tuple(map(int, cast("list[int]", row["keys" if "began_s" in row else "hash_ids"])))
     if "began_s" in row:  # what serve --record wrote
         began_s = number_of(row["began_s"])
         request = request_of(began_s, row["prompt_tokens"], row["output_tokens"])

@@ -19,7 +19,7 @@ OPTIONS = st.fixed_dictionaries(
     {
         "block_size": st.sampled_from([1, 4, 16, 64, 256]),
         "max_num_seqs": st.integers(1, 20),
-        "num_gpu_blocks": st.sampled_from([520, 560, 600, 700, 3000]),
+        "num_gpu_blocks": st.sampled_from([60, 120, 520, 560, 600, 700, 3000]),
         "max_num_batched_tokens": st.sampled_from([20, 60, 200, 2048]),
         "num_speculative_tokens": st.integers(1, 5),
         "acceptance": st.sampled_from([0.0, 0.5, 0.8, 0.95, 1.0]),
@@ -59,23 +59,23 @@ def test_a_batch_changes_nothing(
 def test_sequences_are_in_the_batch_and_leave_it_where_memory_is_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = {"joined": 0, "cleared": 0}
-    join, clear = DraftBatch.join, DraftBatch.clear
+    found = {"joined": 0, "withdrawn": 0}
+    join, withdraw = DraftBatch.join, DraftBatch.withdraw
 
     def joining(self: DraftBatch, *rest: int) -> bool:
         found["joined"] += (answer := join(self, *rest))  # type: ignore[arg-type]
         return answer
 
-    def clearing(self: DraftBatch) -> list[object]:
-        found["cleared"] += 1
-        return clear(self)  # type: ignore[return-value]
+    def withdrawing(self: DraftBatch, *rest: int) -> object:
+        found["withdrawn"] += 1
+        return withdraw(self, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DraftBatch, "join", joining)
-    monkeypatch.setattr(DraftBatch, "clear", clearing)
+    monkeypatch.setattr(DraftBatch, "withdraw", withdrawing)
     options = {"num_gpu_blocks": 60, "num_speculative_tokens": 2, "acceptance": 0.8}
     _, engine = served(traffic(60, 3, 30.0), 1, options, apart=False)
     assert found["joined"] > 50
-    assert found["cleared"] > 1
+    assert found["withdrawn"] > 1
     assert engine.ranks[0].preempted > 5
 
 
