@@ -28,6 +28,7 @@ from windtunnel.serving.sglang_draft_outputs import DraftingOutputServer
 from windtunnel.serving.sglang_kinds import sglang_scheduler_for
 from windtunnel.serving.sglang_outputs import OutputServer
 from windtunnel.serving.sglang_prompts import HostPromptServer, PromptServer
+from windtunnel.serving.step_seconds import Scaled
 from windtunnel.serving.step_time import StepTime
 from windtunnel.serving.vision import TowerTime
 from windtunnel.specs.cluster import Cluster
@@ -49,7 +50,11 @@ class Side(Enum):
 
 @dataclass(frozen=True)
 class Deployment:
-    """``replicas`` copies of ``model`` on ``cluster``, each spread as ``layout`` says."""
+    """``replicas`` copies of ``model`` on ``cluster``, each spread as ``layout`` says.
+
+    ``step``: what a step takes. ``slower``: a factor on all of its seconds once the deployment is started: an end of
+    an interval, or an older engine.
+    """
 
     model: ModelSpec
     cluster: Cluster
@@ -58,11 +63,13 @@ class Deployment:
     memory: CardMemory
     options: DeploymentOptions
     step: StepTime
+    slower: float = 1.0
 
     def start(self, first_number: int = 0, together: bool = True, side: Side = Side.BOTH) -> list[Replica]:
         """Fresh replicas at time 0; ``together``: their clocks run together, so that they can share storage."""
         offload = None if side is Side.OUTPUTS else self._offload
         shelf = offload.shelf() if offload else None
+        step = self.step if self.slower == 1.0 else Scaled(self.step, self.slower)
         found = []
         for number in range(self.replicas):
             if offload and not together:
@@ -71,7 +78,7 @@ class Deployment:
             ranks = [self._rank(one, side) for one in tiers]
             asked = self.options.stack is Stack.TRTLLM and self.options.attention_dp.enable_balance
             balance = AttentionDpBalance(self.options.attention_dp) if asked and len(ranks) > 1 else None
-            found.append(Replica(ranks, self.step, first_number + number, balance))
+            found.append(Replica(ranks, step, first_number + number, balance))
         return found
 
     @cached_property

@@ -13,7 +13,6 @@ from windtunnel.serving.progress import Say
 from windtunnel.serving.request import with_spans
 from windtunnel.serving.router import Policy
 from windtunnel.serving.run_load import Ran, at_client, run
-from windtunnel.serving.step_seconds import Scaled
 from windtunnel.serving.uncertainty import width_at
 
 INTERVAL_STEPS_MAX = 400_000
@@ -60,7 +59,7 @@ def with_interval(
 
 
 def _scaled(deployment: Deployment, factor: float) -> Deployment:
-    return replace(deployment, step=Scaled(deployment.step, factor))  # type: ignore[arg-type]
+    return replace(deployment, slower=deployment.slower * factor)
 
 
 def _end(ran: Ran) -> End:

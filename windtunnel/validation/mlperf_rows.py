@@ -38,7 +38,6 @@ from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router
 from windtunnel.serving.run_load import at_client
 from windtunnel.serving.simulate import open_loop
-from windtunnel.serving.step_seconds import Scaled
 from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
@@ -324,8 +323,7 @@ def _sustained(run: MlperfRun) -> float:
 def _stage(found: Deployment, run: MlperfRun) -> Deployment:
     """One stage of a pipeline: it holds the cache of all sequences in flight and computes for its share at a time."""
     memory = found.memory
-    step = found.step if run.age == 1.0 else Scaled(found.step, run.age)
-    return replace(found, memory=replace(memory, blocks=memory.blocks // run.pipeline), step=step)  # type: ignore[arg-type]
+    return replace(found, memory=replace(memory, blocks=memory.blocks // run.pipeline), slower=run.age)
 
 
 def _keeps(run: MlperfRun, rate: float) -> bool:

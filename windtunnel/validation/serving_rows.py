@@ -21,7 +21,6 @@ from windtunnel.serving import roofline
 from windtunnel.serving.arrivals import Lengths, drawn
 from windtunnel.serving.deployment import Deployment, deploy
 from windtunnel.serving.deployment_options import DeploymentOptions
-from windtunnel.serving.engine import Replica
 from windtunnel.serving.expert_load import BALANCED, FORCED, PUBLISHED
 from windtunnel.serving.kernel_library import Stack
 from windtunnel.serving.metrics import latencies
@@ -30,7 +29,6 @@ from windtunnel.serving.request import Request
 from windtunnel.serving.router import Router
 from windtunnel.serving.run_load import at_client
 from windtunnel.serving.simulate import open_loop
-from windtunnel.serving.step_seconds import Scaled
 from windtunnel.serving.uncertainty import width_of
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
@@ -252,7 +250,7 @@ def typical_step(record: dict[str, str], *, online: bool) -> tuple[Deployment, B
 
 def _latencies(found: Deployment, requests: Sequence[Request], factor: float) -> dict[str, Spread]:
     """Latencies if every step took ``factor`` times as long: queues grow or vanish with it."""
-    replicas = [Replica(replica.ranks, Scaled(found.step, factor)) for replica in found.start()]
+    replicas = replace(found, slower=factor).start()
     return latencies([at_client(one) for one in open_loop(requests, Router(replicas))], replicas)
 
 

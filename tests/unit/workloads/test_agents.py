@@ -27,7 +27,9 @@ from windtunnel.workloads.agents.replay import Pace, replay
 
 @dataclass(frozen=True)
 class Flat:
-    """Steps of 0.1 s, and 1 ms for every prompt token."""
+    """Steps of 0.1 s, and 1 ms for every prompt token; the host issues none of them."""
+
+    prompt_graphs = float("inf")
 
     def decode_s(self, decodes: int, contexts: int) -> float:
         return 0.1

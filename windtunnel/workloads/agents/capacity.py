@@ -19,7 +19,6 @@ from windtunnel.serving.metrics import Sla, parse_sla
 from windtunnel.serving.predict import engine_assumptions
 from windtunnel.serving.progress import Say
 from windtunnel.serving.router import Policy
-from windtunnel.serving.step_seconds import Scaled
 from windtunnel.serving.uncertainty import Width, width_of
 from windtunnel.workloads.agents.graph import CallGraph
 from windtunnel.workloads.agents.hopeless import Hopeless
@@ -146,7 +145,7 @@ def _most(
 
 
 def _at(deployment: Deployment, factor: float) -> Deployment:
-    return replace(deployment, step=Scaled(deployment.step, factor))  # type: ignore[arg-type]
+    return replace(deployment, slower=deployment.slower * factor)
 
 
 def _spreads(outcome: Outcome) -> dict[str, Spread]:
