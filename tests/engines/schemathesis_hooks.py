@@ -43,6 +43,8 @@ def _sampled(body: dict[str, Any]) -> bool:
     several = isinstance(number, (int, float)) and number > 1
     if several and isinstance(heat, (int, float)) and heat < 1e-5:
         return False
+    if body.get("max_tokens") == 0 and "prompt" in body and not body.get("echo"):
+        return False
     most = body.get("max_completion_tokens") or body.get("max_tokens") or (16 if "prompt" in body else None)
     return not (isinstance(least, (int, float)) and isinstance(most, (int, float)) and least > most)
 

@@ -46,6 +46,7 @@ class Asked:
         n: how many answers are wanted. seed: of the first of them, each next one has the next seed, as in vLLM.
         greedy: temperature 0, so the seed says nothing. options: texts one of which is the whole answer.
         min_tokens: a plain text is at least so long. echo: the prompt stands before the answer.
+        silent: one token is computed and not said, as vLLM does where a prompt is only to be repeated.
         keeps_stop: the stop word that ended the answer is part of it. salt: prompts with another share no cache.
     """
 
@@ -69,6 +70,7 @@ class Asked:
     options: tuple[str, ...] = ()
     min_tokens: int = 0
     echo: bool = False
+    silent: bool = False
     keeps_stop: bool = False
     continuous_usage: bool = False
     salt: str = ""
@@ -125,7 +127,10 @@ def _completion(body: CompletionBody, prompt: object, *, native: bool) -> Asked:
         prompt = "".join(f"{token & 0xFFFF:04x}" for token in ids)
     if not isinstance(prompt, str) or not prompt:
         raise BadBody("prompt must be a text, a list of token ids, or a list of either", "prompt")
-    most = body.max_tokens or COMPLETION_TOKENS
+    if body.max_tokens == 0 and not body.echo:
+        raise BadBody("max_tokens must be at least 1 where the prompt is not repeated (`echo`)", "max_tokens")
+    silent = body.max_tokens == 0
+    most = 1 if silent else body.max_tokens or COMPLETION_TOKENS
     return Asked(
         model=body.model or "",
         messages=({"role": "user", "content": prompt},),
@@ -134,6 +139,7 @@ def _completion(body: CompletionBody, prompt: object, *, native: bool) -> Asked:
         prompt_tokens=len(ids or ()),
         chat=False,
         echo=bool(body.echo),
+        silent=silent,
         **_several(body, most),
     )
 

@@ -172,7 +172,7 @@ class CompletionBody(Several, kw_only=True):
     prompt_logprobs: NoCount = None
 
     prompt: Text | Annotated[list[Any], Meta(min_length=1)]
-    max_tokens: Count | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] | None = None
     echo: bool | None = None
 
 

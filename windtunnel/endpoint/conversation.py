@@ -32,7 +32,7 @@ class Conversation:
 
     def __init__(self, messages: Sequence[Message], draw: int = 0) -> None:
         self.messages = tuple(messages)
-        self._draw = draw
+        self.draw = draw
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -96,4 +96,4 @@ class Conversation:
     @property
     def seed(self) -> str:
         """What tells this conversation, and this answer to it, from others, for drawing words."""
-        return drawn(json.dumps(self.texts[-2:], ensure_ascii=False)[-4096:], self._draw)
+        return drawn(json.dumps(self.texts[-2:], ensure_ascii=False)[-4096:], self.draw)

@@ -20,6 +20,7 @@ from windtunnel.endpoint.bodies import BadBody
 
 UNSEEN = (1920, 1080)
 KNOWN = ("png", "jpeg", "jpg", "gif", "webp")
+OTHER_MEDIA = ("input_audio", "audio_url", "video_url", "file", "input_file")
 HEAD = 1 << 20
 """Letters of the data that are read, a multiple of 4."""
 PATCH = 16
@@ -49,11 +50,14 @@ class Image:
 
 
 def images_in(messages: Iterable[Mapping[str, object]]) -> tuple[Image, ...]:
-    """All pictures of a conversation, in order. Raises BadBody for data that is no picture."""
+    """All pictures of a conversation, in order. Raises BadBody for data that is no picture, sounds, films and files."""
     found = []
     for message in messages:
         content = message.get("content")
         for part in cast("list[object]", content) if isinstance(content, list) else []:
+            if isinstance(part, Mapping) and part.get("type") in OTHER_MEDIA:
+                what = f"messages have a part of type {part.get('type')}: texts and pictures are taken"
+                raise BadBody(what, "messages", code="unsupported_content")
             if isinstance(part, Mapping) and part.get("type") in ("image_url", "input_image"):
                 address = part.get("image_url")
                 if isinstance(address, Mapping):

@@ -36,15 +36,19 @@ _FORMATS = {
 
 @dataclass(slots=True)
 class _Whole:
-    """The schema that references point into, and how many parts its value may still have."""
+    """The schema that references point into, which of its values is wanted, and how many parts it may still have."""
 
     schema: Schema
+    draw: int = 0
     left: int = PARTS_MAX
 
 
-def instance(schema: Schema, topic: str = "") -> object:
-    """A value for ``schema``; strings speak of ``topic``. Recursion ends after twelve levels with null."""
-    return _value(schema, topic, _Whole(schema), 0)
+def instance(schema: Schema, topic: str = "", draw: int = 0) -> object:
+    """A value for ``schema``; strings speak of ``topic``. Recursion ends after twelve levels with null.
+
+    ``draw``: each next one takes the next of a list of options, of yes and no, and of whole numbers between bounds.
+    """
+    return _value(schema, topic, _Whole(schema, draw), 0)
 
 
 def _value(schema: Schema, topic: str, root: _Whole, depth: int) -> object:
@@ -56,7 +60,7 @@ def _value(schema: Schema, topic: str, root: _Whole, depth: int) -> object:
     if "const" in schema:
         return schema["const"]
     if options := _list(schema.get("enum")):
-        return options[0]
+        return options[root.draw % len(options)]
     if _list(schema.get("allOf")):
         return _value(_merged(schema, root.schema), topic, root, depth + 1)
     for key in ("anyOf", "oneOf"):
@@ -135,9 +139,9 @@ def _distinct(value: object, place: int, schema: Schema) -> object:
 
 def _scalar(kind: str, schema: Schema, topic: str, root: _Whole) -> object:
     if kind in ("integer", "number"):
-        return _number(kind, schema)
+        return _next(_number(kind, schema), schema, root.draw)
     if kind == "boolean":
-        return False
+        return bool(root.draw % 2)
     if kind == "null":
         return None
     least, most = _count(schema.get("minLength"), 0), _count(schema.get("maxLength"), 1 << 30)
@@ -152,6 +156,17 @@ def _scalar(kind: str, schema: Schema, topic: str, root: _Whole) -> object:
         return named
     text = topic or TOPIC
     return (text + " and so on" * max(0, math.ceil((least - len(text)) / 10)))[:most]
+
+
+def _next(value: float, schema: Schema, draw: int) -> float:
+    """The ``draw``-th whole number between two bounds, from ``value`` on; ``value`` where there are none."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    others = ("multipleOf", "exclusiveMinimum", "exclusiveMaximum")
+    if type(value) is not int or type(low) is not int or type(high) is not int:
+        return value
+    if not low <= value <= high or any(name in schema for name in others):
+        return value
+    return low + (value - low + draw) % (high - low + 1)
 
 
 def _number(kind: str, schema: Schema) -> float:

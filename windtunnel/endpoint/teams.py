@@ -30,7 +30,9 @@ def structure(talk: Conversation, schema: Schema | None, length: int) -> str | N
     """An instance of the schema that was asked for, as JSON."""
     if schema is None:
         return None
-    return json.dumps(_filled(instance(schema, talk.topic), schema, talk, length), ensure_ascii=False)
+    return json.dumps(
+        _filled(instance(schema, talk.topic, talk.draw), schema, talk, length), ensure_ascii=False
+    )
 
 
 def _filled(value: object, schema: Schema, talk: Conversation, length: int) -> object:

@@ -56,6 +56,8 @@ class Writer:
 
 def cut_to(wanted: Asked, tokens: list[str], room: int) -> tuple[list[str], bool]:
     """The tokens of an answer within the client's limits and ``room``, and whether its length was cut."""
+    if wanted.silent:
+        return [""], True
     most = min(wanted.max_tokens or room, room)
     if wanted.exact:
         tokens = list(islice(cycle(tokens), most))

@@ -107,6 +107,9 @@ def test_echo_repeats_the_prompt_before_each_answer(fast: Running, stream: bool)
     assert texts == [prompt + text for prompt, text in zip(prompts, plain, strict=True)]
     if not stream:
         assert answer.json()["usage"]["completion_tokens"] == 20  # the prompt was not generated
+    (only,) = ask(fast, TEXT, prompt="Once upon", echo=True, max_tokens=0).json()["choices"]
+    assert (only["text"], only["finish_reason"]) == ("Once upon", "length")  # as vLLM's
+    assert ask(fast, TEXT, prompt="x", max_tokens=0).json()["error"]["param"] == "max_tokens"
     assert ask(fast, TEXT, prompt=[1, 2], echo=True).json()["error"]["param"] == "echo"
 
 
@@ -174,6 +177,22 @@ def test_anthropics_format_is_said_to_be_vllms(fast: Running) -> None:
     answer = ask(fast, "/v1/messages", messages=[])
     assert answer.status_code == 404
     assert "--engine vllm" in answer.json()["error"]["message"]
+
+
+def test_structured_answers_differ_where_their_schema_leaves_a_choice(fast: Running) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "verdict": {"enum": ["buy", "rent", "wait"]}, "sure": {"type": "boolean"},
+            "score": {"type": "integer", "minimum": 1, "maximum": 5},
+        },
+    }  # fmt: skip
+    form = {"type": "json_schema", "json_schema": {"name": "vote", "schema": schema}}
+    choices = ask(fast, n=7, response_format=form).json()["choices"]
+    votes = [json.loads(choice["message"]["content"]) for choice in choices]
+    assert [vote["verdict"] for vote in votes[:4]] == ["buy", "rent", "wait", "buy"]
+    assert [vote["score"] for vote in votes] == [1, 2, 3, 4, 5, 1, 2]
+    assert [vote["sure"] for vote in votes[:3]] == [False, True, False]
 
 
 def test_metrics_say_what_vllm_says_of_several_answers() -> None:

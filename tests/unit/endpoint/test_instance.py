@@ -75,6 +75,7 @@ VALUES = st.recursive(
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5))
 def test_no_schema_is_too_strange(schema: dict[str, object]) -> None:
     json.dumps(instance(schema, "topic"))
+    json.dumps(instance(schema, "topic", 3))
 
 
 def test_long_fields_stay_within_their_bounds() -> None:

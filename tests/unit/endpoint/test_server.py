@@ -175,6 +175,10 @@ def test_models_that_do_not_see_say_so(fast: Running) -> None:
     answer = ask(fast, messages=[{"role": "user", "content": [picture]}])
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "unsupported_content"
+    sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    answer = ask(fast, messages=[{"role": "user", "content": [sound]}])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_content")
+    assert "input_audio" in answer.json()["error"]["message"]
 
 
 def test_responses(fast: Running) -> None:
