@@ -24,13 +24,13 @@ def length(segments: Iterable[Segment]) -> int:
 
 def first(segments: Segments, tokens: int) -> Segments:
     """The first ``tokens``."""
-    found: list[Segment] = []
-    for key, start, end in segments:
-        if tokens <= 0:
-            break
-        found.append((key, start, min(end, start + tokens)))
-        tokens -= end - start
-    return tuple(found)
+    for place, (key, start, end) in enumerate(segments):
+        size = end - start
+        if tokens < size:
+            whole = segments[:place]
+            return (*whole, (key, start, start + tokens)) if tokens > 0 else whole
+        tokens -= size
+    return segments
 
 
 def tail(segments: Segments, tokens: int) -> Segments:

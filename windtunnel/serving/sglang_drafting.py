@@ -116,7 +116,8 @@ class SglangDraftingScheduler(SglangScheduler):
             if self._moved(one, 1 + kept):
                 one.computed += 1 + kept
                 self._passed(one, 1 + kept)
-                self._ended(one, done, min(one.computed, one.known))
+                if one.generated >= one.request.output_tokens:
+                    self._ended(one, done, min(one.computed, one.known))
         self.dropped.clear()
         return done
 
@@ -136,8 +137,9 @@ class SglangDraftingScheduler(SglangScheduler):
         """Tell it ``tokens`` more, as far as it wants them; False: it was done, cancelled or retracted before."""
         if sequence not in self.running or sequence in self.dropped:
             return False
-        self.gained[sequence] = min(tokens, sequence.request.output_tokens - sequence.generated)
-        sequence.generated += self.gained[sequence]
+        left = sequence.request.output_tokens - sequence.generated
+        told = self.gained[sequence] = tokens if tokens < left else left
+        sequence.generated += told
         return True
 
     def _passed(self, one: CheckedSequence, tokens: int) -> None:
@@ -173,7 +175,7 @@ class SglangDraftingScheduler(SglangScheduler):
         for one in joining:
             assert isinstance(one, CheckedSequence)
             self._batch.append(one)
-        self._count_batch()
+        self.decodes = len(self._batch)
 
     def _count_batch(self) -> None:
         self.decodes, self.contexts = len(self._batch), sum(one.computed for one in self._batch)
@@ -208,15 +210,14 @@ class SglangDraftingScheduler(SglangScheduler):
 
     def _without_finishing(self) -> bool:
         """Leave those out that are done after the step under way even if all drafts are rejected."""
-        under_way, before = self._in_step(), len(self._batch)
-        self._batch = [
-            one
-            for one in self._batch
-            if one not in under_way or one.generated + 1 < one.request.output_tokens
-        ]
-        if len(self._batch) < before:
+        last = [one for one in self._batch if one.generated + 1 >= one.request.output_tokens]
+        if not last:  # as mostly: nobody asks who is in the step under way
+            return False
+        finishing = self._in_step().intersection(last)
+        self._batch = [one for one in self._batch if one not in finishing]
+        if finishing:
             self._full = False
-        return len(self._batch) < before
+        return bool(finishing)
 
     # Checks
 
@@ -243,21 +244,22 @@ class SglangDraftingScheduler(SglangScheduler):
         return self._has_pages(sum(map(self._pages, batch)))
 
     def _pages(self, one: CheckedSequence) -> int:
-        return max(0, -(-(one.computed + self._reserve) // self.options.block_size) - one.held)
+        more = -(-(one.computed + self._reserve) // self.options.block_size) - one.keyed - one.blank
+        return more if more > 0 else 0
 
     def _take_pages_for(self, batch: Seq[CheckedSequence]) -> None:
-        size, tokens = self.options.block_size, 0
+        size, reserve, tokens, need = self.options.block_size, self._reserve, 0, 0
         for one in batch:
-            whole = -(-(one.computed + self._reserve) // size) * size
+            whole = -(-(one.computed + reserve) // size) * size
             if whole > one.allocated:
                 tokens += whole - one.allocated
                 one.allocated = whole
+            more = self._pages(one)
+            need += more
+            one.blank += more
         if tokens:  # where pages are larger than a token, one more each is made free
             self.pool.ensure(tokens if size == 1 else -(-tokens // size) + len(batch))
-        for one in batch:
-            need = self._pages(one)
-            self.pool.take(need)
-            one.blank += need
+        self.pool.take(need)
 
     def _retract_but(self, least: int) -> None:
         batch = sorted(self._batch, key=lambda one: (one.generated, -one.request.prompt_tokens), reverse=True)

@@ -8,9 +8,6 @@ does.
 
 from __future__ import annotations
 
-from math import lcm
-
-from windtunnel.serving import sglang_states
 from windtunnel.serving.prefill_budget import SglangOptions
 from windtunnel.serving.scheduler_options import SchedulerOptions
 from windtunnel.serving.sequence import Sequence
@@ -29,7 +26,7 @@ class SglangStateDraftingScheduler(SglangDraftingScheduler, SglangStateScheduler
         self._begin_checks(options)
 
     def _passed(self, one: CheckedSequence, tokens: int) -> None:
-        interval = lcm(sglang_states.TRACK_INTERVAL, self._grid)
+        interval = self._interval
         if one.computed // interval > (one.computed - tokens) // interval:
             one.earlier, one.tracked = one.tracked, one.computed // interval * interval
 

@@ -69,6 +69,7 @@ class SglangStateScheduler(SglangScheduler):
         self.slots = slots
         self._held = 0
         self._grid = max(KERNEL_CHUNK, options.block_size)
+        self._interval = lcm(TRACK_INTERVAL, self._grid)
         self._mixed_at: set[int] = set()  # clocks of mixed steps, in which decoding leaves no state
         ahead, reuse = options.async_scheduling, options.enable_prefix_caching
         strategy = sglang.mamba_radix_cache_strategy.chosen(ahead, options.block_size)
@@ -179,7 +180,7 @@ class SglangStateScheduler(SglangScheduler):
     def _leave(self, sequence: Sequence) -> None:
         super()._leave(sequence)
         assert isinstance(sequence, StateSequence)
-        interval = lcm(TRACK_INTERVAL, self._grid)
+        interval = self._interval
         after, began = sequence.computed // interval * interval, self.clock - sequence.computed
         while after > sequence.prefilled and began + after in self._mixed_at:
             after -= interval
