@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -148,7 +149,7 @@ def _speaker(args: argparse.Namespace) -> Speaker | None:
 
 
 def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment | None, port: int) -> int:
-    from windtunnel.endpoint.server import bound
+    from windtunnel.endpoint.server import ANY, bound
     from windtunnel.endpoint.vllm import launch
     from windtunnel.endpoint.vllm.settings import Settings
 
@@ -165,18 +166,19 @@ def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment 
         answer_trace=str(args.answer_trace.resolve()) if args.answer_trace else "",
         answer_with=str(args.answer_with.resolve()) if args.answer_with else "",
         record=str(args.record.resolve()) if args.record else "",
+        any_name=ANY in args.served_model_name,
     )
     name = deployment.model.name
     place = launch.Place(
         model=args.model,
         on=args.on,
-        names=tuple(args.served_model_name) or (name,),
+        names=tuple(one for one in args.served_model_name if one != ANY) or (name,),
         host=args.host,
         port=port,
         longest=longest(args, [deployment, *([prefill] if prefill else [])]),
         work=Path(tempfile.gettempdir()) / "windtunnel-vllm" / name,
         tokenizer=args.tokenizer,
-        more=tuple(args.vllm_args.split()),
+        more=tuple(shlex.split(args.vllm_args)),
     )
     if prefill is not None:
         return launch.serve_apart(prefill, deployment, told, place)

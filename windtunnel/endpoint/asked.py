@@ -108,7 +108,7 @@ def completions(raw: bytes, *, native: bool = False) -> list[Asked]:
     if isinstance(body.prompt, list) and bodies.token_ids(body.prompt) is None:
         prompts = body.prompt
     choices = len(prompts) * (body.n or 1)
-    if choices > bodies.CHOICES_MAX:
+    if native and choices > bodies.CHOICES_MAX:
         raise BadBody(
             f"{len(prompts)} prompts of {body.n or 1} choices are {choices}: at most {bodies.CHOICES_MAX} at once",
             "prompt",

@@ -50,7 +50,8 @@ def test_what_is_not_offered_is_refused(fast: Running, body: dict[str, Any], par
 
 
 @pytest.mark.parametrize(
-    ("body", "param"), [*ANYWHERE, ({"response_format": {"type": "xml"}}, "response_format.type")]
+    ("body", "param"),
+    [*ANYWHERE, ({"response_format": {"type": "xml"}}, "response_format.type"), ({"n": 500}, "n")],
 )
 def test_vllm_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], param: str) -> None:
     monkeypatch.setenv("WINDTUNNEL_ON", "mtt-s5000")

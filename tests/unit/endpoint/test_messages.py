@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 from windtunnel.endpoint import messages, policy
 from windtunnel.endpoint.asked import completions
 from windtunnel.endpoint.bodies import BadBody
-from windtunnel.endpoint.vllm import middleware, several
-from windtunnel.endpoint.vllm.progress import EACH, END, FORCED, PICTURES
+from windtunnel.endpoint.vllm import middleware, settings, several
+from windtunnel.endpoint.vllm.progress import EACH, END, FORCED, PICTURES, Progress
+from windtunnel.endpoint.writer import VARIED
 
 PRICE = {
     "name": "price",
@@ -144,3 +147,88 @@ def test_more_answers_than_vllm_ever_holds_are_refused_at_once() -> None:
         assert caught.value.param == param
     middleware._check_room(scope, completions(b'{"prompt": "x", "n": 4}'))
     middleware._check_room({}, completions(b'{"prompt": "x", "n": 5}'))
+
+
+class Tokenizer:
+    """A word a token."""
+
+    eos_token_id = 2
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        return [sum(map(ord, word)) for word in text.split()]
+
+
+def passed(monkeypatch: pytest.MonkeyPatch, path: str, asked: dict[str, Any], **told: Any) -> dict[str, Any]:
+    """The body that reaches vLLM."""
+    for name, value in settings.Settings(**told).environment("mtt-s5000").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(middleware, "_tokenizer", lambda scope: Tokenizer())
+    got: list[dict[str, Any]] = []
+
+    async def vllm(scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        assert dict(scope["headers"])[b"content-length"] == str(len(message["body"])).encode()
+        got.append(json.loads(message["body"]))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(asked).encode()}
+
+    async def send(message: object) -> None:
+        raise AssertionError(message)
+
+    state = SimpleNamespace(
+        args=SimpleNamespace(tool_call_parser="hermes", served_model_name=["served"]),
+        engine_client=SimpleNamespace(engine_core=Core()),
+    )
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": [],
+        "app": SimpleNamespace(state=state),
+    }
+    asyncio.run(middleware.Policy(vllm)(scope, receive, send))
+    return got[0]
+
+
+def test_each_choice_is_told_its_own_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = {"model": "served", "prompt": ["a", "b"], "n": 2, "max_tokens": 4}
+    sent = passed(monkeypatch, "/v1/completions", prompts)
+    told = sent["vllm_xargs"]
+    assert (len(set(told[FORCED])), told[EACH], told[END]) == (4, 2, "2")
+    assert all(len(line.split(",")) <= 4 for line in told[FORCED])  # no more than may come out
+    alone = passed(monkeypatch, "/v1/completions", {**prompts, "prompt": "b", "n": 1, "seed": 1})
+    assert alone["vllm_xargs"] == {FORCED: told[FORCED][3], END: "2"}
+
+
+def test_a_long_answer_travels_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = passed(monkeypatch, "/v1/completions", {"prompt": "a", "max_tokens": 60_000, "ignore_eos": True})
+    told = sent["vllm_xargs"]
+    assert END not in told
+    assert len(told[FORCED].split(",")) <= VARIED
+    progress = Progress(0, 0.0, random.Random(0))
+    told[FORCED] = "5,6,7"
+    new = SimpleNamespace(
+        req_id="a",
+        prompt_token_ids=[1],
+        num_computed_tokens=0,
+        sampling_params=SimpleNamespace(extra_args=told),
+    )
+    progress.take(_scheduled({"a": 1}, [new]))
+    again = SimpleNamespace(req_ids=["a"], num_computed_tokens=[1], resumed_req_ids=(), num_output_tokens=[1])
+    said = [progress.take(_scheduled({"a": 1}, (), again)).sampled[0][0] for _ in range(5)]
+    assert said == [6, 7, 5, 6, 7]
+
+
+def _scheduled(counts: dict[str, int], new: Sequence[Any], again: Any = None) -> Any:
+    nobody = SimpleNamespace(req_ids=[], num_computed_tokens=[], resumed_req_ids=(), num_output_tokens=[])
+    return SimpleNamespace(
+        num_scheduled_tokens=counts, scheduled_new_reqs=new, scheduled_cached_reqs=again or nobody,
+        scheduled_spec_decode_tokens={}, finished_req_ids=(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", middleware.MESSAGES])
+def test_any_name_is_taken_where_asked_for(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    assert passed(monkeypatch, path, body(model="gpt-9"))["model"] == "gpt-9"  # vLLM says that it has none
+    assert passed(monkeypatch, path, body(model="gpt-9"), any_name=True)["model"] == "served"

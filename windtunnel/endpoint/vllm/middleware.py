@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class Policy:
             if told.answer_with
             else None
         )
+        self._any_name = told.any_name
         self._writer = Writer(AnswerLengths.told(told.answer_tokens, told.answer_trace), speaker)
         self._recorder = Recorder(Path(told.record)) if told.record else None
         self._tokenizer: Any = None
@@ -79,8 +81,8 @@ class Policy:
             await self.app(scope, receive, send)
         elif path == "/v1/embeddings":
             await _embedded(await _whole(receive), scope, receive, send)
-        elif path in OTHERS:
-            why = f"{path} is not answered on virtual cards; take {', '.join(READERS)}"
+        elif path in OTHERS or (path == MESSAGES and not _messages_take_answers()):
+            why = f"{path} is not answered on virtual cards with this vLLM; take {', '.join(READERS)}"
             await _refused(BadBody(why, code="not_served", status=404), path)(scope, receive, send)
         elif path in READERS:
             await self._generate(path, scope, receive, send)
@@ -94,7 +96,8 @@ class Policy:
             wanted = READERS[path](raw)
             _check_room(scope, wanted)
         except BadBody as error:
-            if error.code in REFUSED_HERE or (error.param or "").startswith(ANSWERED_HERE):
+            param = error.param or ""
+            if error.code in REFUSED_HERE or param == "n" or param.startswith(ANSWERED_HERE):
                 # vLLM is shown no pictures and no form of an answer, has no probabilities and samples nothing
                 await _refused(error, path)(scope, receive, send)
                 return
@@ -104,6 +107,8 @@ class Policy:
         if body is None:
             await self.app(scope, _replayed(raw, receive), send)
             return
+        if self._any_name and body.get("model"):
+            body["model"] = scope["app"].state.args.served_model_name[0]
         answers = await self._answers(wanted, scope)
         if len(answers) > 1:
             several.install(scope["app"].state.engine_client.engine_core)
@@ -136,6 +141,16 @@ class Policy:
             self._tokenizer = _tokenizer(scope)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+
+@cache
+def _messages_take_answers() -> bool:
+    """Whether this vLLM hands on what travels with a body of /v1/messages, as 0.33 does."""
+    try:
+        from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
+    except ImportError:
+        return True  # without the endpoint vLLM says so itself
+    return "vllm_xargs" in AnthropicMessagesRequest.model_fields
 
 
 def _check_room(scope: Scope, wanted: Sequence[Asked]) -> None:

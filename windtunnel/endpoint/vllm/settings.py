@@ -25,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     speed: how much faster than the cards time runs. acceptance: of a drafted token. answer_tokens: mean length of
     answers whose length the client leaves open. answer_with: folder of a small model that writes them. record: a
-    file that takes one line per call.
+    file that takes one line per call. any_name: a body may name any model.
     """
 
     precision: str = "auto"
@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     answer_trace: str = ""
     answer_with: str = ""
     record: str = ""
+    any_name: bool = False
 
     def environment(self, on: str) -> dict[str, str]:
         """The variables that carry this to vLLM's processes."""
