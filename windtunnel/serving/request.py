@@ -92,6 +92,8 @@ class Request:
             return ()
         if lookahead:
             full = (self.prompt_tokens - lookahead) // block_tokens
+            if self.spans and not known % block_tokens:
+                return self._looking_ahead(block_tokens, lookahead, full)
             ends = range(block_tokens, full * block_tokens + 1, block_tokens)
             at = [(end + lookahead - 1) // known for end in ends]
             if known % block_tokens:
@@ -119,6 +121,17 @@ class Request:
         if rest and whole < len(self.keys):
             runs.append((self.keys[whole], rest))
         return tuple(runs)
+
+    def _looking_ahead(self, block_tokens: int, lookahead: int, full: int) -> tuple[tuple[int, int], ...]:
+        """Of each stretch of keys, the blocks whose last token that counts lies in it."""
+        found, done, end = [], 0, 0
+        for key, count in self.spans:
+            end += count * self.key_tokens
+            blocks = min(full, (end - lookahead) // block_tokens)
+            if blocks > done:
+                found.append((key, blocks - done))
+                done = blocks
+        return tuple(found)
 
 
 def with_spans(requests: Sequence[Request]) -> list[Request]:

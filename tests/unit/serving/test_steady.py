@@ -52,9 +52,11 @@ def test_strides_change_nothing(
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from([1, 4, 16, 24]), st.integers(480, 700))
-def test_stretches_of_keys_change_nothing(seed: int, block: int, blocks: int) -> None:
+@given(st.integers(0, 1000), st.sampled_from([1, 4, 16, 24]), st.integers(480, 700), st.integers(0, 2))
+def test_stretches_of_keys_change_nothing(seed: int, block: int, blocks: int, drafts: int) -> None:
     options = {"block_size": block, "num_gpu_blocks": blocks, "max_num_batched_tokens": 64}
+    if drafts:  # a block is then found only with the token after it
+        options |= {"num_speculative_tokens": drafts, "acceptance": 0.8}  # type: ignore[dict-item]
     plain, spanned = replica(**options), replica(**options)
     requests = branching(60, seed)
     one = open_loop(requests, Router([plain]))

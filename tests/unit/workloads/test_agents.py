@@ -22,7 +22,7 @@ from windtunnel.workloads.agents import capacity
 from windtunnel.workloads.agents.capacity import Question, parse_terms, sustained
 from windtunnel.workloads.agents.graph import Call, CallGraph, _leading, graph_called, graphs, stored
 from windtunnel.workloads.agents.recording import read
-from windtunnel.workloads.agents.replay import Pace, replay
+from windtunnel.workloads.agents.replay import Pace, _Replay, replay
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,21 @@ def test_drafts_of_teams_come_in_bursts_and_are_said(real: Deployment, stack: St
     assert 41 < steps < 80  # two tasks of 41 tokens, a half of the drafts accepted
     question = Question(graph=team, teams=1, sla=parse_terms("tpot<1ms"), pace=Pace())
     assert any("drawn step by step" in said for said in sustained(drafting, question).assumptions)
+
+
+@pytest.mark.parametrize("drafts", [0, 1])
+@pytest.mark.parametrize("stack", [Stack.VLLM, Stack.SGLANG])
+@pytest.mark.parametrize("name", ["autogen:swarm", "autogen:graph"])
+def test_prompts_of_teams_in_stretches_run_as_key_by_key(
+    real: Deployment, monkeypatch: pytest.MonkeyPatch, name: str, stack: Stack, drafts: int
+) -> None:
+    options = DeploymentOptions(speculation=Speculation(tokens=drafts, acceptance=0.8), stack=stack)
+    deployment, team = deploy(real.model, real.cluster, options), graph_called(name)
+    stretched = replay(deployment, team, 6, Pace(), spread_s=5.0)
+    monkeypatch.setattr(_Replay, "_stretches", lambda self: [[] for _ in team.calls])
+    by_key = replay(deployment, team, 6, Pace(), spread_s=5.0)
+    assert any(one.cached_tokens for one in by_key.calls)
+    assert [one[1:] for one in stretched.calls] == [one[1:] for one in by_key.calls]
 
 
 def test_terms_for_tasks() -> None:

@@ -16,7 +16,7 @@ from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.engine import Replica
 from windtunnel.serving.garbage import uncollected
 from windtunnel.serving.progress import Say
-from windtunnel.serving.request import Request, Served
+from windtunnel.serving.request import Request, Served, with_spans
 from windtunnel.serving.router import Policy, Router
 from windtunnel.serving.simulate import Together
 from windtunnel.workloads.agents.graph import Call, CallGraph
@@ -109,6 +109,7 @@ class _Replay:
         self.together = Together(self.replicas)
         self.enough: Callable[[TaskRun], bool] | None = None
         self.stopped = False
+        self.stretches = self._stretches()
 
     def tell(self, say: Say) -> None:
         """Say how far it is as it runs."""
@@ -152,9 +153,10 @@ class _Replay:
     def _send(self, task: TaskRun, place: int, now: float) -> None:
         call = self.graph.calls[place]
         self.sequence += 1
+        keys = self._keys(call, task.team, task.number)
         request = Request(
-            self.sequence, now, call.prompt_tokens, call.output_tokens,
-            self._keys(call, task), self.graph.block_tokens,
+            self.sequence, now, call.prompt_tokens, call.output_tokens, keys, self.graph.block_tokens,
+            spans=tuple((keys[first], count) for first, count in self.stretches[place]),
         )  # fmt: skip
         replica = self.router.choose(request)
         if not replica.busy:
@@ -162,10 +164,30 @@ class _Replay:
         self.flying[request.number] = (task, place)
         replica.add(request)
 
-    def _keys(self, call: Call, task: TaskRun) -> tuple[int, ...]:
+    def _keys(self, call: Call, team: int, number: int) -> tuple[int, ...]:
         """Blocks that every task has keep their number; others are this task's own."""
-        own = (1 + task.team + task.number * self.teams) * _TASK_SPACE
-        return (*call.blocks[: call.common], *(own + block for block in call.blocks[call.common :]))
+        own = (1 + team + number * self.teams) * _TASK_SPACE
+        return (*call.blocks[: call.common], *map(own.__add__, call.blocks[call.common :]))
+
+    def _stretches(self) -> list[list[tuple[int, int]]]:
+        """For each call, where stretches of its keys begin that always come together, and how many keys they have.
+
+        They are those of any two tasks, since all are alike: prompts are then known by a few stretches instead of a
+        key every few tokens.
+        """
+        requests = [
+            Request(0, 0.0, call.prompt_tokens, 1, self._keys(call, 0, number), self.graph.block_tokens)
+            for number in (0, 1)
+            for call in self.graph.calls
+        ]
+        found = []
+        for request in with_spans(requests)[: len(self.graph.calls)]:
+            places, place = [], 0
+            for _, count in request.spans:
+                places.append((place, count))
+                place += count
+            found.append(places)
+        return found
 
     def _answered(self, task: TaskRun, place: int, served: Served) -> None:
         task.served.append(served)
