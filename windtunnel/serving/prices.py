@@ -22,7 +22,7 @@ from windtunnel.program.count import work_of
 from windtunnel.program.op import OpSpec
 from windtunnel.program.program import ProcessGroup
 from windtunnel.program.work import Family, Work
-from windtunnel.serving.host_time import ENGINE_HOST
+from windtunnel.serving.host_time import engine_host
 from windtunnel.serving.kernel_library import Stack, library_of
 from windtunnel.specs.cluster import Cluster
 from windtunnel.specs.schema import Chip
@@ -87,7 +87,7 @@ class OpPrices:
         new = [spec for spec in dict.fromkeys(ops) if spec not in self._known]
         works = [work_of(spec) for spec in new]
         for spec, work, time in zip(new, works, self._times(works), strict=True):
-            host = ENGINE_HOST * self.cost.host_time_s(work)
+            host = engine_host(self.cost.chip) * self.cost.host_time_s(work)
             if work.family is Family.COLLECTIVE:
                 wire = self._collective(spec)
                 units = wire.seconds * wire.sm_share

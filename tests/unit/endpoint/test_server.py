@@ -394,6 +394,8 @@ def test_what_was_answered_can_be_reported(drafts: int) -> None:
     found = lived(deployment, Load(requests=tuple(engine.asked), words="live"), engine.replicas, 1.0)
     assert (found.requests, found.rejected, found.output_tokens) == (3, 0, 68)
     assert found.steps == 68 if not drafts else 68 / 3 <= found.steps < 60
+    prompts, decodes = 3, found.steps - 3
     assert engine.replicas[0].busy_s == pytest.approx(
-        found.steps * deployment.step.whole_s(1, 40, ()), rel=0.1
+        prompts * deployment.step.whole_s(0, 0, [(16, 0)]) + decodes * deployment.step.whole_s(1, 40, ()),
+        rel=0.1,
     )

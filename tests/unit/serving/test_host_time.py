@@ -40,6 +40,19 @@ def test_published_pairs_are_met_within_a_third() -> None:
     assert 3.4 < ENGINE_HOST < 6.1
 
 
+def test_published_steps_without_graphs_on_moore_threads() -> None:
+    """Decoding, to which ``MUSA_HOST`` is not fitted: vllm-musa issue 102, and notes of a runner of eight sequences."""
+    for model, cards, sequences, measured_s in (
+        ("qwen3.5-27b", 1, 1, 1 / 7.5),
+        ("qwen3.5-397b-a17b", 8, 8, 234e-3),
+    ):
+        options = DeploymentOptions(
+            tensor_parallel_size=cards, precision=Precision.FP8_BLOCK, enforce_eager=True
+        )
+        found = deploy(shipped_model(model), cluster_of("mtt-s5000", cards), options, 8192).step
+        assert 0.7 * measured_s < found.decode_s(sequences, sequences * 2048) < 1.1 * measured_s
+
+
 @pytest.mark.parametrize(
     ("chip", "stack", "more", "bound"),
     [
