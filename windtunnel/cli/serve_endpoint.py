@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PORT = 8000
 ENGINES = ("native", "vllm")
+QUEUE = 4096
 LONGEST = 131_072
 """Tokens of a sequence at most, of models whose configuration does not say."""
 
@@ -37,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="default: 127.0.0.1")
     add("--speed", type=float, default=1.0, metavar="X", help="run the clock X times as fast; default: 1")
     add("--max-model-len", type=int, default=0, metavar="N", help="default: the model's, as the cache allows")
-    add("--max-queue", type=int, default=4096, metavar="N", help="native: requests held before 429")
+    add("--max-queue", type=int, default=QUEUE, metavar="N", help="requests held before 429 (vllm: 503)")
     add("--served-model-name", nargs="+", default=[], metavar="NAME", help="names of the model; *: any")
     add("--answer-tokens", type=float, default=0.0, metavar="N", help="mean of answers without max_tokens")
     add("--answer-trace", type=Path, metavar="FILE", help="draw those lengths from recorded traffic")
@@ -178,11 +179,19 @@ def _vllm(args: argparse.Namespace, deployment: Deployment, prefill: Deployment 
         longest=longest(args, [deployment, *([prefill] if prefill else [])]),
         work=Path(tempfile.gettempdir()) / "windtunnel-vllm" / name,
         tokenizer=args.tokenizer,
-        more=tuple(shlex.split(args.vllm_args)),
+        more=(*_queue(args, deployment), *shlex.split(args.vllm_args)),
     )
     if prefill is not None:
         return launch.serve_apart(prefill, deployment, told, place)
     return launch.serve(deployment, told, place, args.pipeline_parallel_size)
+
+
+def _queue(args: argparse.Namespace, deployment: Deployment) -> tuple[str, ...]:
+    """vLLM's bound counts those that run, too; without one asked for it has none, as in life."""
+    if args.max_queue == QUEUE:
+        return ()
+    places = deployment.options.max_num_seqs * deployment.layout.data
+    return ("--max-num-queued-reqs", str(places + args.max_queue))
 
 
 def longest(args: argparse.Namespace, deployments: Sequence[Deployment]) -> int:

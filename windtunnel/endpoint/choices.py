@@ -72,6 +72,12 @@ def count(engine: LiveEngine, choices: Sequence[Choice]) -> None:
         engine.counters.answered([len(one.written.tokens) for one in answers], first.most)
 
 
+def alone(choice: Choice) -> Usage:
+    """Tokens of one choice and its prompt."""
+    sequence = choice.stream.sequence
+    return Usage(sequence.request.prompt_tokens, sequence.cached_tokens, len(choice.written.tokens))
+
+
 def usage(choices: Sequence[Choice]) -> Usage:
     """Tokens of the whole body: prompts count once, whatever ``n`` is, as vLLM counts them."""
     sequences = [choice.stream.sequence for choice in choices if choice.written.first]

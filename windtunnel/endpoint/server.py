@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -146,7 +147,8 @@ class Endpoint:
         exchanges = [
             Exchange(
                 one.written.answer, one.written.tokens, one.written.cut,
-                lambda: choices.usage(found), one.written.wanted.prompt if one.written.wanted.echo else "",
+                lambda: choices.usage(found), partial(choices.alone, one),
+                one.written.wanted.prompt if one.written.wanted.echo else "",
             )
             for one in found
         ]  # fmt: skip

@@ -17,13 +17,14 @@ from windtunnel.endpoint.told_responses import Response
 class Exchange:
     """An answer in tokens; ``cut``: it ran into the client's limit. ``usage``: of the whole body, known at its end.
 
-    ``before``: a prompt that was asked to be repeated.
+    ``own``: of this answer and its prompt. ``before``: a prompt that was asked to be repeated.
     """
 
     answer: Answer
     tokens: list[str]
     cut: bool
     usage: Callable[[], Usage]
+    own: Callable[[], Usage]
     before: str = ""
 
     @property
@@ -94,8 +95,8 @@ class _ReplyEvents:
 
     def _counted(self, place: int) -> str:
         """The event of one token, with the usage of this choice so far."""
-        whole = self._exchange.usage()
-        return self._reply.text(self._exchange.tokens[place], Usage(whole.prompt, whole.cached, place + 1))
+        own = self._exchange.own()
+        return self._reply.text(self._exchange.tokens[place], Usage(own.prompt, own.cached, place + 1))
 
 
 class _ResponseEvents:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from windtunnel.cli.main import main
+from windtunnel.endpoint.vllm import launch
+from windtunnel.endpoint.vllm.launch import Place
+from windtunnel.endpoint.vllm.settings import Settings
 
 QWEN, DEEPSEEK = (
     ["serve", "qwen3-8b", "--on", "mtt-s5000"],
@@ -91,3 +94,20 @@ def test_the_part_that_is_too_small_is_named(
 def test_a_sequence_that_no_number_of_cards_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*DEEPSEEK, "--rate", "1", "--input-len", "1000000"]) == 1
     assert "--kv-precision fp8" in capsys.readouterr().err
+
+
+def test_what_the_real_vllm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[tuple[Settings, Place]] = []
+
+    def serve(_: object, told: Settings, place: Place, stages: int) -> int:
+        got.append((told, place))
+        return stages - 1
+
+    monkeypatch.setattr(launch, "serve", serve)
+    words = ["serve", "qwen3-8b", "--on", "mtt-s5000", "--engine", "vllm", "--port", "0"]
+    assert main([*words, "--max-num-seqs", "8", "--max-queue", "5", "--served-model-name", "*"]) == 0
+    assert main([*words, "--vllm-args", """--override-generation-config '{"top_k": 5}'"""]) == 0
+    (first, bounded), (second, plain) = got
+    assert bounded.more == ("--max-num-queued-reqs", "13")
+    assert (bounded.names, first.any_name, second.any_name) == (("qwen3-8b",), True, False)
+    assert plain.more == ("--override-generation-config", '{"top_k": 5}')

@@ -141,6 +141,13 @@ def test_usage_with_every_event(fast: Running) -> None:
     chunks = events(ask(fast, max_tokens=7, stream=True, stream_options=options).text)
     counts = [chunk["usage"]["completion_tokens"] for chunk in chunks if chunk.get("usage")]
     assert counts == [1, 2, 3, 4, 5, 6, 7, 7]
+    prompts = [[5] * 30, [6] * 50]
+    text = ask(fast, TEXT, prompt=prompts, n=2, max_tokens=3, stream=True, stream_options=options).text
+    told = [(chunk["choices"], chunk["usage"]) for chunk in events(text) if chunk.get("usage")]
+    assert {(choices[0]["index"], usage["prompt_tokens"]) for choices, usage in told[:-1]} == {
+        (0, 30), (1, 30), (2, 50), (3, 50)
+    }  # fmt: skip
+    assert told[-1][1]["prompt_tokens"] == 80
 
 
 def test_prompts_of_another_salt_share_no_cache(fast: Running) -> None:
