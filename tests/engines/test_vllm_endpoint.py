@@ -70,6 +70,34 @@ def test_calls_are_read_by_the_parser_that_was_chosen(running: tuple[str, Any]) 
     assert json.loads(call["function"]["arguments"]) == {"cards": 2}
 
 
+def test_agents_proceed_in_anthropics_format(running: tuple[str, Any]) -> None:
+    root, _ = running
+    schema = {
+        "type": "object",
+        "properties": {"cards": {"type": "integer", "minimum": 2}},
+        "required": ["cards"],
+    }
+    tools = [{"name": "price", "input_schema": schema}]
+    status, body = post(root, "messages", messages=ASK, tools=tools, max_tokens=200)
+    assert (status, body["stop_reason"]) == (200, "tool_use")
+    (call,) = body["content"]
+    assert (call["name"], call["input"]) == ("price", {"cards": 2})
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": "42"}
+    turns = [*ASK, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    status, body = post(root, "messages", messages=turns, tools=tools, max_tokens=200)
+    assert (status, [part["type"] for part in body["content"]]) == (200, ["text"])
+    status, body = post(root, "messages", messages=ASK, max_tokens=200, model="nobody")
+    assert (status, body["type"]) == (404, "error")
+    assert post(root, "chat/completions/batch", messages=[ASK])[0] == 404
+
+
+def test_several_answers_differ_whatever_their_number(running: tuple[str, Any]) -> None:
+    root, _ = running
+    status, body = post(root, "completions", prompt=["one", "another"], n=40, max_tokens=12)
+    assert status == 200
+    assert len({choice["text"] for choice in body["choices"]}) == 80
+
+
 def test_streams_that_are_left_free_their_places(running: tuple[str, Any]) -> None:
     root, _ = running
     stream(root, tokens=6000).close()
