@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import msgspec
 
-from windtunnel.endpoint import bodies
+from windtunnel.endpoint import bodies, forms
 from windtunnel.endpoint.bodies import (
     UNSUPPORTED,
     BadBody,
@@ -18,13 +19,10 @@ from windtunnel.endpoint.bodies import (
     CompletionBody,
     Item,
     ResponseBody,
-    ResponseFormat,
     Several,
-    StructuredOutputs,
 )
 from windtunnel.endpoint.images import Image, images_in
 from windtunnel.endpoint.instance import Schema
-from windtunnel.endpoint.patterns import matching
 from windtunnel.endpoint.policy import Message
 from windtunnel.endpoint.text import LETTERS_PER_TOKEN
 
@@ -113,7 +111,18 @@ def completions(raw: bytes, *, native: bool = False) -> list[Asked]:
             f"{len(prompts)} prompts of {body.n or 1} choices are {choices}: at most {bodies.CHOICES_MAX} at once",
             "prompt",
         )
-    return [_completion(body, prompt, native=native) for prompt in prompts]
+    wanted = [_completion(body, prompt, native=native) for prompt in prompts]
+    return wanted if body.seed is not None else _apart(wanted)
+
+
+def _apart(wanted: Sequence[Asked]) -> list[Asked]:
+    """The same prompt again is answered by the next seeds, as answers without a seed differ."""
+    times: Counter[str] = Counter()
+    found = []
+    for one in wanted:
+        found.append(replace(one, seed=times[one.prompt]))
+        times[one.prompt] += one.n
+    return found
 
 
 def _completion(body: CompletionBody, prompt: object, *, native: bool) -> Asked:
@@ -171,7 +180,7 @@ def response(raw: bytes, *, native: bool = False) -> Asked:
         prompt=rendered(tools, messages),
         tools=tuple(tools),
         tool_choice=choice,
-        schema=_schema(body.text.format if body.text else None),
+        schema=forms.schema(body.text.format if body.text else None),
         max_tokens=most,
         exact=bool(most and body.ignore_eos),
         stream=bool(body.stream),
@@ -228,8 +237,8 @@ def _several(body: Several, most: int) -> dict[str, Any]:
     return {
         "exact": bool(most) and (bool(body.ignore_eos) or least >= most),
         "min_tokens": least,
-        "schema": _schema(body.response_format) or _structured(body.structured_outputs),
-        "options": _options(body.structured_outputs),
+        "schema": forms.schema(body.response_format) or forms.structured(body.structured_outputs),
+        "options": forms.options(body.structured_outputs),
         "stop": _stop(body.stop),
         "keeps_stop": bool(body.include_stop_str_in_output),
         "stream": bool(body.stream),
@@ -242,45 +251,8 @@ def _several(body: Several, most: int) -> dict[str, Any]:
     }
 
 
-def _structured(wanted: StructuredOutputs | None) -> Schema | None:
-    """The schema of vLLM's ``structured_outputs``. Raises BadBody."""
-    if wanted is None or (wanted.json is None and not wanted.json_object):
-        return None
-    try:
-        found = json.loads(wanted.json) if isinstance(wanted.json, str) else wanted.json or {"type": "object"}
-    except ValueError as error:
-        raise BadBody(f"structured_outputs.json is no JSON: {error}", "structured_outputs.json") from None
-    if not isinstance(found, dict):
-        raise BadBody("structured_outputs.json must be a schema", "structured_outputs.json")
-    return found
-
-
-def _options(wanted: StructuredOutputs | None) -> tuple[str, ...]:
-    """The whole texts that ``structured_outputs`` leaves to say. Raises BadBody."""
-    if wanted is not None and wanted.choice:
-        return tuple(wanted.choice)
-    if wanted is None or wanted.regex is None:
-        return ()
-    text = matching(wanted.regex)
-    if text is None:
-        raise BadBody(
-            "structured_outputs.regex is none, or has parts that are not followed here (look-arounds, groups again)",
-            "structured_outputs.regex", code=UNSUPPORTED,
-        )  # fmt: skip
-    return (text,)
-
-
 def _stop(given: str | list[str] | None) -> tuple[str, ...]:
     return tuple(filter(None, [given] if isinstance(given, str) else given or ()))
-
-
-def _schema(wanted: ResponseFormat | None) -> Schema | None:
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_schema" and wanted.json_schema is None and wanted.schema is None:
-        raise BadBody("response_format: json_schema needs a `json_schema`", "response_format")
-    found = wanted.schema or (wanted.json_schema.schema if wanted.json_schema else None)
-    return found or {"type": "object", "properties": {"answer": {"type": "string"}}}
 
 
 def _items(given: str | list[Item]) -> list[Message]:

@@ -72,6 +72,21 @@ def test_several_answers_differ_and_come_again_with_their_seed(fast: Running, ex
     assert cold[0] == cold[1] == ask(fast, **body).json()["choices"][0]["message"]
 
 
+def test_the_same_prompt_again_is_answered_otherwise_unless_a_seed_is_given(fast: Running) -> None:
+    def texts(**body: Any) -> list[str]:
+        return [
+            choice["text"]
+            for choice in alone(fast, ["same", "other", "same"], max_tokens=9, **body)["choices"]
+        ]
+
+    first, _, again = texts()
+    assert first != again
+    assert again == alone(fast, "same", max_tokens=9, seed=1)["choices"][0]["text"]
+    assert len(set(texts(n=2))) == 6
+    seeded = texts(seed=3)
+    assert seeded[0] == seeded[2]  # one seed for all prompts of a body, as in vLLM
+
+
 def test_mean_length_of_several_answers_is_that_of_many() -> None:
     lengths = AnswerLengths(200.0)
     drawn = [lengths.draw("the same prompt", draw) for draw in range(4000)]
