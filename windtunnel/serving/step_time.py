@@ -148,7 +148,10 @@ class StepTime(LayerPrices):
         seconds = around + self._with_core(self._mixed_dense, max(1, tokens), core)
         if drafted and decodes:
             seconds += drafted * self._draft_s(decodes, contexts / decodes)
-        return seconds if tokens <= self.prompt_graphs else max(seconds, self._issued_s(tokens))
+        if tokens <= self.prompt_graphs:
+            return seconds
+        issued_s = self._issued_s(tokens) if self.overlap else self.issue_s
+        return issued_s if issued_s > seconds else seconds
 
     def _issued_s(self, tokens: int) -> float:
         """The host's seconds for a step with prompts, both halves where it is cut."""
