@@ -146,10 +146,12 @@ class Seen(NamedTuple):
     e2e_s: list[float]
 
 
-def seen(served: Iterable[Served]) -> Seen:
-    """All of it in one pass: as ``Served`` says it of each."""
+def seen(served: Iterable[Served], later_s: float = 0.0) -> Seen:
+    """All of it in one pass, as ``Served`` says it of each; ``later_s``: from the engine to its client."""
     ttft_s, tpot_s, e2e_s = found = Seen([], [], [])
     for request, _, first_s, finished_s, *_ in served:
+        first_s += later_s
+        finished_s += later_s
         ttft_s.append(first_s - request.arrival_s)
         e2e_s.append(finished_s - request.arrival_s)
         if request.output_tokens > 1:

@@ -108,8 +108,8 @@ def _told(
     duration = max(one.finished_s for one in served) - start_s
     prompts = sum(one.request.prompt_tokens for one in served)
     outputs = sum(one.request.output_tokens for one in served)
-    served = [at_client(one) for one in served]
-    seen = metrics.seen(served)
+    seen = metrics.seen(served, FRONT_END_S)
+    good = sum(metrics.good(at_client(one), sla) for one in served) if sla else len(served)
     found = metrics.spreads(seen, replicas)
     decode_steps = sum(replica.decode_steps for replica in replicas)
     batch = sum(replica.gaps.count for replica in replicas) / max(1, decode_steps)
@@ -152,7 +152,7 @@ def _told(
         requests_per_s=len(served) / duration,
         offered_rps=len(load.requests) / last_s if last_s and not load.waits else 0.0,
         peak_waiting=max((moment.waiting for moment in metrics.moments(first or replicas)), default=0),
-        goodput_rps=sum(metrics.good(one, sla) for one in served) / duration,
+        goodput_rps=good / duration,
         decode_tokens_per_s_per_gpu=rate(outputs / duration / cards, bound),
         prefill_tokens_per_s_per_gpu=rate(prompts / duration / cards, bound),
         tokens_per_s_per_user=rate(1 / found["tpot"].mean if found["tpot"].mean else 0.0, True),
