@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from windtunnel.recipes.layout import Precision
@@ -46,8 +44,8 @@ def test_what_is_longer_takes_longer_but_for_its_start_and_end() -> None:
 
 def test_one_request_at_a_time_goes_on_at_its_own_pace() -> None:
     one = Served(Request(0, 0.0, 8, 8), 0.0, 0.1, 1.0, 0, 0)
-    two = replace(one, request=Request(1, 0.0, 8, 8), admitted_s=1.0, first_token_s=1.1, finished_s=2.0)
-    three = replace(two, admitted_s=2.0, finished_s=3.0)
+    two = one._replace(request=Request(1, 0.0, 8, 8), admitted_s=1.0, first_token_s=1.1, finished_s=2.0)
+    three = two._replace(admitted_s=2.0, finished_s=3.0)
     assert most_at_once([one, two, three]) == 1
     assert seconds_of(10, [one, two, three]) == pytest.approx(10.0)
     assert seconds_of(4, [one]) == pytest.approx(4.0)
