@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from windtunnel.capture.session import Session
+from tests.support.recorded_models import recorded_step
 from windtunnel.memory.categories import categories_of
 from windtunnel.memory.lifetimes import lifetimes_of
 from windtunnel.program.program import Category, Program
 from windtunnel.recipes.fit.activations import whole_bytes
 from windtunnel.recipes.layout import Layout, Sharding
-from windtunnel.specs.catalogue import chip
 from windtunnel.specs.model_config import model_from_config
 
 BATCH, SEQUENCE = 2, 512
-
-
-def recorded_step(config: Any) -> Program:
-    """Forward and backward of a model on the virtual card, shadow mode."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with Session(chip("mtt-s5000")) as session:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).to("musa")
-        ids = torch.randint(0, config.vocab_size, (BATCH, SEQUENCE), device="musa")
-        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        return session.program()
 
 
 def kept_by_layer(program: Program, layer: int) -> int:
@@ -86,5 +71,5 @@ def test_a_layer_keeps_what_the_formula_says(family: str, sizes: dict[str, int],
         sharding=Sharding.DDP,
         fused=False,
     )
-    recorded = kept_by_layer(recorded_step(config), layer)
+    recorded = kept_by_layer(recorded_step(config, BATCH, SEQUENCE), layer)
     assert whole_bytes(spec, spec.layers[layer], layout) == pytest.approx(recorded, rel=0.03)

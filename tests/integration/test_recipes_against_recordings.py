@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.megatron_cases import MEGATRON_CASES, compare_stages, differences_of
 from tests.support.recipe_cases import CASES, Compared, compare
-from windtunnel.capture.session import Session
+from tests.support.recorded_models import recorded_step
 from windtunnel.memory.replay import memory_result
 from windtunnel.memory.workspace import hidden_bytes
 from windtunnel.program import file as program_file
@@ -46,18 +45,6 @@ def heads(hidden: int, queries: int, keys: int, **more: int) -> dict[str, int]:
     return {"hidden_size": hidden, "num_attention_heads": queries, "num_key_value_heads": keys, **more}
 
 
-def recorded(config: Any) -> Program:
-    """Forward and backward of the model on the virtual card."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with Session(chip("mtt-s5000")) as session:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).to("musa")
-        ids = torch.randint(0, config.vocab_size, (BATCH, SEQUENCE), device="musa")
-        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        return session.program()
-
-
 def flops(programs: list[Program]) -> dict[str, float]:
     """FLOPs of products, attention and delta rules."""
     total = dict.fromkeys(("products", "attention", "delta"), 0.0)
@@ -87,7 +74,7 @@ def test_flops_equal_those_recorded(family: str, sizes: dict[str, int]) -> None:
     config = CONFIG_MAPPING[family](**sizes)
     recipe = training_step(model_from_config(config.to_dict()), LAYOUT)
     built = flops([recipe.program(0, part, 0) for part in (Part.FORWARD, Part.BACKWARD)])
-    measured = flops([recorded(config)])
+    measured = flops([recorded_step(config, BATCH, SEQUENCE)])
     for name, value in measured.items():
         assert built[name] == pytest.approx(value, rel=0.02), name
 

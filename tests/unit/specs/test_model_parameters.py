@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from windtunnel.capture import import_path
 from windtunnel.errors import WindtunnelError
 from windtunnel.specs.model import ModelSpec
 from windtunnel.specs.model_catalogue import MODELS, model_names, shipped_model
@@ -75,6 +77,15 @@ def learned_numbers(name: str) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.fixture
+def kernels_offered() -> Iterator[None]:
+    """Modeling files look for kernels once, when they are first imported: as for every later test in this process."""
+    import_path.install()
+    yield
+    import_path.remove()
+
+
+@pytest.mark.usefixtures("kernels_offered")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
 def test_as_many_parameters_as_the_librarys_model(name: str) -> None:
