@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tests.engines import sglang_scheduler_oracle as single
+from tests.engines import sglang_engine as single
 
 OPERATORS = single.LIBRARY  # with which SGLang can be imported without a GPU
 

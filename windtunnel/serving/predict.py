@@ -14,8 +14,10 @@ from windtunnel.serving import metrics, roofline
 from windtunnel.serving.deployment import Deployment
 from windtunnel.serving.deployment_options import state_strategy
 from windtunnel.serving.engine import Replica
+from windtunnel.serving.expert_load import BALANCED
 from windtunnel.serving.garbage import uncollected
 from windtunnel.serving.host_link import WritePolicy
+from windtunnel.serving.host_time import host_source
 from windtunnel.serving.metrics import Sla
 from windtunnel.serving.prefill_budget import StateStrategy
 from windtunnel.serving.progress import Say
@@ -207,12 +209,13 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
     """Those that do not concern clients."""
     said = ["activations of a step are estimated, engines measure them", "time between steps is hidden"]
     if deployment.layout.expert > 1:
-        said.append(_imbalance(deployment.layout.imbalance))
+        said.append(_imbalance(deployment.layout.imbalance, deployment.options.expert_load))
     step = deployment.step
     if step.prompt_graphs < deployment.options.max_num_batched_tokens:
         above = f" above {step.prompt_graphs:,.0f} tokens" if step.prompt_graphs else ""
         said.append(
-            f"steps with prompts{above} are issued kernel by kernel: {seconds(step.issue_s)} at least"
+            f"steps with prompts{above} are issued kernel by kernel: {seconds(step.issue_s)} at least, "
+            f"{host_source(deployment.cluster.chip)}; intervals leave out how sure that is"
         )
     if deployment.layout.data > 1:
         said.append("ranks step together: a prompt on one of them holds up all")
@@ -238,12 +241,13 @@ def engine_assumptions(deployment: Deployment) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _imbalance(of: Imbalance) -> str:
-    """How uneven expert ranks are."""
+def _imbalance(of: Imbalance, loads: str) -> str:
+    """How uneven expert ranks are, and by which loads."""
     apart = (
         f" in prompts and {of.decode:.3g} × in decoding" if f"{of.prompts:.3g}" != f"{of.decode:.3g}" else ""
     )
-    return f"busiest expert rank carries {of.prompts:.3g} × the mean{apart}"
+    source = "" if loads == BALANCED else f", loads: {loads}"
+    return f"busiest expert rank carries {of.prompts:.3g} × the mean{apart}{source}"
 
 
 def _drafting_layer(deployment: Deployment) -> str:

@@ -12,6 +12,7 @@ from windtunnel.serving.deployment import deploy
 from windtunnel.serving.deployment_options import DeploymentOptions
 from windtunnel.serving.host_time import ENGINE_HOST
 from windtunnel.serving.kernel_library import Stack
+from windtunnel.serving.predict import engine_assumptions
 from windtunnel.serving.step_time import StepTime
 from windtunnel.specs.model_catalogue import shipped_model
 from windtunnel.specs.targets import cluster_of
@@ -88,3 +89,18 @@ def test_both_halves_of_a_cut_step_are_issued() -> None:
     whole = deploy(model, cluster, options).step.mixed_s(0, 0, [(8, 0)])
     cut = deploy(model, cluster, replace(options, enable_dbo=True)).step.mixed_s(0, 0, [(8, 0)])
     assert cut == pytest.approx(2 * whole, rel=0.01)
+
+
+def test_answers_say_what_the_hosts_time_and_uneven_experts_rest_on() -> None:
+    options = DeploymentOptions(
+        data_parallel_size=16,
+        tensor_parallel_size=1,
+        precision=Precision.FP8_BLOCK,
+        expert_load="published:2048",
+    )
+    found = deploy(shipped_model("deepseek-v3-671b"), cluster_of("mtt-s5000", 16), options)
+    said = "\n".join(engine_assumptions(found))
+    assert "one published run of vLLM-MUSA" in said
+    assert "loads: published:2048" in said
+    plain = deploy(shipped_model("qwen3-8b"), cluster_of("h100-sxm", 1), DeploymentOptions())
+    assert "kernel by kernel" not in "\n".join(engine_assumptions(plain))
